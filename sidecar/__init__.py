@@ -1,0 +1,1 @@
+"""The data plane: a proxy that runs Envoy's v3 configuration."""

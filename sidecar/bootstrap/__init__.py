@@ -1,0 +1,1 @@
+"""Loading the bootstrap that the proxy starts from."""
