@@ -1,0 +1,128 @@
+"""From the name of a protobuf message to its Python class, importing no more than the module that has it.
+
+xds-protos holds some 600 modules, and importing them all costs a lot of memory. A message's package names its directory, and the
+files there say which messages they define, so one small scan finds the module.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import re
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import any_pb2, descriptor_pool, json_format, message_factory
+from google.protobuf.message import DecodeError, Message
+
+from sidecar.config.problems import did_you_mean
+
+TYPED_STRUCTS = frozenset({"xds.type.v3.TypedStruct", "udpa.type.v1.TypedStruct"})
+"""The messages that carry another message's fields as a Struct, with its type URL beside it."""
+
+_NAME = re.compile(r"(?P<package>[a-z][a-z0-9_.]*)\.(?P<message>[A-Z]\w*(?:\.[A-Z]\w*)*)", re.ASCII)
+_ROOTS = frozenset({"envoy", "google", "opencensus", "opentelemetry", "udpa", "xds"})
+
+
+class UnknownType(Exception):
+    """A type URL names no message that is known here. `what_to_do` may suggest one."""
+
+    def __init__(self, type_url: str, what_to_do: str) -> None:
+        super().__init__(f"the type {type_url!r} is not known" if type_url else "names no type")
+        self.what_to_do = what_to_do
+
+
+def type_name_of(type_url: str) -> str:
+    """The message's full name in a type URL: what stands behind the last slash."""
+    return type_url.rpartition("/")[2]
+
+
+@lru_cache(maxsize=1024)
+def message_class(type_name: str) -> type[Message]:
+    """The class of the message with this full name, imported if need be. Raises UnknownType."""
+    if not _find(type_name):
+        raise UnknownType(type_name, _advice(type_name))
+    return message_factory.GetMessageClass(descriptor_pool.Default().FindMessageTypeByName(type_name))
+
+
+def unpack(packed: any_pb2.Any) -> Message:
+    """The message inside an Any, as its own class.
+
+    A TypedStruct whose type URL names a known message becomes that message; any other TypedStruct is given back as it
+    is, for filters that users write. Raises UnknownType, and ValueError when the payload does not fit its type.
+    """
+    type_name = type_name_of(packed.type_url)
+    message = message_class(type_name)()
+    try:
+        message.ParseFromString(packed.value)
+    except DecodeError as error:
+        raise ValueError(f"does not hold a {type_name}") from error
+    return from_typed_struct(message) if type_name in TYPED_STRUCTS else message
+
+
+def from_typed_struct(typed_struct: Any) -> Message:
+    """The message that a TypedStruct stands for, or the TypedStruct itself when its type is not one that is known.
+
+    Raises ValueError when the fields do not fit the type.
+    """
+    try:
+        message = message_class(type_name_of(typed_struct.type_url))()
+    except UnknownType:
+        return typed_struct  # type: ignore[no-any-return]
+    try:
+        return json_format.ParseDict(json_format.MessageToDict(typed_struct.value), message)
+    except json_format.ParseError as error:
+        raise ValueError(f"does not hold a {message.DESCRIPTOR.full_name}: {error}") from error
+
+
+def _find(type_name: str) -> bool:
+    pool = descriptor_pool.Default()
+    if _has_message(pool, type_name):
+        return True
+    match = _NAME.fullmatch(type_name)
+    if not match or match["package"].partition(".")[0] not in _ROOTS:
+        return False
+    mark = f"_globals['_{match['message'].replace('.', '_').upper()}']"
+    for file in sorted(_directory(match["package"]).glob("*_pb2.py")):
+        if mark in file.read_text(encoding="utf-8", errors="replace"):
+            importlib.import_module(f"{match['package']}.{file.stem}")
+            if _has_message(pool, type_name):
+                return True
+    return False
+
+
+def _has_message(pool: descriptor_pool.DescriptorPool, type_name: str) -> bool:
+    try:
+        pool.FindMessageTypeByName(type_name)
+    except KeyError:
+        return False
+    return True
+
+
+def _directory(package: str) -> Path:
+    root, _, rest = package.partition(".")
+    spec = importlib.util.find_spec(root)
+    for location in (spec and spec.submodule_search_locations) or ():
+        directory = Path(location, *rest.split("."))
+        if directory.is_dir():
+            return directory
+    return Path("/nonexistent")
+
+
+def _advice(type_name: str) -> str:
+    """What to write instead of a type that is not known; imports what stands in the package most like the one given."""
+    spec = importlib.util.find_spec("envoy")
+    root = Path(next(iter((spec and spec.submodule_search_locations) or ["/nonexistent"])))
+    packages = {
+        f"envoy.{'.'.join(directory.relative_to(root).parts)}": directory
+        for directory in root.rglob("v*")
+        if directory.is_dir()
+    }
+    package, _, _ = type_name.rpartition(".")
+    close = did_you_mean(package, packages).removeprefix("did you mean ").strip("'?")
+    known: list[str] = []
+    for file in sorted(packages[close].glob("*_pb2.py")) if close else ():
+        module = importlib.import_module(f"{close}.{file.stem}")
+        known += [f"{close}.{name}" for name in module.DESCRIPTOR.message_types_by_name]
+    return did_you_mean(type_name, known, "write the full type URL of an Envoy v3 message")
