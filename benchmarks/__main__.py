@@ -1,0 +1,105 @@
+"""`python -m benchmarks`: our sidecar beside Envoy, HAProxy and nginx, on the same core, in one table."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+
+from benchmarks import proxies
+from benchmarks.cells import http
+from benchmarks.context import Context
+from benchmarks.load import FailedRequests
+from benchmarks.ports import NotReady
+from benchmarks.processes import ProcessDied
+from benchmarks.results import Row
+from benchmarks.table import as_json, as_text
+
+CELLS: Mapping[str, Callable[[Context], list[Row]]] = {
+    "route-bare": http.route_bare,
+    "route-calls": http.route_calls,
+    "mesh-bare": http.mesh_bare,
+    "mesh-calls": http.mesh_calls,
+    "bodies": http.bodies,
+}
+
+
+def _names(known: Sequence[str]) -> Callable[[str], list[str]]:
+    def parse(text: str) -> list[str]:
+        names = [name.strip() for name in text.split(",") if name.strip()]
+        for name in names:
+            if name not in known:
+                raise argparse.ArgumentTypeError(f"{name} is none of {', '.join(known)}")
+        return names
+
+    return parse
+
+
+def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line, read."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--only", type=_names(list(CELLS)), metavar="CELL[,CELL]", help=f"of: {', '.join(CELLS)}")
+    parser.add_argument("--proxies", type=_names(proxies.NAMES), default=list(proxies.NAMES), metavar="NAME[,NAME]")
+    parser.add_argument("--rounds", type=int, help="turns that every proxy gets (5; 1 with --quick)")
+    parser.add_argument("--seconds", type=float, help="length of one run (5; 1 with --quick)")
+    parser.add_argument("--quick", action="store_true", help="a look, not a measurement")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there too")
+    parser.add_argument("--profile", type=Path, metavar="DIRECTORY", help="profile our sidecar in the HTTP cells")
+    return parser.parse_args(argv)
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:
+    sys.exit(128 + number)
+
+
+def measure(options: argparse.Namespace) -> tuple[list[Row], list[str]]:
+    """Run the cells that were asked for: their rows, and what could not be measured and why."""
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory(prefix="mizzen-benchmarks-") as directory:
+        context = Context(
+            proxies=[],
+            rounds=options.rounds or (1 if options.quick else 5),
+            seconds=options.seconds or (1.0 if options.quick else 5.0),
+            directory=Path(directory),
+            quick=options.quick,
+            profile=options.profile,
+        )
+        for name in options.proxies:
+            try:
+                context.proxies.append(proxies.find(name))
+            except proxies.ProxyMissing as missing:
+                context.problem(f"{name} is not measured: {missing}")
+        for cell in options.only or CELLS:
+            print(cell, file=sys.stderr, flush=True)
+            try:
+                rows += CELLS[cell](context)
+            except (ProcessDied, NotReady, FailedRequests, LookupError) as error:
+                context.problem(f"{cell} is not measured: {error}")
+    return rows, context.problems
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the table; 0 when every cell was measured for at least one proxy, 1 otherwise."""
+    options = arguments(argv)
+    signal.signal(signal.SIGTERM, _terminated)
+    missing = [tool for tool in ("wrk", "nginx") if shutil.which(tool) is None]
+    if missing:
+        print(f"the benchmarks need {' and '.join(missing)}", file=sys.stderr)
+        return 1
+    rows, problems = measure(options)
+    print(as_text(rows))
+    for problem in problems:
+        print(problem)
+    if options.json is not None:
+        options.json.write_text(json.dumps({"rows": as_json(rows), "problems": problems}, indent=2) + "\n")
+    return 0 if {row.cell for row in rows}.issuperset(options.only or CELLS) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

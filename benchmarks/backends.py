@@ -1,0 +1,54 @@
+"""The services behind the proxies: nginx for HTTP, an iperf3 server for TCP."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+
+from benchmarks.ports import free_ports, wait_until_listening, wait_until_ok
+from benchmarks.processes import LOAD_CORE, Child
+
+CONFIGURATIONS = Path(__file__).parent / "configurations"
+BODY = json.dumps({"order": 7919, "state": "shipped", "items": 3, "currency": "EUR", "total": "9.90"})
+"""What every request but one is answered with: 83 bytes."""
+LARGE_BODY_PATH = "/one-mebibyte"
+LARGE_BODY_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """A running service; the same one listens on all its ports."""
+
+    ports: tuple[int, ...]
+
+    def substitutions(self) -> dict[str, str]:
+        """What a configuration template needs to know of the backend."""
+        return {f"backend_port_{number}": str(port) for number, port in enumerate(self.ports, 1)}
+
+
+@contextlib.contextmanager
+def nginx_backend(directory: Path) -> Iterator[Backend]:
+    """nginx with one worker on the load core, that answers BODY everywhere and 1 MiB at LARGE_BODY_PATH."""
+    (directory / LARGE_BODY_PATH.lstrip("/")).write_bytes(b"m" * LARGE_BODY_BYTES)
+    backend = Backend(tuple(free_ports(3)))
+    text = Template((CONFIGURATIONS / "nginx_backend.conf").read_text())
+    configuration = directory / "nginx_backend.conf"
+    configuration.write_text(text.substitute(backend.substitutions(), directory=directory, body=BODY))
+    command = ["nginx", "-p", str(directory), "-c", str(configuration), "-e", "stderr"]
+    with Child(command, core=LOAD_CORE, output=directory / "nginx_backend.out") as child:
+        wait_until_ok(child, backend.ports[0], "/")
+        yield backend
+
+
+@contextlib.contextmanager
+def iperf3_backend(directory: Path) -> Iterator[Backend]:
+    """An iperf3 server on the load core."""
+    port = free_ports(1)[0]
+    command = ["iperf3", "--server", "--bind", "127.0.0.1", "--port", str(port)]
+    with Child(command, core=LOAD_CORE, output=directory / "iperf3.out") as child:
+        wait_until_listening(child, port)
+        yield Backend((port,))

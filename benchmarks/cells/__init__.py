@@ -1,0 +1,1 @@
+"""The cells of the table, one module for each kind of measurement."""
