@@ -1,0 +1,106 @@
+"""Statistics of the HTTP filters, most of them below `http.<stat_prefix>.`."""
+
+from __future__ import annotations
+
+from ..stats import Counter, Gauge, StatGroup, stat_group
+
+
+@stat_group
+class FaultStats(StatGroup):
+    """`http.<stat_prefix>.fault.`."""
+
+    aborts_injected: Counter
+    delays_injected: Counter
+    faults_overflow: Counter
+    response_rl_injected: Counter
+    active_faults: Gauge
+
+
+@stat_group
+class RbacStats(StatGroup):
+    """Decisions of an RBAC engine that enforces: `http.<stat_prefix>.rbac.[<rules_stat_prefix>.]`."""
+
+    allowed: Counter
+    denied: Counter
+
+
+@stat_group
+class RbacShadowStats(StatGroup):
+    """Decisions of an RBAC engine that only watches: `http.<stat_prefix>.rbac.[<shadow_rules_stat_prefix>.]`."""
+
+    shadow_allowed: Counter
+    shadow_denied: Counter
+
+
+@stat_group
+class RbacPolicyStats(StatGroup):
+    """`http.<stat_prefix>.rbac.policy.<name>.` with `track_per_rule_stats`: requests that the policy allowed."""
+
+    allowed: Counter
+
+
+@stat_group
+class LocalRateLimitStats(StatGroup):
+    """`<stat_prefix>.http_local_rate_limit.`."""
+
+    enabled: Counter
+    enforced: Counter
+    ok: Counter
+    rate_limited: Counter
+    shadow_mode: Counter
+
+
+@stat_group
+class CorsStats(StatGroup):
+    """`http.<stat_prefix>.cors.`."""
+
+    origin_invalid: Counter
+    origin_valid: Counter
+
+
+@stat_group
+class HealthCheckFilterStats(StatGroup):
+    """`http.<stat_prefix>.health_check.`."""
+
+    cached_response: Counter
+    degraded: Counter
+    failed: Counter
+    failed_cluster_empty: Counter
+    failed_cluster_not_found: Counter
+    failed_cluster_unhealthy: Counter
+    ok: Counter
+    request_total: Counter
+
+
+@stat_group
+class CompressorStats(StatGroup):
+    """One direction of a compressor: `http.<stat_prefix>.compressor.<library name>.<encoding>.[request.]`."""
+
+    compressed: Counter
+    content_length_too_small: Counter
+    not_compressed: Counter
+    total_compressed_bytes: Counter
+    total_uncompressed_bytes: Counter
+
+
+@stat_group
+class CompressorResponseStats(StatGroup):
+    """What a compressor counts of responses besides: the same place without `request.`."""
+
+    header_compressor_overshadowed: Counter
+    header_compressor_used: Counter
+    header_identity: Counter
+    header_not_valid: Counter
+    header_wildcard: Counter
+    no_accept_header: Counter
+    not_compressed_etag: Counter
+
+
+@stat_group
+class DecompressorStats(StatGroup):
+    """`http.<stat_prefix>.decompressor.<library name>.<encoding>.<request|response>.`."""
+
+    decompressed: Counter
+    not_decompressed: Counter
+    total_compressed_bytes: Counter
+    total_uncompressed_bytes: Counter

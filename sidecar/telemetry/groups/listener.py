@@ -1,0 +1,110 @@
+"""Statistics of listeners, their filters, and the network filters."""
+
+from __future__ import annotations
+
+from ..histogram import Histogram
+from ..stats import Counter, Gauge, StatGroup, stat_group
+
+
+@stat_group
+class ListenerStats(StatGroup):
+    """`listener.<address or stat_prefix>.`; times in milliseconds."""
+
+    downstream_cx_destroy: Counter
+    downstream_cx_overflow: Counter
+    downstream_cx_overload_reject: Counter
+    downstream_cx_total: Counter
+    downstream_cx_transport_socket_connect_timeout: Counter
+    downstream_global_cx_overflow: Counter
+    downstream_listener_filter_error: Counter
+    downstream_listener_filter_remote_close: Counter
+    downstream_pre_cx_timeout: Counter
+    no_filter_chain_match: Counter
+    downstream_cx_active: Gauge
+    downstream_pre_cx_active: Gauge
+    connections_accepted_per_socket_event: Histogram
+    downstream_cx_length_ms: Histogram
+
+
+@stat_group
+class ListenerExtensionStats(StatGroup):
+    """The same place, for listeners other than the admin's."""
+
+    extension_config_missing: Counter
+    network_extension_config_missing: Counter
+
+
+@stat_group
+class WorkerConnectionStats(StatGroup):
+    """`listener.<address>.worker_<n>.`, and `listener.admin.main_thread.`."""
+
+    downstream_cx_total: Counter
+    downstream_cx_active: Gauge
+
+
+@stat_group
+class ListenerManagerStats(StatGroup):
+    """`listener_manager.`."""
+
+    listener_added: Counter
+    listener_create_failure: Counter
+    listener_create_success: Counter
+    listener_in_place_updated: Counter
+    listener_modified: Counter
+    listener_removed: Counter
+    listener_stopped: Counter
+    total_filter_chains_draining: Gauge
+    total_listeners_active: Gauge
+    total_listeners_draining: Gauge
+    total_listeners_warming: Gauge
+    workers_pinned: Gauge
+    workers_started: Gauge
+
+
+@stat_group
+class TlsInspectorStats(StatGroup):
+    """`tls_inspector.`; `bytes_processed` in bytes."""
+
+    alpn_found: Counter
+    alpn_not_found: Counter
+    client_hello_too_large: Counter
+    sni_found: Counter
+    sni_not_found: Counter
+    tls_found: Counter
+    tls_not_found: Counter
+    bytes_processed: Histogram
+
+
+@stat_group
+class HttpInspectorStats(StatGroup):
+    """`http_inspector.`."""
+
+    http10_found: Counter
+    http11_found: Counter
+    http2_found: Counter
+    http_not_found: Counter
+    read_error: Counter
+
+
+@stat_group
+class ProxyProtocolStats(StatGroup):
+    """`proxy_proto.`: connections without a header."""
+
+    not_found_allowed: Counter
+    not_found_disallowed: Counter
+
+
+@stat_group
+class ProxyProtocolVersionStats(StatGroup):
+    """`proxy_proto.versions.v<1|2>.`: headers of one version."""
+
+    disallowed: Counter
+    error: Counter
+    found: Counter
+
+
+@stat_group
+class ProxyProtocolErrorStats(StatGroup):
+    """Without a prefix: Envoy's older counter for the same filter."""
+
+    downstream_cx_proxy_proto_error: Counter

@@ -1,0 +1,52 @@
+"""Statistics of the network filters."""
+
+from __future__ import annotations
+
+from ..stats import Counter, Gauge, StatGroup, stat_group
+
+
+@stat_group
+class TcpProxyStats(StatGroup):
+    """`tcp.<stat_prefix>.`."""
+
+    downstream_cx_drain_close: Counter
+    downstream_cx_no_route: Counter
+    downstream_cx_overload_close: Counter
+    downstream_cx_rx_bytes_total: Counter
+    downstream_cx_total: Counter
+    downstream_cx_tx_bytes_total: Counter
+    downstream_flow_control_paused_reading_total: Counter
+    downstream_flow_control_resumed_reading_total: Counter
+    early_data_received_count_total: Counter
+    idle_timeout: Counter
+    max_downstream_connection_duration: Counter
+    route_delayed_total: Counter
+    upstream_flush_total: Counter
+    downstream_cx_rx_bytes_buffered: Gauge
+    downstream_cx_tx_bytes_buffered: Gauge
+    upstream_flush_active: Gauge
+
+
+@stat_group
+class NetworkRbacStats(StatGroup):
+    """`<stat_prefix>.rbac.`."""
+
+    allowed: Counter
+    denied: Counter
+    shadow_allowed: Counter
+    shadow_denied: Counter
+
+
+@stat_group
+class NetworkLocalRateLimitStats(StatGroup):
+    """`local_rate_limit.<stat_prefix>.`."""
+
+    rate_limited: Counter
+
+
+@stat_group
+class ConnectionLimitStats(StatGroup):
+    """`connection_limit.<stat_prefix>.`."""
+
+    limited_connections: Counter
+    active_connections: Gauge

@@ -1,0 +1,97 @@
+"""Statistics of the process: server, managers, runtime, DNS, files, event loop."""
+
+from __future__ import annotations
+
+from ..histogram import Histogram
+from ..stats import Counter, Gauge, StatGroup, stat_group
+
+
+@stat_group
+class ServerStats(StatGroup):
+    """`server.`; memory in bytes, times as named."""
+
+    debug_assertion_failures: Counter
+    dropped_stat_flushes: Counter
+    dynamic_unknown_fields: Counter
+    envoy_bug_failures: Counter
+    envoy_notifications: Counter
+    static_unknown_fields: Counter
+    wip_protos: Counter
+    concurrency: Gauge
+    days_until_first_cert_expiring: Gauge
+    hot_restart_epoch: Gauge
+    hot_restart_generation: Gauge
+    live: Gauge
+    memory_allocated: Gauge
+    memory_heap_size: Gauge
+    memory_physical_size: Gauge
+    parent_connections: Gauge
+    seconds_until_first_ocsp_response_expiring: Gauge
+    state: Gauge
+    stats_recent_lookups: Gauge
+    total_connections: Gauge
+    uptime: Gauge
+    version: Gauge
+    initialization_time_ms: Histogram
+
+
+@stat_group
+class DispatcherStats(StatGroup):
+    """`server.dispatcher.`: the event loop, microseconds. `poll_delay_us` is how late the loop came to a timer."""
+
+    loop_duration_us: Histogram
+    poll_delay_us: Histogram
+
+
+@stat_group
+class ClusterManagerStats(StatGroup):
+    """`cluster_manager.`."""
+
+    cluster_added: Counter
+    cluster_modified: Counter
+    cluster_removed: Counter
+    cluster_updated: Counter
+    cluster_updated_via_merge: Counter
+    update_merge_cancelled: Counter
+    update_out_of_merge_window: Counter
+    active_clusters: Gauge
+    warming_clusters: Gauge
+
+
+@stat_group
+class RuntimeStats(StatGroup):
+    """`runtime.`."""
+
+    deprecated_feature_use: Counter
+    load_error: Counter
+    load_success: Counter
+    override_dir_exists: Counter
+    override_dir_not_exists: Counter
+    admin_overrides_active: Gauge
+    deprecated_feature_seen_since_process_start: Gauge
+    num_keys: Gauge
+    num_layers: Gauge
+
+
+@stat_group
+class FilesystemStats(StatGroup):
+    """`filesystem.`: files of access logs; bytes buffered."""
+
+    flushed_by_timer: Counter
+    reopen_failed: Counter
+    write_buffered: Counter
+    write_completed: Counter
+    write_failed: Counter
+    write_total_buffered: Gauge
+
+
+@stat_group
+class DnsStats(StatGroup):
+    """`dns.cares.`."""
+
+    get_addr_failure: Counter
+    not_found: Counter
+    reinits: Counter
+    resolve_total: Counter
+    timeouts: Counter
+    pending_resolutions: Gauge

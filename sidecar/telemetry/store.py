@@ -1,0 +1,101 @@
+"""The store: every group that is alive, in the order of its names, for scrapes, resets and the interval's latch."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Callable, Iterator
+from operator import attrgetter
+from typing import TypeVar
+
+from .stats import StatGroup, Tag
+
+G = TypeVar("G", bound=StatGroup)
+
+_PREFIX: Callable[[StatGroup], str] = attrgetter("prefix")
+
+
+class StatsStore:
+    """Groups by prefix. `version` grows with every change, so that a scrape can keep what it prepared.
+
+    A group is found by identity of its owner's request for it: owners that share a name share the group (two listeners
+    whose connection managers have one `stat_prefix`, or a cluster that replaces one of the same name), as in Envoy.
+    """
+
+    __slots__ = ("_by_key", "_groups", "version")
+
+    def __init__(self) -> None:
+        self._groups: list[StatGroup] = []
+        self._by_key: dict[tuple[type[StatGroup], str], StatGroup] = {}
+        self.version = 0
+
+    def __repr__(self) -> str:
+        return f"<StatsStore of {len(self._groups)} groups>"
+
+    def __len__(self) -> int:
+        return len(self._groups)
+
+    def __iter__(self) -> Iterator[StatGroup]:
+        """All groups, ascending by prefix, as they are now; safe against changes while it runs."""
+        return iter(self._groups.copy())
+
+    def add(self, group: G, prefix: str = "", tags: tuple[Tag, ...] = (), tag_extracted_prefix: str | None = None) -> G:
+        """Take in `group` under `prefix` (`cluster.backend.`).
+
+        `tags` are what the prefix carries besides its words, in the order in which Envoy prints them, and
+        `tag_extracted_prefix` (`cluster.`) is the prefix without them; by default the prefix as it stands. Raises
+        ValueError when a group of the same class is already there: use `shared` where owners may coincide.
+        """
+        key = (type(group), prefix)
+        if key in self._by_key:
+            raise ValueError(f"two groups of statistics {type(group).__name__} at {prefix!r}")
+        group.prefix = prefix
+        group.tags = tags
+        group.extracted_prefix = prefix if tag_extracted_prefix is None else tag_extracted_prefix
+        group.references = 1
+        self._by_key[key] = group
+        insort(self._groups, group, key=_PREFIX)
+        self.version += 1
+        return group
+
+    def shared(
+        self,
+        make: type[G],
+        prefix: str = "",
+        tags: tuple[Tag, ...] = (),
+        tag_extracted_prefix: str | None = None,
+    ) -> G:
+        """The group of class `make` at `prefix`, made when it is not there; each call is undone by one `remove`."""
+        found = self._by_key.get((make, prefix))
+        if found is not None:
+            assert isinstance(found, make)
+            found.references += 1
+            return found
+        return self.add(make(), prefix, tags, tag_extracted_prefix)
+
+    def remove(self, group: StatGroup) -> None:
+        """Give up one owner's hold on `group`; with the last it leaves the store. Raises KeyError if not in it."""
+        key = (type(group), group.prefix)
+        if self._by_key.get(key) is not group:
+            raise KeyError(f"{group!r} is not in the store")
+        group.references -= 1
+        if group.references:
+            return
+        del self._by_key[key]
+        index = bisect_left(self._groups, group.prefix, key=_PREFIX)
+        while self._groups[index] is not group:
+            index += 1
+        del self._groups[index]
+        self.version += 1
+
+    def reset_counters(self) -> None:
+        """Set all counters to 0 (`/reset_counters`)."""
+        for group in self._groups:
+            group.reset_counters()
+
+    def latch(self, step: int = 200) -> Iterator[None]:
+        """End the histograms' interval (Envoy: every `stats_flush_interval`, 5 s); yields after `step` groups each."""
+        for index, group in enumerate(self):
+            for attribute in group.HISTOGRAMS:
+                getattr(group, attribute).latch()
+            if index % step == step - 1:
+                yield

@@ -1,0 +1,150 @@
+"""Where groups of statistics are named, and which parts of those names Envoy takes out as tags.
+
+Envoy finds tags by matching every name against its default extractors. The shapes are few and known when a group is
+added, so each has a function here that gives prefix, tags and tag-extracted prefix at once. Where Envoy's extractor
+takes one dot-separated token, a name with dots loses only its first token to the tag, and so it does here.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from .stats import Tag
+
+CLUSTER_NAME = "envoy.cluster_name"
+HTTP_CONN_MANAGER_PREFIX = "envoy.http_conn_manager_prefix"
+LISTENER_ADDRESS = "envoy.listener_address"
+RESPONSE_CODE = "envoy.response_code"
+RESPONSE_CODE_CLASS = "envoy.response_code_class"
+VIRTUAL_HOST = "envoy.virtual_host"
+VIRTUAL_CLUSTER = "envoy.virtual_cluster"
+ROUTE = "envoy.route"
+TCP_PREFIX = "envoy.tcp_prefix"
+RATELIMIT_PREFIX = "envoy.ratelimit_prefix"
+LOCAL_HTTP_RATELIMIT_PREFIX = "envoy.local_http_ratelimit_prefix"
+LOCAL_NETWORK_RATELIMIT_PREFIX = "envoy.local_network_ratelimit_prefix"
+CONNECTION_LIMIT_PREFIX = "envoy.connection_limit_prefix"
+RBAC_PREFIX = "envoy.rbac_prefix"
+RBAC_HTTP_PREFIX = "envoy.rbac_http_prefix"
+RBAC_POLICY_NAME = "envoy.rbac_policy_name"
+WORKER_ID = "envoy.worker_id"
+PROXY_PROTOCOL_VERSION = "envoy.proxy_protocol_version"
+GRPC_BRIDGE_SERVICE = "envoy.grpc_bridge_service"
+GRPC_BRIDGE_METHOD = "envoy.grpc_bridge_method"
+
+
+class Naming(NamedTuple):
+    """How a group is called: the arguments of `StatsStore.add` after the group."""
+
+    prefix: str
+    tags: tuple[Tag, ...] = ()
+    tag_extracted_prefix: str | None = None
+
+    def below(self, words: str) -> Naming:
+        """The naming of a group inside this one: `words` is added to both prefixes."""
+        extracted = self.prefix if self.tag_extracted_prefix is None else self.tag_extracted_prefix
+        return Naming(self.prefix + words, self.tags, extracted + words)
+
+
+def sanitized(name: str) -> str:
+    """`name` as Envoy writes it into a statistic's name (`Stats::Utility::sanitizeStatsName`)."""
+    return name.replace("://", "_").replace(":/", "_").replace(":", "_").replace("\0", "_")
+
+
+def _token(before: str, name: str, tag: str, after: str = "") -> Naming:
+    """`before` + `name` + `after`, the first dot-separated token of `name` being the value of `tag`."""
+    first, dot, rest = sanitized(name).partition(".")
+    return Naming(f"{before}{first}{dot}{rest}.{after}", ((tag, first),), f"{before}{rest}{dot}{after}")
+
+
+def cluster(name: str) -> Naming:
+    """A cluster, by its `alt_stat_name` or its name."""
+    return _token("cluster.", name, CLUSTER_NAME)
+
+
+def http_connection_manager(stat_prefix: str) -> Naming:
+    """A connection manager, and the filters in it with `below("fault.")` and the like."""
+    return _token("http.", stat_prefix, HTTP_CONN_MANAGER_PREFIX)
+
+
+_ADDRESS = re.compile(r"(?:[_.\d]*|[_\[\]aAbBcCdDeEfF\d]*)")
+
+
+def listener(name: str) -> Naming:
+    """A listener, by its `stat_prefix` or its address (`127.0.0.1:80`); only an IP address becomes a tag."""
+    name = sanitized(name)
+    if _ADDRESS.fullmatch(name):
+        return Naming(f"listener.{name}.", ((LISTENER_ADDRESS, name),), "listener.")
+    return Naming(f"listener.{name}.")
+
+
+def listener_http(name: str, stat_prefix: str) -> Naming:
+    """What a listener counts for one connection manager behind it."""
+    outer = listener(name)
+    inner = _token("http.", stat_prefix, HTTP_CONN_MANAGER_PREFIX)
+    words = outer.prefix if outer.tag_extracted_prefix is None else outer.tag_extracted_prefix
+    return Naming(outer.prefix + inner.prefix, inner.tags + outer.tags, words + (inner.tag_extracted_prefix or ""))
+
+
+def worker(outer: Naming, index: int) -> Naming:
+    """What one worker counts inside `outer`."""
+    words = outer.prefix if outer.tag_extracted_prefix is None else outer.tag_extracted_prefix
+    return Naming(f"{outer.prefix}worker_{index}.", ((WORKER_ID, str(index)), *outer.tags), f"{words}worker.")
+
+
+def tcp_proxy(stat_prefix: str) -> Naming:
+    return _token("tcp.", stat_prefix, TCP_PREFIX)
+
+
+def route(virtual_host: str, stat_prefix: str) -> Naming:
+    """A route with a `stat_prefix`."""
+    return Naming(
+        f"vhost.{virtual_host}.route.{stat_prefix}.",
+        ((VIRTUAL_HOST, virtual_host), (ROUTE, stat_prefix)),
+        "vhost.route.",
+    )
+
+
+def virtual_cluster(virtual_host: str, name: str) -> Naming:
+    """A virtual cluster of a virtual host."""
+    return Naming(
+        f"vhost.{virtual_host}.vcluster.{name}.",
+        ((VIRTUAL_CLUSTER, name), (VIRTUAL_HOST, virtual_host)),
+        "vhost.vcluster.",
+    )
+
+
+def http_local_rate_limit(stat_prefix: str) -> Naming:
+    return _token("", stat_prefix, LOCAL_HTTP_RATELIMIT_PREFIX, "http_local_rate_limit.")
+
+
+def network_local_rate_limit(stat_prefix: str) -> Naming:
+    return _token("local_rate_limit.", stat_prefix, LOCAL_NETWORK_RATELIMIT_PREFIX)
+
+
+def connection_limit(stat_prefix: str) -> Naming:
+    return _token("connection_limit.", stat_prefix, CONNECTION_LIMIT_PREFIX)
+
+
+def network_rbac(stat_prefix: str) -> Naming:
+    return _token("", stat_prefix, RBAC_PREFIX, "rbac.")
+
+
+def http_rbac(stat_prefix: str, rules_stat_prefix: str = "") -> Naming:
+    """The RBAC filter of the connection manager `stat_prefix`; a rules prefix may end with its own dot."""
+    outer = http_connection_manager(stat_prefix).below("rbac.")
+    rules = rules_stat_prefix.removesuffix(".")
+    if not rules:
+        return outer
+    return Naming(f"{outer.prefix}{rules}.", ((RBAC_HTTP_PREFIX, rules), *outer.tags), outer.tag_extracted_prefix)
+
+
+def http_rbac_policy(stat_prefix: str, policy: str) -> Naming:
+    """One policy of the RBAC filter with `track_per_rule_stats`."""
+    outer = http_connection_manager(stat_prefix).below("rbac.policy.")
+    return Naming(f"{outer.prefix}{policy}.", ((RBAC_POLICY_NAME, policy), *outer.tags), outer.tag_extracted_prefix)
+
+
+def proxy_protocol_version(version: int) -> Naming:
+    return Naming(f"proxy_proto.versions.v{version}.", ((PROXY_PROTOCOL_VERSION, str(version)),), "proxy_proto.")
