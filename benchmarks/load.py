@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.backends import BODY
+from benchmarks.envoy import REPOSITORY
 from benchmarks.processes import LOAD_CORE, run
 
 SERVICE_CALL = Path(__file__).parent / "traffic" / "service_call.lua"
@@ -80,49 +82,13 @@ def wrk(url: str, *, seconds: float, connections: int = 32, script: Path | None 
     return load
 
 
-def parse_h2load_log(text: str) -> Load:
-    """Read the file of `h2load --log-file`: start in microseconds, status, microseconds to the end of the response.
-
-    A request that failed has status -1 or above 399. Raises UnreadableOutput.
-    """
-    starts: list[int] = []
-    durations: list[int] = []
-    errors = 0
-    for line in text.splitlines():
-        try:
-            start, status, duration = (int(field) for field in line.split("\t")[:3])
-        except ValueError as error:
-            raise UnreadableOutput(f"not a line of h2load's log: {line!r}") from error
-        errors += not 200 <= status < 400
-        starts.append(start)
-        durations.append(duration)
-    if len(starts) < 2:
-        raise UnreadableOutput("h2load logged fewer than two requests")
-    durations.sort()
-    return Load(
-        requests=len(starts),
-        seconds=(max(starts) - min(starts)) / 1e6,
-        p50_ms=durations[len(durations) // 2] / 1000.0,
-        p99_ms=durations[len(durations) * 99 // 100] / 1000.0,
-        errors=errors,
-    )
-
-
-def h2load(
-    url: str, *, rate: float, seconds: float, directory: Path, headers: Sequence[str] = (), connections: int = 32
-) -> Load:
-    """`rate` requests a second for `seconds`, spread over HTTP/1.1 `connections`. Raises FailedRequests on any error."""
-    log = directory / "h2load.log"
-    log.unlink(missing_ok=True)
-    per_connection = max(1, round(rate / connections))
-    command = ["h2load", "--h1", "-t1", f"-c{connections}", "-m1", f"--rps={per_connection}", f"--log-file={log}"]
-    command += [f"-n{round(per_connection * connections * seconds)}"]
-    for header in headers:
-        command += ["-H", header]
-    run([*command, url], core=LOAD_CORE, timeout_s=seconds * 3 + 60)
-    load = parse_h2load_log(log.read_text())
+def constant_rate(port: int, *, rate: float, seconds: float) -> Load:
+    """Service calls at `rate` a second, whatever the answers (see constant_rate.py). Raises FailedRequests."""
+    command = [sys.executable, "-m", "benchmarks.constant_rate", "--port", str(port), "--rate", f"{rate:.3f}"]
+    command += ["--seconds", f"{seconds:g}", "--body-bytes", str(len(BODY))]
+    load = Load(**json.loads(run(command, core=LOAD_CORE, timeout_s=seconds + 60, cwd=REPOSITORY)))
     if load.errors:
-        raise FailedRequests(f"{load.errors} of {load.requests} requests to {url} failed")
+        raise FailedRequests(f"{load.errors} of {load.requests} requests to port {port} failed")
     return load
 
 

@@ -117,7 +117,7 @@ class Child:
         return family
 
 
-def run(command: Sequence[str], *, core: int, timeout_s: float) -> str:
+def run(command: Sequence[str], *, core: int, timeout_s: float, cwd: Path | None = None) -> str:
     """Run a command to its end on `core` and return its stdout.
 
     Raises subprocess.TimeoutExpired, or ProcessDied when it exits with another status than 0.
@@ -128,6 +128,7 @@ def run(command: Sequence[str], *, core: int, timeout_s: float) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        cwd=cwd,
         start_new_session=True,
         preexec_fn=_pinned(core),  # noqa: PLW1509  only the main thread starts processes
     ) as process:

@@ -37,6 +37,7 @@ class Figure:
 
 
 CPU = Figure("cpu_us", "us CPU/request", Better.LOWER)
+MEMORY = Figure("memory_mb", "MB RSS", Better.LOWER)
 P99 = Figure("p99_ms", "ms p99", Better.LOWER)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from benchmarks.proxies import ENVOY
-from benchmarks.results import CPU, P99, Row, met, ratio_to, reference_of
+from benchmarks.results import CPU, MEMORY, P99, Row, met, ratio_to, reference_of
 
 _HEAD = (
     "cell", "proxy", "CPU us/req", "req/s", "p50 ms", "p99 ms", "RSS MB", "figure", "× Envoy", "target", "verdict",
@@ -20,10 +20,10 @@ def _number(row: Row, name: str, form: str) -> str:
 
 
 def _figure(row: Row) -> str:
-    if row.figure in (CPU, P99):
+    if row.figure in (CPU, P99, MEMORY):
         return ""
     if row.value is None:
-        return row.note or "not available"
+        return "not available"
     digits = 0 if row.value >= 1000 else 1 if row.value >= 10 else 2
     return f"{row.value:,.{digits}f} {row.figure.unit}"
 
@@ -67,7 +67,7 @@ def as_text(rows: Sequence[Row]) -> str:
         if index and rows[index - 1].cell != row.cell:
             out.append("")
         out.append(text[index + 1])
-    notes = [f"{row.cell}, {row.proxy}: {row.note}" for row in rows if row.note and row.value is not None]
+    notes = [f"{row.cell}, {row.proxy}: {row.note}" for row in rows if row.note]
     return "\n".join([*out, *([""] if notes else []), *notes])
 
 
