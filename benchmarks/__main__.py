@@ -100,7 +100,7 @@ def measure(options: argparse.Namespace) -> tuple[list[Row], list[str], list[str
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the table; 0 when everything that is installed could be measured, 1 otherwise."""
+    """Print the table; 0 when everything that is installed was measured, 1 when something, or all, could not be."""
     options = arguments(argv)
     signal.signal(signal.SIGTERM, _terminated)
     missing = [tool for tool in ("wrk", "nginx") if shutil.which(tool) is None]
@@ -113,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.json is not None:
         document = {"rows": as_json(rows), "absent": absent, "problems": problems}
         options.json.write_text(json.dumps(document, indent=2) + "\n")
-    return 1 if problems else 0
+    return 1 if problems or not rows else 0
 
 
 if __name__ == "__main__":
