@@ -16,15 +16,13 @@ a kilobyte and two microseconds. Names, tags and text are made at a scrape, neve
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Annotated, Any, ClassVar, TypeVar, cast
 
 from .histogram import Histogram
-
-Tag = tuple[str, str]
-"""A tag's name and its value: `("envoy.cluster_name", "backend")`."""
+from .naming import Labels, Tag
 
 Counter = Annotated[int, "counter"]
 Gauge = Annotated[int, "gauge"]
@@ -84,11 +82,11 @@ class StatGroup:
     """Base of all groups. Subclasses are decorated with `stat_group`.
 
     `LEAVES` maps an attribute to the leaf name where that is no identifier; what is in `HIDDEN` is shown only through
-    `DERIVED`. `prefix` ends with a dot or is empty;
-    `extracted_prefix` is it without the parts that became `tags`. Both are set by `StatsStore.add`.
+    `DERIVED`. `prefix` ends with a dot or is empty; `extracted_prefix` is it without the parts that became `tags`;
+    `labels` is their text. `StatsStore.add` sets these.
     """
 
-    __slots__ = ("extracted_prefix", "prefix", "references", "tags")
+    __slots__ = ("extracted_prefix", "labels", "prefix", "references", "tags")
 
     COUNTERS: ClassVar[tuple[str, ...]] = ()
     GAUGES: ClassVar[tuple[str, ...]] = ()
@@ -103,6 +101,7 @@ class StatGroup:
     prefix: str
     extracted_prefix: str
     tags: tuple[Tag, ...]
+    labels: Labels
     references: int
 
     def __repr__(self) -> str:
@@ -112,6 +111,32 @@ class StatGroup:
     def leaf(cls, attribute: str) -> str:
         """Envoy's leaf name of the statistic in `attribute`."""
         return cls.LEAVES.get(attribute, attribute)
+
+    @classmethod
+    def shown(cls) -> Iterator[tuple[Kind, str]]:
+        """Kind and attribute of each plain statistic that is shown under its own name."""
+        for kind, attributes in (
+            (Kind.TEXT_READOUT, cls.TEXT_READOUTS),
+            (Kind.COUNTER, cls.COUNTERS),
+            (Kind.GAUGE, cls.GAUGES),
+            (Kind.HISTOGRAM, cls.HISTOGRAMS),
+        ):
+            for attribute in attributes:
+                if attribute not in cls.HIDDEN:
+                    yield kind, attribute
+
+    def samples(self, *kinds: Kind) -> Iterator[tuple[str, Any]]:
+        """Full name and value of everything of `kinds` that the group shows now; a histogram's value is its view."""
+        prefix = self.prefix
+        leaves = self.LEAVES
+        for kind, attribute in self.shown():
+            if kind in kinds:
+                value = getattr(self, attribute)
+                yield prefix + leaves.get(attribute, attribute), value.view() if kind is Kind.HISTOGRAM else value
+        for derived in self.DERIVED:
+            if derived.kind in kinds:
+                for sample in derived.expand(self):
+                    yield prefix + sample.leaf, sample.value
 
     def reset_counters(self) -> None:
         """Set every counter, response codes included, to 0; gauges and histograms stay, as in Envoy."""

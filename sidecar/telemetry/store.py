@@ -1,32 +1,56 @@
-"""The store: every group that is alive, in the order of its names, for scrapes, resets and the interval's latch."""
+"""The store: every group that is alive, for scrapes, resets and the interval's latch.
+
+It keeps the groups in two orders, both held up to date by `add` and `remove` so that no scrape has to sort them: by
+prefix for the listings, and by metric name for Prometheus, where all series of a metric stand together.
+"""
 
 from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterator
 from operator import attrgetter
-from typing import TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from .stats import StatGroup, Tag
+from .naming import Labels, Tag, metric_name
+from .stats import Derived, Kind, StatGroup
 
 G = TypeVar("G", bound=StatGroup)
 
 _PREFIX: Callable[[StatGroup], str] = attrgetter("prefix")
 
 
+Members = dict[StatGroup, None]
+"""The groups of one class that share a tag-extracted prefix, in the order in which they came."""
+
+
+class Source(NamedTuple):
+    """Where a metric's series come from: one statistic of the groups in `members`.
+
+    A plain statistic has `get` and its `leaf`; a derived one has `derived`.
+    """
+
+    members: Members
+    leaf: str
+    get: Callable[[Any], Any]
+    derived: Derived | None
+
+
 class StatsStore:
-    """Groups by prefix. `version` grows with every change, so that a scrape can keep what it prepared.
+    """Groups of statistics, by prefix and by metric.
 
     A group is found by identity of its owner's request for it: owners that share a name share the group (two listeners
     whose connection managers have one `stat_prefix`, or a cluster that replaces one of the same name), as in Envoy.
+    `metrics` has, for each kind, the sources of every Prometheus metric by its name; a source may have no members left.
     """
 
-    __slots__ = ("_by_key", "_groups", "version")
+    __slots__ = ("_by_key", "_families", "_groups", "fixed_tags", "metrics")
 
-    def __init__(self) -> None:
+    def __init__(self, fixed_tags: tuple[Tag, ...] = ()) -> None:
+        self.fixed_tags = fixed_tags
+        self.metrics: dict[Kind, dict[str, list[Source]]] = {kind: {} for kind in Kind}
+        self._families: dict[tuple[type[StatGroup], str], Members] = {}
         self._groups: list[StatGroup] = []
         self._by_key: dict[tuple[type[StatGroup], str], StatGroup] = {}
-        self.version = 0
 
     def __repr__(self) -> str:
         return f"<StatsStore of {len(self._groups)} groups>"
@@ -51,11 +75,21 @@ class StatsStore:
         group.prefix = prefix
         group.tags = tags
         group.extracted_prefix = prefix if tag_extracted_prefix is None else tag_extracted_prefix
+        group.labels = Labels((*self.fixed_tags, *tags))
         group.references = 1
         self._by_key[key] = group
-        insort(self._groups, group, key=_PREFIX)
-        self.version += 1
+        entry: StatGroup = group
+        insort(self._groups, entry, key=_PREFIX)
+        self._family(type(group), group.extracted_prefix)[group] = None
         return group
+
+    def _family(self, made: type[StatGroup], extracted_prefix: str) -> Members:
+        members = self._families.get((made, extracted_prefix))
+        if members is None:
+            members = self._families[made, extracted_prefix] = {}
+            for kind, leaf, source in _sources(made, members):
+                self.metrics[kind].setdefault(metric_name(extracted_prefix + leaf), []).append(source)
+        return members
 
     def shared(
         self,
@@ -85,7 +119,8 @@ class StatsStore:
         while self._groups[index] is not group:
             index += 1
         del self._groups[index]
-        self.version += 1
+        members = self._families[type(group), group.extracted_prefix]
+        del members[group]
 
     def reset_counters(self) -> None:
         """Set all counters to 0 (`/reset_counters`)."""
@@ -99,3 +134,12 @@ class StatsStore:
                 getattr(group, attribute).latch()
             if index % step == step - 1:
                 yield
+
+
+def _sources(made: type[StatGroup], members: Members) -> Iterator[tuple[Kind, str, Source]]:
+    """The kind, the tag-extracted leaf and the source of everything that a class of groups shows."""
+    for kind, attribute in made.shown():
+        leaf = made.leaf(attribute)
+        yield kind, leaf, Source(members, leaf, attrgetter(attribute), None)
+    for derived in made.DERIVED:
+        yield derived.kind, derived.leaf, Source(members, derived.leaf, derived.expand, derived)

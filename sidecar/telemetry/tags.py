@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from .stats import Tag
+from .naming import Tag
 
 CLUSTER_NAME = "envoy.cluster_name"
 HTTP_CONN_MANAGER_PREFIX = "envoy.http_conn_manager_prefix"
@@ -21,7 +21,6 @@ VIRTUAL_HOST = "envoy.virtual_host"
 VIRTUAL_CLUSTER = "envoy.virtual_cluster"
 ROUTE = "envoy.route"
 TCP_PREFIX = "envoy.tcp_prefix"
-RATELIMIT_PREFIX = "envoy.ratelimit_prefix"
 LOCAL_HTTP_RATELIMIT_PREFIX = "envoy.local_http_ratelimit_prefix"
 LOCAL_NETWORK_RATELIMIT_PREFIX = "envoy.local_network_ratelimit_prefix"
 CONNECTION_LIMIT_PREFIX = "envoy.connection_limit_prefix"
@@ -30,8 +29,6 @@ RBAC_HTTP_PREFIX = "envoy.rbac_http_prefix"
 RBAC_POLICY_NAME = "envoy.rbac_policy_name"
 WORKER_ID = "envoy.worker_id"
 PROXY_PROTOCOL_VERSION = "envoy.proxy_protocol_version"
-GRPC_BRIDGE_SERVICE = "envoy.grpc_bridge_service"
-GRPC_BRIDGE_METHOD = "envoy.grpc_bridge_method"
 
 
 class Naming(NamedTuple):
@@ -52,10 +49,10 @@ def sanitized(name: str) -> str:
     return name.replace("://", "_").replace(":/", "_").replace(":", "_").replace("\0", "_")
 
 
-def _token(before: str, name: str, tag: str, after: str = "") -> Naming:
-    """`before` + `name` + `after`, the first dot-separated token of `name` being the value of `tag`."""
+def _token(before: str, name: str, tag: str) -> Naming:
+    """`before` + `name`, the first dot-separated token of `name` being the value of `tag`."""
     first, dot, rest = sanitized(name).partition(".")
-    return Naming(f"{before}{first}{dot}{rest}.{after}", ((tag, first),), f"{before}{rest}{dot}{after}")
+    return Naming(f"{before}{first}{dot}{rest}.", ((tag, first),), f"{before}{rest}{dot}")
 
 
 def cluster(name: str) -> Naming:
@@ -72,11 +69,15 @@ _ADDRESS = re.compile(r"(?:[_.\d]*|[_\[\]aAbBcCdDeEfF\d]*)")
 
 
 def listener(name: str) -> Naming:
-    """A listener, by its `stat_prefix` or its address (`127.0.0.1:80`); only an IP address becomes a tag."""
+    """A listener, by its `stat_prefix` or its address (`127.0.0.1:80`, a path). The admin's is called `admin` and has
+    no tag.
+    """
     name = sanitized(name)
+    if name == "admin":
+        return Naming("listener.admin.")
     if _ADDRESS.fullmatch(name):
         return Naming(f"listener.{name}.", ((LISTENER_ADDRESS, name),), "listener.")
-    return Naming(f"listener.{name}.")
+    return _token("listener.", name, LISTENER_ADDRESS)
 
 
 def listener_http(name: str, stat_prefix: str) -> Naming:
@@ -88,8 +89,10 @@ def listener_http(name: str, stat_prefix: str) -> Naming:
 
 
 def worker(outer: Naming, index: int) -> Naming:
-    """What one worker counts inside `outer`."""
+    """What one worker counts inside `outer` (`listener(...)`, `Naming("server.")`)."""
     words = outer.prefix if outer.tag_extracted_prefix is None else outer.tag_extracted_prefix
+    if words.count(".") > 1:
+        return outer.below(f"worker_{index}.")
     return Naming(f"{outer.prefix}worker_{index}.", ((WORKER_ID, str(index)), *outer.tags), f"{words}worker.")
 
 
@@ -97,26 +100,34 @@ def tcp_proxy(stat_prefix: str) -> Naming:
     return _token("tcp.", stat_prefix, TCP_PREFIX)
 
 
+def _in_virtual_host(virtual_host: str, words: str, name: str, tag: str) -> Naming:
+    outer = _token("vhost.", virtual_host, VIRTUAL_HOST)
+    inner = _token(words, name, tag)
+    if outer.tag_extracted_prefix != "vhost.":
+        return outer.below(inner.prefix)
+    return Naming(outer.prefix + inner.prefix, inner.tags + outer.tags, f"vhost.{inner.tag_extracted_prefix}")
+
+
 def route(virtual_host: str, stat_prefix: str) -> Naming:
     """A route with a `stat_prefix`."""
-    return Naming(
-        f"vhost.{virtual_host}.route.{stat_prefix}.",
-        ((VIRTUAL_HOST, virtual_host), (ROUTE, stat_prefix)),
-        "vhost.route.",
-    )
+    return _in_virtual_host(virtual_host, "route.", stat_prefix, ROUTE)
 
 
 def virtual_cluster(virtual_host: str, name: str) -> Naming:
     """A virtual cluster of a virtual host."""
-    return Naming(
-        f"vhost.{virtual_host}.vcluster.{name}.",
-        ((VIRTUAL_CLUSTER, name), (VIRTUAL_HOST, virtual_host)),
-        "vhost.vcluster.",
-    )
+    return _in_virtual_host(virtual_host, "vcluster.", name, VIRTUAL_CLUSTER)
+
+
+def _leading(name: str, tag: str, words: str) -> Naming:
+    """A group whose name comes before its words; with a dot in the name Envoy finds no tag."""
+    name = sanitized(name)
+    if "." in name:
+        return Naming(f"{name}.{words}")
+    return Naming(f"{name}.{words}", ((tag, name),), words)
 
 
 def http_local_rate_limit(stat_prefix: str) -> Naming:
-    return _token("", stat_prefix, LOCAL_HTTP_RATELIMIT_PREFIX, "http_local_rate_limit.")
+    return _leading(stat_prefix, LOCAL_HTTP_RATELIMIT_PREFIX, "http_local_rate_limit.")
 
 
 def network_local_rate_limit(stat_prefix: str) -> Naming:
@@ -128,7 +139,7 @@ def connection_limit(stat_prefix: str) -> Naming:
 
 
 def network_rbac(stat_prefix: str) -> Naming:
-    return _token("", stat_prefix, RBAC_PREFIX, "rbac.")
+    return _leading(stat_prefix, RBAC_PREFIX, "rbac.")
 
 
 def http_rbac(stat_prefix: str, rules_stat_prefix: str = "") -> Naming:

@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
-from collections import Counter as Tally
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from ..stats import CodeCounts, Derived, Kind, Sample
 from ..tags import RESPONSE_CODE, RESPONSE_CODE_CLASS
 
-Codes = Callable[[Any], Iterable[CodeCounts]]
+Codes = Callable[[Any], tuple[CodeCounts, ...]]
 """Which counts of a group add up to the response counters."""
 
 
-def _by_class(sources: Iterable[CodeCounts]) -> Tally[int]:
-    classes: Tally[int] = Tally()
-    for codes in sources:
-        for status, responses in codes.items():
-            classes[status // 100] += responses
-    return classes
+def _total(sources: tuple[CodeCounts, ...]) -> CodeCounts:
+    if len(sources) == 1:
+        return sources[0]
+    total = CodeCounts()
+    for source in sources:
+        for status, responses in source.items():
+            total[status] += responses
+    return total
 
 
 def by_code(stem: str, codes: Codes) -> Derived:
     """`upstream_rq_404` for each code that was seen."""
 
-    def expand(group: Any) -> Iterator[Sample]:
-        seen: Tally[int] = Tally()
-        for source in codes(group):
-            seen.update(source)
-        for status, responses in sorted(seen.items()):
-            yield Sample(f"{stem}_{status}", responses, ((RESPONSE_CODE, str(status)),))
+    def expand(group: Any) -> list[Sample]:
+        return [
+            Sample(f"{stem}_{status}", responses, ((RESPONSE_CODE, str(status)),))
+            for status, responses in sorted(_total(codes(group)).items())
+        ]
 
     return Derived(stem, Kind.COUNTER, expand)
 
@@ -37,10 +37,15 @@ def by_code(stem: str, codes: Codes) -> Derived:
 def by_class(stem: str, codes: Codes, *, always: bool = False) -> Derived:
     """`upstream_rq_4xx` for each class that was seen, or for all five with `always`."""
 
-    def expand(group: Any) -> Iterator[Sample]:
-        classes = _by_class(codes(group))
-        for digit in range(1, 6) if always else sorted(classes):
-            yield Sample(f"{stem}_{digit}xx", classes[digit], ((RESPONSE_CODE_CLASS, str(digit)),))
+    def expand(group: Any) -> list[Sample]:
+        classes = CodeCounts()
+        for source in codes(group):
+            for status, responses in source.items():
+                classes[status // 100] += responses
+        return [
+            Sample(f"{stem}_{digit}xx", classes[digit], ((RESPONSE_CODE_CLASS, str(digit)),))
+            for digit in (range(1, 6) if always else sorted(classes))
+        ]
 
     return Derived(f"{stem}_xx", Kind.COUNTER, expand)
 
@@ -49,7 +54,7 @@ def completed(stem: str, codes: Codes, *, always: bool = True) -> Derived:
     """`upstream_rq_completed`: the responses of all codes; without `always` only once there was one."""
 
     def expand(group: Any) -> Iterator[Sample]:
-        total = sum(sum(source.values()) for source in codes(group))
+        total = sum([sum(source.values()) for source in codes(group) if source])
         if total or always:
             yield Sample(f"{stem}_completed", total)
 

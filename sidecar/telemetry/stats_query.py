@@ -1,0 +1,100 @@
+"""The query of /stats and /stats/prometheus: its parameters, Envoy's answers to wrong ones, and the page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import re2
+
+from .exposition import BucketsFor, Matches, default_buckets, prometheus
+from .listing import json, text
+from .stats import Kind
+from .store import StatsStore
+
+_TEXT = "text/plain; charset=UTF-8"
+_BUCKETS_USAGE = "usage: /stats?histogram_buckets=(cumulative|disjoint|detailed|summary)\n"
+_FORMAT_USAGE = "usage: /stats?format=(json|prometheus|text)\n\n"
+
+
+@dataclass(frozen=True, slots=True)
+class StatsPage:
+    """An answer of /stats: HTTP status, content type, and the body in chunks, to be written one in a loop turn."""
+
+    status: int
+    content_type: str
+    body: Iterator[bytes]
+
+
+def _refused(message: str) -> StatsPage:
+    return StatsPage(400, _TEXT, iter((message.encode(),)))
+
+
+def stats_page(
+    store: StatsStore,
+    parameters: Mapping[str, str],
+    *,
+    as_prometheus: bool = False,
+    buckets_for: BucketsFor = default_buckets,
+) -> StatsPage:
+    """The page for a query: `usedonly`, `filter` and `invert_filter` (RE2, on full names), `format` (text, json,
+    prometheus), `type`, `histogram_buckets`, `text_readouts`. `as_prometheus` is for /stats/prometheus.
+
+    A wrong parameter gives status 400 with Envoy's text. HTML is not offered.
+    """
+    shape = "prometheus" if as_prometheus else parameters.get("format", "text")
+    if shape not in ("text", "json", "prometheus"):
+        return _refused(_FORMAT_USAGE)
+    mode = parameters.get("histogram_buckets", "")
+    if mode not in ("", "none", "cumulative", "disjoint", "detailed", "summary"):
+        return _refused(_BUCKETS_USAGE)
+    kinds = tuple(Kind)
+    wanted = parameters.get("type", "All")
+    if wanted != "All":
+        try:
+            kinds = (Kind(wanted),)
+        except ValueError:
+            return _refused("invalid &type= param")
+    matches: Matches | None = None
+    if pattern := parameters.get("filter"):
+        try:
+            matches = _matcher(pattern, "invert_filter" in parameters)
+        except re2.error as error:
+            return _refused(f"Invalid re2 regex: {_reason(error)}")
+    used_only = "usedonly" in parameters
+    if shape == "prometheus":
+        if mode not in ("", "none", "cumulative", "summary"):
+            return _refused("unsupported prometheus histogram bucket mode")
+        body = prometheus(
+            store,
+            used_only=used_only,
+            matches=matches,
+            text_readouts="text_readouts" in parameters,
+            histogram_buckets="summary" if mode == "summary" else "cumulative",
+            buckets_for=buckets_for,
+        )
+        return StatsPage(200, _TEXT, body)
+    listing = json if shape == "json" else text
+    body = listing(
+        store,
+        kinds=kinds,
+        used_only=used_only,
+        matches=matches,
+        histogram_buckets="summary" if mode in ("", "none") else mode,
+        buckets_for=buckets_for,
+    )
+    return StatsPage(200, "application/json" if shape == "json" else _TEXT, body)
+
+
+def _matcher(pattern: str, invert: bool) -> Matches:
+    options = re2.Options()
+    options.log_errors = False
+    search = re2.compile(pattern, options=options).search
+    if invert:
+        return lambda name: search(name) is None
+    return lambda name: search(name) is not None
+
+
+def _reason(error: re2.error) -> str:
+    reason = error.args[0]
+    return reason.decode("utf-8", "replace") if isinstance(reason, bytes) else str(reason)
