@@ -1,0 +1,197 @@
+"""A cluster: its hosts, how one is picked, its limits and its state. What the router holds for each route."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from sidecar.cluster.circuit_breaker import CircuitBreaker
+from sidecar.cluster.context import ClusterStats, LoadBalancerContext, Pick
+from sidecar.cluster.host import Host
+from sidecar.cluster.host_set import HostSet, HostSets
+from sidecar.cluster.load_balancers.layered import Balancer, Build
+from sidecar.cluster.outlier import OutlierDetector
+from sidecar.core.timer_wheel import Callback, TimerWheel
+
+_SLICE = 0.002  # seconds of the loop that building a table may take at once
+
+OnMembership = Callable[[Sequence[Host], Sequence[Host]], None]
+"""Called with the hosts that came and those that left, once nothing picks the latter any more."""
+
+
+class Discovery(Protocol):
+    """Where a cluster's hosts come from; calls the cluster's `update` and, after the first round, `hosts_known`."""
+
+    def start(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Cluster:
+    """`pick(context)` gives the host for a request, or None; it is an attribute that changes with the hosts.
+
+    `breakers` are those of the routing priorities default and high. `host_sets` are the hosts by priority. `stats` and
+    `config` are what the cluster was made with. `initialised` becomes true once hosts were looked for, found or not, and
+    can be picked. Nothing but `pick` and counting is done per request.
+    """
+
+    __slots__ = (
+        "name",
+        "config",
+        "stats",
+        "breakers",
+        "pick",
+        "outlier",
+        "host_sets",
+        "on_membership",
+        "discovery",
+        "initialised",
+        "_balancer",
+        "_wheel",
+        "_hosts_known",
+        "_on_ready",
+        "_work",
+        "_slice",
+        "_changes",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        config: Any,
+        stats: ClusterStats,
+        balancer: Balancer,
+        wheel: TimerWheel,
+        breakers: tuple[CircuitBreaker, CircuitBreaker] | None = None,
+    ) -> None:
+        self.name = name
+        self.config = config
+        self.stats = stats
+        self.breakers = breakers or (CircuitBreaker(), CircuitBreaker())
+        self.pick: Pick = no_host
+        self.outlier: OutlierDetector | None = None
+        self.host_sets: HostSets = _NO_HOSTS
+        self.on_membership: tuple[OnMembership, ...] = ()
+        self.discovery: Discovery | None = None
+        self.initialised = False
+        self._balancer = balancer
+        self._wheel = wheel
+        self._hosts_known = False
+        self._on_ready: tuple[Callable[[], None], ...] = ()
+        self._work: Build | None = None
+        self._slice: Callback | None = None
+        self._changes: tuple[list[Host], list[Host]] | None = None
+
+    @property
+    def hosts(self) -> list[Host]:
+        """All hosts, of all priorities."""
+        return [host for host_set in self.host_sets for host in host_set.hosts]
+
+    def start(self) -> None:
+        """Begin to look for hosts; for those that the configuration lists that is done at once."""
+        if self.discovery is None:
+            self.hosts_known()
+        else:
+            self.discovery.start()
+
+    def close(self) -> None:
+        """Stop looking for hosts, and pick none from now on. Hosts leave as if they had been removed."""
+        if self.discovery is not None:
+            self.discovery.close()
+        if self.outlier is not None:
+            self.outlier.close()
+        self._on_ready = ()
+        self.update(_NO_HOSTS)
+        self._finish(no_host)
+
+    def when_ready(self, callback: Callable[[], None]) -> None:
+        """Call back once the cluster is initialised: now, if it is."""
+        if self.initialised:
+            callback()
+        else:
+            self._on_ready += (callback,)
+
+    def hosts_known(self) -> None:
+        """The first round of looking for hosts is over, whatever came of it."""
+        self._hosts_known = True
+        self._become_ready()
+
+    def update(self, host_sets: HostSets) -> None:
+        """Take over new membership. Hosts that stay must be the same objects."""
+        before, after = set(self.hosts), {host for host_set in host_sets for host in host_set.hosts}
+        added = [host for host_set in host_sets for host in host_set.hosts if host not in before]
+        removed = [host for host in self.hosts if host not in after]
+        self.host_sets = host_sets or _NO_HOSTS
+        for host in removed:
+            host.removed = True
+            if self.outlier is not None:
+                self.outlier.forget(host)
+        if added or removed:
+            self.stats.membership_change += 1
+            if self._changes is None:
+                self._changes = (added, removed)
+            else:
+                self._changes[0].extend(added)
+                self._changes[1].extend(removed)
+        self._publish()
+
+    def refresh_health(self) -> None:
+        """Hosts have become usable or unusable: pick by their new health."""
+        self.host_sets = tuple(host_set.refreshed() for host_set in self.host_sets)
+        self._publish()
+
+    def _publish(self) -> None:
+        stats = self.stats
+        stats.membership_total = sum(len(host_set.hosts) for host_set in self.host_sets)
+        stats.membership_healthy = sum(len(host_set.healthy) for host_set in self.host_sets)
+        stats.membership_degraded = sum(len(host_set.degraded) for host_set in self.host_sets)
+        self._work = self._balancer.build(self.host_sets)
+        self._build()
+
+    def _build(self) -> None:
+        """Go on compiling until it is done or the slice is over; meanwhile the last function picks."""
+        if self._slice is not None:
+            self._wheel.cancel(self._slice)
+            self._slice = None
+        work = self._work
+        if work is None:
+            return
+        clock = self._wheel.clock
+        until = clock() + _SLICE
+        try:
+            while clock() < until:
+                next(work)
+        except StopIteration as end:
+            self._finish(end.value)
+            return
+        self._slice = self._wheel.call_in(0.0, self._build)
+
+    def _finish(self, pick: Pick) -> None:
+        self.pick = pick
+        self._work = None
+        changes, self._changes = self._changes, None
+        if changes is not None:
+            for callback in self.on_membership:
+                callback(*changes)
+        self._become_ready()
+
+    def _become_ready(self) -> None:
+        if self.initialised or not self._hosts_known or self._work is not None:
+            return
+        self.initialised = True
+        callbacks, self._on_ready = self._on_ready, ()
+        for callback in callbacks:
+            callback()
+
+    def __repr__(self) -> str:
+        state = "" if self.initialised else " warming"
+        healthy = sum(len(host_set.healthy) for host_set in self.host_sets)
+        return f"<Cluster {self.name}{state}: {healthy} of {len(self.hosts)} hosts healthy>"
+
+
+_NO_HOSTS: HostSets = (HostSet(0, ()),)
+
+
+def no_host(context: LoadBalancerContext) -> Host | None:
+    """Picks nobody: what a cluster without hosts does."""
+    return None

@@ -1,0 +1,97 @@
+"""The hosts of one priority, as balancers see them: all, healthy, degraded, and by locality."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from sidecar.cluster.host import Host
+from sidecar.config.core_types import Locality
+
+Hosts = tuple[Host, ...]
+
+
+class LocalityHosts:
+    """The hosts of one locality at one priority, and the weight that the assignment gives it (0: not said)."""
+
+    __slots__ = ("locality", "weight", "hosts", "healthy", "degraded")
+
+    def __init__(self, locality: Locality, weight: int, hosts: Hosts) -> None:
+        self.locality = locality
+        self.weight = weight
+        self.hosts = hosts
+        self.healthy, self.degraded = by_health(hosts)
+
+
+class HostSet:
+    """An immutable snapshot of a priority; made anew whenever membership or health changes.
+
+    `localities` is empty where no locality has a weight. `overprovisioning_factor` is in percent;
+    `weighted_priority_health` makes the health of the priority a share of weights, not of hosts.
+    """
+
+    __slots__ = (
+        "priority",
+        "hosts",
+        "healthy",
+        "degraded",
+        "localities",
+        "overprovisioning_factor",
+        "weighted_priority_health",
+    )
+
+    def __init__(
+        self,
+        priority: int,
+        hosts: Hosts,
+        localities: tuple[LocalityHosts, ...] = (),
+        overprovisioning_factor: int = 140,
+        weighted_priority_health: bool = False,
+    ) -> None:
+        self.priority = priority
+        self.hosts = hosts
+        self.healthy, self.degraded = by_health(hosts)
+        self.localities = localities
+        self.overprovisioning_factor = overprovisioning_factor
+        self.weighted_priority_health = weighted_priority_health
+
+    def refreshed(self) -> HostSet:
+        """The same hosts with their health as it is now."""
+        return self._with(self.hosts, lambda hosts: hosts)
+
+    def filtered(self, keep: Callable[[Host], bool]) -> HostSet:
+        """Only the hosts that `keep` accepts, in the same localities."""
+        return self._with(_select(self.hosts, keep), lambda hosts: _select(hosts, keep))
+
+    def _with(self, hosts: Hosts, of_locality: Callable[[Hosts], Hosts]) -> HostSet:
+        localities = tuple(LocalityHosts(part.locality, part.weight, of_locality(part.hosts)) for part in self.localities)
+        return HostSet(
+            self.priority, hosts, localities, self.overprovisioning_factor, self.weighted_priority_health
+        )
+
+    def __repr__(self) -> str:
+        return f"<HostSet priority {self.priority}: {len(self.healthy)} of {len(self.hosts)} healthy>"
+
+
+HostSets = tuple[HostSet, ...]
+"""All priorities of a cluster, the first choice first; there is always at least one."""
+
+
+def by_health(hosts: Hosts) -> tuple[Hosts, Hosts]:
+    """The healthy and the degraded hosts. If all are healthy they are the very tuple that came in."""
+    healthy = tuple(host for host in hosts if host.usable and not host.degraded)
+    if len(healthy) == len(hosts):
+        return hosts, ()
+    return healthy, tuple(host for host in hosts if host.degraded)
+
+
+def _select(hosts: Hosts, keep: Callable[[Host], bool]) -> Hosts:
+    return tuple(host for host in hosts if keep(host))
+
+
+def host_sets_of(hosts: Sequence[Host], overprovisioning_factor: int = 140) -> HostSets:
+    """Host sets without locality weights, from the hosts' own priorities."""
+    last = max((host.priority for host in hosts), default=0)
+    return tuple(
+        HostSet(priority, tuple(host for host in hosts if host.priority == priority), (), overprovisioning_factor)
+        for priority in range(last + 1)
+    )

@@ -1,0 +1,134 @@
+"""ROUND_ROBIN, LEAST_REQUEST and RANDOM over one flat set of hosts: what is left once priority and locality are chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import cycle
+from random import Random
+
+from sidecar.cluster.context import Choose, LoadBalancerContext, Pick
+from sidecar.cluster.host import Host
+from sidecar.cluster.host_set import Hosts
+from sidecar.cluster.load_balancers.edf import edf
+
+Refine = Callable[[LoadBalancerContext, Choose], Host | None]
+"""Picks for a context that names hosts to avoid or one to prefer, choosing with the given function."""
+
+
+class FlatPolicy:
+    """A policy for flat sets: `chooser` for use below priorities and localities, `picker` for the whole cluster at once."""
+
+    __slots__ = ("random",)
+
+    def __init__(self, random: Random) -> None:
+        self.random = random
+
+    def chooser(self, hosts: Hosts) -> Choose:
+        """A function that gives the next host of `hosts`."""
+        if not hosts:
+            return _nobody
+        return self._chooser(hosts)
+
+    def picker(self, hosts: Hosts, refine: Refine) -> Pick:
+        """The same for a context, in one call."""
+        choose = self.chooser(hosts)
+
+        def pick(context: LoadBalancerContext) -> Host | None:
+            if context.tried or context.override_host is not None:
+                return refine(context, choose)
+            return choose()
+
+        return pick
+
+    def _chooser(self, hosts: Hosts) -> Choose:
+        raise NotImplementedError
+
+
+class RoundRobin(FlatPolicy):
+    """In turn; by weight where weights differ."""
+
+    __slots__ = ()
+
+    def _chooser(self, hosts: Hosts) -> Choose:
+        if _weights_differ(hosts):
+            return edf(hosts, _weight, self.random)
+        start = self.random.randrange(len(hosts))
+        return cycle(hosts[start:] + hosts[:start]).__next__
+
+
+class RandomHost(FlatPolicy):
+    """Any host, each as likely; weights count for nothing, as in Envoy."""
+
+    __slots__ = ()
+
+    def _chooser(self, hosts: Hosts) -> Choose:
+        random, count = self.random.random, len(hosts)
+
+        def choose() -> Host:
+            return hosts[int(random() * count)]
+
+        return choose
+
+
+class LeastRequest(FlatPolicy):
+    """The one with fewest active requests among `choice_count` random ones (P2C).
+
+    Where weights differ: by weight / (active requests + 1) ** `active_request_bias`, earliest deadline first.
+    """
+
+    __slots__ = ("choice_count", "active_request_bias")
+
+    def __init__(self, random: Random, choice_count: int = 2, active_request_bias: float = 1.0) -> None:
+        super().__init__(random)
+        self.choice_count = choice_count
+        self.active_request_bias = active_request_bias
+
+    def picker(self, hosts: Hosts, refine: Refine) -> Pick:
+        if not hosts or self.choice_count != 2 or _weights_differ(hosts):
+            return super().picker(hosts, refine)
+        choose = self._chooser(hosts)
+        random, count = self.random.random, len(hosts)
+
+        def pick(context: LoadBalancerContext) -> Host | None:
+            if context.tried or context.override_host is not None:
+                return refine(context, choose)
+            first = hosts[int(random() * count)]
+            second = hosts[int(random() * count)]
+            return second if second.rq_active < first.rq_active else first
+
+        return pick
+
+    def _chooser(self, hosts: Hosts) -> Choose:
+        if _weights_differ(hosts):
+            return edf(hosts, self._weight_function(), self.random)
+        random, count, more = self.random.random, len(hosts), range(self.choice_count - 1)
+
+        def choose() -> Host:
+            best = hosts[int(random() * count)]
+            for _ in more:
+                other = hosts[int(random() * count)]
+                if other.rq_active < best.rq_active:
+                    best = other
+            return best
+
+        return choose
+
+    def _weight_function(self) -> Callable[[Host], float]:
+        bias = self.active_request_bias
+        if bias == 1.0:
+            return lambda host: host.weight / (host.rq_active + 1)
+        if bias == 0.0:
+            return _weight
+        return lambda host: float(host.weight / (host.rq_active + 1) ** bias)
+
+
+def _nobody() -> None:
+    return None
+
+
+def _weight(host: Host) -> float:
+    return host.weight
+
+
+def _weights_differ(hosts: Hosts) -> bool:
+    return len({host.weight for host in hosts}) > 1
