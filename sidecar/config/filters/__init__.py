@@ -1,0 +1,1 @@
+"""What each HTTP filter is configured with, one file for one filter."""

@@ -1,0 +1,36 @@
+"""The terminal filter: `extensions.filters.http.router.v3.Router`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sidecar.config.fields import Node
+from sidecar.config.matcher import header_names
+
+TYPE = "envoy.extensions.filters.http.router.v3.Router"
+
+
+@dataclass(frozen=True, slots=True)
+class Router:
+    """How the router behaves towards both sides.
+
+    `dynamic_stats`: keep the statistics that grow with response codes and zones. `suppress_envoy_headers`: add no
+    `x-envoy-*` headers. A request with an invalid value in one of `strict_check_headers` gets 400.
+    `respect_expected_rq_timeout`: believe `x-envoy-expected-rq-timeout-ms` from the sidecar that sends it.
+    """
+
+    dynamic_stats: bool = True
+    suppress_envoy_headers: bool = False
+    strict_check_headers: tuple[bytes, ...] = ()
+    respect_expected_rq_timeout: bool = False
+
+
+def parse_router(node: Node) -> Router:
+    """`Router`."""
+    node.ignore("start_child_span", "nothing is traced")
+    return Router(
+        node.wrapped("dynamic_stats", True),
+        node.get("suppress_envoy_headers"),
+        header_names(node.get("strict_check_headers")),
+        node.get("respect_expected_rq_timeout"),
+    )
