@@ -1,7 +1,7 @@
 """From the name of a protobuf message to its Python class, importing no more than the module that has it.
 
-xds-protos holds some 600 modules, and importing them all costs a lot of memory. A message's package names its directory, and the
-files there say which messages they define, so one small scan finds the module.
+xds-protos holds some 600 modules, and importing them all costs a lot of memory. A message's package names its
+directory, and the files there say which messages they define, so one small scan finds the module.
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ import importlib.util
 import re
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
-from google.protobuf import any_pb2, descriptor_pool, json_format, message_factory
-from google.protobuf.message import DecodeError, Message
+from google.protobuf import descriptor_pool, message_factory
+from google.protobuf.message import Message
 
 from sidecar.config.problems import did_you_mean
 
@@ -44,36 +43,6 @@ def message_class(type_name: str) -> type[Message]:
     if not _find(type_name):
         raise UnknownType(type_name, _advice(type_name))
     return message_factory.GetMessageClass(descriptor_pool.Default().FindMessageTypeByName(type_name))
-
-
-def unpack(packed: any_pb2.Any) -> Message:
-    """The message inside an Any, as its own class.
-
-    A TypedStruct whose type URL names a known message becomes that message; any other TypedStruct is given back as it
-    is, for filters that users write. Raises UnknownType, and ValueError when the payload does not fit its type.
-    """
-    type_name = type_name_of(packed.type_url)
-    message = message_class(type_name)()
-    try:
-        message.ParseFromString(packed.value)
-    except DecodeError as error:
-        raise ValueError(f"does not hold a {type_name}") from error
-    return from_typed_struct(message) if type_name in TYPED_STRUCTS else message
-
-
-def from_typed_struct(typed_struct: Any) -> Message:
-    """The message that a TypedStruct stands for, or the TypedStruct itself when its type is not one that is known.
-
-    Raises ValueError when the fields do not fit the type.
-    """
-    try:
-        message = message_class(type_name_of(typed_struct.type_url))()
-    except UnknownType:
-        return typed_struct  # type: ignore[no-any-return]
-    try:
-        return json_format.ParseDict(json_format.MessageToDict(typed_struct.value), message)
-    except json_format.ParseError as error:
-        raise ValueError(f"does not hold a {message.DESCRIPTOR.full_name}: {error}") from error
 
 
 def _find(type_name: str) -> bool:

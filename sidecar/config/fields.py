@@ -6,7 +6,6 @@ is one that Mizzen does not implement; `Context.finish` lists all of those, with
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from types import TracebackType
@@ -15,8 +14,9 @@ from typing import Any, NamedTuple
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
-from sidecar.config.extensions import TYPED_STRUCTS, UnknownType, type_name_of, unpack
-from sidecar.config.problems import ConfigurationError, Problem, did_you_mean
+from sidecar.config.extensions import TYPED_STRUCTS, UnknownType, type_name_of
+from sidecar.config.packed import unpack
+from sidecar.config.problems import ConfigurationError, Problem, did_you_mean, key_label
 
 _DENOMINATORS = {0: 100, 1: 10_000, 2: 1_000_000}
 
@@ -61,12 +61,15 @@ def _is_map(field: Any) -> bool:
 class Context:
     """What is learnt while one source of configuration is built: problems, warnings, names and who refers to them.
 
-    `source` names the file. `locate` gives the (line, column) of a path, and is asked only for paths with a problem.
+    `source` names the file. `locate` gives the (file, line, column) of a path, and is
+    asked only for paths with a problem.
     As a context manager it finishes at the end of the block; an exception that building raises while there already are
     problems (half-built values) gives way to those problems.
     """
 
-    def __init__(self, source: str = "configuration", locate: Callable[[str], tuple[int, int]] | None = None) -> None:
+    def __init__(
+        self, source: str = "configuration", locate: Callable[[str], tuple[str, int, int]] | None = None
+    ) -> None:
         self.source = source
         self.problems: list[Problem] = []
         self.warnings: list[str] = []
@@ -95,7 +98,7 @@ class Context:
             names[name] = node.path
 
     def reference(self, kind: str, name: str, node: Node, field: str | None = None) -> None:
-        """Say that `node` (its `field`, if given) needs the `kind` called `name`; if there is none, `finish` refuses it."""
+        """Say that `node` (its `field`, if given) needs the `kind` called `name`; `finish` refuses a dangling one."""
         self._references.append((kind, name, node.path_of(field)))
 
     def names(self, kind: str) -> frozenset[str]:
@@ -123,8 +126,8 @@ class Context:
     def _located(self, problem: Problem) -> Problem:
         if problem.line or self._locate is None:
             return problem
-        line, column = self._locate(problem.path)
-        return replace(problem, line=line, column=column)
+        file, line, column = self._locate(problem.path)
+        return replace(problem, file=file, line=line, column=column)
 
     def _adopt(self, root: Node) -> None:
         self._roots.append(root)
@@ -293,7 +296,7 @@ class Node:
         return nodes or self._keep(
             name,
             {
-                key: Node(message, f".{name}[{json.dumps(key)}]", self.context, parent=self)
+                key: Node(message, f".{name}{key_label(key)}", self.context, parent=self)
                 for key, message in sorted(getattr(self.message, name).items())
             },
         )

@@ -6,9 +6,11 @@ all of them.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,24 @@ class ConfigurationError(Exception):
             sorted(unique, key=lambda problem: (problem.file, problem.line or 1 << 62, problem.column))
         )
         super().__init__("\n".join(map(str, self.problems)))
+
+
+Where = tuple[Any, str] | None
+"""A place: the place around it, and what that adds to the path (`.name`, `[0]`, `["key"]`). Cheap to make."""
+
+
+def path_of(where: Where) -> str:
+    """The path that a place stands for."""
+    labels = []
+    while where is not None:
+        labels.append(where[1])
+        where = where[0]
+    return "".join(reversed(labels)).removeprefix(".")
+
+
+def key_label(key: object) -> str:
+    """What a key of a map adds to a path."""
+    return f"[{json.dumps(str(key))}]"
 
 
 def did_you_mean(wrong: str, known: Iterable[str], otherwise: str = "") -> str:
