@@ -1,0 +1,142 @@
+"""What the proxy starts from: `envoy.config.bootstrap.v3.Bootstrap`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from sidecar.config.access_log import AccessLog, FileAccessLog, parse_access_logs
+from sidecar.config.address import Address, parse_ip_address
+from sidecar.config.cluster import Cluster, parse_cluster
+from sidecar.config.core_types import (
+    NO_LOCALITY,
+    Locality,
+    SocketOption,
+    parse_locality,
+    parse_socket_options,
+    seconds,
+)
+from sidecar.config.fields import Node
+from sidecar.config.listener import Listener, parse_listener
+from sidecar.config.matcher import StringMatcher, parse_string_matcher
+from sidecar.config.stats import DEFAULT_STATS_CONFIG, StatsConfig, parse_stats_config
+
+_Resource = TypeVar("_Resource")
+
+
+@dataclass(frozen=True, slots=True)
+class NodeIdentity:
+    """`core.v3.Node`: who this proxy is."""
+
+    id: str = ""
+    cluster: str = ""
+    metadata: dict[str, Any] = field(default_factory=dict)
+    locality: Locality = NO_LOCALITY
+
+
+@dataclass(frozen=True, slots=True)
+class Admin:
+    """The administration interface; without an address there is none. No `allow_paths` allows all paths."""
+
+    address: Address | None = None
+    access_log: tuple[AccessLog, ...] = ()
+    socket_options: tuple[SocketOption, ...] = ()
+    allow_paths: tuple[StringMatcher, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StaticResources:
+    """The listeners and clusters that stand in the file itself, in its order."""
+
+    listeners: tuple[Listener, ...] = ()
+    clusters: tuple[Cluster, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Bootstrap:
+    """The whole of it. `layered_runtime` holds the runtime's keys in dotted form, with the value that wins.
+
+    `stats_flush_interval` is in seconds.
+    """
+
+    node: NodeIdentity = NodeIdentity()
+    admin: Admin | None = None
+    static_resources: StaticResources = StaticResources()
+    stats_config: StatsConfig = DEFAULT_STATS_CONFIG
+    stats_flush_interval: float = 5.0
+    layered_runtime: dict[str, Any] = field(default_factory=dict)
+
+
+def parse_bootstrap(node: Node) -> Bootstrap:
+    """`Bootstrap`. What is wrong is recorded in the node's context, for `Context.finish` to raise."""
+    identity, admin = node.child("node"), node.child("admin")
+    static, stats, runtime = node.child("static_resources"), node.child("stats_config"), node.child("layered_runtime")
+    return Bootstrap(
+        NodeIdentity() if identity is None else _parse_identity(identity),
+        None if admin is None else _parse_admin(admin),
+        StaticResources() if static is None else _parse_static_resources(static),
+        DEFAULT_STATS_CONFIG if stats is None else parse_stats_config(stats),
+        seconds(node, "stats_flush_interval", 5.0),
+        {} if runtime is None else _parse_runtime(runtime),
+    )
+
+
+def _parse_identity(node: Node) -> NodeIdentity:
+    return NodeIdentity(
+        node.get("id"), node.get("cluster"), node.struct("metadata") or {}, parse_locality(node.child("locality"))
+    )
+
+
+def _parse_admin(node: Node) -> Admin:
+    address = node.child("address")
+    access_log = parse_access_logs(node.children("access_log"))
+    path = node.get("access_log_path")
+    if path:
+        access_log = (*access_log, AccessLog(FileAccessLog(path)))
+    node.ignore("profile_path", "profiles are not written")
+    node.ignore("ignore_global_conn_limit", "no limit holds for the administration interface")
+    return Admin(
+        None if address is None else parse_ip_address(address, "the administration interface's address"),
+        access_log,
+        parse_socket_options(node.children("socket_options")),
+        tuple(map(parse_string_matcher, node.children("allow_paths"))),
+    )
+
+
+def _parse_static_resources(node: Node) -> StaticResources:
+    return StaticResources(
+        _parse_each(node.children("listeners"), parse_listener), _parse_each(node.children("clusters"), parse_cluster)
+    )
+
+
+def _parse_each(nodes: list[Node], parse: Callable[[Node], _Resource]) -> tuple[_Resource, ...]:
+    resources = []
+    for node in nodes:
+        resources.append(parse(node))
+        node.settle()  # of a thousand clusters, the nodes of one are alive at a time
+    return tuple(resources)
+
+
+def _parse_runtime(node: Node) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    names: set[str] = set()
+    for layer in node.children("layers"):
+        name = layer.get("name")
+        if name in names:
+            layer.refuse(f"another layer is called {name!r} too", "name", "give each its own name")
+        names.add(name)
+        if layer.which("layer_specifier") == "static_layer":
+            _flatten("", layer.struct("static_layer") or {}, flat)
+        else:
+            layer.ignore("admin_layer", "the runtime cannot be changed over the administration interface")
+    return flat
+
+
+def _flatten(prefix: str, struct: dict[str, Any], flat: dict[str, Any]) -> None:
+    for key, value in struct.items():
+        # A FractionalPercent is a value of its own.
+        if isinstance(value, dict) and not value.keys() & {"numerator", "denominator"}:
+            _flatten(f"{prefix}{key}.", value, flat)
+        else:
+            flat[prefix + key] = value

@@ -1,0 +1,186 @@
+"""Groups of endpoints and how to connect to them: `envoy.config.cluster.v3.Cluster`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from sys import intern
+
+from sidecar.config.address import SocketAddress, is_ip
+from sidecar.config.circuit_breakers import (
+    DEFAULT_CIRCUIT_BREAKERS,
+    CircuitBreakers,
+    OutlierDetection,
+    parse_circuit_breakers,
+    parse_outlier_detection,
+)
+from sidecar.config.core_types import (
+    Metadata,
+    TcpKeepalive,
+    parse_metadata,
+    parse_tcp_keepalive,
+    refuse_transport_socket,
+    seconds,
+)
+from sidecar.config.dns import DEFAULT_DNS, DnsSettings, parse_dns_cluster, parse_dns_settings
+from sidecar.config.endpoint import ClusterLoadAssignment, parse_load_assignment
+from sidecar.config.fields import Node
+from sidecar.config.load_balancing import (
+    DEFAULT_COMMON_LB_CONFIG,
+    CommonLbConfig,
+    LbConfig,
+    LoadBalancing,
+    parse_load_balancing,
+)
+from sidecar.config.protocol_options import (
+    HTTP1_DEFAULTS,
+    UPSTREAM_DEFAULTS,
+    Http1ProtocolOptions,
+    HttpProtocolOptions,
+    parse_http1_protocol_options,
+    parse_upstream_protocol_options,
+)
+from sidecar.config.subset import LbSubsetConfig
+
+HTTP_PROTOCOL_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+_DNS_CLUSTER = "envoy.extensions.clusters.dns.v3.DnsCluster"
+_TYPES = ("STATIC", "STRICT_DNS", "LOGICAL_DNS", "ORIGINAL_DST")
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """One cluster.
+
+    `type` is STATIC, STRICT_DNS, LOGICAL_DNS or ORIGINAL_DST. `alt_stat_name` is the name in statistics (the cluster's
+    own when not configured). Durations are in seconds. `dns` is only used by the DNS types, `cleanup_interval` only by
+    ORIGINAL_DST. `lb_policy` is ROUND_ROBIN, LEAST_REQUEST, RANDOM, RING_HASH, MAGLEV or CLUSTER_PROVIDED; `lb_config`
+    is the policy's own, None for ROUND_ROBIN and RANDOM.
+    """
+
+    name: str
+    alt_stat_name: str
+    type: str
+    load_assignment: ClusterLoadAssignment
+    connect_timeout: float = 5.0
+    per_connection_buffer_limit_bytes: int = 1048576
+    lb_policy: str = "ROUND_ROBIN"
+    lb_config: LbConfig | None = None
+    common_lb_config: CommonLbConfig = DEFAULT_COMMON_LB_CONFIG
+    lb_subset_config: LbSubsetConfig | None = None
+    circuit_breakers: CircuitBreakers = DEFAULT_CIRCUIT_BREAKERS
+    outlier_detection: OutlierDetection | None = None
+    common_http_protocol_options: HttpProtocolOptions = UPSTREAM_DEFAULTS
+    http_protocol_options: Http1ProtocolOptions = HTTP1_DEFAULTS
+    dns: DnsSettings = DEFAULT_DNS
+    cleanup_interval: float = 5.0
+    tcp_keepalive: TcpKeepalive | None = None
+    metadata: Metadata = field(default_factory=dict)
+
+
+def parse_cluster(node: Node) -> Cluster:
+    """`Cluster`."""
+    name = intern(node.get("name"))
+    node.context.declare("cluster", name, node)
+    cluster_type, dns = _parse_type(node)
+    assignment = node.child("load_assignment")
+    load_assignment = ClusterLoadAssignment(name) if assignment is None else parse_load_assignment(assignment)
+    load_balancing = parse_load_balancing(node)
+    _check_type(node, cluster_type, load_assignment, load_balancing)
+    connection = node.child("upstream_connection_options")
+    common, http1 = _parse_http_options(node)
+    breakers, outliers = node.child("circuit_breakers"), node.child("outlier_detection")
+    refuse_transport_socket(node)
+    return Cluster(
+        name,
+        node.get("alt_stat_name") or name,
+        cluster_type,
+        load_assignment,
+        seconds(node, "connect_timeout", 5.0),
+        node.wrapped("per_connection_buffer_limit_bytes", 1048576),
+        load_balancing.lb_policy,
+        load_balancing.lb_config,
+        load_balancing.common_lb_config,
+        load_balancing.lb_subset_config,
+        DEFAULT_CIRCUIT_BREAKERS if breakers is None else parse_circuit_breakers(breakers),
+        None if outliers is None else parse_outlier_detection(outliers),
+        common,
+        http1,
+        dns,
+        seconds(node, "cleanup_interval", 5.0),
+        None if connection is None else parse_tcp_keepalive(connection.child("tcp_keepalive")),
+        parse_metadata(node.child("metadata")),
+    )
+
+
+def _parse_type(node: Node) -> tuple[str, DnsSettings]:
+    if node.which("cluster_discovery_type") == "cluster_type":
+        custom = node.child("cluster_type")
+        extension = None if custom is None else custom.extension(known=(_DNS_CLUSTER,))
+        if extension is None:
+            return "STATIC", DEFAULT_DNS
+        return parse_dns_cluster(extension)
+    cluster_type = node.enum("type")
+    if cluster_type not in _TYPES:
+        node.refuse(f"{cluster_type} is not implemented by Mizzen", "type", f"use {', '.join(_TYPES)}")
+    return cluster_type, parse_dns_settings(node)
+
+
+def _check_type(node: Node, cluster_type: str, assignment: ClusterLoadAssignment, balancing: LoadBalancing) -> None:
+    provided = balancing.lb_policy == "CLUSTER_PROVIDED"
+    if cluster_type == "ORIGINAL_DST":
+        if node.has("load_assignment"):
+            node.refuse("has no meaning for ORIGINAL_DST", "load_assignment", "remove it")
+        if not provided:
+            node.refuse("must be CLUSTER_PROVIDED for ORIGINAL_DST", "lb_policy", "set it to CLUSTER_PROVIDED")
+    elif provided:
+        node.refuse("CLUSTER_PROVIDED is for ORIGINAL_DST alone", "lb_policy", "name another policy")
+    if cluster_type == "LOGICAL_DNS":
+        if len(assignment.endpoints) != 1 or len(assignment.endpoints[0].lb_endpoints) != 1:
+            node.refuse("must have one locality with one endpoint for LOGICAL_DNS", "load_assignment", "keep one")
+    elif cluster_type == "STATIC":
+        for group_position, group in enumerate(assignment.endpoints):
+            for position, endpoint in enumerate(group.lb_endpoints):
+                address = endpoint.address
+                if isinstance(address, SocketAddress) and not is_ip(address.address):
+                    node.refuse(
+                        f"{address.address!r} is no IP address",
+                        f"load_assignment.endpoints[{group_position}].lb_endpoints[{position}]"
+                        ".endpoint.address.socket_address.address",
+                        "write an IP address, or make the type STRICT_DNS or LOGICAL_DNS",
+                    )
+
+
+def _parse_http_options(node: Node) -> tuple[HttpProtocolOptions, Http1ProtocolOptions]:
+    typed = node.map("typed_extension_protocol_options")
+    extension = None
+    for key, packed in typed.items():
+        unpacked = packed.unpacked((HTTP_PROTOCOL_OPTIONS,))
+        if key == HTTP_PROTOCOL_OPTIONS:
+            extension = unpacked
+        elif unpacked is not None:
+            packed.refuse(f"{key!r} names no protocol options", do=f"make the key {HTTP_PROTOCOL_OPTIONS}")
+    common, http1 = node.child("common_http_protocol_options"), node.child("http_protocol_options")
+    if extension is not None:
+        for name in ("common_http_protocol_options", "http_protocol_options", "max_requests_per_connection"):
+            if node.has(name):
+                node.refuse(
+                    "is overridden by typed_extension_protocol_options", name, "move it there, or remove it here"
+                )
+        common, http1 = extension.child("common_http_protocol_options"), _explicit_http1(extension)
+    options = parse_upstream_protocol_options(common)
+    requests = node.wrapped("max_requests_per_connection", None)
+    if requests is not None and not options.max_requests_per_connection:
+        options = HttpProtocolOptions(
+            options.idle_timeout,
+            max_headers_count=options.max_headers_count,
+            max_response_headers_kb=options.max_response_headers_kb,
+            max_requests_per_connection=requests,
+        )
+    return options, parse_http1_protocol_options(http1, upstream=True)
+
+
+def _explicit_http1(node: Node) -> Node | None:
+    for name in ("explicit_http_config", "use_downstream_protocol_config"):
+        if node.which("upstream_protocol_options") == name:
+            protocol = node.child(name)
+            return None if protocol is None else protocol.child("http_protocol_options")
+    return None
