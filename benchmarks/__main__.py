@@ -17,7 +17,7 @@ from benchmarks.cells import connections, http, latency, memory, scrape, tcp
 from benchmarks.context import Context
 from benchmarks.load import FailedRequests
 from benchmarks.ports import NotReady
-from benchmarks.processes import ProcessDied
+from benchmarks.processes import ProcessDied, stay_off_the_proxy_core
 from benchmarks.results import Row
 from benchmarks.table import as_json, as_text
 
@@ -102,6 +102,7 @@ def measure(options: argparse.Namespace) -> tuple[list[Row], list[str], list[str
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the table; 0 when everything that is installed was measured, 1 when something, or all, could not be."""
     options = arguments(argv)
+    stay_off_the_proxy_core()
     signal.signal(signal.SIGTERM, _terminated)
     missing = [tool for tool in ("wrk", "nginx") if shutil.which(tool) is None]
     if missing:

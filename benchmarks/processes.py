@@ -117,6 +117,11 @@ class Child:
         return family
 
 
+def stay_off_the_proxy_core() -> None:
+    """Keep the calling thread, and the threads it starts, on the load core."""
+    os.sched_setaffinity(0, {LOAD_CORE})
+
+
 def run(command: Sequence[str], *, core: int, timeout_s: float, cwd: Path | None = None) -> str:
     """Run a command to its end on `core` and return its stdout.
 

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from benchmarks import proxies
 from benchmarks.backends import nginx_backend
-from benchmarks.cells.http import all_serving
 from benchmarks.context import Context
+from benchmarks.processes import stay_off_the_proxy_core
+from benchmarks.turns import all_serving
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,6 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--shape", choices=("route_only", "mesh_filters"), default="mesh_filters")
     parser.add_argument("--proxies", default="ours,envoy", metavar="NAME[,NAME]")
     options = parser.parse_args(argv)
+    stay_off_the_proxy_core()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="mizzen-benchmarks-") as directory:
         context = Context(proxies=[], rounds=1, seconds=1.0, directory=Path(directory))
@@ -39,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             ):
                 for problem in context.problems:
                     print(problem, file=sys.stderr)
-                for each in running:
+                for each in running.values():
                     print(each.name, each.url(""), f"http://127.0.0.1:{each.admin_port}", flush=True)
                 signal.pause()
         except KeyboardInterrupt:

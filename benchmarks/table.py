@@ -23,7 +23,7 @@ def _figure(row: Row) -> str:
     if row.figure in (CPU, P99, MEMORY):
         return ""
     if row.value is None:
-        return "not available"
+        return "not available" if row.target is not None else ""
     digits = 0 if row.value >= 1000 else 1 if row.value >= 10 else 2
     return f"{row.value:,.{digits}f} {row.figure.unit}"
 

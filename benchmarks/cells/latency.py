@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from benchmarks import load
 from benchmarks.backends import nginx_backend
-from benchmarks.cells.http import all_serving, saturation_rate
+from benchmarks.cells.http import saturation_rate
 from benchmarks.context import Context
 from benchmarks.proxies import OURS
-from benchmarks.results import P99, Rounds, Row, Target
+from benchmarks.results import P99, Row, Target
+from benchmarks.turns import all_serving, take_turns
 
 DIRECT = "direct"
 """The row without a proxy: what of the latency is the client and the backend."""
@@ -21,23 +22,20 @@ def _measure(context: Context, cell: str, shape: str) -> list[Row]:
     rate = saturation_rate(context, shape) / 2
     context.say(f"{cell}: {rate:,.0f} requests/s")
     with nginx_backend(context.directory) as backend, all_serving(context, shape, backend.substitutions()) as proxies:
-        ports = {running.name: running.port for running in proxies} | {DIRECT: backend.ports[0]}
-        results = {name: Rounds() for name in ports}
-        children = {running.name: running for running in proxies}
-        for turn in range(context.rounds + 1):
-            for name, port in ports.items():
-                running = children.get(name)
-                before = running.child.cpu_us() if running else 0.0
-                seconds = context.seconds if turn else min(context.seconds, 2.0)
-                result = load.constant_rate(port, rate=rate, seconds=seconds)
-                figures = {"rate": result.rate, "p50_ms": result.p50_ms, "p99_ms": result.p99_ms}
-                if running:
-                    figures["cpu_us"] = (running.child.cpu_us() - before) / result.requests
-                    running.child.check()
-                    running.truncate_access_log()
-                if turn:
-                    context.say(f"{cell} {turn}/{context.rounds} {name}: p99 {result.p99_ms:.2f} ms")
-                    results[name].add(**figures)
+        ports = {name: running.port for name, running in proxies.items()} | {DIRECT: backend.ports[0]}
+
+        def once(name: str, seconds: float) -> dict[str, float]:
+            running = proxies.get(name)
+            before = running.child.cpu_us() if running else 0.0
+            result = load.constant_rate(ports[name], rate=rate, seconds=seconds)
+            figures = {"rate": result.rate, "p50_ms": result.p50_ms, "p99_ms": result.p99_ms}
+            if running:
+                figures["cpu_us"] = (running.child.cpu_us() - before) / result.requests
+                running.child.check()
+                running.truncate_access_log()
+            return figures
+
+        results = take_turns(context, cell, ports, once)
     return [
         Row(cell, name, P99, rounds.medians(), _NO_WORSE if name == OURS else None, rounds.column("p99_ms"))
         for name, rounds in results.items()

@@ -6,13 +6,14 @@ import time
 
 from benchmarks import load
 from benchmarks.backends import nginx_backend
-from benchmarks.cells.http import all_serving
 from benchmarks.context import Context
 from benchmarks.generated import large_configuration
+from benchmarks.load import FailedRequests
 from benchmarks.ports import NotReady
 from benchmarks.processes import ProcessDied
 from benchmarks.proxies import OURS, Running, serving
 from benchmarks.results import MEMORY, Better, Figure, Rounds, Row, Target
+from benchmarks.turns import all_serving
 
 READY = Figure("ready_s", "s to ready", Better.LOWER)
 GROWTH = Figure("growth_mb", "MB more", Better.LOWER)
@@ -28,10 +29,8 @@ def memory_mb(running: Running) -> tuple[float, float]:
 
 
 def _start(context: Context, size: str, template: str | None, memory: Target, ready: Target) -> list[Row]:
-    results = {proxy.name: Rounds() for proxy in context.supporting("route_only")}
-    if template is not None:
-        results = {proxy.name: Rounds() for proxy in context.supporting("mesh_filters")}
-    proxies = [proxy for proxy in context.proxies if proxy.name in results]
+    proxies = context.supporting("route_only" if template is None else "mesh_filters")
+    results = {proxy.name: Rounds() for proxy in proxies}
     with nginx_backend(context.directory) as backend:
         for _ in range(context.rounds):
             for proxy in proxies:
@@ -67,6 +66,19 @@ def large(context: Context) -> list[Row]:
     return _start(context, "large", large_configuration(), Target("≤ 80 MB", limit=80.0), Target("< 2.5 s", limit=2.5))
 
 
+def _million(context: Context, running: Running) -> float:
+    """Send a million service calls; RSS in MB after the first tenth of them."""
+    done, before = 0, 0.0
+    while done < _REQUESTS:
+        done += load.wrk(running.url(), seconds=4, script=load.SERVICE_CALL).requests
+        running.child.check()
+        running.truncate_access_log()
+        if not before and done >= _REQUESTS // 10:
+            before = memory_mb(running)[0]
+        context.say(f"growth {running.name}: {done:,} requests, {memory_mb(running)[0]:.1f} MB")
+    return before
+
+
 def growth(context: Context) -> list[Row]:
     """RSS after a million service calls with the mesh filters on, less RSS after the first hundred thousand."""
     rows = []
@@ -74,15 +86,12 @@ def growth(context: Context) -> list[Row]:
         nginx_backend(context.directory) as backend,
         all_serving(context, "mesh_filters", backend.substitutions()) as proxies,
     ):
-        for running in proxies:
-            done, before = 0, 0.0
-            while done < _REQUESTS:
-                done += load.wrk(running.url(), seconds=4, script=load.SERVICE_CALL).requests
-                running.child.check()
-                running.truncate_access_log()
-                if not before and done >= _REQUESTS // 10:
-                    before = memory_mb(running)[0]
-                context.say(f"growth {running.name}: {done:,} requests, {memory_mb(running)[0]:.1f} MB")
+        for running in proxies.values():
+            try:
+                before = _million(context, running)
+            except (ProcessDied, FailedRequests) as error:
+                context.problem(f"{running.name} is not measured in growth: {error}")
+                continue
             after = memory_mb(running)[0]
             target = Target("≤ 1 MB", limit=1.0) if running.name == OURS else None
             rows.append(Row("growth", running.name, GROWTH, {"growth_mb": after - before, "memory_mb": after}, target))

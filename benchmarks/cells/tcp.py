@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from benchmarks import load
 from benchmarks.backends import iperf3_backend
-from benchmarks.cells.http import all_serving
 from benchmarks.context import Context
 from benchmarks.proxies import OURS
-from benchmarks.results import Better, Figure, Rounds, Row, Target
+from benchmarks.results import Better, Figure, Row, Target
+from benchmarks.turns import all_serving, take_turns
 
 GBIT = Figure("gbit_per_s", "Gbit/s", Better.HIGHER)
 _AT_LEAST = Target("≥ Envoy", times_envoy=1.0)
@@ -19,16 +19,16 @@ def tcp(context: Context) -> list[Row]:
         iperf3_backend(context.directory) as backend,
         all_serving(context, "tcp_proxy", backend.substitutions()) as proxies,
     ):
-        results = {running.name: Rounds() for running in proxies}
-        for turn in range(context.rounds + 1):
-            for running in proxies:
-                before = running.child.cpu_us()
-                bits, received = load.iperf3(running.port, seconds=context.seconds if turn else 1.0)
-                used = running.child.cpu_us() - before
-                running.child.check()
-                if turn:
-                    context.say(f"tcp {turn}/{context.rounds} {running.name}: {bits / 1e9:.1f} Gbit/s")
-                    results[running.name].add(gbit_per_s=bits / 1e9, cpu_ms_per_gb=used / 1e3 / (received / 1e9))
+
+        def once(name: str, seconds: float) -> dict[str, float]:
+            child = proxies[name].child
+            before = child.cpu_us()
+            bits, received = load.iperf3(proxies[name].port, seconds=seconds)
+            used = child.cpu_us() - before
+            child.check()
+            return {"gbit_per_s": bits / 1e9, "cpu_ms_per_gb": used / 1e3 / (received / 1e9)}
+
+        results = take_turns(context, "tcp", proxies, once)
     rows = []
     for name, rounds in results.items():
         medians = rounds.medians()
