@@ -1,0 +1,288 @@
+"""Compiled conditions on strings, headers, query parameters, paths and addresses, shared by every stage that decides.
+
+Configuration says what to match (``sidecar.config.matcher``); the functions here turn it into closures that are called
+per request and look at nothing else. Comparisons are on bytes, as they came over the wire. Source: Envoy's
+``envoy.type.matcher.v3`` and ``route.v3.HeaderMatcher`` reference.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Network
+from typing import Any, Protocol
+
+import re2
+
+from sidecar.config.matcher import (
+    HeaderMatcher,
+    Int64Range,
+    PathMatcher,
+    QueryParameterMatcher,
+    RegexMatchAndSubstitute,
+    StringMatcher,
+)
+from sidecar.core.address import Address
+
+Text = Callable[[bytes], bool]
+"""A condition on a string."""
+
+
+class Fields(Protocol):
+    """The part of a head that conditions read."""
+
+    index: dict[bytes, bytes]
+
+    def lookup(self, name: bytes) -> bytes | None:
+        """The value of a header or pseudo-header, repeated ones joined by a comma, or None."""
+        ...
+
+
+class Target(Fields, Protocol):
+    """The part of a request that conditions read."""
+
+    path: bytes
+
+
+Headers = Callable[[Fields], bool]
+"""A condition on the headers of a request or a response."""
+
+_INTEGER = re.compile(rb"[ \t-\r]*([+-]?[0-9]{1,40})[ \t-\r]*")
+_INT64 = 1 << 63
+
+
+def path_only(target: bytes) -> bytes:
+    """The path of a request target: what stands before the query and the fragment."""
+    if b"?" in target:
+        target = target[: target.index(b"?")]
+    if b"#" in target:
+        target = target[: target.index(b"#")]
+    return target
+
+
+def parse_integer(text: bytes) -> int | None:
+    """The 64-bit integer that ``text`` is as Envoy reads numbers (sign and white space around allowed), or None."""
+    found = _INTEGER.fullmatch(text)
+    if found is None:
+        return None
+    number = int(found[1])
+    return number if -_INT64 <= number < _INT64 else None
+
+
+def parse_unsigned(text: bytes) -> int | None:
+    """The unsigned 64-bit integer that ``text`` is as Envoy reads numbers, or None."""
+    found = _INTEGER.fullmatch(text)
+    if found is None or found[1][:1] == b"-":
+        return None
+    number = int(found[1])
+    return number if number < 2 * _INT64 else None
+
+
+@lru_cache(maxsize=4096)
+def compile_regex(regex: bytes) -> Text:
+    """Whether an RE2 expression matches the whole of a string."""
+    fullmatch = re2.compile(regex).fullmatch
+    return lambda text: fullmatch(text) is not None
+
+
+def compile_string(matcher: StringMatcher) -> Text:
+    """A ``StringMatcher`` as a condition on bytes; ``ignore_case`` folds ASCII letters only."""
+    value = matcher.value
+    if matcher.match_pattern == "safe_regex":
+        return compile_regex(value)
+    if matcher.ignore_case:
+        value = value.lower()
+        match matcher.match_pattern:
+            case "exact":
+                return lambda text: text.lower() == value
+            case "prefix":
+                return lambda text: text.lower().startswith(value)
+            case "suffix":
+                return lambda text: text.lower().endswith(value)
+            case _:
+                return lambda text: value in text.lower()
+    match matcher.match_pattern:
+        case "exact":
+            return lambda text: text == value
+        case "prefix":
+            return lambda text: text.startswith(value)
+        case "suffix":
+            return lambda text: text.endswith(value)
+        case _:
+            return lambda text: value in text
+
+
+def compile_strings(matchers: Iterable[StringMatcher]) -> Text:
+    """Whether any of these matches; exact ones are looked up in one set."""
+    exact = frozenset(m.value for m in matchers if m.match_pattern == "exact" and not m.ignore_case)
+    others = tuple(compile_string(m) for m in matchers if m.match_pattern != "exact" or m.ignore_case)
+    if not others:
+        return exact.__contains__
+    return lambda text: text in exact or any(match(text) for match in others)
+
+
+def _compile_value(match: StringMatcher | Int64Range) -> Text:
+    if isinstance(match, StringMatcher):
+        return compile_string(match)
+    start, end = match.start, match.end
+
+    def in_range(text: bytes) -> bool:
+        number = parse_integer(text)
+        return number is not None and start <= number < end
+
+    return in_range
+
+
+def compile_header(matcher: HeaderMatcher) -> Headers:
+    """A ``HeaderMatcher`` as a condition on a head; several fields of one name count as one, joined by commas."""
+    name, match, invert = matcher.name, matcher.match, matcher.invert_match
+    plain = name[:1] != b":" and name != b"host"
+    if isinstance(match, bool):
+        present = match != invert
+        if plain:
+            if present:
+                return lambda head: name in head.index
+            return lambda head: name not in head.index
+        return lambda head: (head.lookup(name) is not None) == present
+    if plain and not matcher.treat_missing_header_as_empty and not invert and isinstance(match, StringMatcher):
+        return _compile_plain_header(name, match)
+    test = _compile_value(match)
+    missing = matcher.treat_missing_header_as_empty and test(b"") != invert
+
+    def matches(head: Fields) -> bool:
+        value = head.lookup(name)
+        return missing if value is None else test(value) != invert
+
+    return matches
+
+
+def _compile_plain_header(name: bytes, match: StringMatcher) -> Headers:
+    if match.match_pattern == "exact" and not match.ignore_case:
+        expected = match.value
+        return lambda head: head.index.get(name) == expected
+    test = compile_string(match)
+
+    def matches(head: Fields) -> bool:
+        value = head.index.get(name)
+        return value is not None and test(value)
+
+    return matches
+
+
+def compile_headers(matchers: Sequence[HeaderMatcher]) -> Headers | None:
+    """Whether all of these hold, or None when there is nothing to ask."""
+    tests = tuple(map(compile_header, matchers))
+    if len(tests) < 2:
+        return tests[0] if tests else None
+    if len(tests) == 2:
+        first, second = tests
+        return lambda head: first(head) and second(head)
+
+    def matches(head: Fields) -> bool:
+        for test in tests:
+            if not test(head):
+                return False
+        return True
+
+    return matches
+
+
+def query_parameter(target: bytes, name: bytes) -> bytes | None:
+    """The first value of a query parameter, as it stands in the target (nothing is decoded), or None."""
+    start = target.find(b"?")
+    if start < 0 or name not in target:
+        return None
+    for pair in target[start + 1 :].split(b"&"):
+        key, _, value = pair.partition(b"=")
+        if key == name:
+            return value
+    return None
+
+
+def compile_query_parameter(matcher: QueryParameterMatcher) -> Callable[[Target], bool]:
+    """A ``QueryParameterMatcher`` as a condition on a request; of a repeated parameter the first value counts."""
+    name, match = matcher.name, matcher.match
+    if isinstance(match, bool):
+        return lambda request: (query_parameter(request.path, name) is not None) == match
+    test = compile_string(match)
+
+    def matches(request: Target) -> bool:
+        value = query_parameter(request.path, name)
+        return value is not None and test(value)
+
+    return matches
+
+
+def compile_path(matcher: PathMatcher) -> Callable[[Target], bool]:
+    """A ``PathMatcher`` as a condition on a request's path without query and fragment."""
+    test = compile_string(matcher.path)
+    return lambda request: test(path_only(request.path))
+
+
+def compile_cidr_ranges(ranges: Iterable[IPv4Network | IPv6Network]) -> Callable[[Address], bool]:
+    """Whether an address lies in one of the ranges; a Unix socket lies in none."""
+    tests: list[tuple[int, int, int]] = []
+    for network in ranges:
+        tests.append((network.version, int(network.netmask), int(network.network_address)))
+    frozen = tuple(tests)
+
+    def matches(address: Address) -> bool:
+        parsed = address.parsed
+        if parsed is None:
+            return False
+        version, number = parsed.version, int(parsed)
+        for family, mask, network in frozen:
+            if family == version and number & mask == network:
+                return True
+        return False
+
+    return matches
+
+
+def compile_substitution(rewrite: RegexMatchAndSubstitute) -> Callable[[bytes], bytes]:
+    """Replace every match of an RE2 expression, with ``\\0`` to ``\\9`` naming its groups (RE2's GlobalReplace)."""
+    pieces: list[bytes | int] = []
+    literal = bytearray()
+    text = rewrite.substitution
+    at = 0
+    while at < len(text):
+        if text[at : at + 1] == b"\\" and at + 1 < len(text):
+            following = text[at + 1 : at + 2]
+            if following.isdigit():
+                pieces += [bytes(literal), int(following)]
+                literal.clear()
+            else:
+                literal += following
+            at += 2
+        else:
+            literal += text[at : at + 1]
+            at += 1
+    pieces.append(bytes(literal))
+    parts = tuple(pieces)
+    pattern = re2.compile(rewrite.pattern.regex)
+    if len(parts) == 1:
+        constant = bytes(literal)
+
+        def expand(found: Any) -> bytes:
+            return constant
+    else:
+
+        def expand(found: Any) -> bytes:
+            return b"".join(part if isinstance(part, bytes) else (found.group(part) or b"") for part in parts)
+
+    def substitute(text: bytes) -> bytes:
+        done, result = 0, []
+        last_end = -1
+        for found in pattern.finditer(text):
+            start, end = found.span()
+            if start == end and start == last_end:
+                continue
+            result += [text[done:start], expand(found)]
+            done = last_end = end
+        if not result:
+            return text
+        result.append(text[done:])
+        return b"".join(result)
+
+    return substitute

@@ -1,0 +1,154 @@
+"""A route as the hot path sees it: everything that was decided about a request by matching it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from sidecar.core.head import RequestHead
+
+if TYPE_CHECKING:
+    from sidecar.config.core_types import SubstitutionFormatString
+    from sidecar.config.filters.cors import CorsPolicy
+    from sidecar.config.http_filters import PerFilterConfig
+    from sidecar.router.retry_policy import RetryPolicy
+
+Mutate = Callable[[Any], None]
+"""Changes one head of the stream that it is given: ``stream.request`` or ``stream.response``."""
+
+Rewrite = Callable[[RequestHead, Any], None]
+"""Changes path and host of a request; the stream is for formats."""
+
+FORWARD = "forward"
+REDIRECT = "redirect"
+DIRECT_RESPONSE = "direct_response"
+
+
+class Mirror:
+    """A copy of the request that goes elsewhere: to ``cluster_name``, or to the one that ``cluster_header`` names.
+
+    ``fraction`` is (numerator, denominator) of the requests, None for all. ``host`` replaces the host if not empty;
+    otherwise ``-shadow`` is appended to it where ``append_shadow_suffix``.
+    """
+
+    __slots__ = ("cluster_name", "cluster_header", "fraction", "append_shadow_suffix", "host")
+
+    def __init__(
+        self,
+        cluster_name: str,
+        cluster_header: bytes,
+        fraction: tuple[int, int] | None,
+        append_shadow_suffix: bool,
+        host: bytes,
+    ) -> None:
+        self.cluster_name = cluster_name
+        self.cluster_header = cluster_header
+        self.fraction = fraction
+        self.append_shadow_suffix = append_shadow_suffix
+        self.host = host
+
+    def __repr__(self) -> str:
+        return f"<Mirror {self.cluster_name or self.cluster_header!r}>"
+
+
+class Route:
+    """The decision. Nothing changes in it after compilation but the two chains, which the HTTP stage fills in.
+
+    A weighted cluster's entry is a ``Route`` too: a copy of its route with the cluster's name, header mutations,
+    metadata match, host rewrite and per-filter configuration merged in, so that whoever has picked one goes on with it
+    in the route's stead. Times are in seconds.
+    """
+
+    __slots__ = (
+        "name",
+        "virtual_host_name",
+        "metadata",
+        "kind",  # FORWARD, REDIRECT or DIRECT_RESPONSE
+        # where to
+        "cluster_name",  # "" when pick_cluster has to be asked
+        "pick_cluster",
+        "cluster_not_found_response_code",
+        "metadata_match",
+        "priority",
+        "hash_key",
+        "mirrors",
+        # how long, and how often
+        "timeout",
+        "idle_timeout",
+        "max_stream_duration",
+        "grpc_timeout_header_max",
+        "grpc_timeout_header_offset",
+        "retry",
+        "request_body_buffer_limit",
+        "include_request_attempt_count",
+        "include_attempt_count_in_response",
+        "include_is_timeout_retry_header",
+        # what changes
+        "mutate_request",
+        "rewrite",
+        "auto_host_rewrite",
+        "append_x_forwarded_host",
+        "mutate_response",
+        # answers that are made here
+        "redirect",
+        "direct_response",
+        # what streams and filters ask
+        "upgrades",
+        "connect_terminates",
+        "cors",
+        "per_filter",
+        "per_filter_levels",
+        "internal_only_headers",
+        "request_chain",
+        "response_chain",
+    )
+
+    def __init__(self, name: str, virtual_host_name: str) -> None:
+        self.name = name
+        self.virtual_host_name = virtual_host_name
+        self.metadata: dict[str, dict[str, Any]] | None = None
+        self.kind = FORWARD
+        self.cluster_name = ""
+        self.pick_cluster: Callable[[RequestHead, Random], tuple[str, Route | None]] | None = None
+        self.cluster_not_found_response_code = 503
+        self.metadata_match: tuple[tuple[str, Any], ...] | None = None
+        self.priority = 0
+        self.hash_key: Callable[[Any], int | None] | None = None
+        self.mirrors: tuple[Mirror, ...] = ()
+        self.timeout: float | None = 15.0
+        self.idle_timeout: float | None = None
+        self.max_stream_duration: float | None = None
+        self.grpc_timeout_header_max: float | None = None
+        self.grpc_timeout_header_offset: float | None = None
+        self.retry: RetryPolicy | None = None
+        self.request_body_buffer_limit: int | None = None
+        self.include_request_attempt_count = False
+        self.include_attempt_count_in_response = False
+        self.include_is_timeout_retry_header = False
+        self.mutate_request: Mutate | None = None
+        self.rewrite: Rewrite | None = None
+        self.auto_host_rewrite = False
+        self.append_x_forwarded_host = False
+        self.mutate_response: Mutate | None = None
+        self.redirect: Callable[[RequestHead, Any], tuple[int, bytes]] | None = None
+        self.direct_response: tuple[int, bytes, SubstitutionFormatString | None] | None = None
+        self.upgrades: Mapping[bytes, bool] = {}
+        self.connect_terminates = False
+        self.cors: CorsPolicy | None = None
+        self.per_filter: Mapping[str, PerFilterConfig] = {}
+        self.per_filter_levels: Mapping[str, tuple[PerFilterConfig, ...]] = {}
+        self.internal_only_headers: tuple[bytes, ...] = ()
+        self.request_chain: Any = None
+        self.response_chain: Any = None
+
+    def copy(self) -> Route:
+        """An independent copy, for a weighted cluster's entry."""
+        route = Route(self.name, self.virtual_host_name)
+        for slot in Route.__slots__:
+            setattr(route, slot, getattr(self, slot))
+        return route
+
+    def __repr__(self) -> str:
+        target = f" to {self.cluster_name}" if self.cluster_name else ""
+        return f"<Route {self.name or '(unnamed)'} of {self.virtual_host_name}: {self.kind}{target}>"
