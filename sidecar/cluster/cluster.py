@@ -77,7 +77,7 @@ class Cluster:
         self._balancer = balancer
         self._wheel = wheel
         self._hosts_known = False
-        self._on_ready: tuple[Callable[[], None], ...] = ()
+        self._on_ready: tuple[Callable[[], object], ...] = ()
         self._work: Build | None = None
         self._slice: Callback | None = None
         self._changes: tuple[list[Host], list[Host]] | None = None
@@ -104,7 +104,7 @@ class Cluster:
         self.update(_NO_HOSTS)
         self._finish(no_host)
 
-    def when_ready(self, callback: Callable[[], None]) -> None:
+    def when_ready(self, callback: Callable[[], object]) -> None:
         """Call back once the cluster is initialised: now, if it is."""
         if self.initialised:
             callback()

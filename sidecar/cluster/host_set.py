@@ -25,8 +25,7 @@ class LocalityHosts:
 class HostSet:
     """An immutable snapshot of a priority; made anew whenever membership or health changes.
 
-    `localities` is empty where no locality has a weight. `overprovisioning_factor` is in percent;
-    `weighted_priority_health` makes the health of the priority a share of weights, not of hosts.
+    `localities` is empty where no locality has a weight. `overprovisioning_factor` is in percent.
     """
 
     __slots__ = (
@@ -36,7 +35,6 @@ class HostSet:
         "degraded",
         "localities",
         "overprovisioning_factor",
-        "weighted_priority_health",
     )
 
     def __init__(
@@ -45,14 +43,12 @@ class HostSet:
         hosts: Hosts,
         localities: tuple[LocalityHosts, ...] = (),
         overprovisioning_factor: int = 140,
-        weighted_priority_health: bool = False,
     ) -> None:
         self.priority = priority
         self.hosts = hosts
         self.healthy, self.degraded = by_health(hosts)
         self.localities = localities
         self.overprovisioning_factor = overprovisioning_factor
-        self.weighted_priority_health = weighted_priority_health
 
     def refreshed(self) -> HostSet:
         """The same hosts with their health as it is now."""
@@ -64,9 +60,7 @@ class HostSet:
 
     def _with(self, hosts: Hosts, of_locality: Callable[[Hosts], Hosts]) -> HostSet:
         localities = tuple(LocalityHosts(part.locality, part.weight, of_locality(part.hosts)) for part in self.localities)
-        return HostSet(
-            self.priority, hosts, localities, self.overprovisioning_factor, self.weighted_priority_health
-        )
+        return HostSet(self.priority, hosts, localities, self.overprovisioning_factor)
 
     def __repr__(self) -> str:
         return f"<HostSet priority {self.priority}: {len(self.healthy)} of {len(self.hosts)} healthy>"

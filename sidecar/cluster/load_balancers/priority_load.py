@@ -67,14 +67,8 @@ def _availability(host_set: HostSet) -> tuple[int, int]:
     """The health of a priority and how much its degraded hosts could take: percent, overprovisioned, at most 100."""
     if not host_set.hosts:
         return 0, 0
-    if host_set.weighted_priority_health:
-        total = sum(host.weight for host in host_set.hosts)
-        healthy = sum(host.weight for host in host_set.healthy)
-        degraded = sum(host.weight for host in host_set.degraded)
-    else:
-        total, healthy, degraded = len(host_set.hosts), len(host_set.healthy), len(host_set.degraded)
-    factor = host_set.overprovisioning_factor
-    return min(100, factor * healthy // total), min(100, factor * degraded // total)
+    total, factor = len(host_set.hosts), host_set.overprovisioning_factor
+    return min(100, factor * len(host_set.healthy) // total), min(100, factor * len(host_set.degraded) // total)
 
 
 def _distribute(

@@ -1,0 +1,217 @@
+"""Subsets of a cluster's hosts by metadata, each balanced on its own, and what happens when a request matches none.
+
+Source: Envoy's documentation, "Load balancer subsets", and `Cluster.LbSubsetConfig`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from functools import lru_cache
+from itertools import product
+from typing import Any
+
+import orjson
+
+from sidecar.cluster.context import LoadBalancerContext, Pick, SubsetKey
+from sidecar.cluster.host import Host
+from sidecar.cluster.host_set import HostSet, HostSets, LocalityHosts
+from sidecar.cluster.load_balancers.layered import Balancer, Build, CommonOptions
+from sidecar.config.core_types import NO_METADATA
+from sidecar.config.subset import LbSubsetConfig, LbSubsetSelector
+
+_FALLBACK_LIST = "fallback_list"
+
+
+def canonical(value: Any) -> str:
+    """The text by which metadata values are compared: JSON with sorted keys; a number without a fraction is an integer."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
+
+
+class _Narrowed:
+    """A context with another subset to match, for the fallbacks that change what is asked for."""
+
+    __slots__ = ("context", "subset")
+
+    def __init__(self, context: LoadBalancerContext, subset: SubsetKey) -> None:
+        self.context = context
+        self.subset = subset
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.context, name)
+
+
+class _Lookup:
+    """The compiled subsets of one state of the cluster, and Envoy's order of looking among them."""
+
+    __slots__ = ("subsets", "selectors", "any_endpoint", "default", "fallback", "panic", "stats", "fallback_list")
+
+    def __init__(
+        self, balancer: SubsetBalancer, subsets: dict[SubsetKey, Pick], any_endpoint: Pick | None, default: Pick | None
+    ) -> None:
+        config = balancer.config
+        self.subsets = subsets
+        self.selectors = balancer.selectors
+        self.any_endpoint = any_endpoint
+        self.default = default
+        self.fallback = {"ANY_ENDPOINT": any_endpoint, "DEFAULT_SUBSET": default}.get(config.fallback_policy)
+        self.panic = any_endpoint if config.panic_mode_any else None
+        self.stats = balancer.options.stats
+        self.fallback_list = config.metadata_fallback_policy == "FALLBACK_LIST"
+
+    def pick(self, context: LoadBalancerContext) -> Host | None:
+        """The host for a context, by its subset or by what is to be done without it."""
+        key = context.subset
+        if key is not None and self.fallback_list:
+            alternatives = _alternatives(key)
+            if alternatives is not None:
+                for alternative in alternatives:
+                    host = self._pick(_Narrowed(context, alternative))
+                    if host is not None:
+                        return host
+                return None
+        return self._pick(context)
+
+    def _pick(self, context: LoadBalancerContext) -> Host | None:
+        key = context.subset
+        if key is not None:
+            subset = self.subsets.get(key)
+            if subset is not None:
+                self.stats.lb_subsets_selected += 1
+                return subset(context)
+            selector = self.selectors.get(tuple([name for name, _ in key]))
+            if selector is not None and selector.fallback_policy != "NOT_DEFINED":
+                return self._fall_back(selector, context, key)
+        if self.fallback is not None:
+            host = self.fallback(context)
+            if host is not None:
+                self.stats.lb_subsets_fallback += 1
+                return host
+        if self.panic is not None and self.fallback is not None:
+            host = self.panic(context)
+            if host is not None:
+                self.stats.lb_subsets_fallback_panic += 1
+                return host
+        return None
+
+    def _fall_back(self, selector: LbSubsetSelector, context: LoadBalancerContext, key: SubsetKey) -> Host | None:
+        match selector.fallback_policy:
+            case "ANY_ENDPOINT":
+                return None if self.any_endpoint is None else self.any_endpoint(context)
+            case "DEFAULT_SUBSET":
+                return None if self.default is None else self.default(context)
+            case "KEYS_SUBSET":
+                kept = tuple(pair for pair in key if pair[0] in selector.fallback_keys_subset)
+                return self._pick(_Narrowed(context, kept))
+            case _:
+                return None
+
+
+class SubsetBalancer:
+    """Splits the hosts and lets `inner` balance each part."""
+
+    __slots__ = ("config", "inner", "options", "selectors", "_known")
+
+    def __init__(self, config: LbSubsetConfig, inner: Balancer, options: CommonOptions) -> None:
+        self.config = config
+        self.inner = inner
+        self.options = options
+        self.selectors = {selector.keys: selector for selector in reversed(config.subset_selectors)}
+        self._known: frozenset[SubsetKey] = frozenset()
+
+    def build(self, host_sets: HostSets) -> Build:
+        subsets: dict[SubsetKey, Pick] = {}
+        for key, members in self._members(host_sets).items():
+            subsets[key] = yield from self._part(host_sets, members)
+        wanted = {self.config.fallback_policy, *(selector.fallback_policy for selector in self.config.subset_selectors)}
+        any_endpoint = default = None
+        if "ANY_ENDPOINT" in wanted or self.config.panic_mode_any:
+            any_endpoint = yield from self.inner.build(
+                tuple(self._narrowed(host_set, host_set) for host_set in host_sets)
+            )
+        if "DEFAULT_SUBSET" in wanted:
+            default = yield from self._part(host_sets, self._default_members(host_sets))
+        self._count(frozenset(subsets))
+        return _Lookup(self, subsets, any_endpoint, default).pick
+
+    def _part(self, host_sets: HostSets, members: set[Host]) -> Generator[None, None, Pick]:
+        yield
+        parts = tuple(self._narrowed(host_set, host_set.filtered(members.__contains__)) for host_set in host_sets)
+        return (yield from self.inner.build(parts))
+
+    def _narrowed(self, whole: HostSet, part: HostSet) -> HostSet:
+        """The part with the locality weights that it is to be balanced by."""
+        if not part.localities:
+            return part
+        localities: tuple[LocalityHosts, ...] = ()
+        if self.config.locality_weight_aware:
+            localities = part.localities
+            if self.config.scale_locality_weight:
+                localities = tuple(map(_scaled, whole.localities, part.localities))
+        return HostSet(part.priority, part.hosts, localities, part.overprovisioning_factor)
+
+    def _members(self, host_sets: HostSets) -> dict[SubsetKey, set[Host]]:
+        members: dict[SubsetKey, set[Host]] = {}
+        for selector in self.config.subset_selectors:
+            for host_set in host_sets:
+                for host in host_set.hosts:
+                    for key in self._keys(selector, host):
+                        hosts = members.setdefault(key, set())
+                        if not (selector.single_host_per_subset and hosts):
+                            hosts.add(host)
+        return members
+
+    def _keys(self, selector: LbSubsetSelector, host: Host) -> list[SubsetKey]:
+        metadata = host.metadata.get("envoy.lb", NO_METADATA)
+        choices: list[list[tuple[str, str]]] = []
+        for key in selector.keys:
+            if key not in metadata:
+                return []
+            choices.append([(key, canonical(value)) for value in self._values(metadata[key])])
+        return list(product(*choices))
+
+    def _values(self, value: Any) -> list[Any]:
+        return value if self.config.list_as_any and isinstance(value, list) else [value]
+
+    def _default_members(self, host_sets: HostSets) -> set[Host]:
+        wanted = [(key, canonical(value)) for key, value in self.config.default_subset.items()]
+        members = set()
+        for host_set in host_sets:
+            for host in host_set.hosts:
+                metadata = host.metadata.get("envoy.lb", NO_METADATA)
+                if all(
+                    key in metadata and any(canonical(own) == value for own in self._values(metadata[key]))
+                    for key, value in wanted
+                ):
+                    members.add(host)
+        return members
+
+    def _count(self, known: frozenset[SubsetKey]) -> None:
+        stats = self.options.stats
+        stats.lb_subsets_created += len(known - self._known)
+        stats.lb_subsets_removed += len(self._known - known)
+        stats.lb_subsets_active = len(known)
+        self._known = known
+
+
+def _scaled(whole: LocalityHosts, part: LocalityHosts) -> LocalityHosts:
+    share = len(part.hosts) / len(whole.hosts) if whole.hosts else 0.0
+    return LocalityHosts(part.locality, round(part.weight * share), part.hosts)
+
+
+@lru_cache(maxsize=1024)
+def _alternatives(key: SubsetKey) -> tuple[SubsetKey, ...] | None:
+    """What to ask for, one after the other, by the `fallback_list` among the metadata to match; None without one."""
+    own = dict(key)
+    listed = own.pop(_FALLBACK_LIST, None)
+    fallbacks = None if listed is None else orjson.loads(listed)
+    if not isinstance(fallbacks, list):
+        return None
+    if not fallbacks:
+        return (tuple(sorted(own.items())),)
+    return tuple(
+        tuple(sorted({**own, **{name: canonical(value) for name, value in fallback.items()}}.items()))
+        for fallback in fallbacks
+        if isinstance(fallback, dict)
+    )

@@ -1,0 +1,191 @@
+"""All clusters by name: made from configuration, warmed, swapped and closed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from random import Random
+from typing import Protocol
+
+from sidecar.cluster.circuit_breaker import CircuitBreaker
+from sidecar.cluster.cluster import Cluster, OnMembership
+from sidecar.cluster.context import ClusterStats
+from sidecar.cluster.dns import Resolver
+from sidecar.cluster.endpoints import static_host_sets
+from sidecar.cluster.load_balancers.configured import balancer_of
+from sidecar.cluster.logical_dns import LogicalDns
+from sidecar.cluster.original_dst import OriginalDst
+from sidecar.cluster.outlier import OutlierDetector, OutlierStats
+from sidecar.cluster.strict_dns import StrictDns
+from sidecar.config.circuit_breakers import Thresholds
+from sidecar.config.cluster import Cluster as ClusterConfig
+from sidecar.config.dns import DnsSettings
+from sidecar.config.load_balancing import OriginalDstLbConfig
+from sidecar.core.timer_wheel import TimerWheel
+
+
+class Surroundings(Protocol):
+    """What clusters need of the stages around them; `stack.py` hands it in."""
+
+    def cluster_stats(self, config: ClusterConfig) -> ClusterStats:
+        """The statistics below `cluster.<name>.`"""
+        ...
+
+    def outlier_stats(self, config: ClusterConfig) -> OutlierStats:
+        """Those of outlier detection; asked for only where it is configured."""
+        ...
+
+    def resolver(self, settings: DnsSettings) -> Resolver:
+        """The resolver for these settings; asked for only by DNS clusters. It is closed by whoever made it."""
+        ...
+
+
+class ClusterManager:
+    """`get(name)` is the cluster in use, or None: one dict lookup. A new version of a cluster takes its place once warm.
+
+    `on_membership` is called, with each cluster's changes, for all clusters that are made later.
+    """
+
+    __slots__ = ("get", "on_membership", "_clusters", "_warming", "_surroundings", "_wheel", "_random", "_started")
+
+    def __init__(self, surroundings: Surroundings, wheel: TimerWheel, random: Random) -> None:
+        self._clusters: dict[str, Cluster] = {}
+        self.get: Callable[[str], Cluster | None] = self._clusters.get
+        self.on_membership: OnMembership | None = None
+        self._warming: dict[str, Cluster] = {}
+        self._surroundings = surroundings
+        self._wheel = wheel
+        self._random = random
+        self._started = False
+
+    @property
+    def clusters(self) -> Mapping[str, Cluster]:
+        """The clusters in use."""
+        return self._clusters
+
+    @property
+    def warming(self) -> Mapping[str, Cluster]:
+        """Clusters that have not found their first hosts yet."""
+        return self._warming
+
+    def add(self, config: ClusterConfig) -> Cluster:
+        """Make a cluster. Before `start` it is in use at once, afterwards when it is warm; an old one then closes."""
+        cluster = self._make(config)
+        if not self._started:
+            self._clusters[cluster.name] = cluster
+            return cluster
+        older = self._warming.pop(cluster.name, None)
+        if older is not None:
+            older.close()
+        self._warming[cluster.name] = cluster
+        cluster.when_ready(lambda: self._swap(cluster))
+        cluster.start()
+        return cluster
+
+    def remove(self, name: str) -> bool:
+        """Close a cluster, warm or not; False if there is none of that name."""
+        gone = [found for found in (self._clusters.pop(name, None), self._warming.pop(name, None)) if found is not None]
+        for cluster in gone:
+            cluster.close()
+        return bool(gone)
+
+    def start(self, ready: Callable[[], None]) -> None:
+        """Start all clusters; `ready` is called, once, when each has found its hosts or failed to."""
+        self._started = True
+        cold = [cluster for cluster in self._clusters.values() if not cluster.initialised]
+        self._warming = {cluster.name: cluster for cluster in cold}
+        waiting = _Countdown(len(cold), ready)
+        for cluster in cold:
+            cluster.when_ready(partial(self._warming.pop, cluster.name))
+            cluster.when_ready(waiting.one_less)
+            cluster.start()
+        waiting.check()
+
+    def close(self) -> None:
+        """Close all clusters."""
+        for cluster in (*self._clusters.values(), *self._warming.values()):
+            cluster.close()
+        self._clusters.clear()
+        self._warming.clear()
+
+    def _swap(self, cluster: Cluster) -> None:
+        if self._warming.get(cluster.name) is not cluster:
+            return
+        del self._warming[cluster.name]
+        old = self._clusters.get(cluster.name)
+        self._clusters[cluster.name] = cluster
+        if old is not None:
+            old.close()
+
+    def _make(self, config: ClusterConfig) -> Cluster:
+        cluster = make_cluster(config, self._surroundings, self._wheel, self._random)
+        if self.on_membership is not None:
+            cluster.on_membership = (self.on_membership,)
+        return cluster
+
+    def __repr__(self) -> str:
+        return f"<ClusterManager {len(self._clusters)} clusters, {len(self._warming)} warming>"
+
+
+class _Countdown:
+    """Calls back once, when so many have reported and the first round of asking is over."""
+
+    __slots__ = ("left", "done", "checking")
+
+    def __init__(self, left: int, done: Callable[[], None]) -> None:
+        self.left = left
+        self.done = done
+        self.checking = False
+
+    def one_less(self) -> None:
+        self.left -= 1
+        if self.checking and not self.left:
+            self.done()
+
+    def check(self) -> None:
+        self.checking = True
+        if not self.left:
+            self.done()
+
+
+def make_cluster(config: ClusterConfig, surroundings: Surroundings, wheel: TimerWheel, random: Random) -> Cluster:
+    """A cluster of any type, not yet started."""
+    stats = surroundings.cluster_stats(config)
+    own = config.lb_config
+    breakers = (_breaker(config.circuit_breakers.default), _breaker(config.circuit_breakers.high))
+    if isinstance(own, OriginalDstLbConfig):
+        discovery = OriginalDst(own, config.cleanup_interval, stats, wheel)
+        cluster = Cluster(config.name, config, stats, discovery, wheel, breakers)
+        discovery.cluster = cluster
+        cluster.discovery = discovery
+    else:
+        cluster = Cluster(config.name, config, stats, balancer_of(config, stats, random), wheel, breakers)
+    if config.outlier_detection is not None:
+        cluster.outlier = OutlierDetector(
+            config.outlier_detection,
+            surroundings.outlier_stats(config),
+            lambda: cluster.stats.membership_total,
+            cluster.refresh_health,
+            wheel,
+            random,
+        )
+    if config.type == "STRICT_DNS":
+        cluster.discovery = StrictDns(cluster, config, surroundings.resolver(config.dns), wheel, random)
+    elif config.type == "LOGICAL_DNS":
+        cluster.discovery = LogicalDns(cluster, config, surroundings.resolver(config.dns), wheel, random)
+    elif config.type == "STATIC":
+        weighted = config.common_lb_config.locality_weighted_lb_config
+        cluster.update(static_host_sets(config.load_assignment, weighted))
+    return cluster
+
+
+def _breaker(limits: Thresholds) -> CircuitBreaker:
+    return CircuitBreaker(
+        limits.max_connections,
+        limits.max_pending_requests,
+        limits.max_requests,
+        limits.max_retries,
+        limits.retry_budget,
+        limits.track_remaining,
+    )
+
