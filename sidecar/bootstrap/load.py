@@ -12,8 +12,9 @@ from google.protobuf.message import DecodeError, Message
 from sidecar.config.constraints import check
 from sidecar.config.extensions import message_class
 from sidecar.config.fields import Context, Node
+from sidecar.config.places import Places
 from sidecar.config.problems import ConfigurationError, Problem
-from sidecar.config.source import Places, Source
+from sidecar.config.source import Source
 
 BOOTSTRAP = "envoy.config.bootstrap.v3.Bootstrap"
 
@@ -49,13 +50,33 @@ def load_bootstrap(
     if config_yaml is not None:
         sources.append(Source(config_yaml, "--config-yaml"))
     for source in sources:
-        message.MergeFrom(source.read(message_class(BOOTSTRAP)(), problems))
+        if message.ListFields():
+            message.MergeFrom(source.read(message_class(BOOTSTRAP)(), problems))
+        else:
+            source.read(message, problems)
     context = Context(_name_of(config), Places(sources) if sources else None)
     context.problems += problems
     if any(not problem.path for problem in problems):
         context.raise_problems()
-    check(message, context.refuse)
+    reported = {problem.path for problem in problems}
+    around = {path.rpartition(".")[0] for path in reported}
+
+    def refuse(path: str, problem: str, what_to_do: str) -> None:
+        if path not in around and not _is_within(path, reported):
+            reported.add(path)
+            context.refuse(path, problem, what_to_do)
+
+    check(message, refuse)
     return Node(message, "", context), context
+
+
+def _is_within(path: str, reported: set[str]) -> bool:
+    """Whether a constraint is only the consequence of a problem that is reported: at the same place, or around it."""
+    while path:
+        if path in reported:
+            return True
+        path = path[: max(path.rfind("."), path.rfind("["))] if "." in path or "[" in path else ""
+    return False
 
 
 def _name_of(config: object) -> str:

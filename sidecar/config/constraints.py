@@ -21,15 +21,25 @@ from sidecar.config.rules import (
     bytes_checks,
     count_checks,
     duration_checks,
+    duration_in_range,
     enum_checks,
     no_repeats,
-    not_negative,
     number_checks,
     string_checks,
 )
 
 Refuse = Callable[[str, str, str], None]
 """Called with the path of a field, what is wrong with it, and what to do."""
+
+
+_LIFTED = frozenset(
+    {
+        "envoy.extensions.access_loggers.open_telemetry.v3.OpenTelemetryAccessLogConfig.common_config",
+        "envoy.extensions.filters.http.jwt_authn.v3.JwtClaimToHeader.claim_name",
+        "envoy.type.v3.TokenBucket.max_tokens",
+    }
+)
+"""Fields whose rules Envoy 1.40 has lifted, and whose protos in xds-protos still carry them."""
 
 
 class _Field(NamedTuple):
@@ -110,7 +120,7 @@ def _descend(message: Any, refuse: Refuse, where: Where) -> None:
     except UnknownType as error:
         refuse(path_of((where, ".@type")), str(error), error.what_to_do)
     except ValueError as error:
-        refuse(path_of(where), str(error), "")
+        refuse(path_of((where, ".value") if type_name in TYPED_STRUCTS else where), str(error), "")
     else:
         converted = type_name in TYPED_STRUCTS and inside.DESCRIPTOR.full_name not in TYPED_STRUCTS
         _walk(inside, refuse, (where, ".value") if converted else where)
@@ -131,7 +141,9 @@ def _compile(descriptor: Any) -> _Rules:
     fields: dict[int, _Field] = {}
     unset: list[tuple[int, str, str]] = []
     for field in descriptor.fields:
-        rules = field.GetOptions().Extensions[validate_pb2.rules]
+        rules = validate_pb2.FieldRules()
+        if field.full_name not in _LIFTED:
+            rules = field.GetOptions().Extensions[validate_pb2.rules]
         compiled = _compile_field(field, rules)
         if compiled.whole or compiled.keys or compiled.each or compiled.descend:
             fields[field.number] = compiled
@@ -177,7 +189,7 @@ def _checks(field: Any, rules: Any) -> list[Check]:
     """The checks of one value, whatever the kind of its rules."""
     kind = rules.WhichOneof("type")
     is_duration = field.message_type is not None and field.message_type.full_name == "google.protobuf.Duration"
-    checks: list[Check] = [not_negative] if is_duration else []
+    checks: list[Check] = [duration_in_range] if is_duration else []
     if kind is None or kind in ("repeated", "map"):
         return checks
     own = getattr(rules, kind)
@@ -235,6 +247,8 @@ def _problem_when_unset(field: Any, rules: Any) -> str | None:
     """What is wrong when the field is absent: it is required, or its type's default does not meet the rules."""
     kind = rules.WhichOneof("type")
     required = kind in ("any", "duration", "timestamp") and getattr(rules, kind).required
+    if field.containing_oneof is not None:
+        return None
     if rules.message.required or required:
         return "is required"
     if field.is_repeated:

@@ -16,12 +16,25 @@ from yaml.events import (
     Event,
     MappingStartEvent,
     ScalarEvent,
+    SequenceStartEvent,
 )
 
-MAX_ALIASED = 64 * 1024 * 1024
+MAX_ALIASED = 32 * 1024 * 1024
 """What the aliases of one document may expand to, counting each event as 64 bytes and each scalar's characters."""
 
 NextEvent = Callable[[], Any]
+
+
+MAX_NESTING = 1000
+"""How deep collections may stand inside each other where they are only read past; libyaml's time grows as its square."""
+
+
+class TooDeep(yaml.YAMLError):
+    """Collections are nested deeper than MAX_NESTING."""
+
+    def __init__(self, mark: Any) -> None:
+        super().__init__(f"it is nested more than {MAX_NESTING} levels deep")
+        self.problem_mark = mark
 
 
 class AliasBomb(yaml.YAMLError):
@@ -91,6 +104,8 @@ def rest_of(event: Event, next_event: NextEvent) -> list[Event]:
         event = next_event()
         events.append(event)
         depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+        if depth > MAX_NESTING:
+            raise TooDeep(event.start_mark)
     return events
 
 
@@ -100,6 +115,8 @@ def skip(event: Event, next_event: NextEvent) -> None:
     while depth:
         event = next_event()
         depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+        if depth > MAX_NESTING:
+            raise TooDeep(event.start_mark)
 
 
 def pairs_of(mapping: list[Event]) -> list[list[Event]]:
@@ -113,16 +130,23 @@ def pairs_of(mapping: list[Event]) -> list[list[Event]]:
     return pairs
 
 
+def is_mergeable(value: list[Event]) -> bool:
+    """Whether a value may stand behind YAML's merge key `<<`: a mapping, or a list of mappings."""
+    return all(isinstance(mapping[0], MappingStartEvent) for mapping in _mappings(value))
+
+
 def merged_pairs(values: list[list[Event]]) -> list[list[Event]]:
-    """The pairs that YAML's merge key `<<` brings into a mapping: of one mapping, or of several, the first winning."""
+    """The pairs that the mappings behind merge keys bring, the first mapping that has a key winning."""
     pairs: dict[str, list[Event]] = {}
     for value in values:
-        if isinstance(value[0], MappingStartEvent):
-            for pair in pairs_of(value):
+        for mapping in _mappings(value):
+            for pair in pairs_of(mapping):
                 pairs.setdefault(getattr(pair[0], "value", ""), pair)
-        else:
-            inside = iter(value[1:-1])
-            for event in inside:
-                for pair in merged_pairs([rest_of(event, inside.__next__)]) if len(value) > 1 else ():
-                    pairs.setdefault(getattr(pair[0], "value", ""), pair)
     return list(pairs.values())
+
+
+def _mappings(value: list[Event]) -> list[list[Event]]:
+    if not isinstance(value[0], SequenceStartEvent):
+        return [value]
+    inside = iter(value[1:-1])
+    return [rest_of(event, inside.__next__) for event in inside]

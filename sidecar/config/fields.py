@@ -80,8 +80,9 @@ class Context:
         self._ignored: set[tuple[str, str]] = set()
 
     def refuse(self, path: str, problem: str, do: str = "") -> None:
-        """Record that the field at `path` has a problem, and what to do about it."""
-        self.problems.append(Problem(self.source, 0, 0, path, problem, do))
+        """Record that the field at `path` has a problem, and what to do about it. Said once for the same words."""
+        if not any(other.path == path and other.problem == problem for other in self.problems):
+            self.problems.append(Problem(self.source, 0, 0, path, problem, do))
 
     def warn(self, path: str, warning: str) -> None:
         """Record something that the operator should know and that stops nothing."""
@@ -342,7 +343,7 @@ class Node:
         try:
             message = unpack(packed)
         except UnknownType as error:
-            self.refuse(str(error), do=f"known here: {', '.join(sorted(known))}" if known else error.what_to_do)
+            self.refuse(str(error), "@type", f"known here: {', '.join(sorted(known))}" if known else error.what_to_do)
             return None
         except ValueError as error:
             self.refuse(str(error))

@@ -20,14 +20,15 @@ from yaml.events import (
     SequenceStartEvent,
 )
 
-from sidecar.config.events import NextEvent, merged_pairs, rest_of, skip
+from sidecar.config.events import NextEvent, is_mergeable, merged_pairs, rest_of, skip
 from sidecar.config.extensions import TYPED_STRUCTS, UnknownType, message_class, type_name_of
-from sidecar.config.json_mapping import NULLS, duration, plain_value, timestamp
+from sidecar.config.json_mapping import NULLS, WrongValue, duration, plain_value, timestamp
 from sidecar.config.problems import Problem, Where, did_you_mean, key_label, path_of
 from sidecar.config.shapes import Entry, Kind, Shape, shape_of
 
 MAX_DEPTH = 100
 """How deep messages may stand inside each other, as in protobuf's own parsers."""
+TOO_DEEP = "is nested too deep for protobuf"
 
 
 class Filling:
@@ -49,12 +50,12 @@ class Filling:
         line, column = (event.start_mark.line + 1, event.start_mark.column + 1) if self._lines else (0, 0)
         self._problems.append(Problem(self._file, line, column, path_of(where), problem, what_to_do))
 
-    def _wrong(self, event: Event, where: Where, problem: str) -> None:
+    def _wrong(self, event: Event, where: Where, problem: str, what_to_do: str = "") -> None:
         if isinstance(event, AliasEvent):
             problem = f"refers to the anchor {event.anchor!r}, which is not defined before it"
         elif isinstance(event, ScalarEvent):
             problem = f"{problem}, not {_shortened(event.value)}"
-        self.refuse(event, where, problem)
+        self.refuse(event, where, problem, what_to_do)
         skip(event, self._next)
 
     def _fill(self, event: Event, shape: Shape, message: Any, where: Where) -> None:
@@ -81,7 +82,7 @@ class Filling:
             if _is_null(value) and not (kind is Kind.MESSAGE and entry.shape.full_name == "google.protobuf.Value"):
                 continue
             if seen & (entry.bit | entry.rivals):
-                problem = "is given twice" if seen & entry.bit else f"is set beside another of {entry.oneof}"
+                problem = "is given twice" if seen & entry.bit else f"is set beside another one of {entry.oneof}"
                 self.refuse(key, place, problem, "keep one of them")
                 skip(value, self._next)
                 continue
@@ -90,8 +91,8 @@ class Filling:
                 if type(value) is ScalarEvent:
                     try:
                         setattr(message, entry.name, entry.read(value.value, value.implicit[0]))
-                    except ValueError as error:
-                        self._wrong(value, place, str(error))
+                    except WrongValue as error:
+                        self._wrong(value, place, str(error), error.what_to_do)
                     if value.tag is not None:
                         self._check_tag(value, place)
                 else:
@@ -112,8 +113,8 @@ class Filling:
 
         Merge keys are followed; a key that is given twice is refused; so is what is nested too deep.
         """
-        if self._depth == MAX_DEPTH:
-            self._wrong(start, where, f"is nested more than {MAX_DEPTH} levels deep")
+        if self._depth >= MAX_DEPTH:
+            self._wrong(start, where, TOO_DEEP)
             return
         self._depth += 1
         outside = next_event = self._next
@@ -127,7 +128,11 @@ class Filling:
                     self.refuse(key, (where, label(name)), "is given twice", "remove one of them")
                     skip(next_event(), next_event)
                 elif name == "<<" and key.implicit[0]:
-                    merged.append(rest_of(next_event(), next_event))
+                    value = rest_of(next_event(), next_event)
+                    if is_mergeable(value):
+                        merged.append(value)
+                    else:
+                        self.refuse(key, where, "merges something that is not a mapping", "write << before a mapping")
                 else:
                     seen.add(name)
                     yield key, next_event()
@@ -144,26 +149,24 @@ class Filling:
         self._depth -= 1
 
     def _messages(self, event: Event, entry: Entry, messages: Any, where: Where) -> None:
-        if type(event) is not SequenceStartEvent:
-            self._wrong(event, where, "must be a list")
-            return
-        index = 0
-        while type(item := self._next()) is not SequenceEndEvent:
+        for index, item in enumerate(self._items(event)):
             place = (where, f"[{index}]")
             if _is_null(item) and entry.shape.full_name != "google.protobuf.Value":
                 self.refuse(item, place, "must not be null")
             else:
                 self._fill(item, entry.shape, messages.add(), place)
-            index += 1
 
     def _scalars(self, event: Event, entry: Entry, values: Any, where: Where) -> None:
-        if type(event) is not SequenceStartEvent:
-            self._wrong(event, where, "must be a list")
-            return
-        index = 0
-        while type(item := self._next()) is not SequenceEndEvent:
+        for index, item in enumerate(self._items(event)):
             self._scalar(item, entry, (where, f"[{index}]"), values.append)
-            index += 1
+
+    def _items(self, event: Event) -> Iterator[Event]:
+        """The first events of a list's items, each to be read to its end. What is no list stands for a list of one."""
+        if type(event) is not SequenceStartEvent:
+            yield event
+            return
+        while type(item := self._next()) is not SequenceEndEvent:
+            yield item
 
     def _map(self, event: Event, entry: Entry, values: Any, where: Where) -> None:
         if type(event) is not MappingStartEvent:
@@ -173,8 +176,8 @@ class Filling:
             place = (where, key_label(key.value))
             try:
                 map_key = entry.read_key(key.value, key.implicit[0])
-            except ValueError as error:
-                self._wrong(key, place, str(error))
+            except WrongValue as error:
+                self._wrong(key, place, str(error), error.what_to_do)
                 skip(value, self._next)
                 continue
             if entry.kind is Kind.SCALAR_MAP:
@@ -195,8 +198,8 @@ class Filling:
         else:
             try:
                 use(entry.read(event.value, event.implicit[0]))
-            except ValueError as error:
-                self._wrong(event, where, str(error))
+            except WrongValue as error:
+                self._wrong(event, where, str(error), error.what_to_do)
             self._check_tag(event, where)
 
     def _check_tag(self, event: ScalarEvent, where: Where) -> None:
@@ -209,8 +212,8 @@ class Filling:
         elif type(event) is ScalarEvent:
             try:
                 message.seconds, message.nanos = duration(event.value)
-            except ValueError as error:
-                self._wrong(event, where, str(error))
+            except WrongValue as error:
+                self._wrong(event, where, str(error), error.what_to_do)
         else:
             self._wrong(event, where, "must be a duration")
 
@@ -241,18 +244,22 @@ class Filling:
         if type(event) is not SequenceStartEvent:
             self._wrong(event, where, "must be a list")
             return
-        index = 0
-        while type(item := self._next()) is not SequenceEndEvent:
+        for index, item in enumerate(self._items(event)):
             self._value(item, shape, message.values.add(), (where, f"[{index}]"))
-            index += 1
 
     def _value(self, event: Event, shape: Shape, message: Any, where: Where) -> None:
-        if type(event) is MappingStartEvent:
+        if self._depth > MAX_DEPTH - 2:
+            self._wrong(event, where, TOO_DEEP)
+        elif type(event) is MappingStartEvent:
             message.struct_value.SetInParent()
+            self._depth += 2
             self._struct(event, shape, message.struct_value, where)
+            self._depth -= 2
         elif type(event) is SequenceStartEvent:
             message.list_value.SetInParent()
+            self._depth += 2
             self._list_value(event, shape, message.list_value, where)
+            self._depth -= 2
         elif type(event) is ScalarEvent:
             plain = plain_value(event.value) if event.implicit[0] else event.value
             if plain is None:

@@ -19,8 +19,16 @@ from google.protobuf.descriptor import FieldDescriptor
 from sidecar.config.problems import did_you_mean
 
 ScalarReader = Callable[[str, bool], Any]
-"""From a scalar's text and whether it was plain (without quotes) to a field's value. Raises ValueError saying what the
-value must be."""
+"""From a scalar's text and whether it was plain (without quotes) to a field's value. Raises WrongValue."""
+
+
+class WrongValue(ValueError):
+    """A scalar does not fit its field: what the value must be, and perhaps what to do."""
+
+    def __init__(self, problem: str, what_to_do: str = "") -> None:
+        super().__init__(problem)
+        self.what_to_do = what_to_do
+
 
 NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 _BOOLS = {
@@ -73,22 +81,22 @@ def map_key_reader(field: FieldDescriptor) -> ScalarReader:
 
 
 def duration(text: str) -> tuple[int, int]:
-    """Seconds and nanoseconds of a duration such as "1.5s". Raises ValueError."""
+    """Seconds and nanoseconds of a duration such as "1.5s". Raises WrongValue."""
     match = _DURATION.fullmatch(text)
     if match is None or int(match[2]) > MAX_DURATION_SECONDS:
-        raise ValueError('must be a duration in seconds such as "0.25s" or "10s"')
+        raise WrongValue('must be a duration in seconds such as "0.25s" or "10s"')
     sign = -1 if match[1] else 1
     return sign * int(match[2]), sign * int((match[3] or "").ljust(9, "0"))
 
 
 def timestamp(text: str) -> str:
-    """A moment as RFC 3339 spells it, checked. Raises ValueError."""
+    """A moment as RFC 3339 spells it, checked. Raises WrongValue."""
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
         moment = None
     if moment is None or moment.tzinfo is None:
-        raise ValueError('must be a time such as "2030-01-31T12:00:00Z"')
+        raise WrongValue('must be a time such as "2030-01-31T12:00:00Z"')
     return text
 
 
@@ -111,7 +119,7 @@ def plain_value(text: str) -> str | int | float | bool | None:
 
 
 def _to_int(text: str, *, plain: bool) -> int:
-    if plain and _RADIX.fullmatch(text):
+    if _RADIX.fullmatch(text) and (plain or "x" in text.lower()):
         digits = text.lstrip("+-")
         number = int(digits, 16) if digits[:2] in ("0x", "0X") else int(digits.lstrip("0oO") or "0", 8)
         return -number if text[0] == "-" else number
@@ -120,14 +128,14 @@ def _to_int(text: str, *, plain: bool) -> int:
 
 def _integer_reader(lowest: int, highest: int) -> ScalarReader:
     def read(text: str, plain: bool) -> int:
-        if _DECIMAL.fullmatch(text) or (plain and _RADIX.fullmatch(text)):
+        if _DECIMAL.fullmatch(text) or _RADIX.fullmatch(text):
             number = _to_int(text, plain=plain)
         elif _FLOAT.fullmatch(text) and float(text).is_integer():
             number = int(float(text))
         else:
             number = highest + 1
         if not lowest <= number <= highest:
-            raise ValueError(f"must be a whole number from {lowest} to {highest}")
+            raise WrongValue(f"must be a whole number from {lowest} to {highest}")
         return number
 
     return read
@@ -136,9 +144,9 @@ def _integer_reader(lowest: int, highest: int) -> ScalarReader:
 def _string(text: str, plain: bool) -> str:
     if plain:
         if text in _BOOLS:
-            raise ValueError("must be a string; put quotes around it")
+            raise WrongValue("must be a string; put quotes around it")
         if _DECIMAL.fullmatch(text) and -(1 << 31) <= int(text) < 1 << 31:
-            raise ValueError("must be a string; put quotes around the number")
+            raise WrongValue("must be a string; put quotes around the number")
     return text
 
 
@@ -147,14 +155,14 @@ def _bytes(text: str, plain: bool) -> bytes:
     try:
         return base64.b64decode(standard + "=" * (-len(standard) % 4), validate=True)
     except (binascii.Error, ValueError):
-        raise ValueError("must be bytes in base64") from None
+        raise WrongValue("must be bytes in base64") from None
 
 
 def _bool(text: str, plain: bool) -> bool:
     try:
         return _BOOLS[text]
     except KeyError:
-        raise ValueError("must be true or false") from None
+        raise WrongValue("must be true or false") from None
 
 
 def _float(text: str, plain: bool) -> float:
@@ -163,7 +171,7 @@ def _float(text: str, plain: bool) -> float:
     try:
         return _SPECIAL_FLOATS[text]
     except KeyError:
-        raise ValueError("must be a number") from None
+        raise WrongValue("must be a number") from None
 
 
 def _enum_reader(enum: Any) -> ScalarReader:
@@ -179,7 +187,6 @@ def _enum_reader(enum: Any) -> ScalarReader:
         if _DECIMAL.fullmatch(text) and -(1 << 31) <= int(text) < 1 << 31:
             return int(text)
         choice = f"one of {', '.join(names)}"
-        advice = did_you_mean(text.upper(), names)
-        raise ValueError(f"must be {choice}" + (f"; {advice}" if advice else ""))
+        raise WrongValue(f"must be {choice}", did_you_mean(text.upper(), names))
 
     return read

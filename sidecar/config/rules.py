@@ -13,20 +13,27 @@ from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
 
+from sidecar.config.json_mapping import MAX_DURATION_SECONDS
+
 Check = Callable[[Any], str | None]
 """From a value to what is wrong with it ("must be at least 1"), or None."""
 
 _HEADER_PATTERNS = {
     (1, True): (re.compile(r":?[0-9a-zA-Z!#$%&'*+-.^_|~`]+"), "must be the name of an HTTP header"),
-    (1, False): (re.compile(r"[^\x00\n\r]+"), "must not be empty nor contain NUL, CR or LF"),
+    (1, False): (re.compile(r"[^\x00\n\r]*"), "must not contain NUL, CR or LF"),
     (2, True): (re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*"), "must be the value of an HTTP header"),
     (2, False): (re.compile(r"[^\x00\n\r]*"), "must not contain NUL, CR or LF"),
 }
 _LABEL = re.compile(r"[0-9a-zA-Z](?:[0-9a-zA-Z-]{0,61}[0-9a-zA-Z])?", re.ASCII)
 
 
+def show_number(number: float) -> str:
+    """A number as a configuration spells it."""
+    return f"{number:g}" if isinstance(number, float) else str(number)
+
+
 def number_checks(
-    rules: Any, show: Callable[[Any], str] = str, convert: Callable[[Any], Any] = lambda limit: limit
+    rules: Any, show: Callable[[Any], str] = show_number, convert: Callable[[Any], Any] = lambda limit: limit
 ) -> list[Check]:
     """The checks for a number or anything else that has an order; `convert` makes limits comparable with values."""
     checks: list[Check] = []
@@ -89,14 +96,18 @@ def enum_checks(rules: Any, enum: Any) -> list[Check]:
 
 
 def duration_checks(rules: Any) -> list[Check]:
-    """The checks for a google.protobuf.Duration: the rules', and Envoy's own that it is not negative."""
+    """The checks for a google.protobuf.Duration."""
     checks = number_checks(rules, show_nanos, nanos_of)
     return [lambda value, check=check: check(nanos_of(value)) for check in checks]  # type: ignore[misc]
 
 
-def not_negative(duration: Any) -> str | None:
+def duration_in_range(duration: Any) -> str | None:
     """What Envoy asks of every google.protobuf.Duration in its configuration."""
-    return "must not be negative" if duration.seconds < 0 or duration.nanos < 0 else None
+    if duration.seconds < 0 or duration.nanos < 0:
+        return "must not be negative"
+    if duration.seconds > MAX_DURATION_SECONDS or duration.nanos > 999_999_999:
+        return "is out of range: nanos are less than a second"
+    return None
 
 
 def nanos_of(duration: Any) -> int:

@@ -39,7 +39,7 @@ class Entry:
         self.rivals = 0
         oneof = field.containing_oneof
         if oneof is not None and len(oneof.fields) > 1:
-            self.oneof = " or ".join(other.name for other in oneof.fields)
+            self.oneof = ", ".join(other.name for other in oneof.fields)
             siblings = {other.name for other in oneof.fields} - {field.name}
             for index, other in enumerate(field.containing_type.fields):
                 self.rivals |= (1 << index) * (other.name in siblings)
