@@ -58,7 +58,7 @@ class HeaderMatcher:
 
     `match` is a StringMatcher or Int64Range on its value, or True (must be there) or False (must not). `invert_match`
     turns the outcome round. A header that is missing never matches a StringMatcher or Int64Range, inverted or not,
-    unless `treat_missing_header_as_empty`.
+    unless `treat_missing_header_as_empty`, which goes with those two only.
     """
 
     name: bytes
@@ -241,9 +241,11 @@ def parse_header_matcher(node: Node) -> HeaderMatcher:
             match = Int64Range(bounds.get("start"), bounds.get("end")) if bounds is not None else False
         case "present_match":
             match = bool(node.get("present_match"))
-    return HeaderMatcher(
-        header_name(node.get("name")), match, node.get("invert_match"), node.get("treat_missing_header_as_empty")
-    )
+    invert, as_empty = node.get("invert_match"), node.get("treat_missing_header_as_empty")
+    if as_empty and isinstance(match, bool):
+        # What is missing counts as an empty value, so the header is there whatever comes.
+        match, invert = StringMatcher("prefix", b""), invert == match
+    return HeaderMatcher(header_name(node.get("name")), match, invert, as_empty)
 
 
 def parse_header_matchers(nodes: Iterable[Node]) -> tuple[HeaderMatcher, ...]:

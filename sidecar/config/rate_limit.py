@@ -132,7 +132,7 @@ def parse_rate_limit(node: Node) -> RateLimit:
 
 def _parse_action(node: Node) -> RateLimitAction | None:
     kind = node.which("action_specifier")
-    if kind is None or kind == "extension":
+    if kind is None or kind not in _PARSERS:
         return None  # not read, so refused
     inner = node.child(kind)
     return None if inner is None else _PARSERS[kind](inner)
@@ -174,23 +174,14 @@ def _parse_query_parameter_value_match(node: Node) -> RateLimitAction:
 
 
 def _parse_metadata(node: Node) -> RateLimitAction:
-    from_route = node.enum("source") == "ROUTE_ENTRY"
-    return _metadata_action(node, "ROUTE_ENTRY" if from_route else "DYNAMIC", node.get("skip_if_absent"))
-
-
-def _parse_dynamic_metadata(node: Node) -> RateLimitAction:
-    return _metadata_action(node, "DYNAMIC", False)
-
-
-def _metadata_action(node: Node, source: Literal["DYNAMIC", "ROUTE_ENTRY"], skip_if_absent: bool) -> MetadataAction:
     key = node.child("metadata_key")
     return MetadataAction(
         node.get("descriptor_key"),
         "" if key is None else key.get("key"),
         () if key is None else tuple(segment.get("key") for segment in key.children("path")),
         node.get("default_value"),
-        source,
-        skip_if_absent,
+        "ROUTE_ENTRY" if node.enum("source") == "ROUTE_ENTRY" else "DYNAMIC",
+        node.get("skip_if_absent"),
     )
 
 
@@ -205,5 +196,4 @@ _PARSERS: Mapping[str, Callable[[Node], RateLimitAction]] = {
     "header_value_match": _parse_header_value_match,
     "query_parameter_value_match": _parse_query_parameter_value_match,
     "metadata": _parse_metadata,
-    "dynamic_metadata": _parse_dynamic_metadata,
 }
