@@ -15,11 +15,9 @@ Field = tuple[bytes, bytes]
 
 def index_of(fields: list[Field]) -> dict[bytes, bytes]:
     """The lookup table over ``fields``: values of a repeated name joined by a comma (RFC 9110 section 5.3)."""
-    index = dict(fields)
-    if len(index) != len(fields):
-        index = {}
-        for name, value in fields:
-            index[name] = index[name] + b"," + value if name in index else value
+    index: dict[bytes, bytes] = {}
+    for name, value in fields:
+        index[name] = index[name] + b"," + value if name in index else value
     return index
 
 
@@ -44,14 +42,17 @@ class Head:
     def set(self, name: bytes, value: bytes) -> None:
         """Make ``name`` occur exactly once, with ``value``: in the first place where it stood, or at the end."""
         fields = self.fields
-        if name in self.index:
-            at = next(i for i, pair in enumerate(fields) if pair[0] == name)
-            fields[at] = (name, value)
-            if len(fields) != len(self.index):
+        index = self.index
+        if name in index:
+            if len(fields) == len(index):
+                fields[fields.index((name, index[name]))] = (name, value)
+            else:
+                at = [pair[0] for pair in fields].index(name)
+                fields[at] = (name, value)
                 fields[at + 1 :] = [pair for pair in fields[at + 1 :] if pair[0] != name]
         else:
             fields.append((name, value))
-        self.index[name] = value
+        index[name] = value
 
     def add(self, name: bytes, value: bytes) -> None:
         """Append a field, whether ``name`` occurs already or not."""
@@ -98,7 +99,9 @@ class RequestHead(Head):
         self.scheme = scheme
         self.version = version
         self.fields = fields
-        self.index = index_of(fields)
+        self.index = index = dict(fields)
+        if len(index) != len(fields):
+            self.index = index_of(fields)
         self.names: dict[bytes, bytes] | None = None
 
     def lookup(self, name: bytes) -> bytes | None:
@@ -137,7 +140,9 @@ class ResponseHead(Head):
         self.version = version
         self.reason = reason
         self.fields = fields
-        self.index = index_of(fields)
+        self.index = index = dict(fields)
+        if len(index) != len(fields):
+            self.index = index_of(fields)
         self.names: dict[bytes, bytes] | None = None
 
     def lookup(self, name: bytes) -> bytes | None:

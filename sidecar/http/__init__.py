@@ -1,0 +1,1 @@
+"""The HTTP connection manager: connections, streams, the filter chain, local replies."""

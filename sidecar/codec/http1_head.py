@@ -1,0 +1,141 @@
+"""HTTP/1 heads: from a block of lines to a head with its framing, and back (RFC 9112 sections 3 to 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from http import HTTPStatus
+from typing import Final
+
+from sidecar.codec.errors import ProtocolError
+from sidecar.codec.wire import Field, FieldLines, decimal, is_target
+from sidecar.core.head import RequestHead, ResponseHead
+
+NO_BODY: Final = 0
+CHUNKED: Final = -1
+UNTIL_CLOSE: Final = -2
+"""Framing of a message: a length in bytes, or one of these."""
+
+_METHODS: Final = frozenset(
+    b"GET HEAD POST PUT DELETE CONNECT OPTIONS TRACE PATCH PROPFIND PROPPATCH MKCOL COPY MOVE LOCK UNLOCK SEARCH BIND"
+    b" REBIND UNBIND ACL REPORT MKACTIVITY CHECKOUT MERGE M-SEARCH NOTIFY SUBSCRIBE UNSUBSCRIBE PURGE MKCALENDAR LINK"
+    b" UNLINK SOURCE".split()
+)
+_VERSIONS: Final = {b"HTTP/1.1": 11, b"HTTP/1.0": 10}
+_STATUS_LINES: Final = {
+    status.value: b"HTTP/1.1 %d %s\r\n" % (status.value, status.phrase.encode()) for status in HTTPStatus
+}
+_join_field = b": ".join
+
+
+def parse_request_head(block: bytes, lines_seen: FieldLines, most_fields: int) -> tuple[RequestHead, int]:
+    """The head in ``block`` (without the empty line at its end) and its framing.
+
+    Raises ProtocolError with the answer for a client: 400, 431 for too many fields, 501 for an unknown transfer coding.
+    """
+    lines = block.split(b"\r\n")
+    try:
+        method, target, version_text = lines.pop(0).split(b" ")
+    except ValueError:
+        raise ProtocolError("http1.codec_error") from None
+    version = _VERSIONS.get(version_text)
+    if version is None or method not in _METHODS or not is_target(target):
+        raise ProtocolError("http1.codec_error")
+    if len(lines) > most_fields:
+        raise ProtocolError("http1.too_many_headers", 431)
+    try:
+        fields = [lines_seen[line] for line in lines]
+    except ValueError:
+        raise ProtocolError("http1.codec_error") from None
+    head = RequestHead(method, target, b"", fields, version)
+    index = head.index
+    host = index.pop(b"host", None)
+    if host is not None:
+        if fields[0][0] == b"host" and len(fields) == len(index) + 1:
+            del fields[0]
+        else:
+            count = len(fields)
+            fields[:] = [pair for pair in fields if pair[0] != b"host"]
+            if count - len(fields) != 1:
+                raise ProtocolError("http1.invalid_host")
+        head.authority = host
+    elif version == 11 and (target[:1] == b"/" or target == b"*"):
+        raise ProtocolError("missing_host_header")
+    coding = index.get(b"transfer-encoding")
+    length_text = index.get(b"content-length")
+    if coding is None:
+        if length_text is None:
+            return head, NO_BODY
+        length = decimal(length_text)
+        if length is None:
+            raise ProtocolError("http1.codec_error")
+        return head, length
+    if length_text is not None:
+        raise ProtocolError("http1.content_length_and_chunked_not_allowed")
+    if head.version == 10:
+        raise ProtocolError("http1.codec_error")
+    if coding.lower() != b"chunked":
+        raise ProtocolError("http1.invalid_transfer_encoding", 501)
+    if head.method == b"CONNECT":
+        raise ProtocolError("http1.transfer_encoding_not_allowed", 400)
+    return head, CHUNKED
+
+
+def parse_response_head(
+    block: bytes, lines_seen: FieldLines, most_fields: int, method: bytes
+) -> tuple[ResponseHead, int]:
+    """The head in ``block`` and the framing of a response to ``method``. Raises ProtocolError."""
+    lines = block.split(b"\r\n")
+    status_line = lines.pop(0)
+    version = _VERSIONS.get(status_line[:8])
+    status = decimal(status_line[9:12])
+    if version is None or status is None or status < 100 or len(status_line) < 12 or status_line[8] != 0x20:
+        raise ProtocolError("http1.codec_error")
+    if len(status_line) > 12 and (status_line[12] != 0x20 or b"\n" in status_line or b"\r" in status_line):
+        raise ProtocolError("http1.codec_error")
+    if len(lines) > most_fields:
+        raise ProtocolError("http1.too_many_headers")
+    try:
+        fields = [lines_seen[line] for line in lines]
+    except ValueError:
+        raise ProtocolError("http1.codec_error") from None
+    head = ResponseHead(status, fields, version, status_line[13:])
+    index = head.index
+    coding = index.get(b"transfer-encoding")
+    length_text = index.get(b"content-length")
+    if coding is None and length_text is not None:
+        length = decimal(length_text)
+        if length is None:
+            raise ProtocolError("http1.codec_error")
+        framing = length
+    elif coding is None:
+        framing = UNTIL_CLOSE
+    else:
+        if length_text is not None:
+            raise ProtocolError("http1.content_length_and_chunked_not_allowed")
+        if coding.lower() != b"chunked":
+            raise ProtocolError("http1.invalid_transfer_encoding")
+        framing = CHUNKED
+    if method == b"HEAD" or status < 200 or status == 204 or status == 304:
+        framing = NO_BODY
+    return head, framing
+
+
+def status_line(status: int) -> bytes:
+    """``HTTP/1.1 200 OK`` and its line end; a status without a registered phrase gets Envoy's ``Unknown``."""
+    line = _STATUS_LINES.get(status)
+    if line is None:
+        line = b"HTTP/1.1 %d Unknown\r\n" % status
+    return line
+
+
+def render_fields(fields: list[Field]) -> bytes:
+    """Fields as lines, and the empty line behind them."""
+    if not fields:
+        return b"\r\n"
+    return b"\r\n".join(map(_join_field, fields)) + b"\r\n\r\n"
+
+
+def spell(fields: Iterable[Field], names: dict[bytes, bytes]) -> list[Field]:
+    """``fields`` with the names as the peer spelt them, where header case is kept."""
+    return [(names.get(name, name), value) for name, value in fields]
+

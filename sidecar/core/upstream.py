@@ -1,0 +1,86 @@
+"""Protocols between the router and what stands upstream of it: pools give connections, connections carry requests.
+
+A request's sink is also the reader's sink: the response's head, data and trailers arrive at it directly.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+from sidecar.core.address import Address
+from sidecar.core.head import Field, RequestHead, ResponseHead
+
+# Why an upstream connection or stream failed, in Envoy's words (StreamResetReason, as rendered in details and bodies).
+CONNECTION_FAILURE: Final = "remote connection failure"
+LOCAL_CONNECTION_FAILURE: Final = "local connection failure"
+CONNECTION_TIMEOUT: Final = "connection timeout"
+CONNECTION_TERMINATION: Final = "connection termination"
+OVERFLOW: Final = "overflow"
+PROTOCOL_ERROR: Final = "protocol error"
+LOCAL_RESET: Final = "local reset"
+REMOTE_RESET: Final = "remote reset"
+
+
+class UpstreamStream(Protocol):
+    """One request on its way to an upstream. For HTTP/1 it is the connection itself."""
+
+    id: int
+    local_address: Address | None
+    requests: int
+    """Requests that this connection has carried, this one included."""
+
+    def send_head(self, sink: UpstreamSink, head: RequestHead, end: bool, now: float) -> None:
+        """Send the request's head; the response goes to ``sink``."""
+        ...
+
+    def send_data(self, data: bytes, end: bool) -> None: ...
+
+    def send_trailers(self, trailers: list[Field]) -> None: ...
+
+    def pause_reading(self) -> None:
+        """The downstream is full: take no more of the response."""
+        ...
+
+    def resume_reading(self) -> None: ...
+
+    def cancel(self) -> None:
+        """Nobody wants the response any more: end the exchange at once. The sink hears nothing further."""
+        ...
+
+
+class UpstreamSink(Protocol):
+    """Who asked: the router's request."""
+
+    def on_head(self, head: ResponseHead, end: bool) -> None: ...
+
+    def on_data(self, data: bytes, end: bool) -> None: ...
+
+    def on_trailers(self, trailers: list[Field]) -> None: ...
+
+    def on_reset(self, reason: str, failure: str = "") -> None:
+        """The exchange broke; ``failure`` says what the transport reported, if anything."""
+        ...
+
+    def on_ready(self, stream: UpstreamStream) -> None:
+        """The connection that ``acquire`` did not have at once."""
+        ...
+
+    def on_writable(self) -> None:
+        """The connection has room again after ``on_full``."""
+        ...
+
+    def on_full(self) -> None:
+        """The connection's write buffer passed its high watermark."""
+        ...
+
+
+class UpstreamPool(Protocol):
+    """The connections to one host."""
+
+    def acquire(self, sink: UpstreamSink, priority: int) -> UpstreamStream | None:
+        """A connection that is ready now, or None: then ``sink.on_ready`` or ``sink.on_reset`` follows."""
+        ...
+
+    def forget(self, sink: UpstreamSink) -> None:
+        """``sink`` no longer waits."""
+        ...

@@ -1,0 +1,41 @@
+"""What every part of one event loop shares: clock, timers, cork, randomness, identifiers. All of it is injected."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from random import Random
+
+from sidecar.core.cork import Cork
+from sidecar.core.timer_wheel import TimerWheel
+
+
+class Worker:
+    """One event loop and what stands around it. ``clock`` is monotonic, in seconds; add ``epoch`` for wall-clock time."""
+
+    __slots__ = ("loop", "clock", "epoch", "wheel", "cork", "random", "last_id", "tasks")
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+        seed: int | None = None,
+    ) -> None:
+        self.loop = loop
+        self.clock = clock
+        self.epoch = wall_clock() - clock()
+        self.wheel = TimerWheel(loop, clock)
+        self.cork = Cork()
+        self.random = Random(seed)
+        self.last_id = 0
+        self.tasks: set[asyncio.Task[object]] = set()
+
+    def next_id(self) -> int:
+        """A number for a connection, unique in this process."""
+        self.last_id += 1
+        return self.last_id
+
+    def __repr__(self) -> str:
+        return f"<Worker {len(self.wheel)} timers>"

@@ -1,0 +1,142 @@
+"""The HTTP connection manager: one per network filter in a filter chain, shared by its connections; compiled options.
+
+Source: Envoy's ``extensions.filters.network.http_connection_manager.v3.HttpConnectionManager``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import inf
+from typing import TYPE_CHECKING, Any, Protocol
+
+from sidecar.codec.wire import FieldLines
+from sidecar.core.stream_info import ConnectionInfo, StreamInfo
+from sidecar.core.worker import Worker
+from sidecar.http.filter_chain import FilterChain
+
+if TYPE_CHECKING:
+    from sidecar.http.http1_connection import Http1Connection
+    from sidecar.http.stream import Stream
+
+
+class Options:
+    """What the hot path reads of the configuration; times in seconds, ``inf`` for none."""
+
+    __slots__ = ("idle_timeout", "stream_idle_timeout", "request_timeout", "request_headers_timeout",
+                 "max_connection_duration", "max_stream_duration", "drain_timeout", "delayed_close_timeout",
+                 "max_requests", "max_request_head_bytes", "max_request_fields", "buffer_limit", "server_header",
+                 "server_mode", "proxy_100_continue", "upgrades", "accept_http_10", "default_host",
+                 "keep_case", "suppress_server")  # fmt: skip
+
+    def __init__(self) -> None:
+        self.idle_timeout = 3600.0
+        self.stream_idle_timeout = 300.0
+        self.request_timeout = inf
+        self.request_headers_timeout = inf
+        self.max_connection_duration = inf
+        self.max_stream_duration = inf
+        self.drain_timeout = 5.0
+        self.delayed_close_timeout = 1.0
+        self.max_requests = 0
+        self.max_request_head_bytes = 60 * 1024
+        self.max_request_fields = 100
+        self.buffer_limit = 1 << 20
+        self.server_header = b"envoy"
+        self.server_mode = 0
+        self.proxy_100_continue = False
+        self.upgrades: frozenset[bytes] = frozenset()
+        self.accept_http_10 = False
+        self.default_host = b""
+        self.keep_case = False
+        self.suppress_server = False
+
+
+class Routes(Protocol):
+    """The route table, as the stream uses it."""
+
+    def match(self, request: Any, stream: Any) -> Any: ...
+
+
+class Terminal(Protocol):
+    """The router: what stands at the end of the filter chain."""
+
+    def on_request(self, stream: Any, end: bool) -> None: ...
+
+
+class ConnectionManager:
+    """What the connections and streams of one HTTP connection manager share."""
+
+    __slots__ = ("worker", "options", "stats", "listener_codes", "routes", "default_chain", "router", "prepare",
+                 "finish_response", "access_logs", "local_reply", "lines_seen", "connections", "draining",
+                 "upgrade_chains")  # fmt: skip
+
+    def __init__(
+        self,
+        worker: Worker,
+        options: Options,
+        stats: Any,
+        listener_codes: Any,
+        routes: Routes,
+        default_chain: FilterChain,
+        router: Terminal,
+        prepare: Callable[[Stream], bool],
+        finish_response: Callable[[Stream], None],
+        access_logs: tuple[Callable[[StreamInfo], None], ...],
+        local_reply: Callable[..., Any],
+        lines_seen: FieldLines,
+    ) -> None:
+        self.worker = worker
+        self.options = options
+        self.stats = stats
+        self.listener_codes = listener_codes
+        self.routes = routes
+        self.default_chain = default_chain
+        self.router = router
+        self.prepare = prepare
+        self.finish_response = finish_response
+        self.access_logs = access_logs
+        self.local_reply = local_reply
+        self.lines_seen = lines_seen
+        self.connections: set[Http1Connection] = set()
+        self.draining = False
+
+    def accept(self, info: ConnectionInfo) -> Http1Connection:
+        """The protocol for a new downstream connection."""
+        from sidecar.http.http1_connection import Http1Connection
+
+        return Http1Connection(self, info)
+
+    def opened(self, connection: Http1Connection) -> None:
+        self.connections.add(connection)
+        stats = self.stats
+        stats.downstream_cx_total += 1
+        stats.downstream_cx_active += 1
+        stats.downstream_cx_http1_total += 1
+        stats.downstream_cx_http1_active += 1
+
+    def closed(self, connection: Http1Connection, remote: bool, active: bool) -> None:
+        self.connections.discard(connection)
+        stats = self.stats
+        stats.downstream_cx_active -= 1
+        stats.downstream_cx_http1_active -= 1
+        stats.downstream_cx_destroy += 1
+        stats.downstream_cx_length_ms.record(int((self.worker.clock() - connection.info.start) * 1000))
+        if active:
+            stats.downstream_cx_destroy_active_rq += 1
+        if remote:
+            stats.downstream_cx_destroy_remote += 1
+            if active:
+                stats.downstream_cx_destroy_remote_active_rq += 1
+        else:
+            stats.downstream_cx_destroy_local += 1
+            if active:
+                stats.downstream_cx_destroy_local_active_rq += 1
+
+    def drain(self) -> None:
+        """Let every connection finish what it does and close."""
+        self.draining = True
+        for connection in list(self.connections):
+            connection.drain()
+
+    def __repr__(self) -> str:
+        return f"<ConnectionManager {len(self.connections)} connections>"

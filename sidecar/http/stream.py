@@ -1,0 +1,519 @@
+"""A stream: one request and its response on their way through the filters, and all that is known of them.
+
+The downstream connection calls ``begin``, ``on_data``, ``on_trailers``; the router answers through ``on_response_head``,
+``on_response_data``, ``on_response_trailers`` or ``on_upstream_failure``. The plain path allocates nothing but this object.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from math import inf
+from random import Random
+from typing import Any, Protocol
+
+from sidecar.core import response_flags as flag
+from sidecar.core.head import Field, RequestHead, ResponseHead
+from sidecar.core.http_filter import PAUSE
+from sidecar.core.stream_info import ConnectionInfo, StreamInfo
+from sidecar.core.timer_wheel import Callback
+from sidecar.http.connection_manager import ConnectionManager
+from sidecar.http.filter_chain import FilterChain
+
+log = logging.getLogger("sidecar.http")
+
+_RUNNING = -1  # where a direction stands when no filter holds it
+
+
+class Downstream(Protocol):
+    """Where a stream's response goes: the HTTP/1 connection, or one stream of an HTTP/2 connection."""
+
+    info: ConnectionInfo
+    full: bool
+
+    def send_informational(self, head: ResponseHead) -> None: ...
+    def send_head(self, head: ResponseHead, end: bool) -> None: ...
+    def send_data(self, data: bytes, end: bool) -> None: ...
+    def send_trailers(self, trailers: list[Field]) -> None: ...
+    def finished(self) -> None: ...
+    def reset(self) -> None: ...
+    def wake_by(self, due: float) -> None: ...
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
+
+
+class UpstreamRequest(Protocol):
+    """The router's side of the stream."""
+
+    def on_data(self, data: bytes, end: bool) -> None: ...
+    def on_request_data(self, data: bytes, end: bool) -> None: ...
+    def on_request_trailers(self, trailers: list[Field]) -> None: ...
+    def cancel(self) -> None: ...
+    def on_timer(self, now: float) -> float: ...
+    def pause_response(self) -> None: ...
+    def resume_response(self) -> None: ...
+
+
+class Stream(StreamInfo):
+    """One HTTP exchange. Filters see it as ``FilterStream``."""
+
+    __slots__ = ("downstream", "manager", "worker", "now", "chain", "upstream", "filter_data", "request_at",
+                 "response_at", "request_ended", "response_ended", "held_request", "held_response", "over",
+                 "tunnel", "last_activity", "local",
+                 "trusted")  # fmt: skip
+
+    def __init__(self, downstream: Downstream, manager: ConnectionManager, request: RequestHead, now: float) -> None:
+        worker = manager.worker
+        StreamInfo.__init__(self, downstream.info, request, now + worker.epoch, now)
+        self.downstream = downstream
+        self.manager = manager
+        self.worker = worker
+        self.now = self.last_activity = now
+        self.chain: FilterChain = manager.default_chain
+        self.upstream: Any = None
+        self.filter_data: dict[object, Any] | None = None
+        self.request_at = self.response_at = _RUNNING
+        self.request_ended = self.response_ended = False
+        self.held_request: list[bytes] | None = None
+        self.held_response: list[bytes] | None = None
+        self.over = False
+        self.tunnel: Any = None
+        self.local = False
+
+    # the request
+
+    def begin(self, end: bool) -> None:
+        """Take the request through the filters to the router."""
+        manager = self.manager
+        stats = manager.stats
+        stats.downstream_rq_total += 1
+        stats.downstream_rq_active += 1
+        stats.downstream_rq_http1_total += 1
+        if end:
+            self.request_ended = True
+            self.request_complete = self.now
+        options = manager.options
+        idle = options.stream_idle_timeout
+        if idle != inf:
+            self.downstream.wake_by(self.now + idle)
+        try:
+            if manager.prepare(self):
+                return
+            route = self.route = manager.routes.match(self.request, self)
+            if route is not None and route.request_chain is not None:
+                self.chain = route.request_chain
+            chain = self.chain
+            for hook in chain.request:
+                if hook(self, end):
+                    self._paused_by(hook)
+                    return
+        except Exception:
+            self._filter_failed()
+            return
+        manager.router.on_request(self, end)
+
+    def on_data(self, data: bytes, end: bool) -> None:
+        """A piece of the request's body."""
+        self.bytes_received += len(data)
+        self.now = self.last_activity = now = self.downstream.now  # type: ignore[attr-defined]
+        if end:
+            self.request_ended = True
+            self.request_complete = now
+        if self.response_ended:
+            return
+        if self.request_at == _RUNNING and self.chain.plain_request:
+            upstream = self.upstream
+            if upstream is not None:
+                upstream.on_request_data(data, end)
+            return
+        self._filter_request_data(data, end, 0)
+
+    def on_trailers(self, trailers: list[Field]) -> None:
+        """The request's trailers: its end."""
+        self.request_trailers = trailers
+        self.request_ended = True
+        self.request_complete = self.now
+        if self.response_ended:
+            return
+        try:
+            for at, hook in self.chain.request_trailers:
+                hook(self, trailers)
+        except Exception:
+            self._filter_failed()
+            return
+        if self.request_at != _RUNNING:
+            self._filter_request_data(b"", True, 0)
+        elif self.upstream is not None:
+            self.upstream.on_request_trailers(trailers)
+
+    # the response
+
+    def on_informational(self, head: ResponseHead) -> None:
+        """A 1xx response from the upstream."""
+        self.downstream.send_informational(head)
+
+    def on_response_head(self, head: ResponseHead, end: bool) -> None:
+        """The response's head, from the router or from a local reply."""
+        self.response = head
+        self.response_code = status = head.status
+        manager = self.manager
+        manager.listener_codes[status] += 1
+        chain = self.chain
+        if not chain.plain_response:
+            try:
+                for at, hook in chain.response:
+                    if self.response_at == _RUNNING or at < self.response_at:
+                        if hook(self, end):
+                            self.response_at = at
+                            if end:
+                                self.held_response = []
+                                self.response_ended = True
+                            return
+            except Exception:
+                self._filter_failed()
+                return
+        self._send_head(head, end)
+
+    def on_response_data(self, data: bytes, end: bool) -> None:
+        """A piece of the response's body."""
+        if not self.chain.plain_response:
+            try:
+                data = self._filter_response_data(data, end)
+            except Exception:
+                self._filter_failed()
+                return
+            if self.response_at != _RUNNING:
+                return
+        self.bytes_sent += len(data)
+        self.downstream.send_data(data, end)
+        if end:
+            self._response_sent()
+
+    def on_response_trailers(self, trailers: list[Field]) -> None:
+        """The response's trailers: its end."""
+        self.response_trailers = trailers
+        if not self.chain.plain_response:
+            try:
+                data = self._filter_response_data(b"", True)
+                if data:
+                    self.bytes_sent += len(data)
+                    self.downstream.send_data(data, False)
+                for _, hook in self.chain.response_trailers:
+                    hook(self, trailers)
+            except Exception:
+                self._filter_failed()
+                return
+        self.downstream.send_trailers(trailers)
+        self._response_sent()
+
+    def on_upstream_failure(self, status: int, body: bytes, details: str, flags: int) -> None:
+        """The router gave up: answer, or break off what has begun."""
+        self.upstream = None
+        if self.response is None:
+            self.reply(status, body, details=details, flags=flags)
+        else:
+            self.response_flags |= flags
+            self.response_code_details = details
+            self.reset(details)
+
+    # what filters may ask for
+
+    @property
+    def data(self) -> dict[object, Any]:
+        """State of filters for this stream, keyed by the filter; made on first use."""
+        data = self.filter_data
+        if data is None:
+            data = self.filter_data = {}
+        return data
+
+    @property
+    def random(self) -> Random:
+        return self.worker.random
+
+    def reply(
+        self,
+        status: int,
+        body: bytes = b"",
+        *,
+        details: str,
+        flags: int = 0,
+        headers: Sequence[Field] = (),
+        grpc_status: int | None = None,
+    ) -> bool:
+        """Answer here. What went upstream is cancelled; if the response has begun, the stream is reset."""
+        if self.over or self.response_ended:
+            return PAUSE
+        if self.upstream is not None:
+            upstream, self.upstream = self.upstream, None
+            upstream.cancel()
+        self.response_flags |= flags
+        self.response_code_details = details
+        if self.response is not None and self.response_at == _RUNNING:
+            self.reset(details)
+            return PAUSE
+        self.local = True
+        self.request_at = _RUNNING
+        self.response_at = _RUNNING
+        self.held_request = self.held_response = None
+        head, body = self.manager.local_reply(self, status, body, headers)
+        bodyless = self.request.method == b"HEAD" or not body
+        self.on_response_head(head, bodyless)
+        if not bodyless and not self.over:
+            self.on_response_data(body, True)
+        return PAUSE
+
+    def resume_request(self) -> None:
+        """Go on after the filter that paused the request."""
+        at = self.request_at
+        if at == _RUNNING or self.over or self.response_ended:
+            return
+        self.now = self.worker.clock()
+        chain = self.chain
+        held, self.held_request = self.held_request, None
+        ended = self.request_ended
+        has_body = bool(held) or self.request_trailers is not None
+        try:
+            for position, hook in zip(chain.request_positions, chain.request, strict=True):
+                if position > at and hook(self, ended and not has_body):
+                    if not self.over and not self.response_ended:
+                        self.request_at = position
+                        self._hold(chain, b"".join(held or ()), at)
+                    return
+        except Exception:
+            self._filter_failed()
+            return
+        self.request_at = _RUNNING
+        self.manager.router.on_request(self, ended and not has_body)
+        if has_body:
+            self._filter_request_data(b"".join(held or ()), ended, at + 1)
+        if self.worker.cork.waiting:
+            self.worker.cork.pull()
+
+    def resume_response(self) -> None:
+        """Go on after the filter that paused the response."""
+        at = self.response_at
+        if at == _RUNNING or self.over:
+            return
+        held, self.held_response = self.held_response, None
+        head = self.response
+        assert head is not None
+        ended, self.response_ended = self.response_ended, False
+        body = b"".join(held or ())
+        try:
+            for position, hook in self.chain.response:
+                if position < at and hook(self, ended and not body):
+                    self.response_at = position
+                    self.held_response = [body] if body else []
+                    self.response_ended = ended
+                    return
+            for position, hook in self.chain.response_data:
+                if position < at and (body or ended):
+                    body = hook(self, body, ended)
+        except Exception:
+            self._filter_failed()
+            return
+        self.response_at = _RUNNING
+        self._send_head(head, ended and not body)
+        if body and not self.over:
+            self.bytes_sent += len(body)
+            self.downstream.send_data(body, ended)
+            if ended:
+                self._response_sent()
+        if self.worker.cork.waiting:
+            self.worker.cork.pull()
+
+    def call_in(self, delay: float, function: Callable[[], None]) -> Callback:
+        """Call ``function`` in ``delay`` seconds, unless the stream is over by then."""
+
+        def unless_over() -> None:
+            if not self.over:
+                self.now = self.worker.clock()
+                function()
+                if self.worker.cork.waiting:
+                    self.worker.cork.pull()
+
+        return self.worker.wheel.call_in(delay, unless_over)
+
+    def reset(self, details: str) -> None:
+        """End the stream without a (further) response."""
+        if self.over:
+            return
+        if not self.response_code_details:
+            self.response_code_details = details
+        if self.upstream is not None:
+            upstream, self.upstream = self.upstream, None
+            upstream.cancel()
+        self.manager.stats.downstream_rq_tx_reset += 1
+        downstream = self.downstream
+        self._over()
+        downstream.reset()
+
+    # what the downstream reports
+
+    def on_downstream_eof(self, now: float) -> None:
+        """The client half-closed: as Envoy, that is the end of an HTTP/1 connection."""
+
+    def on_downstream_closed(self, now: float) -> None:
+        """The client is gone."""
+        self.now = now
+        if self.over:
+            return
+        self.response_flags |= flag.DOWNSTREAM_CONNECTION_TERMINATION
+        if not self.response_code_details:
+            self.response_code_details = "downstream_remote_disconnect"
+        if self.upstream is not None:
+            upstream, self.upstream = self.upstream, None
+            upstream.cancel()
+        self.manager.stats.downstream_rq_rx_reset += 1
+        self._over()
+
+    def on_protocol_error(self, status: int, details: str) -> None:
+        """What the client sent is not HTTP, or too much of it."""
+        self.response_flags |= flag.DOWNSTREAM_PROTOCOL_ERROR
+        if self.response is None and not self.over:
+            if self.request_complete == 0.0 and self.upstream is None and not self.cluster_name:
+                stats = self.manager.stats
+                if self.request.method == b"":
+                    stats.downstream_rq_total += 1
+                    stats.downstream_rq_active += 1
+            self.reply(status, details=details)
+        elif not self.over:
+            self.reset(details)
+
+    def on_downstream_full(self) -> None:
+        if self.upstream is not None:
+            self.upstream.pause_response()
+
+    def on_downstream_writable(self) -> None:
+        if self.upstream is not None:
+            self.upstream.resume_response()
+
+    def on_timer(self, now: float) -> float:
+        """Check the deadlines; the time of the next one."""
+        self.now = now
+        due = inf
+        idle = self.manager.options.stream_idle_timeout
+        if idle != inf:
+            due = self.last_activity + idle
+            if now >= due:
+                self.response_flags |= flag.STREAM_IDLE_TIMEOUT
+                self.manager.stats.downstream_rq_idle_timeout += 1
+                self.reply(504, b"stream timeout", details="stream_idle_timeout")
+                return inf
+        upstream = self.upstream
+        if upstream is not None:
+            next_due = upstream.on_timer(now)
+            if next_due < due:
+                due = next_due
+        return due
+
+    # within
+
+    def _send_head(self, head: ResponseHead, end: bool) -> None:
+        self.manager.finish_response(self)
+        self.downstream_first_tx = self.now
+        self.downstream.send_head(head, end)
+        if end:
+            self._response_sent()
+
+    def _response_sent(self) -> None:
+        self.response_ended = True
+        upstream = self.upstream
+        if upstream is not None:
+            self.upstream = None
+            if not self.request_ended:
+                upstream.cancel()
+        downstream = self.downstream
+        self._over()
+        downstream.finished()
+
+    def _over(self) -> None:
+        """The end of every stream, once: statistics, hooks, access logs."""
+        self.over = True
+        manager = self.manager
+        now = self.end = self.now
+        stats = manager.stats
+        stats.downstream_rq_active -= 1
+        stats.downstream_rq_time.record(int((now - self.start) * 1000))
+        for hook in self.chain.complete:
+            hook(self)
+        for write in manager.access_logs:
+            write(self)
+        self.filter_data = None
+
+    def _paused_by(self, hook: Any) -> None:
+        if self.over or self.response_ended:
+            return
+        chain = self.chain
+        self.request_at = chain.request_positions[chain.request.index(hook)]
+        if self.request_ended:
+            self.held_request = []
+
+    def _hold(self, chain: FilterChain, body: bytes, after: int) -> None:
+        for position, hook in chain.request_data:
+            if after < position <= self.request_at and body:
+                body = hook(self, body, self.request_ended)
+        self.held_request = [body] if body else []
+
+    def _filter_request_data(self, data: bytes, end: bool, first: int) -> None:
+        chain = self.chain
+        paused = self.request_at
+        try:
+            for position, hook in chain.request_data:
+                if position >= first and (paused == _RUNNING or position <= paused):
+                    data = hook(self, data, end)
+                    if self.over or self.response_ended:
+                        return
+        except Exception:
+            self._filter_failed()
+            return
+        if self.request_at != _RUNNING:
+            held = self.held_request
+            if held is None:
+                held = self.held_request = []
+            if data:
+                held.append(data)
+            if sum(map(len, held)) > self.manager.options.buffer_limit:
+                self.reply(413, b"Payload Too Large", details="request_payload_too_large")
+            return
+        if paused != _RUNNING:  # the hook resumed the request: what it returned follows what was held
+            self._filter_request_data(data, end, paused + 1)
+            return
+        upstream = self.upstream
+        if upstream is not None:
+            if self.request_trailers is not None and end:
+                if data:
+                    upstream.on_request_data(data, False)
+                upstream.on_request_trailers(self.request_trailers)
+            elif data or end:
+                upstream.on_request_data(data, end)
+
+    def _filter_response_data(self, data: bytes, end: bool) -> bytes:
+        held_at = self.response_at
+        for position, hook in self.chain.response_data:
+            if held_at == _RUNNING or position >= held_at:
+                data = hook(self, data, end)
+        if self.response_at != _RUNNING:
+            held = self.held_response
+            if held is None:
+                held = self.held_response = []
+            if data:
+                held.append(data)
+            if end:
+                self.response_ended = True
+            if sum(map(len, held)) > self.manager.options.buffer_limit:
+                self.reply(500, b"", details="response_payload_too_large")
+        return data
+
+    def _filter_failed(self) -> None:
+        """A filter raised: fail closed, and say which."""
+        log.exception("HTTP filter failed; the request is answered with 500: %r", self.chain)
+        if not self.over:
+            if self.response is not None and not self.response_ended:
+                self.chain = self.manager.empty_chain
+                self.response = None
+            self.reply(500, b"", details="filter_failed")
+
+    def __repr__(self) -> str:
+        request = self.request
+        return f"<Stream {request.method!r} {request.path!r} -> {self.response_code or 'pending'}>"

@@ -1,0 +1,82 @@
+"""Dialling: a connected transport to an address within a time limit, for pools and TCP proxies.
+
+It speaks to a protocol object and a callback, so that nobody awaits: one task for each new connection, none per request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from sidecar.core.address import Address
+from sidecar.core.worker import Worker
+
+Connected = Callable[[Any, str, bool], None]
+"""Called with the protocol, the failure in words (empty for success), and whether it was the time limit."""
+
+
+class Dialer:
+    """Dials for one cluster: its source address, TCP keep-alive and other socket options.
+
+    ``options`` are ``(level, name, value)`` for ``setsockopt``; ``source`` is bound before connecting.
+    """
+
+    __slots__ = ("worker", "options", "source")
+
+    def __init__(
+        self, worker: Worker, options: tuple[tuple[int, int, int], ...] = (), source: Address | None = None
+    ) -> None:
+        self.worker = worker
+        self.options = options
+        self.source = source
+
+    def dial(
+        self, address: Address, protocol: asyncio.BaseProtocol, timeout: float, connected: Connected
+    ) -> asyncio.Task[None]:
+        """Connect ``protocol`` to ``address`` within ``timeout`` seconds, then call ``connected``."""
+        task = self.worker.loop.create_task(self._dial(address, protocol, timeout, connected))
+        self.worker.tasks.add(task)
+        task.add_done_callback(self.worker.tasks.discard)
+        return task
+
+    async def _dial(
+        self, address: Address, protocol: asyncio.BaseProtocol, timeout: float, connected: Connected
+    ) -> None:
+        failure, timed_out = "", False
+        sock = self._socket(address)
+        try:
+            async with asyncio.timeout(timeout):
+                loop = self.worker.loop
+                target = address.path if address.ip is None else (address.ip, address.port)
+                if target and isinstance(target, str) and target[0] == "@":
+                    target = "\x00" + target[1:]
+                await loop.sock_connect(sock, target)
+                if address.ip is None:
+                    await loop.create_unix_connection(lambda: protocol, sock=sock)
+                else:
+                    await loop.create_connection(lambda: protocol, sock=sock)
+        except TimeoutError:
+            failure, timed_out = "connection timeout", True
+            sock.close()
+        except OSError as error:
+            failure = error.strerror or str(error)
+            sock.close()
+        except asyncio.CancelledError:
+            sock.close()
+            raise
+        connected(protocol, failure, timed_out)
+
+    def _socket(self, address: Address) -> socket.socket:
+        if address.ip is None:
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        else:
+            sock = socket.socket(socket.AF_INET6 if ":" in address.ip else socket.AF_INET, socket.SOCK_STREAM)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setblocking(False)
+        for level, name, value in self.options:
+            sock.setsockopt(level, name, value)
+        if self.source is not None and self.source.ip is not None:
+            sock.bind((self.source.ip, self.source.port))
+        return sock

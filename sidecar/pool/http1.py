@@ -1,0 +1,450 @@
+"""HTTP/1 connection pools: one for each host, idle connections reused last in, first out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from math import inf
+from typing import Any
+
+from sidecar.codec.errors import ProtocolError
+from sidecar.codec.http1 import DONE, TUNNEL, ResponseReader
+from sidecar.codec.http1_head import render_fields, spell
+from sidecar.codec.wire import FieldLines
+from sidecar.core.address import Address, from_socket_name
+from sidecar.core.head import Field, RequestHead
+from sidecar.core.timer_wheel import Timed
+from sidecar.core.upstream import (
+    CONNECTION_FAILURE,
+    CONNECTION_TERMINATION,
+    CONNECTION_TIMEOUT,
+    OVERFLOW,
+    PROTOCOL_ERROR,
+    UpstreamSink,
+)
+from sidecar.core.worker import Worker
+from sidecar.pool.dialing import Dialer
+
+_BODYLESS = frozenset((b"GET", b"HEAD", b"DELETE", b"TRACE", b"CONNECT"))
+_JOIN_BELOW = 16384
+
+
+class PoolOptions:
+    """What a cluster's configuration says about its HTTP/1 connections; times in seconds, 0 or inf for no limit."""
+
+    __slots__ = ("connect_timeout", "idle_timeout", "max_requests", "max_duration", "buffer_limit", "max_head_bytes",
+                 "max_fields", "keep_case")  # fmt: skip
+
+    def __init__(
+        self,
+        connect_timeout: float = 5.0,
+        idle_timeout: float = 3600.0,
+        max_requests: int = 0,
+        max_duration: float = inf,
+        buffer_limit: int = 1 << 20,
+        max_head_bytes: int = 60 * 1024,
+        max_fields: int = 100,
+        keep_case: bool = False,
+    ) -> None:
+        self.connect_timeout = connect_timeout
+        self.idle_timeout = idle_timeout
+        self.max_requests = max_requests
+        self.max_duration = max_duration
+        self.buffer_limit = buffer_limit
+        self.max_head_bytes = max_head_bytes
+        self.max_fields = max_fields
+        self.keep_case = keep_case
+
+
+class Http1Connection(asyncio.Protocol, Timed):
+    """A connection to a host, and the request that it carries: the ``UpstreamStream`` of HTTP/1."""
+
+    __slots__ = ("pool", "transport", "reader", "sink", "out", "chunked", "request_open", "requests", "id",
+                 "local_address", "opened", "expires", "full", "paused", "closed", "idle_since")  # fmt: skip
+
+    def __init__(self, pool: Http1Pool) -> None:
+        self.due = inf
+        self.pool = pool
+        options = pool.options
+        self.reader = ResponseReader(pool.lines_seen, options.max_head_bytes, options.max_fields)
+        self.sink: UpstreamSink | None = None
+        self.out: list[bytes] = []
+        self.chunked = False
+        self.request_open = False  # the request has not been sent to its end
+        self.requests = 0
+        self.id = 0
+        self.local_address: Address | None = None
+        self.opened = self.idle_since = 0.0
+        self.expires = inf
+        self.full = False
+        self.paused = False
+        self.closed = False
+        self.transport: Any = None
+
+    # the event loop's side
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+        transport.set_write_buffer_limits(high=self.pool.options.buffer_limit)
+        sock = transport.get_extra_info("socket")
+        self.local_address = from_socket_name(sock.family, sock.getsockname())
+
+    def data_received(self, data: bytes) -> None:
+        pool = self.pool
+        reader = self.reader
+        pool.stats.upstream_cx_rx_bytes_total += len(data)
+        try:
+            reader.receive(data)
+        except ProtocolError as error:
+            pool.stats.upstream_cx_protocol_error += 1
+            self._break(PROTOCOL_ERROR, error.details)
+        else:
+            if reader.state == DONE:
+                self._response_complete()
+        cork = pool.worker.cork
+        if cork.waiting:
+            cork.pull()
+
+    def eof_received(self) -> bool | None:
+        reader = self.reader
+        if self.sink is not None and reader.state != TUNNEL:
+            if reader.eof() and reader.state == DONE:
+                self.request_open = True  # whatever the peer wants: this connection is not used again
+                self._response_complete()
+        elif self.sink is not None:
+            self.sink.on_data(b"", True)
+        if self.pool.worker.cork.waiting:
+            self.pool.worker.cork.pull()
+        return None
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if not self.closed:
+            self.closed = True
+            self.pool.stats.upstream_cx_destroy_remote += 1
+            if self.sink is not None:
+                self.pool.stats.upstream_cx_destroy_remote_with_active_rq += 1
+        self.pool.connection_closed(self)
+        sink = self.sink
+        if sink is not None:
+            self.sink = self.reader.sink = None
+            sink.on_reset(CONNECTION_TERMINATION, str(error or ""))
+        if self.pool.worker.cork.waiting:
+            self.pool.worker.cork.pull()
+
+    def pause_writing(self) -> None:
+        self.full = True
+        if self.sink is not None:
+            self.sink.on_full()
+
+    def resume_writing(self) -> None:
+        self.full = False
+        if self.sink is not None:
+            self.sink.on_writable()
+
+    # the request's side
+
+    def send_head(self, sink: UpstreamSink, head: RequestHead, end: bool, now: float) -> None:
+        self.sink = sink
+        self.requests += 1
+        self.reader.expect(head.method, sink)
+        fields = head.fields
+        if end:
+            if head.method not in _BODYLESS and b"content-length" not in head.index and b"upgrade" not in head.index:
+                fields = [*fields, (b"content-length", b"0")]
+        else:
+            self.request_open = True
+            if b"content-length" not in head.index and b"upgrade" not in head.index and head.method != b"CONNECT":
+                self.chunked = True
+                fields = [*fields, (b"transfer-encoding", b"chunked")]
+        host = b"host"
+        if head.names is not None:
+            fields = spell(fields, head.names)
+            host = head.names.get(host, host)
+        data = b"%b %b HTTP/1.1\r\n%b: %b\r\n%b" % (
+            head.method, head.path or head.authority, host, head.authority, render_fields(fields)
+        )  # fmt: skip
+        if end:
+            self.pool.stats.upstream_cx_tx_bytes_total += len(data)
+            self.transport.write(data)
+        else:
+            self._collect(data)
+
+    def send_data(self, data: bytes, end: bool) -> None:
+        if self.chunked:
+            if data:
+                self._collect(b"%x\r\n" % len(data))
+                self._collect(data)
+                self._collect(b"\r\n0\r\n\r\n" if end else b"\r\n")
+            elif end:
+                self._collect(b"0\r\n\r\n")
+        elif data:
+            self._collect(data)
+        if end:
+            self._request_complete()
+
+    def send_trailers(self, trailers: list[Field]) -> None:
+        if self.chunked:
+            self._collect(b"0\r\n" + render_fields(trailers))
+        self._request_complete()
+
+    def pause_reading(self) -> None:
+        if not self.paused and not self.closed:
+            self.paused = True
+            self.transport.pause_reading()
+            self.pool.stats.upstream_flow_control_paused_reading_total += 1
+
+    def resume_reading(self) -> None:
+        if self.paused and not self.closed:
+            self.paused = False
+            self.transport.resume_reading()
+            self.pool.stats.upstream_flow_control_resumed_reading_total += 1
+
+    def cancel(self) -> None:
+        self.sink = self.reader.sink = None
+        self._close_here(active=True)
+
+    def flush(self) -> None:
+        out = self.out
+        if not out or self.closed:
+            return
+        size = sum(map(len, out))
+        self.pool.stats.upstream_cx_tx_bytes_total += size
+        if len(out) == 1:
+            self.transport.write(out[0])
+        elif size < _JOIN_BELOW:
+            self.transport.write(b"".join(out))
+        else:
+            self.transport.writelines(out)
+        out.clear()
+
+    # between requests
+
+    def on_timer(self, now: float) -> None:
+        """The connection may have been idle, or alive, for too long."""
+        if self.closed:
+            return
+        options = self.pool.options
+        if self.sink is None and now >= self.idle_since + options.idle_timeout:
+            self.pool.stats.upstream_cx_idle_timeout += 1
+            self._close_here(active=False)
+        elif self.sink is None and now >= self.expires:
+            self.pool.stats.upstream_cx_max_duration_reached += 1
+            self._close_here(active=False)
+        else:
+            self.arm(now)
+
+    def arm(self, now: float) -> None:
+        """Wake when the idle timeout or the maximum duration may have passed, if there is either."""
+        idle = self.pool.options.idle_timeout
+        due = min(self.idle_since + idle if idle else inf, self.expires)
+        if due != inf:
+            self.pool.worker.wheel.arm(self, max(due, now + 1.0))
+
+    def _collect(self, data: bytes) -> None:
+        if not self.out:
+            self.pool.worker.cork.waiting.append(self)
+        self.out.append(data)
+
+    def _request_complete(self) -> None:
+        self.request_open = False
+        if self.reader.state == DONE and self.sink is None:
+            self._close_here(active=False)
+
+    def _response_complete(self) -> None:
+        """The sink has the whole response; the connection goes back to the pool if both sides may use it again."""
+        sink = self.sink
+        if sink is None:
+            if not self.closed and self.reader.held is not None:
+                self._close_here(active=False)  # bytes that nobody asked for: whose response would they be?
+            return
+        self.sink = self.reader.sink = None
+        pool = self.pool
+        reader = self.reader
+        if (
+            self.request_open
+            or reader.held is not None
+            or not reader.keep_alive
+            or pool.draining
+            or (pool.options.max_requests and self.requests >= pool.options.max_requests)
+        ):
+            self._close_here(active=False)
+            return
+        self.chunked = False
+        if self.paused:
+            self.resume_reading()
+        self.idle_since = pool.worker.clock()
+        pool.put_back(self)
+
+    def _break(self, reason: str, failure: str) -> None:
+        sink = self.sink
+        self.sink = self.reader.sink = None
+        self._close_here(active=sink is not None)
+        if sink is not None:
+            sink.on_reset(reason, failure)
+
+    def _close_here(self, active: bool) -> None:
+        if self.closed:
+            return
+        self.closed = True
+        stats = self.pool.stats
+        stats.upstream_cx_destroy_local += 1
+        if active:
+            stats.upstream_cx_destroy_local_with_active_rq += 1
+        self.pool.connection_closed(self)
+        self.transport.abort()
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else "busy" if self.sink is not None else "idle"
+        return f"<Http1Connection {self.id} to {self.pool.host.address.text}, {state}, {self.requests} requests>"
+
+
+class Http1Pool:
+    """The HTTP/1 connections to one host."""
+
+    __slots__ = ("worker", "host", "stats", "breakers", "options", "dialer", "lines_seen", "idle", "all", "pending",
+                 "connecting", "draining")  # fmt: skip
+
+    def __init__(
+        self,
+        worker: Worker,
+        host: Any,
+        stats: Any,
+        breakers: tuple[Any, Any],
+        options: PoolOptions,
+        dialer: Dialer,
+        lines_seen: FieldLines,
+    ) -> None:
+        self.worker = worker
+        self.host = host
+        self.stats = stats
+        self.breakers = breakers
+        self.options = options
+        self.dialer = dialer
+        self.lines_seen = lines_seen
+        self.idle: list[Http1Connection] = []
+        self.all: set[Http1Connection] = set()
+        self.pending: deque[tuple[UpstreamSink, int]] = deque()
+        self.connecting = 0
+        self.draining = False
+
+    def acquire(self, sink: UpstreamSink, priority: int) -> Http1Connection | None:
+        idle = self.idle
+        if idle:
+            return idle.pop()
+        self._wait(sink, priority)
+        return None
+
+    def forget(self, sink: UpstreamSink) -> None:
+        for entry in self.pending:
+            if entry[0] is sink:
+                self.pending.remove(entry)
+                self._left_pending(entry[1])
+                self.stats.upstream_rq_cancelled += 1
+                return
+
+    def put_back(self, connection: Http1Connection) -> None:
+        """A connection is free: the next who waits gets it, or it rests."""
+        if self.pending:
+            sink, priority = self.pending.popleft()
+            self._left_pending(priority)
+            sink.on_ready(connection)
+        else:
+            self.idle.append(connection)
+
+    def connection_closed(self, connection: Http1Connection) -> None:
+        """A connection is gone, for whatever reason; called once or twice."""
+        if connection not in self.all:
+            return
+        self.all.discard(connection)
+        if connection in self.idle:
+            self.idle.remove(connection)
+        self.worker.wheel.cancel(connection)
+        stats = self.stats
+        stats.upstream_cx_destroy += 1
+        stats.upstream_cx_active -= 1
+        stats.upstream_rq_per_cx.record(connection.requests)
+        stats.upstream_cx_length_ms.record(int((self.worker.clock() - connection.opened) * 1000))
+        self.host.cx_active -= 1
+        self.breakers[0].cx_active -= 1
+        if len(self.pending) > self.connecting and not self.draining:
+            self._connect()
+
+    def drain(self) -> None:
+        """The host is gone or closing: no connection is used again after its current request."""
+        self.draining = True
+        for connection in list(self.idle):
+            connection.transport.abort()
+
+    def close(self) -> None:
+        """End all connections now."""
+        self.draining = True
+        for connection in list(self.all):
+            connection.transport.abort()
+
+    def _wait(self, sink: UpstreamSink, priority: int) -> None:
+        breaker = self.breakers[priority]
+        stats = self.stats
+        if breaker.rq_pending >= breaker.max_pending_requests:
+            stats.upstream_rq_pending_overflow += 1
+            sink.on_reset(OVERFLOW)
+            return
+        self.pending.append((sink, priority))
+        breaker.rq_pending += 1
+        stats.upstream_rq_pending_total += 1
+        stats.upstream_rq_pending_active += 1
+        if len(self.pending) > self.connecting:
+            if breaker.cx_active >= breaker.max_connections:
+                stats.upstream_cx_overflow += 1
+                # As Envoy: a host without any connection may have one, however many the cluster has elsewhere.
+                if not self.all and not self.connecting:
+                    self._connect()
+            else:
+                self._connect()
+
+    def _left_pending(self, priority: int) -> None:
+        self.breakers[priority].rq_pending -= 1
+        self.stats.upstream_rq_pending_active -= 1
+
+    def _connect(self) -> None:
+        self.connecting += 1
+        self.breakers[0].cx_active += 1
+        host, stats = self.host, self.stats
+        host.cx_active += 1
+        host.cx_total += 1
+        stats.upstream_cx_total += 1
+        stats.upstream_cx_active += 1
+        stats.upstream_cx_http1_total += 1
+        connection = Http1Connection(self)
+        connection.id = self.worker.next_id()
+        connection.opened = self.worker.clock()
+        self.all.add(connection)
+        self.dialer.dial(host.address, connection, self.options.connect_timeout, self._connected)
+
+    def _connected(self, connection: Any, failure: str, timed_out: bool) -> None:
+        self.connecting -= 1
+        now = self.worker.clock()
+        if not failure:
+            self.stats.upstream_cx_connect_ms.record(int((now - connection.opened) * 1000))
+            connection.idle_since = now
+            if self.options.max_duration != inf:
+                connection.expires = connection.opened + self.options.max_duration
+            connection.arm(now)
+            self.put_back(connection)
+        else:
+            self.host.cx_connect_fail += 1
+            self.stats.upstream_cx_connect_fail += 1
+            if timed_out:
+                self.stats.upstream_cx_connect_timeout += 1
+            connection.closed = True
+            waiting, self.pending = self.pending, deque()
+            self.connection_closed(connection)
+            # Envoy fails all who wait when a connection to the host fails: they may retry elsewhere.
+            for sink, priority in waiting:
+                self._left_pending(priority)
+                self.stats.upstream_rq_pending_failure_eject += 1
+                sink.on_reset(CONNECTION_TIMEOUT if timed_out else CONNECTION_FAILURE, failure)
+        if self.worker.cork.waiting:
+            self.worker.cork.pull()
+
+    def __repr__(self) -> str:
+        return f"<Http1Pool {self.host.address.text} {len(self.idle)} idle of {len(self.all)}, {len(self.pending)} wait>"

@@ -1,0 +1,532 @@
+"""A request on its way upstream: picking a host, waiting for a connection, timeouts, retries, and the way back.
+
+One object serves all attempts of a request, one after the other: an attempt that is given up is cancelled at its
+connection first, so nothing of it arrives here any more.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+from sidecar.core import response_flags as flag
+from sidecar.core.head import Field, RequestHead, ResponseHead
+from sidecar.core.timer_wheel import Callback
+from sidecar.core.upstream import (
+    CONNECTION_FAILURE,
+    CONNECTION_TERMINATION,
+    CONNECTION_TIMEOUT,
+    LOCAL_CONNECTION_FAILURE,
+    OVERFLOW,
+    PROTOCOL_ERROR,
+    UpstreamStream,
+)
+from sidecar.router.retry_policy import NO_RETRIES, RetryPolicy
+from sidecar.router.timeouts import request_timeouts
+
+if TYPE_CHECKING:
+    from sidecar.router.router import Router
+
+_FLAGS = {
+    CONNECTION_FAILURE: flag.UPSTREAM_CONNECTION_FAILURE,
+    LOCAL_CONNECTION_FAILURE: flag.UPSTREAM_CONNECTION_FAILURE,
+    CONNECTION_TIMEOUT: flag.UPSTREAM_CONNECTION_FAILURE,
+    CONNECTION_TERMINATION: flag.UPSTREAM_CONNECTION_TERMINATION,
+    OVERFLOW: flag.UPSTREAM_OVERFLOW,
+    PROTOCOL_ERROR: flag.UPSTREAM_PROTOCOL_ERROR,
+}
+_NOT_CONNECTED = frozenset((CONNECTION_FAILURE, LOCAL_CONNECTION_FAILURE, CONNECTION_TIMEOUT))
+_IDEMPOTENT = frozenset((b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"TRACE"))
+_PER_TRY_TIMEOUT = "per try timeout"
+_CONTROLS = frozenset(
+    (
+        b"x-envoy-retry-on",
+        b"x-envoy-retry-grpc-on",
+        b"x-envoy-max-retries",
+        b"x-envoy-retriable-status-codes",
+        b"x-envoy-retriable-header-names",
+        b"x-envoy-upstream-rq-timeout-ms",
+        b"x-envoy-upstream-rq-per-try-timeout-ms",
+        b"x-envoy-expected-rq-timeout-ms",
+        b"x-envoy-hedge-on-per-try-timeout",
+        b"x-envoy-upstream-rq-timeout-alt-response",
+    )
+)
+_BODY = b"upstream connect error or disconnect/reset before headers. "
+
+
+class UpstreamRequest:
+    """What the stream holds while its request is upstream; the load balancer's context, and the reader's sink."""
+
+    __slots__ = ("router", "stream", "route", "cluster", "host", "breaker", "upstream", "retry", "retries_left",
+                 "tried", "host_selection_retry_max_attempts", "override_host", "subset", "request", "end_sent", "body",
+                 "body_size", "body_end", "trailers", "deadline", "try_deadline", "per_try_timeout",
+                 "sent_at", "waiting", "backoff", "head_passed", "timeout", "retrying", "retries", "abandoned", "reused",
+                 "repeated")  # fmt: skip
+
+    def __init__(self, router: Router, stream: Any, route: Any, cluster: Any) -> None:
+        self.router = router
+        self.stream = stream
+        self.route = route
+        self.cluster = cluster
+        self.host: Any = None
+        self.breaker = cluster.breakers[route.priority]
+        self.upstream: UpstreamStream | None = None
+        self.retry: Any = None
+        self.tried: tuple[Any, ...] = ()
+        self.override_host: str | None = None
+        self.subset = route.metadata_match
+        self.body: list[bytes] | None = None
+        self.deadline = self.try_deadline = inf
+        self.waiting = False
+        self.backoff: Callback | None = None
+        self.head_passed = False
+        self.retrying = False
+        self.retries = 0
+        self.abandoned = False  # the body is too large to be repeated
+        self.repeated = False
+
+    @property
+    def hash_key(self) -> int | None:
+        """The hash of the route's hash policy, for balancers that want one."""
+        hash_key = self.route.hash_key
+        return hash_key(self.stream) if hash_key is not None else None
+
+    @property
+    def connection(self) -> Any:
+        """The downstream connection, for ORIGINAL_DST clusters."""
+        return self.stream.connection
+
+    def start(self, request: RequestHead, end: bool) -> None:
+        """Begin: ``request`` has passed the filters; ``end`` if it has no body."""
+        stream, route, router = self.stream, self.route, self.router
+        self.request = request
+        retry = route.retry
+        index = request.index
+        timeout = route.timeout or 0.0
+        per_try = 0.0 if retry is None else retry.per_try_timeout or 0.0
+        if not _CONTROLS.isdisjoint(index):  # those of clients who may not use them were removed before
+            retry = (retry or NO_RETRIES).for_request(request)
+            timeout, per_try = request_timeouts(route, retry, request, router.respect_expected_timeout)
+        self.timeout = timeout
+        self.per_try_timeout = per_try
+        host = self.cluster.pick(self)
+        if host is None:
+            self._no_host()
+            return
+        if route.mutate_request is not None:
+            route.mutate_request(stream)
+        if route.rewrite is not None:
+            route.rewrite(request, stream)
+        if not router.suppress_headers:
+            expected = per_try or timeout
+            if expected:
+                request.set(b"x-envoy-expected-rq-timeout-ms", b"%d" % int(expected * 1000))
+        if retry is not None and retry.retriable_request_headers:
+            retry = retry.for_request(request)
+        if retry is not None:
+            self.retry = retry
+            self.retries_left = retry.num_retries
+            if not end:
+                self.body = []
+                self.body_size = 0
+        self.body_end = end
+        self.trailers: list[Field] | None = None
+        if end and timeout:
+            self.deadline = stream.now + timeout
+            stream.downstream.wake_by(self.deadline)
+        self._attempt(host)
+
+    def _attempt(self, host: Any) -> None:
+        stream = self.stream
+        stream.attempt_count += 1
+        self.host = stream.host = host
+        if self.route.include_request_attempt_count:
+            self.request.set(b"x-envoy-attempt-count", b"%d" % stream.attempt_count)
+        breaker = self.breaker
+        if breaker.rq_active >= breaker.max_requests:
+            self.cluster.stats.upstream_rq_pending_overflow += 1
+            self._failed(OVERFLOW, "", sent=False)
+            return
+        breaker.rq_active += 1
+        host.rq_active += 1
+        host.rq_total += 1
+        stats = self.cluster.stats
+        stats.upstream_rq_total += 1
+        stats.upstream_rq_active += 1
+        if self.per_try_timeout:
+            self.try_deadline = stream.now + self.per_try_timeout
+            stream.downstream.wake_by(self.try_deadline)
+        pool = host.pool
+        if pool is None:
+            pool = self.router.pool_of(self.cluster, host)
+        self.waiting = True
+        connection = pool.acquire(self, self.route.priority)
+        if connection is not None:
+            self.on_ready(connection)
+
+    # the pool's side
+
+    def on_ready(self, connection: UpstreamStream) -> None:
+        self.waiting = False
+        self.upstream = connection
+        self.reused = connection.requests > 0
+        stream = self.stream
+        stream.upstream_connection_id = connection.id
+        stream.upstream_local_address = connection.local_address
+        now = self.sent_at = stream.upstream_first_tx = stream.now
+        body = self.body
+        if body is None:
+            end = self.body_end
+            connection.send_head(self, self.request, end, now)
+            if end:
+                stream.upstream_last_tx = now
+            return
+        end = self.body_end and not body and self.trailers is None
+        connection.send_head(self, self.request, end, now)
+        if not end:
+            last = len(body) - 1
+            for at, data in enumerate(body):
+                connection.send_data(data, at == last and self.body_end and self.trailers is None)
+            if self.trailers is not None:
+                connection.send_trailers(self.trailers)
+            elif self.body_end and not body:
+                connection.send_data(b"", True)
+        if self.body_end:
+            stream.upstream_last_tx = now
+
+    def on_full(self) -> None:
+        self.stream.downstream.pause_reading()
+
+    def on_writable(self) -> None:
+        self.stream.downstream.resume_reading()
+
+    def on_reset(self, reason: str, failure: str = "") -> None:
+        sent = not self.waiting
+        self.waiting = False
+        self.stream.now = self.router.worker.clock()
+        self._release(False)
+        host = self.host
+        host.rq_error += 1
+        cluster = self.cluster
+        if cluster.outlier is not None and reason != OVERFLOW:
+            cluster.outlier.on_local_origin_failure(host, reason)
+        if reason in (CONNECTION_TERMINATION, PROTOCOL_ERROR):
+            cluster.stats.upstream_rq_rx_reset += 1
+        self.stream.upstream_failure_reason = failure
+        self._failed(reason, failure, sent=sent)
+
+    # the downstream's side
+
+    def on_request_data(self, data: bytes, end: bool) -> None:
+        stream = self.stream
+        connection = self.upstream
+        body = self.body
+        if end:
+            self.body_end = True
+            self._request_ended()
+        if body is not None:
+            body.append(data)
+            self.body_size += len(data)
+            if self.body_size > self.router.retry_budget_bytes and connection is not None:
+                self.body = None  # too large to repeat: from now on it only passes through
+                self.abandoned = True
+                self.cluster.stats.retry_or_shadow_abandoned += 1
+        elif connection is None:
+            self.body = [data]
+            self.body_size = len(data)
+        if connection is not None:
+            connection.send_data(data, end)
+            if end:
+                stream.upstream_last_tx = stream.now
+        elif self.body_size > self.router.retry_budget_bytes:
+            stream.downstream.pause_reading()
+
+    def on_request_trailers(self, trailers: list[Field]) -> None:
+        self.body_end = True
+        self._request_ended()
+        self.trailers = trailers
+        if self.body is None and self.upstream is None:
+            self.body = []
+        if self.upstream is not None:
+            self.upstream.send_trailers(trailers)
+            self.stream.upstream_last_tx = self.stream.now
+
+    def cancel(self) -> None:
+        """The downstream is gone, or has its answer."""
+        self._give_up()
+
+    def pause_response(self) -> None:
+        if self.upstream is not None:
+            self.upstream.pause_reading()
+
+    def resume_response(self) -> None:
+        if self.upstream is not None:
+            self.upstream.resume_reading()
+
+    def on_timer(self, now: float) -> float:
+        """Check the request's deadlines; the next one."""
+        if now >= self.deadline:
+            stats = self.cluster.stats
+            stats.upstream_rq_timeout += 1
+            if self.host is not None:
+                self.host.rq_timeout += 1
+            self._give_up()
+            stream = self.stream
+            stream.on_upstream_failure(
+                504, b"upstream request timeout", "response_timeout", flag.UPSTREAM_REQUEST_TIMEOUT
+            )
+            return inf
+        if now >= self.try_deadline and not self.head_passed:
+            self.try_deadline = inf
+            self.cluster.stats.upstream_rq_per_try_timeout += 1
+            if self.host is not None:
+                self.host.rq_timeout += 1
+            self._give_up()
+            if not self._retry(None, _PER_TRY_TIMEOUT, True):
+                self.stream.on_upstream_failure(
+                    504, b"upstream request timeout", "upstream_per_try_timeout", flag.UPSTREAM_REQUEST_TIMEOUT
+                )
+                return inf
+        return self.deadline if self.head_passed else min(self.deadline, self.try_deadline)
+
+    # the response: what the reader calls
+
+    def on_message(self, head: ResponseHead, body: bytes) -> None:
+        if self._accept(head):
+            stream = self.stream
+            stream.upstream_bytes_received += len(body)
+            stream.upstream_last_rx = stream.now
+            self._release(True)
+            stream.on_response(head, body)
+
+    def on_head(self, head: ResponseHead, end: bool) -> None:
+        if self._accept(head):
+            stream = self.stream
+            if end:
+                stream.upstream_last_rx = stream.now
+                self._release(True)
+            stream.on_response_head(head, end)
+
+    def _accept(self, head: ResponseHead) -> bool:
+        """Judge a response by its head; True if it goes to the downstream from here."""
+        stream = self.stream
+        status = head.status
+        if status < 200:
+            if status == 101:
+                self._upgraded(head)
+            else:
+                stream.on_informational(head)
+            return False
+        worker = self.router.worker
+        now = stream.now = stream.last_activity = stream.upstream_first_rx = worker.clock()
+        host = self.host
+        cluster = self.cluster
+        stats = cluster.stats
+        if status >= 500:
+            host.rq_error += 1
+            if cluster.outlier is not None:
+                cluster.outlier.on_status(host, status)
+        else:
+            host.rq_success += 1
+            if cluster.outlier is not None and (host.consecutive_5xx or host.consecutive_gateway):
+                cluster.outlier.on_status(host, status)
+        retry = self.retry
+        if (
+            retry is not None
+            and (retry.retriable_status[status] or retry.header_matchers)
+            and retry.would_retry(head)
+        ):
+            if self._retry(head, "", True):
+                return False
+        elif self.retries:
+            stats.upstream_rq_retry_success += 1
+        self.head_passed = True
+        stats.external_codes[status] += 1
+        took = int((now - self.sent_at) * 1000)
+        stats.external_upstream_rq_time.record(took)
+        if not self.router.suppress_headers:
+            text = b"%d" % took
+            if b"x-envoy-upstream-service-time" in head.index:
+                head.set(b"x-envoy-upstream-service-time", text)
+            else:
+                head.fields.append((b"x-envoy-upstream-service-time", text))
+                head.index[b"x-envoy-upstream-service-time"] = text
+        route = self.route
+        if route.include_attempt_count_in_response:
+            head.set(b"x-envoy-attempt-count", b"%d" % stream.attempt_count)
+        if route.mutate_response is not None:
+            stream.response = head
+            route.mutate_response(stream)
+        return True
+
+    def on_data(self, data: bytes, end: bool) -> None:
+        stream = self.stream
+        stream.upstream_bytes_received += len(data)
+        if end:
+            stream.upstream_last_rx = stream.now
+            self._release(True)
+        stream.on_response_data(data, end)
+
+    def on_trailers(self, trailers: list[Field]) -> None:
+        self._release(True)
+        self.stream.on_response_trailers(trailers)
+
+    # within
+
+    def _upgraded(self, head: ResponseHead) -> None:
+        stream = self.stream
+        self.head_passed = True
+        stream.tunnel = self
+        stream.on_response_head(head, False)
+
+    def _request_ended(self) -> None:
+        if self.timeout and self.deadline == inf:
+            self.deadline = self.stream.now + self.timeout
+            self.stream.downstream.wake_by(self.deadline)
+
+    def _release(self, success: bool) -> None:
+        """The attempt is over at its host."""
+        self.upstream = None
+        self.breaker.rq_active -= 1
+        self.host.rq_active -= 1
+        self.cluster.stats.upstream_rq_active -= 1
+        if self.retrying:
+            self._end_retry()
+
+    def _give_up(self) -> None:
+        if self.backoff is not None:
+            self.router.worker.wheel.cancel(self.backoff)
+            self.backoff = None
+            self._end_retry()
+        if self.waiting:
+            self.waiting = False
+            self.host.pool.forget(self)
+            self._release(False)
+        elif self.upstream is not None:
+            connection = self.upstream
+            self._release(False)
+            self.cluster.stats.upstream_rq_tx_reset += 1
+            connection.cancel()
+
+    def _no_host(self) -> None:
+        self.cluster.stats.upstream_cx_none_healthy += 1
+        self.stream.upstream = None
+        self.stream.on_upstream_failure(503, b"no healthy upstream", "no_healthy_upstream", flag.NO_HEALTHY_UPSTREAM)
+
+    def _failed(self, reason: str, failure: str, sent: bool) -> None:
+        """The attempt broke before or within the response."""
+        if not self.head_passed and self._retry(None, reason, sent):
+            return
+        stream = self.stream
+        words = reason.replace(" ", "_")
+        if self.head_passed:
+            details = "upstream_reset_after_response_started{%s}" % words
+            self.router.stats.rq_reset_after_downstream_response_started += 1
+        elif failure:
+            details = "upstream_reset_before_response_started{%s|%s}" % (words, failure.replace(" ", "_"))
+        else:
+            details = "upstream_reset_before_response_started{%s}" % words
+        body = (
+            _BODY
+            + (b"retried and the latest " if stream.attempt_count > 1 else b"")
+            + b"reset reason: "
+            + reason.encode()
+        )
+        if failure:
+            body += b", transport failure reason: " + failure.encode()
+        status = 502 if reason == PROTOCOL_ERROR else 503
+        stream.on_upstream_failure(status, body, details, _FLAGS.get(reason, flag.UPSTREAM_REMOTE_RESET))
+
+    def _retry(self, head: ResponseHead | None, reason: str, sent: bool) -> bool:
+        """Repeat the request, if that is wanted and the limits allow it. ``sent``: something of it left for the host."""
+        stream = self.stream
+        if stream.over or self.abandoned:
+            return False
+        retry = self.retry
+        stats = self.cluster.stats
+        breaker = self.breaker
+        delay = None
+        if head is None and (retry is None or not _wanted(retry, reason, sent)):
+            if not self._certainly_unprocessed(reason):
+                return False
+            retry = retry or NO_RETRIES
+            delay = 0.0
+        elif self.retries_left <= 0:
+            stats.upstream_rq_retry_limit_exceeded += 1
+            stream.response_flags |= flag.UPSTREAM_RETRY_LIMIT_EXCEEDED
+            return False
+        else:
+            self.retries_left -= 1
+        assert retry is not None
+        if not breaker.may_retry():
+            stats.upstream_rq_retry_overflow += 1
+            stream.response_flags |= flag.UPSTREAM_OVERFLOW
+            return False
+        if head is not None:
+            stats.retry_codes[head.status] += 1
+            if retry.reset_headers:
+                delay = retry.rate_limited_back_off(head, stream.now + self.router.worker.epoch, self.router.worker.random)
+                if delay is not None:
+                    stats.upstream_rq_retry_backoff_ratelimited += 1
+        self._give_up()
+        if delay is None:
+            delay = retry.back_off(self.retries, self.router.worker.random)
+            stats.upstream_rq_retry_backoff_exponential += 1
+        self.retries += 1
+        stats.upstream_rq_retry += 1
+        breaker.retries_active += 1
+        self.retrying = True
+        if retry.previous_hosts:
+            self.tried = (*self.tried, self.host)
+            self.host_selection_retry_max_attempts = retry.host_selection_retry_max_attempts
+        self.try_deadline = inf
+        self.backoff = stream.call_in(delay, self._again)
+        return True
+
+    def _again(self) -> None:
+        self.backoff = None
+        host = self.cluster.pick(self)
+        if host is None:
+            self._end_retry()
+            self._no_host()
+            return
+        self._attempt(host)
+
+    def _certainly_unprocessed(self, reason: str) -> bool:
+        """Whether the host cannot have acted on the attempt, so that repeating it once is safe whatever is configured.
+
+        An idempotent request without a body whose reused connection closed before a byte of an answer (RFC 9110
+        section 9.2.2, RFC 9112 section 9.3.1): the host had closed it while it was idle.
+        """
+        return (
+            reason == CONNECTION_TERMINATION
+            and self.reused
+            and not self.repeated
+            and self.body is None
+            and self.body_end
+            and self.request.method in _IDEMPOTENT
+            and self._mark_repeated()
+        )
+
+    def _mark_repeated(self) -> bool:
+        self.repeated = True
+        return True
+
+    def _end_retry(self) -> None:
+        if self.retrying:
+            self.retrying = False
+            self.breaker.retries_active -= 1
+
+    def __repr__(self) -> str:
+        state = "waiting" if self.waiting else "backing off" if self.backoff is not None else "sent"
+        return f"<UpstreamRequest to {self.cluster.name}, attempt {self.stream.attempt_count}, {state}>"
+
+
+def _wanted(retry: RetryPolicy, reason: str, sent: bool) -> bool:
+    """Whether the policy wants a failed attempt repeated; never after an overflow, which trying again would worsen."""
+    if reason == OVERFLOW:
+        return False
+    if reason in _NOT_CONNECTED:
+        return retry.on_connect_failure
+    return retry.on_reset or (not sent and retry.on_reset_before_request)
