@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from math import isnan
-from typing import Any
+from typing import Any, NamedTuple
 
 from .histogram import (
-    DEFAULT_BUCKETS,
     QUANTILES,
     HistogramView,
     approximate_sum,
@@ -19,14 +18,9 @@ from .histogram import (
     quantiles,
 )
 from .naming import label_pairs
+from .settings import Matches
 from .stats import Kind, StatGroup
-from .store import Source, StatsStore
-
-Matches = Callable[[str], bool]
-"""Whether a statistic's full name (`cluster.backend.upstream_rq_total`) is wanted."""
-
-BucketsFor = Callable[[str], Sequence[float]]
-"""Upper bounds of the buckets of the histogram with a full name (`stats_config.histogram_bucket_settings`)."""
+from .store import Metric, Source, StatsStore
 
 CHUNK = 200
 """Lines, or groups looked at in vain, between two chunks."""
@@ -38,11 +32,6 @@ SORTABLE = 5000
 """Metric names that are put in order; more than that are written in the order in which they came to be."""
 
 
-def default_buckets(name: str) -> Sequence[float]:
-    """Envoy's default buckets, for every histogram."""
-    return DEFAULT_BUCKETS
-
-
 def prometheus(
     store: StatsStore,
     *,
@@ -50,76 +39,92 @@ def prometheus(
     matches: Matches | None = None,
     text_readouts: bool = False,
     histogram_buckets: str = "cumulative",
-    buckets_for: BucketsFor = default_buckets,
 ) -> Iterator[bytes]:
     """All series as Envoy writes them, in chunks.
 
-    `histogram_buckets` is `cumulative` (histograms) or `summary` (quantiles of the last interval). Text readouts are
-    gauges of value 0 with the text as a label, and are left out unless asked for.
+    `histogram_buckets` is `cumulative` (histograms) or `summary` (quantiles, sum and count of the last interval). Text
+    readouts are gauges of value 0 with the text as a label, and are left out unless asked for.
     """
     lines: list[str] = []
     visited = 0
-    summary = histogram_buckets == "summary"
-    kinds = [(Kind.TEXT_READOUT, "gauge")] if text_readouts else []
-    kinds += [(Kind.COUNTER, "counter"), (Kind.GAUGE, "gauge")]
-    kinds.append((Kind.HISTOGRAM, "summary" if summary else "histogram"))
-    for kind, type_name in kinds:
-        table = store.metrics[kind]
-        step = HISTOGRAM_PART if kind is Kind.HISTOGRAM else CHUNK
-        for name in sorted(table) if len(table) <= SORTABLE else list(table):
+    wanted = _Wanted(used_only, matches, histogram_buckets == "summary", store.settings.buckets_for)
+    for kind, type_name, write, step in _kinds(text_readouts, wanted.summary):
+        metrics = list(store.metrics[kind].items())
+        if len(metrics) <= SORTABLE:
+            metrics.sort(key=_order)
+        for name, metric in metrics:
             heading = f"# TYPE {name} {type_name}\n"
-            for source in table[name]:
+            for source in list(metric.sources):
                 members = list(source.members)
                 for start in range(0, len(members), step):
                     part = members[start : start + step]
-                    if kind is Kind.HISTOGRAM:
-                        written = _histograms(name, source, part, used_only, matches, summary, buckets_for)
-                    elif kind is Kind.TEXT_READOUT:
-                        written = _readouts(name, source, part, used_only, matches)
-                    else:
-                        written = _numbers(name, source, part, used_only, matches)
+                    written = write(name, source, part, wanted)
                     if written:
                         lines.append(heading)
                         heading = ""
                         lines += written
                     visited += max(len(part), len(written))
                     if visited >= CHUNK:
-                        if lines:
-                            yield "".join(lines).encode()
-                            lines.clear()
-                        else:
-                            yield b""
+                        yield "".join(lines).encode()
+                        lines.clear()
                         visited = 0
     if lines:
         yield "".join(lines).encode()
 
 
-def _numbers(name: str, source: Source, part: list[StatGroup], used_only: bool, matches: Matches | None) -> list[str]:
+class _Wanted(NamedTuple):
+    """What a scrape asked for."""
+
+    used_only: bool
+    matches: Matches | None
+    summary: bool
+    buckets_for: Callable[[str], Sequence[float]]
+
+    def skips(self, name: str, used: bool) -> bool:
+        return (self.used_only and not used) or (self.matches is not None and not self.matches(name))
+
+
+Writer = Callable[[str, Source, list[StatGroup], _Wanted], list[str]]
+
+
+def _kinds(text_readouts: bool, summary: bool) -> Iterator[tuple[Kind, str, Writer, int]]:
+    """In Envoy's order: the kind, its Prometheus type, what writes it, and how many groups at a time."""
+    yield Kind.COUNTER, "counter", _numbers, CHUNK
+    yield Kind.GAUGE, "gauge", _numbers, CHUNK
+    if text_readouts:
+        yield Kind.TEXT_READOUT, "gauge", _readouts, CHUNK
+    yield Kind.HISTOGRAM, "summary" if summary else "histogram", _histograms, HISTOGRAM_PART
+
+
+def _order(entry: tuple[str, Metric]) -> str:
+    return entry[1].order
+
+
+def _numbers(name: str, source: Source, part: list[StatGroup], wanted: _Wanted) -> list[str]:
     get = source.get
     if source.derived is not None:
         lines = []
         for group in part:
             for sample in get(group):
-                if (used_only and not sample.value) or (matches and not matches(group.prefix + sample.leaf)):
+                if wanted.skips(group.prefix + sample.leaf, bool(sample.value)):
                     continue
                 labels = f"{{{label_pairs(sample.tags)}{group.labels.end}}} " if sample.tags else group.labels.whole
                 lines.append(f"{name}{labels}{sample.value}\n")
         return lines
-    if matches is not None:
-        leaf = source.leaf
+    if wanted.matches is not None:
+        matches, leaf = wanted.matches, source.leaf
         part = [group for group in part if matches(group.prefix + leaf)]
-    if used_only:
+    if wanted.used_only:
         part = [group for group in part if get(group)]
     return [f"{name}{group.labels.whole}{get(group)}\n" for group in part]
 
 
-def _readouts(name: str, source: Source, part: list[StatGroup], used_only: bool, matches: Matches | None) -> list[str]:
+def _readouts(name: str, source: Source, part: list[StatGroup], wanted: _Wanted) -> list[str]:
     lines = []
     for group in part:
-        text: str = source.get(group)
-        if (used_only and not text) or (matches and not matches(group.prefix + source.leaf)):
-            continue
-        lines.append(f"{name}{{{group.labels.start}{label_pairs((('text_value', text),))}}} 0\n")
+        value: str = source.get(group)
+        if not wanted.skips(group.prefix + source.leaf, bool(value)):
+            lines.append(f"{name}{{{group.labels.start}{label_pairs((('text_value', value),))}}} 0\n")
     return lines
 
 
@@ -130,33 +135,26 @@ def _views(source: Source, group: StatGroup) -> list[tuple[str, HistogramView]]:
     return [(sample.leaf, sample.value) for sample in found]
 
 
-def _histograms(
-    name: str,
-    source: Source,
-    part: list[StatGroup],
-    used_only: bool,
-    matches: Matches | None,
-    summary: bool,
-    buckets_for: BucketsFor,
-) -> list[str]:
+def _histograms(name: str, source: Source, part: list[StatGroup], wanted: _Wanted) -> list[str]:
     lines: list[str] = []
     for group in part:
         for leaf, view in _views(source, group):
             full = group.prefix + leaf
-            if (used_only and not view.cumulative) or (matches and not matches(full)):
+            if wanted.skips(full, bool(view.cumulative)):
                 continue
-            samples = count(view.cumulative)
             start = group.labels.start
-            if summary:
-                for quantile, value in zip(QUANTILES, quantiles(view.interval), strict=True):
+            shown = view.interval if wanted.summary else view.cumulative
+            samples = count(shown)
+            if wanted.summary:
+                for quantile, value in zip(QUANTILES, quantiles(shown), strict=True):
                     lines.append(f'{name}{{{start}quantile="{quantile:g}"}} {number(value)}\n')
             else:
-                bounds = buckets_for(full)
+                bounds = wanted.buckets_for(full)
                 head = f'{name}_bucket{{{start}le="'
-                reached = below(view.cumulative, bounds) if samples else [0] * len(bounds)
+                reached = below(shown, bounds) if samples else [0] * len(bounds)
                 lines += [f'{head}{bound:.32g}"}} {n}\n' for bound, n in zip(bounds, reached, strict=True)]
                 lines.append(f'{head}+Inf"}} {samples}\n')
-            lines.append(f"{name}_sum{group.labels.whole}{number(approximate_sum(view.cumulative))}\n")
+            lines.append(f"{name}_sum{group.labels.whole}{number(approximate_sum(shown))}\n")
             lines.append(f"{name}_count{group.labels.whole}{samples}\n")
     return lines
 

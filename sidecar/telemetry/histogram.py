@@ -123,8 +123,8 @@ def approximate_sum(bins: Mapping[int, int]) -> float:
     total = 0.0
     for lower, samples in sorted(bins.items()):
         if lower:
-            upper = lower + bin_width(lower)
-            total += 2.0 * lower * upper / (lower + upper) * samples
+            width = bin_width(lower)
+            total += (lower + width * (lower / (lower + (lower + width)))) * samples
     return total
 
 

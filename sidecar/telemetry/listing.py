@@ -8,13 +8,16 @@ from typing import Any
 
 import orjson
 
-from .exposition import BucketsFor, Matches, default_buckets
 from .histogram import QUANTILES, HistogramView, below, bin_width, quantiles, within
+from .settings import Matches, StatsSettings
 from .stats import Kind, StatGroup
 from .store import StatsStore
 
-CHUNK = 300
+CHUNK = 200
 """Statistics in one chunk."""
+
+GROUP_WEIGHT = 10
+"""How many plain statistics it takes the time of to go through a group that shows none."""
 
 HISTOGRAM_WEIGHT = 25
 """How many plain statistics one histogram takes the time of."""
@@ -47,7 +50,7 @@ def _name(row: tuple[str, Any]) -> str:
 
 
 def _collect(group: StatGroup, kinds: Sequence[Kind], used_only: bool, matches: Matches | None, into: Rows) -> int:
-    weight = 1
+    weight = GROUP_WEIGHT
     for name, value in group.samples(*kinds):
         if isinstance(value, HistogramView):
             weight += HISTOGRAM_WEIGHT
@@ -67,7 +70,6 @@ def text(
     used_only: bool = False,
     matches: Matches | None = None,
     histogram_buckets: str = "summary",
-    buckets_for: BucketsFor = default_buckets,
 ) -> Iterator[bytes]:
     """`name: value` lines: text readouts, then counters and gauges, then histograms.
 
@@ -83,26 +85,24 @@ def text(
             yield "".join([f"{name}: {value}\n" for name, value in found]).encode()
     if Kind.HISTOGRAM in kinds:
         for found in rows(store, (Kind.HISTOGRAM,), used_only, matches):
-            lines = [f"{name}: {_histogram_text(name, view, histogram_buckets, buckets_for)}\n" for name, view in found]
-            if histogram_buckets == "detailed":
-                lines = [line.replace(": \n", ":\n", 1) for line in lines]
+            lines = [name + _histogram_text(name, view, histogram_buckets, store.settings) for name, view in found]
             yield "".join(lines).encode()
 
 
-def _histogram_text(name: str, view: HistogramView, mode: str, buckets_for: BucketsFor) -> str:
+def _histogram_text(name: str, view: HistogramView, mode: str, settings: StatsSettings) -> str:
     if not view.cumulative:
-        return "No recorded values"
+        return ": No recorded values\n"
     if mode == "summary":
-        return quantile_summary(view)
+        return f": {quantile_summary(view)}\n"
     if mode == "detailed":
         return (
-            f"\n  totals={_bins(view.cumulative)}\n  intervals={_bins(view.interval)}\n"
-            f"  summary={quantile_summary(view)}"
+            f":\n  totals={_bins(view.cumulative)}\n  intervals={_bins(view.interval)}\n"
+            f"  summary={quantile_summary(view)}\n"
         )
-    bounds = buckets_for(name)
+    bounds = settings.buckets_for(name)
     counts = below if mode == "cumulative" else within
     pairs = zip(bounds, counts(view.interval, bounds), counts(view.cumulative, bounds), strict=True)
-    return " ".join([f"B{bound:g}({interval},{total})" for bound, interval, total in pairs])
+    return f": {' '.join([f'B{bound:g}({interval},{total})' for bound, interval, total in pairs])}\n"
 
 
 def _bins(bins: Mapping[int, int]) -> str:
@@ -128,7 +128,6 @@ def json(
     used_only: bool = False,
     matches: Matches | None = None,
     histogram_buckets: str = "summary",
-    buckets_for: BucketsFor = default_buckets,
 ) -> Iterator[bytes]:
     """`{"stats": [{"name", "value"}, ..., {"histograms": ...}]}`; the histograms' form follows `histogram_buckets`."""
     yield b'{"stats":['
@@ -143,7 +142,7 @@ def json(
         opening, closing = _JSON_FRAMES[histogram_buckets]
         before = comma + opening
         for found in rows(store, (Kind.HISTOGRAM,), used_only, matches):
-            yield _objects(before, [_histogram_json(n, view, histogram_buckets, buckets_for) for n, view in found])
+            yield _objects(before, [_histogram_json(n, view, histogram_buckets, store.settings) for n, view in found])
             before = b"," if found else before
         if before == b",":
             yield closing
@@ -164,9 +163,9 @@ def _objects(before: bytes, objects: list[dict[str, Any]]) -> bytes:
     return before + orjson.dumps(objects)[1:-1] if objects else b""
 
 
-def _histogram_json(name: str, view: HistogramView, mode: str, buckets_for: BucketsFor) -> dict[str, Any]:
+def _histogram_json(name: str, view: HistogramView, mode: str, settings: StatsSettings) -> dict[str, Any]:
     if mode in ("cumulative", "disjoint"):
-        bounds = buckets_for(name)
+        bounds = settings.buckets_for(name)
         counts = below if mode == "cumulative" else within
         pairs = zip(bounds, counts(view.interval, bounds), counts(view.cumulative, bounds), strict=True)
         return {

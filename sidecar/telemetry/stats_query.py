@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import re2
 
-from .exposition import BucketsFor, Matches, default_buckets, prometheus
+from .exposition import prometheus
 from .listing import json, text
+from .settings import Matches
 from .stats import Kind
 from .store import StatsStore
 
@@ -30,13 +31,7 @@ def _refused(message: str) -> StatsPage:
     return StatsPage(400, _TEXT, iter((message.encode(),)))
 
 
-def stats_page(
-    store: StatsStore,
-    parameters: Mapping[str, str],
-    *,
-    as_prometheus: bool = False,
-    buckets_for: BucketsFor = default_buckets,
-) -> StatsPage:
+def stats_page(store: StatsStore, parameters: Mapping[str, str], *, as_prometheus: bool = False) -> StatsPage:
     """The page for a query: `usedonly`, `filter` and `invert_filter` (RE2, on full names), `format` (text, json,
     prometheus), `type`, `histogram_buckets`, `text_readouts`. `as_prometheus` is for /stats/prometheus.
 
@@ -55,10 +50,10 @@ def stats_page(
             kinds = (Kind(wanted),)
         except ValueError:
             return _refused("invalid &type= param")
-    matches: Matches | None = None
+    matches = visible = store.settings.visible
     if pattern := parameters.get("filter"):
         try:
-            matches = _matcher(pattern, "invert_filter" in parameters)
+            matches = _matcher(pattern, "invert_filter" in parameters, visible)
         except re2.error as error:
             return _refused(f"Invalid re2 regex: {_reason(error)}")
     used_only = "usedonly" in parameters
@@ -71,7 +66,6 @@ def stats_page(
             matches=matches,
             text_readouts="text_readouts" in parameters,
             histogram_buckets="summary" if mode == "summary" else "cumulative",
-            buckets_for=buckets_for,
         )
         return StatsPage(200, _TEXT, body)
     listing = json if shape == "json" else text
@@ -81,18 +75,17 @@ def stats_page(
         used_only=used_only,
         matches=matches,
         histogram_buckets="summary" if mode in ("", "none") else mode,
-        buckets_for=buckets_for,
     )
     return StatsPage(200, "application/json" if shape == "json" else _TEXT, body)
 
 
-def _matcher(pattern: str, invert: bool) -> Matches:
+def _matcher(pattern: str, invert: bool, visible: Matches | None) -> Matches:
     options = re2.Options()
     options.log_errors = False
     search = re2.compile(pattern, options=options).search
-    if invert:
-        return lambda name: search(name) is None
-    return lambda name: search(name) is not None
+    if visible is None:
+        return lambda name: (search(name) is None) is invert
+    return lambda name: (search(name) is None) is invert and visible(name)
 
 
 def _reason(error: re2.error) -> str:

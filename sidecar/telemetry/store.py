@@ -12,7 +12,9 @@ from operator import attrgetter
 from typing import Any, NamedTuple, TypeVar
 
 from .naming import Labels, Tag, metric_name
+from .settings import StatsSettings
 from .stats import Derived, Kind, StatGroup
+from .tags import Naming
 
 G = TypeVar("G", bound=StatGroup)
 
@@ -35,19 +37,26 @@ class Source(NamedTuple):
     derived: Derived | None
 
 
+class Metric(NamedTuple):
+    """A Prometheus metric: all its sources, and the tag-extracted name of the first, by which Envoy orders them."""
+
+    order: str
+    sources: list[Source]
+
+
 class StatsStore:
     """Groups of statistics, by prefix and by metric.
 
     A group is found by identity of its owner's request for it: owners that share a name share the group (two listeners
     whose connection managers have one `stat_prefix`, or a cluster that replaces one of the same name), as in Envoy.
-    `metrics` has, for each kind, the sources of every Prometheus metric by its name; a source may have no members left.
+    `metrics` has, for each kind, the sources of every Prometheus metric by its name.
     """
 
-    __slots__ = ("_by_key", "_families", "_groups", "fixed_tags", "metrics")
+    __slots__ = ("_by_key", "_families", "_groups", "metrics", "settings")
 
-    def __init__(self, fixed_tags: tuple[Tag, ...] = ()) -> None:
-        self.fixed_tags = fixed_tags
-        self.metrics: dict[Kind, dict[str, list[Source]]] = {kind: {} for kind in Kind}
+    def __init__(self, settings: StatsSettings | None = None) -> None:
+        self.settings = settings or StatsSettings()
+        self.metrics: dict[Kind, dict[str, Metric]] = {kind: {} for kind in Kind}
         self._families: dict[tuple[type[StatGroup], str], Members] = {}
         self._groups: list[StatGroup] = []
         self._by_key: dict[tuple[type[StatGroup], str], StatGroup] = {}
@@ -72,10 +81,12 @@ class StatsStore:
         key = (type(group), prefix)
         if key in self._by_key:
             raise ValueError(f"two groups of statistics {type(group).__name__} at {prefix!r}")
+        naming = self.settings.tagged(Naming(prefix, tags, tag_extracted_prefix))
+        extracted = naming.tag_extracted_prefix
         group.prefix = prefix
-        group.tags = tags
-        group.extracted_prefix = prefix if tag_extracted_prefix is None else tag_extracted_prefix
-        group.labels = Labels((*self.fixed_tags, *tags))
+        group.tags = naming.tags
+        group.extracted_prefix = prefix if extracted is None else extracted
+        group.labels = Labels((*self.settings.fixed_tags, *naming.tags))
         group.references = 1
         self._by_key[key] = group
         entry: StatGroup = group
@@ -88,7 +99,8 @@ class StatsStore:
         if members is None:
             members = self._families[made, extracted_prefix] = {}
             for kind, leaf, source in _sources(made, members):
-                self.metrics[kind].setdefault(metric_name(extracted_prefix + leaf), []).append(source)
+                name = extracted_prefix + leaf
+                self.metrics[kind].setdefault(metric_name(name), Metric(name, [])).sources.append(source)
         return members
 
     def shared(
@@ -119,8 +131,20 @@ class StatsStore:
         while self._groups[index] is not group:
             index += 1
         del self._groups[index]
-        members = self._families[type(group), group.extracted_prefix]
+        self._leave_family(type(group), group.extracted_prefix, group)
+
+    def _leave_family(self, made: type[StatGroup], extracted_prefix: str, group: StatGroup) -> None:
+        members = self._families[made, extracted_prefix]
         del members[group]
+        if members:
+            return
+        del self._families[made, extracted_prefix]
+        for kind, leaf, _ in _sources(made, members):
+            name = metric_name(extracted_prefix + leaf)
+            sources = self.metrics[kind][name].sources
+            sources[:] = [source for source in sources if source.members is not members]
+            if not sources:
+                del self.metrics[kind][name]
 
     def reset_counters(self) -> None:
         """Set all counters to 0 (`/reset_counters`)."""

@@ -100,6 +100,7 @@ class ClusterStats(StatGroup):
     upstream_http3_broken: Counter
     upstream_internal_redirect_failed_total: Counter
     upstream_internal_redirect_succeeded_total: Counter
+    upstream_rq_0rtt: Counter
     upstream_rq_active_overflow: Counter
     upstream_rq_cancelled: Counter
     upstream_rq_maintenance_mode: Counter

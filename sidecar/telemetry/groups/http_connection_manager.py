@@ -7,6 +7,8 @@ from typing import Any, ClassVar
 
 from ..histogram import Histogram
 from ..stats import CodeCounts, CodeSources, Counter, Derived, Gauge, Kind, Sample, StatGroup, stat_group
+from ..store import StatsStore
+from ..tags import http_connection_manager, listener_http
 from .response_codes import by_class, by_code, completed
 
 
@@ -90,6 +92,20 @@ class ListenerHttpStats(StatGroup):
         by_class("downstream_rq", lambda group: (group.codes,), always=True),
         completed("downstream_rq", lambda group: (group.codes,)),
     )
+
+
+def connection_manager_stats(
+    store: StatsStore, listener: str, stat_prefix: str
+) -> tuple[HttpConnectionManagerStats, ListenerHttpStats]:
+    """The statistics of a connection manager behind a listener (its `stat_prefix`, or its address), in `store`.
+
+    Both are shared with others of the same name, and each is given back with `store.remove`.
+    """
+    manager = store.shared(HttpConnectionManagerStats, *http_connection_manager(stat_prefix))
+    of_listener = store.shared(ListenerHttpStats, *listener_http(listener, stat_prefix))
+    if not any(codes is of_listener.codes for codes in manager.listener_codes):
+        manager.listener_codes.append(of_listener.codes)
+    return manager, of_listener
 
 
 @stat_group

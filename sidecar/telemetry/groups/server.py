@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..histogram import Histogram
-from ..stats import Counter, Gauge, StatGroup, stat_group
+from ..stats import Counter, Gauge, StatGroup, TextReadout, stat_group
 
 
 @stat_group
@@ -95,3 +95,26 @@ class DnsStats(StatGroup):
     resolve_total: Counter
     timeouts: Counter
     pending_resolutions: Gauge
+
+
+@stat_group
+class SubscriptionStats(StatGroup):
+    """An xDS subscription: `cluster_manager.cds.`, `listener_manager.lds.`; `update_duration` in milliseconds."""
+
+    init_fetch_timeout: Counter
+    update_attempt: Counter
+    update_failure: Counter
+    update_rejected: Counter
+    update_success: Counter
+    update_time: Gauge
+    version: Gauge
+    version_text: TextReadout
+    update_duration: Histogram
+
+
+@stat_group
+class WatchdogStats(StatGroup):
+    """`server.main_thread.`, `server.worker_<n>.`: how often the loop was late."""
+
+    watchdog_mega_miss: Counter
+    watchdog_miss: Counter

@@ -1,0 +1,166 @@
+"""Groups of statistics and the store that holds them."""
+
+from __future__ import annotations
+
+import pytest
+
+from sidecar.telemetry import tags
+from sidecar.telemetry.groups.cluster import CircuitBreakerStats, ClusterStats
+from sidecar.telemetry.groups.http_connection_manager import connection_manager_stats
+from sidecar.telemetry.stats import Counter, Gauge, Kind, StatGroup, stat_group
+from sidecar.telemetry.store import StatsStore
+
+
+def values(group: StatGroup, *kinds: Kind) -> dict[str, object]:
+    return {name: value for name, value in group.samples(*kinds) if value}
+
+
+def test_a_group_has_slots_for_exactly_its_statistics() -> None:
+    stats = ClusterStats()
+    assert stats.upstream_rq_total == 0
+    assert not hasattr(stats, "__dict__")
+    with pytest.raises(AttributeError):
+        stats.upstream_rq_totall = 1  # type: ignore[attr-defined]
+
+
+def test_what_is_no_statistic_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"Wrong\.name is no statistic"):
+
+        @stat_group
+        class Wrong(StatGroup):
+            name: str
+
+    with pytest.raises(TypeError, match="Other has no statistic missing"):
+
+        @stat_group
+        class Other(StatGroup):
+            LEAVES = {"missing": "not.there"}  # noqa: RUF012
+            present: Counter
+
+
+def test_responses_are_counted_once_and_shown_under_all_of_envoys_names() -> None:
+    stats = StatsStore().add(ClusterStats(), *tags.cluster("a"))
+    stats.external_codes[200] += 2
+    stats.external_codes[503] += 1
+    stats.internal_codes[204] += 4
+    stats.retry_codes[503] += 1
+    assert values(stats, Kind.COUNTER) == {
+        "cluster.a.upstream_rq_200": 2,
+        "cluster.a.upstream_rq_204": 4,
+        "cluster.a.upstream_rq_503": 1,
+        "cluster.a.upstream_rq_2xx": 6,
+        "cluster.a.upstream_rq_5xx": 1,
+        "cluster.a.upstream_rq_completed": 7,
+        "cluster.a.external.upstream_rq_200": 2,
+        "cluster.a.external.upstream_rq_503": 1,
+        "cluster.a.external.upstream_rq_2xx": 2,
+        "cluster.a.external.upstream_rq_5xx": 1,
+        "cluster.a.external.upstream_rq_completed": 3,
+        "cluster.a.internal.upstream_rq_204": 4,
+        "cluster.a.internal.upstream_rq_2xx": 4,
+        "cluster.a.internal.upstream_rq_completed": 4,
+        "cluster.a.retry.upstream_rq_503": 1,
+        "cluster.a.retry.upstream_rq_5xx": 1,
+        "cluster.a.retry.upstream_rq_completed": 1,
+    }
+
+
+def test_upstream_times_are_recorded_once() -> None:
+    stats = StatsStore().add(ClusterStats(), *tags.cluster("a"))
+    stats.external_upstream_rq_time.record(3)
+    stats.internal_upstream_rq_time.record(3)
+    found = {name: view.cumulative for name, view in stats.samples(Kind.HISTOGRAM) if view.cumulative}
+    assert found == {
+        "cluster.a.upstream_rq_time": {3: 2},
+        "cluster.a.external.upstream_rq_time": {3: 1},
+        "cluster.a.internal.upstream_rq_time": {3: 1},
+    }
+
+
+def test_a_connection_manager_adds_up_its_listeners() -> None:
+    store = StatsStore()
+    manager, first = connection_manager_stats(store, "127.0.0.1:1", "in")
+    same, second = connection_manager_stats(store, "127.0.0.1:2", "in")
+    again = connection_manager_stats(store, "127.0.0.1:2", "in")
+    assert same is manager
+    assert again == (manager, second)
+    first.codes[200] += 1
+    second.codes[204] += 1
+    second.codes[404] += 1
+    assert values(manager, Kind.COUNTER) == {
+        "http.in.downstream_rq_2xx": 2,
+        "http.in.downstream_rq_4xx": 1,
+        "http.in.downstream_rq_completed": 3,
+    }
+
+
+def test_owners_of_one_name_share_a_group_until_the_last_gives_it_back() -> None:
+    store = StatsStore()
+    first = store.shared(ClusterStats, *tags.cluster("a"))
+    second = store.shared(ClusterStats, *tags.cluster("a"))
+    assert first is second
+    assert len(store) == 1
+    store.remove(first)
+    assert list(store) == [first]
+    store.remove(second)
+    assert list(store) == []
+    assert not store.metrics[Kind.COUNTER]
+    with pytest.raises(KeyError):
+        store.remove(second)
+
+
+def test_two_groups_of_a_class_at_one_prefix_are_refused() -> None:
+    store = StatsStore()
+    store.add(ClusterStats(), *tags.cluster("a"))
+    with pytest.raises(ValueError, match=r"two groups of statistics ClusterStats at 'cluster\.a\.'"):
+        store.add(ClusterStats(), *tags.cluster("a"))
+
+
+def test_the_store_is_in_order_of_prefixes_and_survives_changes_while_it_is_read() -> None:
+    store = StatsStore()
+    groups = {name: store.add(ClusterStats(), *tags.cluster(name)) for name in ("b", "c", "a")}
+    seen = []
+    for group in store:
+        seen.append(group.prefix)
+        if group is groups["a"]:
+            store.remove(groups["b"])
+            store.add(ClusterStats(), *tags.cluster("d"))
+    assert seen == ["cluster.a.", "cluster.b.", "cluster.c."]
+    assert [group.prefix for group in store] == ["cluster.a.", "cluster.c.", "cluster.d."]
+
+
+def test_reset_sets_counters_to_zero_and_leaves_gauges_and_histograms() -> None:
+    store = StatsStore()
+    stats = store.add(ClusterStats(), *tags.cluster("a"))
+    stats.upstream_rq_total, stats.upstream_cx_active = 3, 2
+    stats.external_codes[200] += 1
+    stats.upstream_cx_length_ms.record(1)
+    store.reset_counters()
+    assert values(stats, Kind.COUNTER) == {}
+    assert values(stats, Kind.GAUGE) == {"cluster.a.upstream_cx_active": 2}
+    assert stats.upstream_cx_length_ms.view().cumulative == {1: 1}
+    stats.external_codes[500] += 1
+    assert stats.external_codes == {500: 1}
+
+
+def test_latching_pauses_and_reaches_every_histogram() -> None:
+    store = StatsStore()
+    groups = [store.add(ClusterStats(), *tags.cluster(f"c{n}")) for n in range(7)]
+    for group in groups:
+        group.upstream_rq_per_cx.record(4)
+    assert len(list(store.latch(step=3))) == 2
+    assert all(group.upstream_rq_per_cx.view().interval == {4: 1} for group in groups)
+
+
+def test_a_group_speaks() -> None:
+    assert repr(CircuitBreakerStats()) == "<CircuitBreakerStats 'not in a store'>"
+    assert repr(StatsStore().add(ClusterStats(), *tags.cluster("a"))) == "<ClusterStats 'cluster.a.'>"
+
+
+def test_gauges_and_counters_are_told_apart() -> None:
+    @stat_group
+    class Both(StatGroup):
+        up: Counter
+        level: Gauge
+
+    assert (Both.COUNTERS, Both.GAUGES, Both.HISTOGRAMS) == (("up",), ("level",), ())
