@@ -31,7 +31,7 @@ class SocketAddress:
 
 @dataclass(frozen=True, slots=True)
 class Pipe:
-    """A Unix stream socket. A path that begins with `@` is in Linux's abstract namespace; `mode` 0 leaves the umask's."""
+    """A Unix stream socket. A path that begins with `@` is in the abstract namespace; `mode` 0 leaves the umask's."""
 
     path: str
     mode: int = 0

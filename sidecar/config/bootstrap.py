@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -23,6 +24,10 @@ from sidecar.config.matcher import StringMatcher, parse_string_matcher
 from sidecar.config.stats import DEFAULT_STATS_CONFIG, StatsConfig, parse_stats_config
 
 _Resource = TypeVar("_Resource")
+
+_RUNTIME_KEYS = re.compile(
+    r"overload\.global_downstream_max_connections|envoy\.resource_limits\.listener\..+\.connection_limit"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +60,10 @@ class StaticResources:
 
 @dataclass(frozen=True, slots=True)
 class Bootstrap:
-    """The whole of it. `layered_runtime` holds the runtime's keys in dotted form, with the value that wins.
+    """The whole of it.
 
+    `layered_runtime` holds the runtime's keys in dotted form, each with the value that wins. Those that count are
+    `overload.global_downstream_max_connections` and `envoy.resource_limits.listener.NAME.connection_limit`.
     `stats_flush_interval` is in seconds.
     """
 
@@ -70,8 +77,8 @@ class Bootstrap:
 
 def parse_bootstrap(node: Node) -> Bootstrap:
     """`Bootstrap`. What is wrong is recorded in the node's context, for `Context.finish` to raise."""
-    identity, admin = node.child("node"), node.child("admin")
-    static, stats, runtime = node.child("static_resources"), node.child("stats_config"), node.child("layered_runtime")
+    runtime, identity, admin = node.child("layered_runtime"), node.child("node"), node.child("admin")
+    static, stats = node.child("static_resources"), node.child("stats_config")
     return Bootstrap(
         NodeIdentity() if identity is None else _parse_identity(identity),
         None if admin is None else _parse_admin(admin),
@@ -130,6 +137,9 @@ def _parse_runtime(node: Node) -> dict[str, Any]:
             _flatten("", layer.struct("static_layer") or {}, flat)
         else:
             layer.ignore("admin_layer", "the runtime cannot be changed over the administration interface")
+    for key in sorted(flat):
+        if not _RUNTIME_KEYS.fullmatch(key):
+            node.context.warn(node.path, f"the runtime key {key!r} has no effect in Mizzen")
     return flat
 
 

@@ -150,13 +150,10 @@ def _check_type(node: Node, cluster_type: str, assignment: ClusterLoadAssignment
 
 
 def _parse_http_options(node: Node) -> tuple[HttpProtocolOptions, Http1ProtocolOptions]:
-    typed = node.map("typed_extension_protocol_options")
     extension = None
-    for key, packed in typed.items():
-        unpacked = packed.unpacked((HTTP_PROTOCOL_OPTIONS,))
-        if key == HTTP_PROTOCOL_OPTIONS:
-            extension = unpacked
-        elif unpacked is not None:
+    for key, packed in node.map("typed_extension_protocol_options").items():
+        extension = packed.unpacked((HTTP_PROTOCOL_OPTIONS,))
+        if key != HTTP_PROTOCOL_OPTIONS:
             packed.refuse(f"{key!r} names no protocol options", do=f"make the key {HTTP_PROTOCOL_OPTIONS}")
     common, http1 = node.child("common_http_protocol_options"), node.child("http_protocol_options")
     if extension is not None:

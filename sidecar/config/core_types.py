@@ -9,6 +9,7 @@ from functools import lru_cache
 from sys import intern
 from typing import Any, TypeAlias
 
+from envoy.config.core.v3.base_pb2 import Metadata as Message
 from sidecar.config.fields import Node, plain_struct
 
 Metadata: TypeAlias = dict[str, dict[str, Any]]
@@ -102,12 +103,17 @@ def parse_locality(node: Node | None) -> Locality:
 
 
 def parse_metadata(node: Node | None) -> Metadata:
-    """`core.v3.Metadata`, of which only `filter_metadata` is implemented."""
+    """`core.v3.Metadata`, of which only `filter_metadata` is implemented; equal ones are mostly one object."""
     if node is None:
         return NO_METADATA
     node._take("filter_metadata")
-    message: Any = node.message
-    return {intern(name): plain_struct(struct) for name, struct in sorted(message.filter_metadata.items())}
+    return _metadata(node.message.SerializeToString(deterministic=True))
+
+
+@lru_cache(maxsize=4096)
+def _metadata(serialized: bytes) -> Metadata:
+    filter_metadata = Message.FromString(serialized).filter_metadata
+    return {intern(name): plain_struct(struct) for name, struct in sorted(filter_metadata.items())}
 
 
 def parse_header_value_option(node: Node, *, any_header: bool = False) -> HeaderValueOption:

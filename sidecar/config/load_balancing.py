@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeAlias
 
+from sidecar.config.extensions import type_name_of
 from sidecar.config.fields import Node
 from sidecar.config.subset import LbSubsetConfig, parse_lb_subset_config
 
@@ -215,48 +216,43 @@ _extension_policies = {
     f"{_EXTENSIONS}.ring_hash.v3.RingHash": "RING_HASH",
     f"{_EXTENSIONS}.maglev.v3.Maglev": "MAGLEV",
 }
+_KNOWN = (*_extension_policies, _SUBSET, _WRR_LOCALITY)
 
 
 def _parse_extensions(node: Node) -> LoadBalancing:
     """`load_balancing_policy`, of which the first policy that is implemented counts; `lb_policy` then does not."""
     node.get("lb_policy")
-    if node.has("lb_subset_config"):
-        node.child("lb_subset_config")
+    subsets, common = node.child("lb_subset_config"), node.child("common_lb_config")
+    if subsets is not None:
+        parse_lb_subset_config(subsets)
         node.refuse("cannot go with load_balancing_policy", "lb_subset_config", "use the subset policy extension")
-    common = node.child("common_lb_config")
-    panic = 50.0
+    panic = DEFAULT_COMMON_LB_CONFIG.healthy_panic_threshold
     if common is not None:
-        panic = common.percent("healthy_panic_threshold", 50.0)
-        for name in ("zone_aware_lb_config", "locality_weighted_lb_config", "consistent_hashing_lb_config"):
+        panic = _parse_common(common).healthy_panic_threshold
+        for name in ("locality_weighted_lb_config", "consistent_hashing_lb_config"):
             if common.has(name):
-                common.child(name)
                 common.refuse("cannot go with load_balancing_policy", name, "set it in the policy's own configuration")
     policies = node.child("load_balancing_policy")
     return DEFAULT_LOAD_BALANCING if policies is None else _parse_policies(policies, panic)
 
 
 def _parse_policies(node: Node, panic: float) -> LoadBalancing:
-    known = (*_extension_policies, _SUBSET, _WRR_LOCALITY)
     candidates = node.children("policies")
+    if not candidates:
+        node.refuse("names no policy", "policies", "name one")
+        return DEFAULT_LOAD_BALANCING
+    chosen = next((candidate for candidate in candidates if _type_of(candidate) in _KNOWN), candidates[0])
     for candidate in candidates:
-        typed = candidate.child("typed_extension_config")
-        if typed is None:
-            continue
-        packed = typed.child("typed_config")
-        if len(candidates) > 1 and packed is not None and _type_of(packed) not in known:
-            candidate.ignore("typed_extension_config", "Mizzen does not implement this policy, and takes the next")
-            continue
-        extension = typed.extension(known=known)
-        for rest in candidates[candidates.index(candidate) + 1 :]:
-            rest.ignore("typed_extension_config", "a policy before it is implemented")
-        return DEFAULT_LOAD_BALANCING if extension is None else _parse_policy(extension, panic)
-    node.refuse("names no policy that Mizzen implements", "policies", f"known here: {', '.join(known)}")
-    return DEFAULT_LOAD_BALANCING
+        if candidate is not chosen:
+            candidate.ignore("typed_extension_config", "the first policy that Mizzen implements is used")
+    typed = chosen.child("typed_extension_config")
+    extension = None if typed is None else typed.extension(known=_KNOWN)
+    return DEFAULT_LOAD_BALANCING if extension is None else _parse_policy(extension, panic)
 
 
-def _type_of(packed: Node) -> str:
-    message: Any = packed.message
-    return str(message.type_url).rpartition("/")[2]
+def _type_of(candidate: Node) -> str:
+    message: Any = candidate.message
+    return type_name_of(message.typed_extension_config.typed_config.type_url)
 
 
 def _parse_policy(node: Node, panic: float) -> LoadBalancing:

@@ -75,7 +75,8 @@ def _parse_tag(node: Node) -> TagSpecifier:
             try:
                 re2.compile(regex, options)
             except re2.error as error:
-                node.refuse(f"is no regular expression: {error}", "regex", "write one that RE2 takes")
+                reason = error.args[0].decode("utf-8", "replace")
+                node.refuse(f"is no regular expression for RE2: {reason}", "regex", "correct it; see RE2's syntax")
             return TagSpecifier(name, regex)
         case _:
             if not name.startswith("envoy."):

@@ -1,0 +1,271 @@
+"""Clusters: defaults, every field, types and their rules, DNS, protocol options, circuit breakers, outlier detection."""
+
+from __future__ import annotations
+
+import pytest
+
+from sidecar.config.address import SocketAddress
+from sidecar.config.circuit_breakers import CircuitBreakers, OutlierDetection, RetryBudget, Thresholds
+from sidecar.config.cluster import Cluster
+from sidecar.config.core_types import TcpKeepalive
+from sidecar.config.dns import DnsSettings
+from sidecar.config.load_balancing import OriginalDstLbConfig
+from sidecar.config.protocol_options import Http1ProtocolOptions, HttpProtocolOptions, ProperCaseWords
+from tests.sidecar.config.resources import (
+    Document,
+    bootstrap,
+    cluster,
+    endpoints,
+    load,
+    load_cluster,
+    refusals,
+    socket_address,
+)
+
+HERE = "static_resources.clusters[0]"
+HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+ORIGINAL_DST: Document = {"type": "ORIGINAL_DST", "lb_policy": "CLUSTER_PROVIDED", "load_assignment": None}
+
+
+def http_options(**fields: object) -> Document:
+    return {HTTP_OPTIONS: {"@type": f"type.googleapis.com/{HTTP_OPTIONS}", **fields}}
+
+
+def assignment(*addresses: Document) -> Document:
+    return {"cluster_name": "c", "endpoints": endpoints(*addresses)}
+
+
+def test_a_cluster_with_little_has_the_defaults_of_envoy() -> None:
+    built = load_cluster()
+    assert built == Cluster("c", "c", "STATIC", built.load_assignment)
+    assert (built.connect_timeout, built.per_connection_buffer_limit_bytes) == (5.0, 1024 * 1024)
+    assert built.circuit_breakers == CircuitBreakers(Thresholds(1024, 1024, 1024, 3), Thresholds(1024, 1024, 1024, 3))
+    assert built.common_http_protocol_options.idle_timeout == 3600.0
+    assert load_cluster(load_assignment=None).load_assignment.endpoints == ()
+
+
+def test_every_plain_field() -> None:
+    built = load_cluster(
+        alt_stat_name="other",
+        connect_timeout="0.25s",
+        per_connection_buffer_limit_bytes=9,
+        cleanup_interval="7s",
+        upstream_connection_options={"tcp_keepalive": {"keepalive_probes": 3, "keepalive_interval": 4}},
+        metadata={"filter_metadata": {"a": {"b": "c"}}},
+    )
+    assert (built.alt_stat_name, built.connect_timeout, built.per_connection_buffer_limit_bytes) == ("other", 0.25, 9)
+    assert (built.cleanup_interval, built.metadata) == (7.0, {"a": {"b": "c"}})
+    assert built.tcp_keepalive == TcpKeepalive(3, None, 4)
+
+
+def test_circuit_breakers_by_priority() -> None:
+    built = load_cluster(
+        circuit_breakers={
+            "thresholds": [
+                {"priority": "HIGH", "max_connections": 1, "max_pending_requests": 2, "max_requests": 3},
+                {"max_retries": 4, "track_remaining": True, "retry_budget": {"budget_percent": {"value": 25}}},
+            ]
+        }
+    )
+    assert built.circuit_breakers == CircuitBreakers(
+        Thresholds(max_retries=4, track_remaining=True, retry_budget=RetryBudget(25.0, 3)), Thresholds(1, 2, 3)
+    )
+
+
+def test_outlier_detection() -> None:
+    assert load_cluster(outlier_detection={}).outlier_detection == OutlierDetection()
+    assert load_cluster(outlier_detection={"base_ejection_time": "400s"}).outlier_detection == OutlierDetection(
+        base_ejection_time=400.0, max_ejection_time=400.0
+    )
+    every = {
+        "consecutive_5xx": 1,
+        "interval": "2s",
+        "base_ejection_time": "3s",
+        "max_ejection_percent": 4,
+        "enforcing_consecutive_5xx": 5,
+        "consecutive_gateway_failure": 6,
+        "enforcing_consecutive_gateway_failure": 7,
+        "split_external_local_origin_errors": True,
+        "consecutive_local_origin_failure": 8,
+        "enforcing_consecutive_local_origin_failure": 9,
+        "max_ejection_time": "10s",
+        "max_ejection_time_jitter": "11s",
+        "always_eject_one_host": True,
+        "enforcing_success_rate": 0,
+    }
+    assert load_cluster(outlier_detection=every).outlier_detection == OutlierDetection(
+        1, 2.0, 3.0, 4, 5, 6, 7, True, 8, 9, 10.0, 11.0, True
+    )
+
+
+def test_http_protocol_options() -> None:
+    common = {
+        "idle_timeout": "0s",
+        "max_headers_count": 1,
+        "max_response_headers_kb": 2,
+        "max_requests_per_connection": 3,
+    }
+    http1 = {
+        "header_key_format": {"proper_case_words": {}},
+        "enable_trailers": True,
+        "send_fully_qualified_url": True,
+    }
+    built = load_cluster(
+        typed_extension_protocol_options=http_options(
+            common_http_protocol_options=common, explicit_http_config={"http_protocol_options": http1}
+        )
+    )
+    expected = HttpProtocolOptions(0.0, max_headers_count=1, max_response_headers_kb=2, max_requests_per_connection=3)
+    assert built.common_http_protocol_options == expected
+    assert built.http_protocol_options == Http1ProtocolOptions(
+        header_key_format=ProperCaseWords(), enable_trailers=True, send_fully_qualified_url=True
+    )
+    legacy = load_cluster(
+        common_http_protocol_options={**common, "max_requests_per_connection": None},
+        max_requests_per_connection=3,
+        http_protocol_options=http1,
+    )
+    assert legacy.common_http_protocol_options == expected
+    assert legacy.http_protocol_options == built.http_protocol_options
+
+
+def test_dns_settings() -> None:
+    assert load_cluster(type="STRICT_DNS").dns == DnsSettings()
+    built = load_cluster(
+        type="LOGICAL_DNS",
+        load_assignment=assignment(socket_address("db.internal", 5432)),
+        dns_refresh_rate="3s",
+        dns_jitter="1s",
+        dns_failure_refresh_rate={"base_interval": "2s"},
+        respect_dns_ttl=True,
+        dns_lookup_family="V4_ONLY",
+        dns_resolution_config={
+            "resolvers": [{"socket_address": {"address": "10.0.0.1", "port_value": 53, "protocol": "UDP"}}],
+            "dns_resolver_options": {"use_tcp_for_dns_lookups": True, "no_default_search_domain": True},
+        },
+    )
+    settings = DnsSettings(3.0, 1.0, 2.0, 20.0, True, "V4_ONLY", (SocketAddress("10.0.0.1", 53),), True, True)
+    assert (built.type, built.dns) == ("LOGICAL_DNS", settings)
+    assert built.load_assignment.endpoints[0].lb_endpoints[0].address == SocketAddress("db.internal", 5432)
+
+
+@pytest.mark.parametrize(("single", "cluster_type"), [(False, "STRICT_DNS"), (True, "LOGICAL_DNS")])
+def test_the_dns_cluster_extension(single: bool, cluster_type: str) -> None:
+    resolver = {
+        "@type": "type.googleapis.com/envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig",
+        "resolvers": [socket_address("::1", 53)],
+    }
+    extension = {
+        "@type": "type.googleapis.com/envoy.extensions.clusters.dns.v3.DnsCluster",
+        "dns_refresh_rate": "9s",
+        "all_addresses_in_single_endpoint": single,
+        "typed_dns_resolver_config": {"name": "cares", "typed_config": resolver},
+    }
+    built = load_cluster(type=None, cluster_type={"name": "envoy.cluster.dns", "typed_config": extension})
+    assert built.type == cluster_type
+    assert built.dns == DnsSettings(9.0, resolvers=(SocketAddress("::1", 53),))
+
+
+def test_original_dst() -> None:
+    built = load_cluster(
+        **ORIGINAL_DST,
+        original_dst_lb_config={"use_http_header": True, "http_header_name": "X-To", "upstream_port_override": 81},
+    )
+    assert (built.type, built.lb_policy) == ("ORIGINAL_DST", "CLUSTER_PROVIDED")
+    assert built.lb_config == OriginalDstLbConfig(True, b"x-to", 81)
+
+
+def test_two_clusters_of_a_name() -> None:
+    assert refusals(bootstrap([], [cluster(), cluster()])) == [
+        ("static_resources.clusters[1].name", f"another cluster is called 'c' too ({HERE})")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("fields", "path", "problem"),
+    [
+        ({"type": "EDS"}, ".type", "EDS is not implemented by Mizzen"),
+        ({"http2_protocol_options": {}}, ".http2_protocol_options", "is not implemented by Mizzen"),
+        ({"health_checks": None, "lrs_server": {"self": {}}}, ".lrs_server", "is not implemented by Mizzen"),
+        (
+            {"load_assignment": assignment(socket_address("db.internal", 1))},
+            ".load_assignment.endpoints[0].lb_endpoints[0].endpoint.address.socket_address.address",
+            "'db.internal' is no IP address",
+        ),
+        (
+            {"type": "LOGICAL_DNS", "load_assignment": assignment(socket_address("a", 1), socket_address("b", 1))},
+            ".load_assignment",
+            "must have one locality with one endpoint for LOGICAL_DNS",
+        ),
+        ({**ORIGINAL_DST, "lb_policy": "RANDOM"}, ".lb_policy", "must be CLUSTER_PROVIDED"),
+        (
+            {**ORIGINAL_DST, "load_assignment": assignment(socket_address(port=1))},
+            ".load_assignment",
+            "has no meaning for ORIGINAL_DST",
+        ),
+        ({"lb_policy": "CLUSTER_PROVIDED"}, ".lb_policy", "CLUSTER_PROVIDED is for ORIGINAL_DST alone"),
+        (
+            {**ORIGINAL_DST, "original_dst_lb_config": {"http_header_name": "x-to"}},
+            ".original_dst_lb_config.http_header_name",
+            "has no effect without use_http_header",
+        ),
+        (
+            {"circuit_breakers": {"thresholds": [{}, {}]}},
+            ".circuit_breakers.thresholds[1].priority",
+            "another one is for the priority DEFAULT too",
+        ),
+        (
+            {"outlier_detection": {"base_ejection_time": "3s", "max_ejection_time": "2s"}},
+            ".outlier_detection.max_ejection_time",
+            "is shorter than base_ejection_time",
+        ),
+        (
+            {"outlier_detection": {"enforcing_success_rate": 100}},
+            ".outlier_detection.enforcing_success_rate",
+            "is not implemented by Mizzen",
+        ),
+        (
+            {"type": "STRICT_DNS", "dns_failure_refresh_rate": {"base_interval": "2s", "max_interval": "1s"}},
+            ".dns_failure_refresh_rate.max_interval",
+            "is shorter than base_interval",
+        ),
+        (
+            {"typed_extension_protocol_options": http_options(explicit_http_config={"http2_protocol_options": {}})},
+            f'.typed_extension_protocol_options["{HTTP_OPTIONS}"].explicit_http_config.http2_protocol_options',
+            "is not implemented by Mizzen",
+        ),
+        (
+            {
+                "max_requests_per_connection": 1,
+                "typed_extension_protocol_options": http_options(explicit_http_config={"http_protocol_options": {}}),
+            },
+            ".max_requests_per_connection",
+            "is overridden by typed_extension_protocol_options",
+        ),
+        (
+            {
+                "typed_extension_protocol_options": {
+                    "x": http_options(explicit_http_config={"http_protocol_options": {}})[HTTP_OPTIONS]
+                }
+            },
+            '.typed_extension_protocol_options["x"]',
+            "'x' names no protocol options",
+        ),
+    ],
+)
+def test_what_is_wrong_is_refused(fields: Document, path: str, problem: str) -> None:
+    found = refusals(bootstrap([], [cluster(**fields)]))
+    assert [path for path, _ in found] == [HERE + path]
+    assert found[0][1].startswith(problem)
+
+
+def test_equal_parts_of_clusters_are_one_object() -> None:
+    breakers = {"thresholds": [{"max_connections": 7}]}
+    common = {"healthy_panic_threshold": {"value": 7}}
+    documents = [cluster(name=name, circuit_breakers=breakers, common_lb_config=common) for name in ("a", "b")]
+    built, _ = load(bootstrap([], documents))
+    one, other = built.static_resources.clusters
+    assert one.circuit_breakers is other.circuit_breakers
+    assert one.common_lb_config is other.common_lb_config
+    assert one.dns is other.dns
+    assert one.http_protocol_options is other.http_protocol_options
