@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from itertools import accumulate
 from math import ceil, nan
 from typing import NamedTuple
@@ -89,6 +90,15 @@ def lower_bound(value: int) -> int:
     return value - value % width
 
 
+@cache
+def lower_edge(lower: int) -> float:
+    """The lower bound as circllhist computes it, rounding included: 110 is `1.1 * 100`, which is a little more."""
+    exponent = len(str(lower)) - 1
+    scale: int = 10**exponent
+    return lower * 10 // scale / 10.0 * scale
+
+
+@cache
 def bin_width(lower: int) -> float:
     """Width of the bin whose lower bound is `lower`."""
     if lower == 0:
@@ -123,8 +133,8 @@ def approximate_sum(bins: Mapping[int, int]) -> float:
     total = 0.0
     for lower, samples in sorted(bins.items()):
         if lower:
-            width = bin_width(lower)
-            total += (lower + width * (lower / (lower + (lower + width)))) * samples
+            edge, width = lower_edge(lower), bin_width(lower)
+            total += (edge + width * (edge / (edge + (edge + width)))) * samples
     return total
 
 
@@ -143,7 +153,7 @@ def quantiles(bins: Mapping[int, int], wanted: Sequence[float] = QUANTILES) -> l
         index = bisect_right(ranks, rank - 1)
         lower, samples = ordered[index]
         within = rank - (ranks[index] - samples)
-        values.append(lower + bin_width(lower) * within / (samples + 1))
+        values.append(lower_edge(lower) + bin_width(lower) * within / (samples + 1))
     return values
 
 
@@ -151,8 +161,8 @@ def below(bins: Mapping[int, int], bounds: Sequence[float]) -> list[int]:
     """Cumulative counts: for each upper bound (ascending) the samples whose bin begins at or below it."""
     ordered = sorted(bins.items())
     ranks = [0, *accumulate(samples for _, samples in ordered)]
-    lowers = [lower for lower, _ in ordered]
-    return [ranks[bisect_right(lowers, bound)] for bound in bounds]
+    edges = [lower_edge(lower) for lower, _ in ordered]
+    return [ranks[bisect_right(edges, bound)] for bound in bounds]
 
 
 def within(bins: Mapping[int, int], bounds: Sequence[float]) -> Iterator[int]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from .histogram import QUANTILES, HistogramView, below, bin_width, quantiles, within
+from .histogram import QUANTILES, HistogramView, below, bin_width, lower_edge, quantiles, within
 from .settings import Matches, StatsSettings
 from .stats import Kind, StatGroup
 from .store import StatsStore
@@ -187,4 +187,7 @@ def _histogram_json(name: str, view: HistogramView, mode: str, settings: StatsSe
 
 
 def _bins_json(bins: Mapping[int, int]) -> list[dict[str, float]]:
-    return [{"lower_bound": low, "width": bin_width(low), "count": samples} for low, samples in sorted(bins.items())]
+    return [
+        {"lower_bound": lower_edge(low), "width": bin_width(low), "count": samples}
+        for low, samples in sorted(bins.items())
+    ]

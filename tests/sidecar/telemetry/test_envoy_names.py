@@ -244,7 +244,7 @@ def test_histogram_figures_are_envoys(envoy: EnvoyStats) -> None:
         histogram = Histogram()
         for each in entry["totals"]:
             for _ in range(each["count"]):
-                histogram.record(int(each["lower_bound"]))
+                histogram.record(round(each["lower_bound"]))
         bins = histogram.view().cumulative
         if not bins:
             continue
