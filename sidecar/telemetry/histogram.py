@@ -86,6 +86,10 @@ def lower_bound(value: int) -> int:
         return value - value % 10
     if value < 10000:
         return value - value % 100
+    if value < 100000:
+        return value - value % 1000
+    if value < 1000000:
+        return value - value % 10000
     width: int = 10 ** (len(str(value)) - 2)
     return value - value % width
 
