@@ -36,7 +36,7 @@ class RegexMatchAndSubstitute:
 class StringMatcher:
     """`match_pattern` names the comparison and `value` is what to compare with: the expression for `safe_regex`.
 
-    `ignore_case` is never True for `safe_regex`, where Envoy does not look at it.
+    `ignore_case` is never True for `safe_regex`.
     """
 
     match_pattern: StringPattern
@@ -207,7 +207,8 @@ def parse_string_matcher(node: Node | None) -> StringMatcher:
         case ("exact" | "prefix" | "suffix" | "contains") as pattern:
             return StringMatcher(pattern, node.get(pattern).encode(), node.get("ignore_case"))
         case "safe_regex":
-            node.ignore("ignore_case", "it has no effect on safe_regex; begin the expression with (?i)")
+            if node.get("ignore_case"):
+                node.refuse("has no effect on safe_regex", "ignore_case", "begin the expression with (?i) instead")
             return _regex_as_string(node, "safe_regex")
         case _:
             return _NOTHING

@@ -30,7 +30,7 @@ from sidecar.config.matcher import (
     parse_string_matcher,
     parse_value_matcher,
 )
-from tests.sidecar.config.building import build, build_with_warnings, problems
+from tests.sidecar.config.building import build, problems
 
 STRING = "envoy.type.matcher.v3.StringMatcher"
 HEADER = "envoy.config.route.v3.HeaderMatcher"
@@ -53,12 +53,9 @@ def test_string_matcher(document: dict[str, Any], expected: StringMatcher) -> No
     assert build(STRING, document, parse_string_matcher) == expected
 
 
-def test_ignore_case_of_a_regex_is_named_as_ignored() -> None:
-    matcher, warnings = build_with_warnings(
-        STRING, {"safe_regex": {"regex": "a"}, "ignore_case": True}, parse_string_matcher
-    )
-    assert matcher == StringMatcher("safe_regex", b"a")
-    assert len(warnings) == 1 and "ignore_case" in warnings[0]
+def test_ignore_case_is_refused_for_a_regex() -> None:
+    document = {"safe_regex": {"regex": "a"}, "ignore_case": True}
+    assert problems(STRING, document, parse_string_matcher) == [("ignore_case", "has no effect on safe_regex")]
 
 
 def test_custom_string_matchers_are_refused() -> None:
