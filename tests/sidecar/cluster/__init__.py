@@ -1,0 +1,1 @@
+"""Tests of clusters, balancers, outlier detection and DNS discovery."""
