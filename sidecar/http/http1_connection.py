@@ -184,11 +184,31 @@ class Http1Connection(asyncio.Protocol, Timed):
             fields = spell(fields, head.names)
         data = status_line(status) + render_fields(fields)
         stream.response_head_size = len(data)
-        if end and not self.out:
-            self.manager.stats.downstream_cx_tx_bytes_total += len(data)
-            self.transport.write(data)
-        else:
-            self._collect(data)
+        self._collect(data)
+
+    def send_message(self, head: ResponseHead, body: bytes) -> None:
+        """Send a response whose body is whole and has a Content-Length: head and data in one write."""
+        stream = self.stream
+        if self.closed or stream is None:
+            return
+        request = stream.request
+        if (
+            head.names is not None
+            or not self.keep_alive
+            or self.reader.state != DONE
+            or request.version == 10
+            or request.method == b"HEAD"
+            or self.out
+            or len(body) >= _JOIN_BELOW
+        ):
+            self.send_head(head, False)
+            self.send_data(body, True)
+            return
+        data = b"%b%b%b" % (status_line(head.status), render_fields(head.fields), body)
+        size = len(data)
+        stream.response_head_size = size - len(body)
+        self.manager.stats.downstream_cx_tx_bytes_total += size
+        self.transport.write(data)
 
     def send_data(self, data: bytes, end: bool) -> None:
         if self.closed:

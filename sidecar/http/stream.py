@@ -34,6 +34,7 @@ class Downstream(Protocol):
     def send_informational(self, head: ResponseHead) -> None: ...
     def send_head(self, head: ResponseHead, end: bool) -> None: ...
     def send_data(self, data: bytes, end: bool) -> None: ...
+    def send_message(self, head: ResponseHead, body: bytes) -> None: ...
     def send_trailers(self, trailers: list[Field]) -> None: ...
     def finished(self) -> None: ...
     def reset(self) -> None: ...
@@ -173,6 +174,23 @@ class Stream(StreamInfo):
                 self._filter_failed()
                 return
         self._send_head(head, end)
+
+    def on_response(self, head: ResponseHead, body: bytes) -> None:
+        """A whole response at once."""
+        if self.chain.plain_response:
+            self.response = head
+            self.response_code = status = head.status
+            manager = self.manager
+            manager.listener_codes[status] += 1
+            manager.finish_response(self)
+            self.downstream_first_tx = self.now
+            self.bytes_sent += len(body)
+            self.downstream.send_message(head, body)
+            self._response_sent()
+            return
+        self.on_response_head(head, False)
+        if not self.over:
+            self.on_response_data(body, True)
 
     def on_response_data(self, data: bytes, end: bool) -> None:
         """A piece of the response's body."""
