@@ -82,7 +82,8 @@ def _parse_socket_address(node: Node, udp: bool) -> SocketAddress:
     if node.get("protocol") and not udp:
         node.refuse("UDP is not implemented by Mizzen", "protocol", "use TCP")
     if node.which("port_specifier") == "named_port":
-        return NO_ADDRESS  # not read, so refused
+        node.get("named_port")
+        node.refuse("named ports are not implemented by Mizzen", "named_port", "write a number as port_value")
     return SocketAddress(node.get("address"), node.get("port_value"), node.get("ipv4_compat"))
 
 

@@ -10,6 +10,7 @@ from sys import intern
 from typing import Any, TypeAlias
 
 from envoy.config.core.v3.base_pb2 import Metadata as Message
+
 from sidecar.config.fields import Node, plain_struct
 
 Metadata: TypeAlias = dict[str, dict[str, Any]]

@@ -135,6 +135,7 @@ def _parse_rules(node: Node | None) -> tuple[Predicate, ...]:
 
 
 def _parse_tls_inspector(node: Node) -> TlsInspector:
+    node.ignore("initial_read_buffer_size", "the ClientHello is peeked at whole")
     return TlsInspector(
         node.wrapped("max_client_hello_size", 16384), node.get("close_connection_on_client_hello_parsing_errors")
     )

@@ -1,4 +1,4 @@
-"""Clusters: defaults, every field, types and their rules, DNS, protocol options, circuit breakers, outlier detection."""
+"""Clusters: defaults, every field, types and their rules, DNS, protocol options, breakers, outlier detection."""
 
 from __future__ import annotations
 

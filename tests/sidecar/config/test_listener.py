@@ -185,6 +185,13 @@ def test_listener_filters() -> None:
     )
 
 
+def test_a_hint_about_buffers_is_ignored_with_a_warning() -> None:
+    inspector = listener_filter("tls_inspector.v3.TlsInspector", initial_read_buffer_size=512)
+    _, warnings = load(bootstrap([listener(listener_filters=[inspector])]))
+    assert len(warnings) == 1
+    assert "initial_read_buffer_size: is ignored: the ClientHello is peeked at whole" in warnings[0]
+
+
 def test_names_and_addresses_are_used_once() -> None:
     found = refusals(bootstrap([listener(address=socket_address(port=80)), listener(address=socket_address(port=80))]))
     assert found == [
@@ -238,6 +245,11 @@ def test_a_balance_between_workers_is_ignored_with_a_warning() -> None:
             {"address": {"socket_address": {"address": "::1", "port_value": 1, "protocol": "UDP"}}},
             ".address.socket_address.protocol",
             "UDP is not implemented",
+        ),
+        (
+            {"address": {"socket_address": {"address": "::1", "named_port": "http"}}},
+            ".address.socket_address.named_port",
+            "named ports are not implemented",
         ),
         ({"udp_listener_config": {}}, ".udp_listener_config", "is not implemented by Mizzen"),
         (
