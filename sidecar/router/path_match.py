@@ -6,6 +6,7 @@ where the route configuration says so.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 
 from sidecar.config.route_match import RouteMatch
@@ -14,6 +15,8 @@ from sidecar.core.matching import compile_regex, path_only
 
 ANY, PREFIX, EXACT, OTHER = range(4)
 """How the table tests a path: not at all, inline by prefix or by equality, or by calling a ``PathTest``."""
+
+_PARAMETERS = re.compile(rb";[^/]*")
 
 PathTest = Callable[[RequestHead, bytes], bool]
 """From the request and its path without query (see ``plain_path``) to whether they match."""
@@ -25,18 +28,18 @@ INDEX_FROM = 16
 def plain_path(target: bytes, ignore_parameters: bool) -> bytes:
     """The part of a request target that is compared."""
     path = path_only(target)
-    return path.partition(b";")[0] if ignore_parameters and b";" in path else path
+    return _PARAMETERS.sub(b"", path) if ignore_parameters and b";" in path else path
 
 
 def classify(match: RouteMatch, ignore_parameters: bool) -> tuple[int, PathTest]:
     """How the table tests this path. The test is given for every kind: what is inline is a shortcut for it."""
     path = match.path
-    simple = match.case_sensitive and not ignore_parameters
+    simple = match.case_sensitive and not ignore_parameters and b"?" not in path and b"#" not in path
     match match.path_specifier:
         case "prefix":
             if simple and (path == b"/" or not path):
                 return ANY, _always  # every path that is not empty begins with a slash, but for "*"
-            if simple and b"?" not in path and b"#" not in path:
+            if simple:
                 return PREFIX, _prefix(path)
             return OTHER, _prefix(path) if match.case_sensitive else _prefix_ignoring_case(path.lower())
         case "path":

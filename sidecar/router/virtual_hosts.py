@@ -16,13 +16,9 @@ _MEMO_KEY_SIZE = 255
 
 
 def without_port(authority: bytes) -> bytes:
-    """The host of an authority: ``[::1]:80`` gives ``[::1]``. A port is what follows the last colon, if all digits."""
+    """The host of an authority: what stands before its last colon, unless that is within brackets."""
     at = authority.rfind(b":")
-    if at < 0 or (authority[:1] == b"[" and authority.rfind(b"]") > at):
-        return authority
-    if b":" in authority[:at] and authority[:1] != b"[":
-        return authority  # a bare IPv6 address
-    return authority[:at] if authority[at + 1 :].isdigit() else authority
+    return authority if at < authority.rfind(b"]") or at < 0 else authority[:at]
 
 
 class VirtualHosts(Generic[Host]):
