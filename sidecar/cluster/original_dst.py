@@ -40,6 +40,7 @@ class OriginalDst(Timed):
     def start(self) -> None:
         """There is nothing to look for."""
         if self.cluster is not None:
+            self._publish()
             self.cluster.hosts_known()
 
     def close(self) -> None:

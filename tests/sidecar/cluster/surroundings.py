@@ -53,7 +53,7 @@ class Clock:
         """Move on, waking whoever is due on the way, in order."""
         end = self.now + seconds
         while self.now < end:
-            self.now = min(end, self.now + 0.5)
+            self.now = min(end, self.now + 0.05)
             self.wheel.advance()
         self.now += 0.005
         self.wheel.advance()
