@@ -1,0 +1,1 @@
+"""Accepting connections: sockets, listener filters, filter-chain match, connection limits, drain."""
