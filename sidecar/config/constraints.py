@@ -42,6 +42,9 @@ _LIFTED = frozenset(
 """Fields whose rules Envoy 1.40 has lifted, and whose protos in xds-protos still carry them."""
 
 
+_GONE = "was deprecated, and Envoy no longer accepts it"
+
+
 class _Field(NamedTuple):
     """What is asked of a field when it is set. `whole` and `keys` are for lists and maps, `each` for their values."""
 
@@ -80,6 +83,7 @@ def _walk(message: Any, refuse: Refuse, where: Where) -> None:
             for each in field.each:
                 if (problem := each(value)) is not None:
                     refuse(path_of(place), problem, "")
+                    break
             if field.descend:
                 _descend(value, refuse, place)
             continue
@@ -98,6 +102,7 @@ def _walk(message: Any, refuse: Refuse, where: Where) -> None:
             for each in field.each:
                 if (problem := each(item)) is not None:
                     refuse(path_of(inside), problem, "")
+                    break
             if field.descend:
                 _descend(item, refuse, inside)
     if rules.unset:
@@ -231,16 +236,17 @@ def _any_checks(rules: Any) -> list[Check]:
 
 def _disallowed(field: Any) -> tuple[Check, ...]:
     """Fields and enum values that were deprecated and that Envoy no longer accepts."""
-    problem = "was deprecated, and Envoy no longer accepts it"
-    checks: list[Check] = []
     if field.GetOptions().Extensions[deprecation_pb2.disallowed_by_default]:
-        checks.append(lambda value: problem)
-    if field.enum_type is not None and not field.is_repeated:
-        option = deprecation_pb2.disallowed_by_default_enum
-        gone = {value.number: value.name for value in field.enum_type.values if value.GetOptions().Extensions[option]}
-        if gone:
-            checks.append(lambda value: f"{gone[value]} {problem}" if value in gone else None)
-    return tuple(checks)
+        return (lambda value: _GONE,)
+    return () if field.is_repeated else _gone_values(field)
+
+
+def _gone_values(field: Any) -> tuple[Check, ...]:
+    if field.enum_type is None:
+        return ()
+    option = deprecation_pb2.disallowed_by_default_enum
+    gone = {value.number: value.name for value in field.enum_type.values if value.GetOptions().Extensions[option]}
+    return (lambda value: f"{gone[value]} {_GONE}" if value in gone else None,) if gone else ()
 
 
 def _problem_when_unset(field: Any, rules: Any) -> str | None:
@@ -259,5 +265,6 @@ def _problem_when_unset(field: Any, rules: Any) -> str | None:
         return next((problem for one in count_checks(least, None, "item") if (problem := one(()))), None)
     if field.has_presence or field.message_type is not None:
         return None
-    problem = next((problem for one in _checks(field, rules) if (problem := one(field.default_value))), None)
+    checks = (*_gone_values(field), *_checks(field, rules))
+    problem = next((problem for one in checks if (problem := one(field.default_value))), None)
     return "is required" if problem == "must not be empty" else problem

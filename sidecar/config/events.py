@@ -26,7 +26,7 @@ NextEvent = Callable[[], Any]
 
 
 MAX_NESTING = 1000
-"""How deep collections may stand inside each other where they are only read past; libyaml's time grows as its square."""
+"""How deep collections may stand inside each other where they are only read past: libyaml takes time as its square."""
 
 
 class TooDeep(yaml.YAMLError):

@@ -6,17 +6,18 @@ is one that Mizzen does not implement; `Context.finish` lists all of those, with
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import replace
-from types import TracebackType
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
+from sidecar.config.context import Context
 from sidecar.config.extensions import TYPED_STRUCTS, UnknownType, type_name_of
 from sidecar.config.packed import unpack
-from sidecar.config.problems import ConfigurationError, Problem, did_you_mean, key_label
+from sidecar.config.problems import key_label
+
+__all__ = ["Context", "Node", "plain_struct"]
 
 _DENOMINATORS = {0: 100, 1: 10_000, 2: 1_000_000}
 
@@ -58,100 +59,6 @@ def _is_map(field: Any) -> bool:
     return field.message_type is not None and bool(field.message_type.GetOptions().map_entry)
 
 
-class Context:
-    """What is learnt while one source of configuration is built: problems, warnings, names and who refers to them.
-
-    `source` names the file. `locate` gives the (file, line, column) of a path, and is
-    asked only for paths with a problem.
-    As a context manager it finishes at the end of the block; an exception that building raises while there already are
-    problems (half-built values) gives way to those problems.
-    """
-
-    def __init__(
-        self, source: str = "configuration", locate: Callable[[str], tuple[str, int, int]] | None = None
-    ) -> None:
-        self.source = source
-        self.problems: list[Problem] = []
-        self.warnings: list[str] = []
-        self._locate = locate
-        self._roots: list[Node] = []
-        self._names: dict[str, dict[str, str]] = {}
-        self._references: list[tuple[str, str, str]] = []
-        self._ignored: set[tuple[str, str]] = set()
-
-    def refuse(self, path: str, problem: str, do: str = "") -> None:
-        """Record that the field at `path` has a problem, and what to do about it. Said once for the same words."""
-        if not any(other.path == path and other.problem == problem for other in self.problems):
-            self.problems.append(Problem(self.source, 0, 0, path, problem, do))
-
-    def warn(self, path: str, warning: str) -> None:
-        """Record something that the operator should know and that stops nothing."""
-        self.warnings.append(f"{self.source}: {path}: {warning}")
-
-    def declare(self, kind: str, name: str, node: Node, field: str = "name") -> None:
-        """Say that `node` defines the `kind` ("cluster", "listener", ...) called `name`; a second one is a problem."""
-        names = self._names.setdefault(kind, {})
-        if name in names:
-            self.refuse(
-                node.path_of(field), f"another {kind} is called {name!r} too ({names[name]})", "give each its own name"
-            )
-        else:
-            names[name] = node.path
-
-    def reference(self, kind: str, name: str, node: Node, field: str | None = None) -> None:
-        """Say that `node` (its `field`, if given) needs the `kind` called `name`; `finish` refuses a dangling one."""
-        self._references.append((kind, name, node.path_of(field)))
-
-    def names(self, kind: str) -> frozenset[str]:
-        """The names declared so far for a kind."""
-        return frozenset(self._names.get(kind, ()))
-
-    def finish(self) -> None:
-        """Refuse what no builder read and what refers to nothing. Raises ConfigurationError with all problems."""
-        for root in self._roots:
-            root.settle()
-        self._roots.clear()
-        for kind, name, path in self._references:
-            known = self._names.get(kind, {})
-            if name not in known:
-                advice = did_you_mean(name, known, f"define it, or name a {kind} that is there")
-                self.refuse(path, f"there is no {kind} called {name!r}", advice)
-        self._references.clear()
-        self.raise_problems()
-
-    def raise_problems(self) -> None:
-        """Raise ConfigurationError with the problems recorded so far, each with its line; do nothing without any."""
-        if self.problems:
-            raise ConfigurationError(map(self._located, self.problems))
-
-    def _located(self, problem: Problem) -> Problem:
-        if problem.line or self._locate is None:
-            return problem
-        file, line, column = self._locate(problem.path)
-        return replace(problem, file=file, line=line, column=column)
-
-    def _adopt(self, root: Node) -> None:
-        self._roots.append(root)
-
-    def _ignores(self, type_name: str, field: str) -> bool:
-        key = (type_name, field)
-        if key in self._ignored:
-            return False
-        self._ignored.add(key)
-        return True
-
-    def __enter__(self) -> Context:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if error is None:
-            self.finish()
-        elif isinstance(error, Exception) and not isinstance(error, ConfigurationError):
-            self.raise_problems()
-
-
 class Node:
     """One protobuf message on its way to a frozen object.
 
@@ -170,7 +77,7 @@ class Node:
         self._read = 0
         self._children: dict[str, Any] | None = None
         if parent is None:
-            context._adopt(self)
+            context.adopt(self)
 
     def __repr__(self) -> str:
         return f"<Node {self.type_name} at {self.path or 'the root'}>"
@@ -372,7 +279,7 @@ class Node:
     def ignore(self, field: str, why: str) -> None:
         """Accept a field without effect. If it is set, one warning names it (one for all messages of this type)."""
         self._take(field)
-        if self.has(field) and self.context._ignores(self.type_name, field):
+        if self.has(field) and self.context.first_ignored(self.type_name, field):
             self.context.warn(self.path_of(field), f"is ignored: {why}")
 
     def refuse(self, problem: str, field: str | None = None, do: str | None = None) -> None:

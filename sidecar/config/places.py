@@ -86,7 +86,8 @@ def _roots(source: Source) -> Iterator[_Spot]:
                 keys.pop()
             if not isinstance(event, (ScalarEvent, MappingStartEvent, SequenceStartEvent)):
                 continue
-            spot = _Spot(source.name, event.start_mark.line + 1, event.start_mark.column + 1)
+            mark: Any = event.start_mark
+            spot = _Spot(source.name, mark.line + 1, mark.column + 1)
             root = root or spot
             around = open_spots[-1] if open_spots else None
             if around is not None and around.items is not None:

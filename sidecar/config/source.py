@@ -19,6 +19,7 @@ from sidecar.config.problems import Problem
 MessageType = TypeVar("MessageType", bound=Message)
 
 _SURROGATES = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}")
+_NOT_IN_YAML = re.compile(rb"\x7f|\xc2[\x80-\x9f]|\xe2\x80[\xa8\xa9]|\xef\xbf[\xbe\xbf]")
 
 
 class Source:
@@ -28,10 +29,10 @@ class Source:
         self.name = name
         self._has_lines = not isinstance(text, Mapping)
         if isinstance(text, Mapping):
-            text = json.dumps(text).replace("\x7f", "\\u007f")
+            text = json.dumps(text)
         if isinstance(text, str):
             text = text.encode("utf-8", "surrogatepass")
-        self._text = _without_surrogates(text) if text.lstrip()[:1] == b"{" else text
+        self._text = _as_yaml(text) if text.lstrip()[:1] == b"{" else text
 
     def read(self, message: MessageType, problems: list[Problem]) -> MessageType:
         """Fill `message`, which is given back, and add everything that does not fit to `problems`."""
@@ -78,6 +79,7 @@ class Source:
         return Problem(self.name, line, column, "", f"is not YAML: {reason}", "")
 
 
-def _without_surrogates(text: bytes) -> bytes:
-    """JSON spells characters beyond the first 65,536 as two escapes, which YAML does not know."""
-    return _SURROGATES.sub(lambda match: json.loads(b'"' + match[0] + b'"').encode(), text)
+def _as_yaml(json_text: bytes) -> bytes:
+    """JSON with the few characters spelt anew that YAML reads differently: surrogates, controls and line breaks."""
+    spelt = _SURROGATES.sub(lambda match: json.loads(b'"' + match[0] + b'"').encode(), json_text)
+    return _NOT_IN_YAML.sub(lambda match: f"\\u{ord(match[0].decode()):04x}".encode(), spelt)
