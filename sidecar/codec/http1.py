@@ -43,6 +43,12 @@ def persists(connection: bytes, version: int) -> bool:
     return version == 11 or b"keep-alive" in options
 
 
+def spelling(block: bytes) -> dict[bytes, bytes]:
+    """Lower-case names to the names as the peer wrote them."""
+    names = [line.partition(b":")[0] for line in block.split(b"\r\n")[1:]]
+    return {name.lower(): name for name in names}
+
+
 class Sink(Protocol[H_contra]):
     """Where a reader delivers; ``end`` is true on the last call for a message."""
 
@@ -61,7 +67,7 @@ class Http1Reader(Generic[H]):
     """One direction of an HTTP/1 connection. Raises ProtocolError from ``receive``; after that it takes nothing more."""
 
     __slots__ = ("sink", "state", "remaining", "partial", "held", "lines_seen", "max_head_bytes", "max_fields",
-                 "head_size", "gap", "keep_alive")  # fmt: skip
+                 "head_size", "gap", "keep_alive", "keep_case")  # fmt: skip
 
     def __init__(self, lines_seen: FieldLines, max_head_bytes: int = 60 * 1024, max_fields: int = 100) -> None:
         self.sink: Sink[H] | None = None
@@ -74,6 +80,7 @@ class Http1Reader(Generic[H]):
         self.max_fields = max_fields
         self.head_size = 0
         self.gap = 0  # bytes of empty lines before a head
+        self.keep_case = False  # remember how the peer spells the names of fields
         self.keep_alive = True  # as the last head left it (RFC 9112 section 9.3)
 
     def receive(self, data: bytes) -> None:
@@ -317,6 +324,8 @@ class RequestReader(Http1Reader[RequestHead]):
         except ProtocolError:
             self.state = BROKEN
             raise
+        if self.keep_case:
+            head.names = spelling(block)
         connection = head.index.get(b"connection")
         self.keep_alive = head.version == 11 if connection is None else persists(connection, head.version)
         if framing == NO_BODY:
@@ -355,6 +364,8 @@ class ResponseReader(Http1Reader[ResponseHead]):
         except ProtocolError:
             self.state = BROKEN
             raise
+        if self.keep_case:
+            head.names = spelling(block)
         connection = head.index.get(b"connection")
         self.keep_alive = framing != UNTIL_CLOSE and (
             head.version == 11 if connection is None else persists(connection, head.version)

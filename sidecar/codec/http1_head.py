@@ -135,6 +135,15 @@ def render_fields(fields: list[Field]) -> bytes:
     return b"\r\n".join(map(_join_field, fields)) + b"\r\n\r\n"
 
 
+def proper_case(fields: Iterable[Field]) -> list[Field]:
+    """``fields`` with the first letter of each word of their names in upper case (Envoy's ``proper_case_words``)."""
+    return [(_proper_case(name), value) for name, value in fields]
+
+
+def _proper_case(name: bytes) -> bytes:
+    return b"-".join(word[:1].upper() + word[1:] for word in name.split(b"-"))
+
+
 def spell(fields: Iterable[Field], names: dict[bytes, bytes]) -> list[Field]:
     """``fields`` with the names as the peer spelt them, where header case is kept."""
     return [(names.get(name, name), value) for name, value in fields]

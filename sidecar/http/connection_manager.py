@@ -24,9 +24,8 @@ class Options:
 
     __slots__ = ("idle_timeout", "stream_idle_timeout", "request_timeout", "request_headers_timeout",
                  "max_connection_duration", "max_stream_duration", "drain_timeout", "delayed_close_timeout",
-                 "max_requests", "max_request_head_bytes", "max_request_fields", "buffer_limit", "server_header",
-                 "server_mode", "proxy_100_continue", "upgrades", "accept_http_10", "default_host",
-                 "keep_case", "suppress_server")  # fmt: skip
+                 "max_requests", "max_request_head_bytes", "max_request_fields", "buffer_limit", "underscores",
+                 "trailers", "upgrades", "upgrade_types", "header_case")  # fmt: skip
 
     def __init__(self) -> None:
         self.idle_timeout = 3600.0
@@ -41,14 +40,11 @@ class Options:
         self.max_request_head_bytes = 60 * 1024
         self.max_request_fields = 100
         self.buffer_limit = 1 << 20
-        self.server_header = b"envoy"
-        self.server_mode = 0
-        self.proxy_100_continue = False
+        self.underscores = "ALLOW"
+        self.trailers = False
         self.upgrades: frozenset[bytes] = frozenset()
-        self.accept_http_10 = False
-        self.default_host = b""
-        self.keep_case = False
-        self.suppress_server = False
+        self.upgrade_types: frozenset[bytes] = frozenset()
+        self.header_case = "lower"
 
 
 class Routes(Protocol):
@@ -68,7 +64,7 @@ class ConnectionManager:
 
     __slots__ = ("worker", "options", "stats", "listener_codes", "routes", "default_chain", "router", "prepare",
                  "finish_response", "access_logs", "local_reply", "lines_seen", "connections", "draining",
-                 "upgrade_chains")  # fmt: skip
+                 "upgrade_chains", "empty_chain")  # fmt: skip
 
     def __init__(
         self,
@@ -98,6 +94,8 @@ class ConnectionManager:
         self.local_reply = local_reply
         self.lines_seen = lines_seen
         self.connections: set[Http1Connection] = set()
+        self.upgrade_chains: dict[bytes, FilterChain] = {}
+        self.empty_chain = FilterChain(())
         self.draining = False
 
     def accept(self, info: ConnectionInfo) -> Http1Connection:

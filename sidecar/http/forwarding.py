@@ -223,6 +223,11 @@ def is_upgrade(index: dict[bytes, bytes]) -> bool:
     return bool(index.get(b"upgrade")) and any(part.strip() == b"upgrade" for part in connection.split(b","))
 
 
+def upgrade_of(request: RequestHead) -> bytes:
+    """The protocol that the request asks to switch to, in lower case; empty if it does not (RFC 9110 section 7.8)."""
+    return request.index[b"upgrade"].lower() if is_upgrade(request.index) else b""
+
+
 _NEVER_NOMINATED: Final = frozenset((b"close", b"keep-alive", b"upgrade", b"te", b"host", b"content-length", b""))
 
 

@@ -7,12 +7,13 @@ from math import inf
 from typing import Any
 
 from sidecar.codec.errors import ProtocolError
-from sidecar.codec.http1 import BROKEN, DONE, HEAD, RequestReader
-from sidecar.codec.http1_head import render_fields, spell, status_line
+from sidecar.codec.http1 import BROKEN, DONE, HEAD, TUNNEL, RequestReader
+from sidecar.codec.http1_head import proper_case, render_fields, spell, status_line
 from sidecar.core.head import Field, RequestHead, ResponseHead
 from sidecar.core.stream_info import ConnectionInfo
 from sidecar.core.timer_wheel import Timed
 from sidecar.http.connection_manager import ConnectionManager
+from sidecar.http.forwarding import upgrade_of
 from sidecar.http.stream import Stream
 
 _JOIN_BELOW = 16384
@@ -27,7 +28,7 @@ class Http1Connection(asyncio.Protocol, Timed):
 
     __slots__ = ("manager", "worker", "info", "transport", "reader", "stream", "out", "now", "chunked", "keep_alive",
                  "requests", "closed", "closing", "full", "paused", "head_deadline", "idle_since", "expires",
-                 "close_at", "turns", "names")  # fmt: skip
+                 "close_at", "turns", "proper_case")  # fmt: skip
 
     def __init__(self, manager: ConnectionManager, info: ConnectionInfo) -> None:
         self.due = inf
@@ -38,6 +39,7 @@ class Http1Connection(asyncio.Protocol, Timed):
         options = manager.options
         self.reader = RequestReader(manager.lines_seen, options.max_request_head_bytes, options.max_request_fields)
         self.reader.sink = self
+        self.reader.keep_case = options.header_case == "preserve"
         self.stream: Stream | None = None
         self.out: list[bytes] = []
         self.now = info.start
@@ -53,7 +55,7 @@ class Http1Connection(asyncio.Protocol, Timed):
         self.expires = inf
         self.close_at = inf
         self.turns = 0
-        self.names: dict[bytes, bytes] | None = None
+        self.proper_case = options.header_case == "proper"
 
     # the event loop's side
 
@@ -86,13 +88,7 @@ class Http1Connection(asyncio.Protocol, Timed):
             worker.cork.pull()
 
     def eof_received(self) -> bool | None:
-        """Envoy takes a FIN as the end of the connection unless it awaits nothing but the response to be flushed."""
-        stream = self.stream
-        if stream is not None:
-            self.now = self.worker.clock()
-            stream.on_downstream_eof(self.now)
-            if self.worker.cork.waiting:
-                self.worker.cork.pull()
+        """As Envoy, we take a FIN as the end of the connection: a request that is under way is given up."""
         return None
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -133,6 +129,12 @@ class Http1Connection(asyncio.Protocol, Timed):
         self.keep_alive = self.reader.keep_alive and not manager.draining
         self.stream = stream = Stream(self, manager, head, self.now)
         stream.request_head_size = self.reader.head_size
+        if b"upgrade" in head.index and upgrade_of(head) in manager.options.upgrade_types:
+            self.reader.state = TUNNEL  # whatever follows belongs to the upgraded protocol
+            end = False
+        elif head.method == b"CONNECT":
+            self.reader.state = TUNNEL
+            end = False
         if manager.options.max_requests and self.requests >= manager.options.max_requests:
             self.keep_alive = False
             manager.stats.downstream_cx_max_requests_reached += 1
@@ -144,7 +146,10 @@ class Http1Connection(asyncio.Protocol, Timed):
 
     def on_trailers(self, trailers: list[Field]) -> None:
         if self.stream is not None:
-            self.stream.on_trailers(trailers)
+            if self.manager.options.trailers:
+                self.stream.on_trailers(trailers)
+            else:
+                self.stream.on_data(b"", True)
 
     # the stream's side
 
@@ -155,7 +160,7 @@ class Http1Connection(asyncio.Protocol, Timed):
         self._collect(_CONTINUE if head.status == 100 else status_line(head.status) + render_fields(head.fields))
 
     def send_head(self, head: ResponseHead, end: bool) -> None:
-        """Send the response's head with the framing that the request's version and method allow."""
+        """Send a response's head with the framing that the request's version and method allow."""
         if self.closed:
             return
         stream = self.stream
@@ -182,6 +187,8 @@ class Http1Connection(asyncio.Protocol, Timed):
             fields = [*fields, (b"connection", b"keep-alive")]
         if head.names is not None:
             fields = spell(fields, head.names)
+        elif self.proper_case:
+            fields = proper_case(fields)
         data = status_line(status) + render_fields(fields)
         stream.response_head_size = len(data)
         self._collect(data)
@@ -194,6 +201,7 @@ class Http1Connection(asyncio.Protocol, Timed):
         request = stream.request
         if (
             head.names is not None
+            or self.proper_case
             or not self.keep_alive
             or self.reader.state != DONE
             or request.version == 10
@@ -225,7 +233,7 @@ class Http1Connection(asyncio.Protocol, Timed):
 
     def send_trailers(self, trailers: list[Field]) -> None:
         if self.chunked and not self.closed:
-            self._collect(b"0\r\n" + render_fields(trailers))
+            self._collect(b"0\r\n" + render_fields(trailers if self.manager.options.trailers else []))
 
     def finished(self) -> None:
         """The stream is over: its response was sent whole. Await the next request, or close."""
@@ -253,6 +261,10 @@ class Http1Connection(asyncio.Protocol, Timed):
         """End the connection now: the response cannot be completed."""
         self.stream = None
         self._abort()
+
+    def close_after_response(self) -> None:
+        """The next response is the last of this connection."""
+        self.keep_alive = False
 
     def wake_by(self, due: float) -> None:
         """Make sure that the timer wakes this connection at ``due`` or before; a call that changes nothing is cheap."""

@@ -17,8 +17,9 @@ from sidecar.core.head import Field, RequestHead, ResponseHead
 from sidecar.core.http_filter import PAUSE
 from sidecar.core.stream_info import ConnectionInfo, StreamInfo
 from sidecar.core.timer_wheel import Callback
-from sidecar.http.connection_manager import ConnectionManager
+from sidecar.http.connection_manager import ConnectionManager, Options
 from sidecar.http.filter_chain import FilterChain
+from sidecar.http.forwarding import upgrade_of
 
 log = logging.getLogger("sidecar.http")
 
@@ -37,6 +38,7 @@ class Downstream(Protocol):
     def send_message(self, head: ResponseHead, body: bytes) -> None: ...
     def send_trailers(self, trailers: list[Field]) -> None: ...
     def finished(self) -> None: ...
+    def close_after_response(self) -> None: ...
     def reset(self) -> None: ...
     def wake_by(self, due: float) -> None: ...
     def pause_reading(self) -> None: ...
@@ -60,8 +62,8 @@ class Stream(StreamInfo):
 
     __slots__ = ("downstream", "manager", "worker", "now", "chain", "upstream", "filter_data", "request_at",
                  "response_at", "request_ended", "response_ended", "held_request", "held_response", "over",
-                 "tunnel", "last_activity", "local",
-                 "trusted")  # fmt: skip
+                 "tunnel", "last_activity", "local", "upgrade", "idle_timeout", "duration_deadline",
+                 "request_deadline", "local_body")  # fmt: skip
 
     def __init__(self, downstream: Downstream, manager: ConnectionManager, request: RequestHead, now: float) -> None:
         worker = manager.worker
@@ -78,8 +80,10 @@ class Stream(StreamInfo):
         self.held_request: list[bytes] | None = None
         self.held_response: list[bytes] | None = None
         self.over = False
-        self.tunnel: Any = None
+        self.tunnel: Any = None  # what carries the bytes of an upgraded protocol, once it does
+        self.upgrade = b""
         self.local = False
+        self.local_body = b""
 
     # the request
 
@@ -93,16 +97,22 @@ class Stream(StreamInfo):
         if end:
             self.request_ended = True
             self.request_complete = self.now
-        options = manager.options
-        idle = options.stream_idle_timeout
-        if idle != inf:
-            self.downstream.wake_by(self.now + idle)
+        self._set_deadlines(manager.options, end)
         try:
             if manager.prepare(self):
                 return
-            route = self.route = manager.routes.match(self.request, self)
-            if route is not None and route.request_chain is not None:
-                self.chain = route.request_chain
+            route = manager.routes.match(self.request, self)
+            if route is not None:
+                if route.pick_cluster is not None:
+                    self.cluster_name, entry = route.pick_cluster(self.request, self.worker.random)
+                    if entry is not None:
+                        route = entry
+                self.route = route
+                if route.request_chain is not None:
+                    self.chain = route.request_chain
+            if b"upgrade" in self.request.index or self.request.method == b"CONNECT":
+                if self._upgrade_refused():
+                    return
             chain = self.chain
             for hook in chain.request:
                 if hook(self, end):
@@ -224,11 +234,13 @@ class Stream(StreamInfo):
         self.downstream.send_trailers(trailers)
         self._response_sent()
 
-    def on_upstream_failure(self, status: int, body: bytes, details: str, flags: int) -> None:
+    def on_upstream_failure(
+        self, status: int, body: bytes, details: str, flags: int, headers: Sequence[Field] = ()
+    ) -> None:
         """The router gave up: answer, or break off what has begun."""
         self.upstream = None
         if self.response is None:
-            self.reply(status, body, details=details, flags=flags)
+            self.reply(status, body, details=details, flags=flags, headers=headers)
         else:
             self.response_flags |= flags
             self.response_code_details = details
@@ -257,6 +269,7 @@ class Stream(StreamInfo):
         flags: int = 0,
         headers: Sequence[Field] = (),
         grpc_status: int | None = None,
+        mutate: Callable[[Any], None] | None = None,
     ) -> bool:
         """Answer here. What went upstream is cancelled; if the response has begun, the stream is reset."""
         if self.over or self.response_ended:
@@ -274,11 +287,24 @@ class Stream(StreamInfo):
         self.response_at = _RUNNING
         self.held_request = self.held_response = None
         head, body = self.manager.local_reply(self, status, body, headers)
+        if mutate is not None:
+            self.response = head
+            mutate(self)
         bodyless = self.request.method == b"HEAD" or not body
         self.on_response_head(head, bodyless)
         if not bodyless and not self.over:
             self.on_response_data(body, True)
         return PAUSE
+
+    def refuse(self, status: int, body: bytes, details: str) -> bool:
+        """Answer, and close the connection after it."""
+        self.downstream.close_after_response()
+        return self.reply(status, body, details=details)
+
+    def continue_request(self) -> None:
+        """Tell a client that waits for it (``Expect: 100-continue``) to send the body."""
+        if self.request.version != 10:
+            self.downstream.send_informational(ResponseHead(100, []))
 
     def resume_request(self) -> None:
         """Go on after the filter that paused the request."""
@@ -368,9 +394,6 @@ class Stream(StreamInfo):
 
     # what the downstream reports
 
-    def on_downstream_eof(self, now: float) -> None:
-        """The client half-closed: as Envoy, that is the end of an HTTP/1 connection."""
-
     def on_downstream_closed(self, now: float) -> None:
         """The client is gone."""
         self.now = now
@@ -409,15 +432,21 @@ class Stream(StreamInfo):
     def on_timer(self, now: float) -> float:
         """Check the deadlines; the time of the next one."""
         self.now = now
-        due = inf
-        idle = self.manager.options.stream_idle_timeout
-        if idle != inf:
-            due = self.last_activity + idle
-            if now >= due:
-                self.response_flags |= flag.STREAM_IDLE_TIMEOUT
-                self.manager.stats.downstream_rq_idle_timeout += 1
-                self.reply(504, b"stream timeout", details="stream_idle_timeout")
-                return inf
+        stats = self.manager.stats
+        if now >= self.duration_deadline:
+            stats.downstream_rq_max_duration_reached += 1
+            self._time_out(b"downstream duration timeout", "max_duration_timeout", flag.DURATION_TIMEOUT)
+            return inf
+        if now >= self.request_deadline and not self.request_ended:
+            stats.downstream_rq_timeout += 1
+            self.reply(408, b"request timeout", details="request_overall_timeout")
+            return inf
+        idle_due = self.last_activity + self.idle_timeout
+        if now >= idle_due:
+            stats.downstream_rq_idle_timeout += 1
+            self._time_out(b"stream timeout", "stream_idle_timeout", flag.STREAM_IDLE_TIMEOUT)
+            return inf
+        due = min(idle_due, self.duration_deadline, inf if self.request_ended else self.request_deadline)
         upstream = self.upstream
         if upstream is not None:
             next_due = upstream.on_timer(now)
@@ -426,6 +455,43 @@ class Stream(StreamInfo):
         return due
 
     # within
+
+    def _set_deadlines(self, options: Options, end: bool) -> None:
+        now = self.now
+        self.idle_timeout = options.stream_idle_timeout
+        self.duration_deadline = now + options.max_stream_duration
+        self.request_deadline = inf if end else now + options.request_timeout
+        due = now + self.idle_timeout
+        if self.duration_deadline < due:
+            due = self.duration_deadline
+        if self.request_deadline < due:
+            due = self.request_deadline
+        if due != inf:
+            self.downstream.wake_by(due)
+
+    def _time_out(self, body: bytes, details: str, flags: int) -> None:
+        self.reply(504 if self.request_ended else 408, body, details=details, flags=flags)
+
+    def _upgrade_refused(self) -> bool:
+        """Whether the request asks for a protocol that neither route nor connection manager lets through."""
+        request = self.request
+        kind = b"connect" if request.method == b"CONNECT" else upgrade_of(request)
+        if not kind:
+            return False
+        manager = self.manager
+        route = self.route
+        allowed = kind in manager.options.upgrades
+        if route is not None:
+            allowed = route.upgrades.get(kind, allowed)
+        if not allowed:
+            manager.stats.downstream_rq_ws_on_non_ws_route += 1
+            self.refuse(403, b"", "upgrade_failed")
+            return True
+        self.upgrade = kind
+        chain = manager.upgrade_chains.get(kind)
+        if chain is not None:
+            self.chain = chain
+        return False
 
     def _send_head(self, head: ResponseHead, end: bool) -> None:
         self.manager.finish_response(self)

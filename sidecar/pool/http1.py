@@ -9,7 +9,7 @@ from typing import Any
 
 from sidecar.codec.errors import ProtocolError
 from sidecar.codec.http1 import DONE, TUNNEL, ResponseReader
-from sidecar.codec.http1_head import render_fields, spell
+from sidecar.codec.http1_head import proper_case, render_fields, spell
 from sidecar.codec.wire import FieldLines
 from sidecar.core.address import Address, from_socket_name
 from sidecar.core.head import Field, RequestHead
@@ -33,7 +33,7 @@ class PoolOptions:
     """What a cluster's configuration says about its HTTP/1 connections; times in seconds, 0 or inf for no limit."""
 
     __slots__ = ("connect_timeout", "idle_timeout", "max_requests", "max_duration", "buffer_limit", "max_head_bytes",
-                 "max_fields", "keep_case")  # fmt: skip
+                 "max_fields", "header_case", "trailers")  # fmt: skip
 
     def __init__(
         self,
@@ -44,7 +44,8 @@ class PoolOptions:
         buffer_limit: int = 1 << 20,
         max_head_bytes: int = 60 * 1024,
         max_fields: int = 100,
-        keep_case: bool = False,
+        header_case: str = "lower",
+        trailers: bool = False,
     ) -> None:
         self.connect_timeout = connect_timeout
         self.idle_timeout = idle_timeout
@@ -53,7 +54,8 @@ class PoolOptions:
         self.buffer_limit = buffer_limit
         self.max_head_bytes = max_head_bytes
         self.max_fields = max_fields
-        self.keep_case = keep_case
+        self.header_case = header_case  # lower, proper, or preserve: as the upstream spells its own
+        self.trailers = trailers
 
 
 class Http1Connection(asyncio.Protocol, Timed):
@@ -67,6 +69,7 @@ class Http1Connection(asyncio.Protocol, Timed):
         self.pool = pool
         options = pool.options
         self.reader = ResponseReader(pool.lines_seen, options.max_head_bytes, options.max_fields)
+        self.reader.keep_case = options.header_case == "preserve"
         self.sink: UpstreamSink | None = None
         self.out: list[bytes] = []
         self.chunked = False
@@ -160,6 +163,9 @@ class Http1Connection(asyncio.Protocol, Timed):
         if head.names is not None:
             fields = spell(fields, head.names)
             host = head.names.get(host, host)
+        elif self.pool.options.header_case == "proper":
+            fields = proper_case(fields)
+            host = b"Host"
         data = b"%b %b HTTP/1.1\r\n%b: %b\r\n%b" % (
             head.method, head.path or head.authority, host, head.authority, render_fields(fields)
         )  # fmt: skip
@@ -184,7 +190,7 @@ class Http1Connection(asyncio.Protocol, Timed):
 
     def send_trailers(self, trailers: list[Field]) -> None:
         if self.chunked:
-            self._collect(b"0\r\n" + render_fields(trailers))
+            self._collect(b"0\r\n" + render_fields(trailers if self.pool.options.trailers else []))
         self._request_complete()
 
     def pause_reading(self) -> None:

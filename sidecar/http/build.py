@@ -1,0 +1,41 @@
+"""From the configuration of an HTTP connection manager to the object that its connections share."""
+
+from __future__ import annotations
+
+from math import inf
+
+from sidecar.config.http_connection_manager import HttpConnectionManager
+from sidecar.config.protocol_options import PreserveCaseFormatter, ProperCaseWords
+from sidecar.http.connection_manager import Options
+
+
+def options_of(config: HttpConnectionManager, buffer_limit: int) -> Options:
+    """The limits and switches that connections and streams read; 0 seconds in the configuration is no limit here."""
+    common, http1 = config.common_http_protocol_options, config.http_protocol_options
+    options = Options()
+    options.idle_timeout = common.idle_timeout or inf
+    options.stream_idle_timeout = config.stream_idle_timeout or inf
+    options.request_timeout = config.request_timeout or inf
+    options.request_headers_timeout = config.request_headers_timeout or inf
+    options.max_connection_duration = common.max_connection_duration or inf
+    options.max_stream_duration = common.max_stream_duration or inf
+    options.drain_timeout = config.drain_timeout
+    options.delayed_close_timeout = config.delayed_close_timeout
+    options.max_requests = common.max_requests_per_connection
+    options.max_request_head_bytes = config.max_request_headers_kb * 1024
+    options.max_request_fields = common.max_headers_count
+    options.underscores = common.headers_with_underscores_action
+    options.buffer_limit = buffer_limit
+    options.trailers = http1.enable_trailers
+    options.upgrades = frozenset(upgrade.upgrade_type for upgrade in config.upgrade_configs if upgrade.enabled)
+    options.upgrade_types = frozenset(upgrade.upgrade_type for upgrade in config.upgrade_configs)
+    options.header_case = _header_case(http1.header_key_format)
+    return options
+
+
+def _header_case(key_format: object) -> str:
+    if isinstance(key_format, ProperCaseWords):
+        return "proper"
+    return "preserve" if isinstance(key_format, PreserveCaseFormatter) else "lower"
+
+

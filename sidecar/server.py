@@ -1,0 +1,157 @@
+"""The life of one sidecar: start, serve, drain, stop. ``Server`` is also the Python API for other projects' tests."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import socket
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from sidecar.bootstrap.load import load_bootstrap
+from sidecar.config.bootstrap import Bootstrap, parse_bootstrap
+from sidecar.core.worker import Worker
+from sidecar.stack import Stack
+from sidecar.telemetry.store import StatsStore
+
+log = logging.getLogger("sidecar.server")
+
+_COLLECT_AFTER = 50_000  # allocations; requests make no cycles, so the collector has little to find
+
+
+class Server:
+    """A sidecar in the running event loop.
+
+    ``config`` is the path of a bootstrap file (YAML or JSON), a dict in the same shape, or a ``Bootstrap`` message;
+    ``config_yaml`` is text merged over it. Use it as an asynchronous context manager, or call ``start`` and ``stop``:
+
+        async with Server({"static_resources": {...}}) as server:
+            host, port = server.address("ingress")
+
+    ``start`` raises ``ConfigurationError`` with every problem at once, before anything is bound, and ``OSError`` for
+    an address that cannot be bound.
+    """
+
+    def __init__(
+        self,
+        config: str | os.PathLike[str] | Mapping[str, Any] | Any = None,
+        *,
+        config_yaml: str | None = None,
+        drain_time: float = 600.0,
+        service_node: str = "",
+        service_cluster: str = "",
+        options: Mapping[str, Any] | None = None,
+        seed: int | None = None,
+    ) -> None:
+        self.drain_time = drain_time
+        self.options = dict(options or {})
+        self.bootstrap, self.serialized, self.warnings = load(config, config_yaml, service_node, service_cluster)
+        self.seed = seed
+        self.stack: Stack | None = None
+        self.state = "PRE_INITIALIZING"
+        self.started_at = time.time()
+        self.stopped = asyncio.Event()
+
+    async def start(self) -> None:
+        """Bind, find the first hosts, listen. Ready when it returns."""
+        began = time.monotonic()
+        loop = asyncio.get_running_loop()
+        worker = Worker(loop, seed=self.seed)
+        self.stack = stack = Stack(self.bootstrap, worker, StatsStore())
+        stack.bind()
+        self.state = "INITIALIZING"
+        initialised = asyncio.Event()
+        stack.clusters.start(initialised.set)
+        await initialised.wait()
+        stack.listen()
+        self.state = "LIVE"
+        stack.server_stats.live = 1
+        stack.server_stats.initialization_time_ms.record(int((time.monotonic() - began) * 1000))
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(_COLLECT_AFTER, 50, 100)
+        for warning in self.warnings:
+            log.warning("%s", warning)
+        log.info("all clusters initialised, listening on %s", ", ".join(map(str, stack.addresses().values())) or "nothing")
+
+    def address(self, listener: str) -> tuple[str, int]:
+        """The host and port that a listener is bound to, by its name; KeyError if there is none of that name."""
+        assert self.stack is not None, "the server has not been started"
+        address = self.stack.addresses()[listener]
+        return address.ip or address.path, address.port
+
+    @property
+    def admin_address(self) -> tuple[str, int]:
+        """Where the administration interface is; LookupError if there is none."""
+        if self.stack is None or self.stack.admin_listener is None:
+            raise LookupError("there is no administration interface")
+        address = self.stack.admin_listener.local_addresses[0]
+        return address.ip or address.path, address.port
+
+    def drain_listeners(self) -> None:
+        """Accept no more connections, finish what is under way, close the rest when they are idle."""
+        if self.stack is not None and self.state != "DRAINING":
+            self.state = "DRAINING"
+            self.stack.server_stats.live = 0
+            self.stack.drain()
+
+    def reopen_logs(self) -> None:
+        """Open all log files anew, after they were moved away."""
+        if self.stack is not None:
+            self.stack.reopen_logs()
+
+    async def drain(self, timeout: float | None = None) -> None:
+        """Drain, and wait until no connection is left, at most ``timeout`` seconds (the drain time by default)."""
+        self.drain_listeners()
+        assert self.stack is not None
+        until = time.monotonic() + (self.drain_time if timeout is None else timeout)
+        while self.stack.connections() and time.monotonic() < until:
+            await asyncio.sleep(0.02)
+
+    async def stop(self) -> None:
+        """Close everything now; log files are written out."""
+        if self.stack is not None:
+            stack, self.stack = self.stack, None
+            await stack.close()
+        self.state = "STOPPED"
+        self.stopped.set()
+
+    async def __aenter__(self) -> Server:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    def __repr__(self) -> str:
+        return f"<Server {self.state}>"
+
+
+def load(
+    config: Any, config_yaml: str | None = None, service_node: str = "", service_cluster: str = ""
+) -> tuple[Bootstrap, bytes, list[str]]:
+    """The checked bootstrap, its serialised message (for /config_dump), and warnings. Raises ConfigurationError."""
+    root, context = load_bootstrap(config, config_yaml=config_yaml)
+    if service_node:
+        root.message.node.id = service_node
+    if service_cluster:
+        root.message.node.cluster = service_cluster
+    with context:
+        bootstrap = parse_bootstrap(root)
+    return bootstrap, root.message.SerializeToString(), [str(warning) for warning in context.warnings]
+
+
+def notify_supervisor(state: str) -> None:
+    """Tell systemd (``sd_notify``): ``READY=1``, ``STOPPING=1`` and the like; nothing without NOTIFY_SOCKET."""
+    path = os.environ.get("NOTIFY_SOCKET")
+    if not path:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+        try:
+            sock.connect("\0" + path[1:] if path[0] == "@" else path)
+            sock.sendall(state.encode())
+        except OSError as error:
+            log.warning("cannot notify the supervisor at %s: %s", path, error)

@@ -1,0 +1,331 @@
+"""The composition root: from a checked bootstrap to running listeners. Read it top to bottom: it is a request's way.
+
+bytes -> listener -> filter chain -> HTTP connection manager -> stream -> filters -> router -> cluster -> pool -> bytes.
+Nothing else in the package knows more than its own stage; what a stage needs of another is handed to it here.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Sequence
+from math import inf
+from typing import Any
+
+from sidecar.cluster.cluster import Cluster
+from sidecar.cluster.dns import DnsResolver
+from sidecar.cluster.host import Host
+from sidecar.cluster.manager import ClusterManager
+from sidecar.codec.wire import FieldLines
+from sidecar.config.bootstrap import Bootstrap
+from sidecar.config.cluster import Cluster as ClusterConfig
+from sidecar.config.core_types import SubstitutionFormatString
+from sidecar.config.dns import DnsSettings
+from sidecar.config.filters.router import Router as RouterConfig
+from sidecar.config.http_connection_manager import HttpConnectionManager
+from sidecar.config.listener import FilterChain as FilterChainConfig
+from sidecar.config.listener import Listener as ListenerConfig
+from sidecar.config.network_filters import NetworkFilter
+from sidecar.config.protocol_options import PreserveCaseFormatter
+from sidecar.core.address import Address
+from sidecar.core.http_filter import HttpFilter
+from sidecar.core.worker import Worker
+from sidecar.filters.context import FilterContext
+from sidecar.filters.registry import make_filter, make_route_filter
+from sidecar.http.build import options_of
+from sidecar.http.connection_manager import ConnectionManager
+from sidecar.http.filter_chain import FilterChain
+from sidecar.http.forwarding import compile_forwarding, compile_response_finish
+from sidecar.http.local_reply import compile_local_reply
+from sidecar.listener.connection_limits import global_limit, listener_limit
+from sidecar.listener.listener import Listener
+from sidecar.listener.terminal import ListenerContext
+from sidecar.pool.dialing import Dialer
+from sidecar.pool.http1 import Http1Pool, PoolOptions
+from sidecar.router.header_mutation import compile_header_mutations
+from sidecar.router.route import Route
+from sidecar.router.route_table import RouteTable, compile_route_configuration
+from sidecar.router.router import Router
+from sidecar.telemetry import tags
+from sidecar.telemetry.access_log import compile_access_logs
+from sidecar.telemetry.formatter import compile_format, compile_header_value
+from sidecar.telemetry.groups.cluster import (
+    BreakerRemainingStats,
+    BreakerStats,
+    ClusterStats,
+    OutlierDetectionStats,
+)
+from sidecar.telemetry.groups.http_connection_manager import RouterStats, connection_manager_stats
+from sidecar.telemetry.groups.listener import ListenerStats, WorkerConnectionStats
+from sidecar.telemetry.groups.server import ServerStats
+from sidecar.telemetry.store import StatsStore
+from sidecar.telemetry.tags import Naming
+
+
+class Stack:
+    """Everything that one worker runs for one bootstrap. Raises ``ValueError`` for formats that cannot be compiled."""
+
+    def __init__(self, bootstrap: Bootstrap, worker: Worker, store: StatsStore) -> None:
+        self.bootstrap = bootstrap
+        self.worker = worker
+        self.store = store
+        self.request_lines = FieldLines()
+        self.response_lines = FieldLines()
+        self.resolvers: dict[DnsSettings, DnsResolver] = {}
+        self.managers: list[ConnectionManager] = []
+        self.local_ip = local_address()
+        self.server_stats = store.add(ServerStats(), "server.")
+        self.global_limit = global_limit(bootstrap.layered_runtime)
+        self.clusters = ClusterManager(self, worker.wheel, worker.random)
+        self.clusters.on_membership = self._membership_changed
+        for config in bootstrap.static_resources.clusters:
+            self.add_cluster(config)
+        self.listeners = [self.listener(config) for config in bootstrap.static_resources.listeners]
+
+    # the beginning of the way: listeners and their filter chains
+
+    def listener(self, config: ListenerConfig) -> Listener:
+        """A listener and all its filter chains."""
+        name = config.stat_prefix or str(config.address)
+        naming = tags.listener(name)
+        return Listener(
+            config,
+            self.worker,
+            self.terminal,
+            self.store.shared(ListenerStats, *naming),
+            self.store.shared(WorkerConnectionStats, *tags.worker(naming, 0)),
+            listener_limit(self.bootstrap.layered_runtime, config.name),
+            self.global_limit,
+            self.access_loggers(config.access_log),
+        )
+
+    def terminal(self, chain: FilterChainConfig, last: NetworkFilter, context: ListenerContext) -> Any:
+        """What serves the connections of a filter chain: its last network filter."""
+        listener = context.config
+        if isinstance(last.typed_config, HttpConnectionManager):
+            return self.http_connection_manager(
+                last.typed_config, listener, listener.stat_prefix or str(listener.address)
+            )
+        raise NotImplementedError(last.name)
+
+    def bind(self) -> None:
+        """Take all addresses, without serving yet. Raises BindError; then none stays taken."""
+        try:
+            for listener in self.listeners:
+                listener.bind()
+        except OSError:
+            for listener in self.listeners:
+                listener.close()
+            raise
+
+    def listen(self) -> None:
+        """Serve."""
+        for listener in self.listeners:
+            listener.start()
+
+    def drain(self) -> None:
+        """Take no more connections, and let those that are there finish."""
+        for listener in self.listeners:
+            listener.drain()
+
+    def connections(self) -> int:
+        """How many downstream connections there are."""
+        return sum(len(listener.connections) for listener in self.listeners)
+
+    def addresses(self) -> dict[str, Address]:
+        """Where each listener listens, by its name: its first address."""
+        return {one.config.name: one.local_addresses[0] for one in self.listeners if one.sockets}
+
+    async def close(self) -> None:
+        """End everything: listeners, connections, clusters, timers, log files."""
+        for listener in self.listeners:
+            listener.close()
+        for cluster in self.clusters.clusters.values():
+            for host in cluster.hosts:
+                if host.pool is not None:
+                    host.pool.close()
+        self.clusters.close()
+        for resolver in self.resolvers.values():
+            await resolver.close()
+        for task in list(self.worker.tasks):
+            task.cancel()
+        self.worker.wheel.close()
+
+    # the end of the way: clusters and their pools
+
+    def add_cluster(self, config: ClusterConfig) -> Cluster:
+        """A cluster, with the statistics of its circuit breakers."""
+        cluster = self.clusters.add(config)
+        naming = tags.cluster(config.alt_stat_name)
+        for priority, breaker in zip(("default", "high"), cluster.breakers, strict=True):
+            below = naming.below(f"circuit_breakers.{priority}.")
+            self.store.add(BreakerStats(breaker), *below)
+            if breaker.track_remaining:
+                self.store.add(BreakerRemainingStats(breaker), *below)
+        return cluster
+
+    def cluster_stats(self, config: ClusterConfig) -> ClusterStats:
+        return self.store.shared(ClusterStats, *tags.cluster(config.alt_stat_name))
+
+    def outlier_stats(self, config: ClusterConfig) -> OutlierDetectionStats:
+        return self.store.shared(OutlierDetectionStats, *tags.cluster(config.alt_stat_name).below("outlier_detection."))
+
+    def resolver(self, settings: DnsSettings) -> DnsResolver:
+        found = self.resolvers.get(settings)
+        if found is None:
+            found = self.resolvers[settings] = DnsResolver(self.worker.loop, settings)
+        return found
+
+    def pool_of(self, cluster: Cluster, host: Host) -> Http1Pool:
+        """The pool of a host, made for its first request."""
+        config: ClusterConfig = cluster.config
+        common, http1 = config.common_http_protocol_options, config.http_protocol_options
+        options = PoolOptions(
+            connect_timeout=config.connect_timeout,
+            idle_timeout=common.idle_timeout or inf,
+            max_requests=common.max_requests_per_connection,
+            max_duration=common.max_connection_duration or inf,
+            buffer_limit=config.per_connection_buffer_limit_bytes,
+            max_head_bytes=common.max_response_headers_kb * 1024,
+            max_fields=common.max_headers_count,
+            header_case="lower" if http1.header_key_format is None else _case_of(http1.header_key_format),
+            trailers=http1.enable_trailers,
+        )
+        pool = Http1Pool(
+            self.worker, host, cluster.stats, cluster.breakers, options, self.dialer(config), self.response_lines
+        )
+        host.pool = pool
+        return pool
+
+    def dialer(self, config: ClusterConfig) -> Dialer:
+        """How connections to a cluster's hosts are made."""
+        keepalive = config.tcp_keepalive
+        if keepalive is None:
+            return Dialer(self.worker)
+        options = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
+        for name, value in (
+            (socket.TCP_KEEPCNT, keepalive.keepalive_probes),
+            (socket.TCP_KEEPIDLE, keepalive.keepalive_time),
+            (socket.TCP_KEEPINTVL, keepalive.keepalive_interval),
+        ):
+            if value is not None:
+                options.append((socket.IPPROTO_TCP, name, value))
+        return Dialer(self.worker, tuple(options))
+
+    def _membership_changed(self, added: Sequence[Host], removed: Sequence[Host]) -> None:
+        for host in removed:
+            if host.pool is not None:
+                host.pool.drain()
+
+    # the HTTP connection manager: filters, routes, router
+
+    def http_connection_manager(
+        self, config: HttpConnectionManager, listener: ListenerConfig, stat_name: str
+    ) -> ConnectionManager:
+        """The terminal filter of an HTTP filter chain."""
+        stats, of_listener = connection_manager_stats(self.store, stat_name, config.stat_prefix)
+        naming = tags.http_connection_manager(config.stat_prefix)
+        router_config = next(
+            (one.config for one in config.http_filters if isinstance(one.config, RouterConfig)), RouterConfig()
+        )
+        context = self.filter_context(naming)
+        configured = [one for one in config.http_filters if not isinstance(one.config, RouterConfig)]
+        filters = [(one, make_filter(one.config, one.name, context)) for one in configured]
+        routes = compile_route_configuration(
+            config.route_config, compile_header_value, self.worker.random, router_config.suppress_envoy_headers
+        )
+        self._make_chains(routes, filters, context)
+        router = Router(
+            self.worker,
+            self.store.shared(RouterStats, *naming),
+            self.clusters.get,
+            self.pool_of,
+            router_config.suppress_envoy_headers,
+            listener.per_connection_buffer_limit_bytes,
+        )
+        router.respect_expected_timeout = router_config.respect_expected_rq_timeout
+        identity = self.bootstrap.node
+        manager = ConnectionManager(
+            self.worker,
+            options_of(config, listener.per_connection_buffer_limit_bytes),
+            stats,
+            of_listener.codes,
+            routes,
+            FilterChain([instance for one, instance in filters if not one.disabled]),
+            router,
+            compile_forwarding(
+                config,
+                self.local_ip,
+                identity.id.encode(),
+                identity.cluster.encode(),
+                config.route_config.internal_only_headers,
+            ),
+            compile_response_finish(config),
+            compile_access_logs(config.access_log, self.log_files, self.worker),
+            compile_local_reply(
+                config.local_reply_config, self.compile_log_filter, compile_body, self.compile_header_additions
+            ),
+            self.request_lines,
+        )
+        for upgrade in config.upgrade_configs:
+            if upgrade.filters is not None:
+                manager.upgrade_chains[upgrade.upgrade_type] = FilterChain(
+                    [
+                        make_filter(one.config, one.name, context)
+                        for one in upgrade.filters
+                        if not isinstance(one.config, RouterConfig)
+                    ]
+                )
+        self.managers.append(manager)
+        return manager
+
+    def _make_chains(
+        self, routes: RouteTable, filters: list[tuple[Any, HttpFilter]], context: FilterContext
+    ) -> None:
+        """Give every route that says something to a filter a chain of its own."""
+        for route in routes.routes:
+            if route.per_filter or route.disabled_filters:
+                route.request_chain = FilterChain(self._filters_for(route, filters, context))
+
+    def _filters_for(
+        self, route: Route, filters: list[tuple[Any, HttpFilter]], context: FilterContext
+    ) -> list[HttpFilter]:
+        chosen = []
+        for one, instance in filters:
+            disabled = route.disabled_filters.get(one.name, one.disabled and one.name not in route.per_filter)
+            if disabled:
+                continue
+            own = route.per_filter.get(one.name)
+            chosen.append(
+                instance if own is None else make_route_filter(instance, one.config, own, context)
+            )
+        return chosen
+
+    def compile_header_additions(self, to_add: Any) -> Any:
+        return compile_header_mutations(to_add, (), compile_header_value)
+
+
+def compile_body(config: SubstitutionFormatString) -> Callable[[Any], bytes]:
+    """A local reply's body format."""
+    return compile_format(config)
+
+
+def _case_of(key_format: object) -> str:
+    return "preserve" if isinstance(key_format, PreserveCaseFormatter) else "proper"
+
+
+def local_address() -> str:
+    """This machine's address as Envoy tells it: the first that is not on the loopback interface, else 127.0.0.1."""
+    import fcntl
+    import struct
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        for _, name in socket.if_nameindex():
+            request = struct.pack("256s", name.encode()[:15])
+            try:
+                answer = fcntl.ioctl(sock.fileno(), 0x8915, request)  # SIOCGIFADDR
+            except OSError:
+                continue
+            ip = socket.inet_ntoa(answer[20:24])
+            if not ip.startswith("127."):
+                return ip
+    return "127.0.0.1"
