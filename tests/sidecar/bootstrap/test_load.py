@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -90,7 +91,8 @@ def test_a_dict_a_message_and_a_serialised_message(tmp_path: Path) -> None:
     message = message_class("envoy.config.bootstrap.v3.Bootstrap")(node={"id": "a"})
     path = tmp_path / "bootstrap.pb"
     path.write_bytes(message.SerializeToString())
-    for config in ({"node": {"id": "a"}}, message, path, str(path)):
+    configs: list[Any] = [{"node": {"id": "a"}}, message, path, str(path)]
+    for config in configs:
         root, context = load_bootstrap(config)
         context.raise_problems()
         assert root.message == message
@@ -107,7 +109,8 @@ def test_json(tmp_path: Path) -> None:
 
 def test_problems_of_a_dict_or_message_have_paths(tmp_path: Path) -> None:
     message = message_class("envoy.config.bootstrap.v3.Bootstrap")(static_resources={"clusters": [{}]})
-    for config in ({"static_resources": {"clusters": [{}]}}, message):
+    configs: list[Any] = [{"static_resources": {"clusters": [{}]}}, message]
+    for config in configs:
         with pytest.raises(
             ConfigurationError, match=r"^configuration: static_resources.clusters\[0\].name: is required"
         ):

@@ -172,7 +172,7 @@ def message_with(rules: validate_pb2.FieldRules, field_type: int, *, repeated: b
     message_with.made = getattr(message_with, "made", 0) + 1  # type: ignore[attr-defined]
     package = f"rules{message_with.made}"  # type: ignore[attr-defined]
     file = descriptor_pb2.FileDescriptorProto(name=f"{package}.proto", package=package, syntax="proto3")
-    field = file.message_type.add(name="M").field.add(name="it", number=1, type=field_type)  # type: ignore[arg-type]
+    field = file.message_type.add(name="M").field.add(name="it", number=1, type=field_type)
     field.label = field.LABEL_REPEATED if repeated else field.LABEL_OPTIONAL
     field.options.Extensions[validate_pb2.rules].CopyFrom(rules)
     file.dependency.append("validate/validate.proto")

@@ -375,7 +375,7 @@ def test_places_in_merged_sources() -> None:
 
 
 SCALARS: dict[str, st.SearchStrategy[Any]] = {
-    "string": st.text(st.characters(exclude_categories=("Cs",)), max_size=8),
+    "string": st.text(st.characters(exclude_categories=["Cs"]), max_size=8),
     "bytes": st.binary(max_size=6),
     "bool": st.booleans(),
     "int32": st.integers(-(2**31), 2**31 - 1),
@@ -399,7 +399,7 @@ KINDS = {
 
 
 @st.composite
-def messages(draw: st.DrawFn, type_name: str, depth: int = 3) -> Message:
+def messages(draw: st.DrawFn, type_name: str, depth: int = 3) -> Any:
     """Any message of a type, with some of its fields set to anything that their types can hold."""
     message: Any = message_class(type_name)()
     fields = [
@@ -431,7 +431,7 @@ def messages(draw: st.DrawFn, type_name: str, depth: int = 3) -> Message:
     return message
 
 
-def values(type_name: str, depth: int) -> st.SearchStrategy[Message]:
+def values(type_name: str, depth: int) -> st.SearchStrategy[Any]:
     """Messages, where protobuf's own have JSON forms of their own."""
     name = type_name.removeprefix("google.protobuf.")
     cls = message_class(type_name)
@@ -444,7 +444,7 @@ def values(type_name: str, depth: int) -> st.SearchStrategy[Message]:
     return messages(type_name, depth)
 
 
-def pack(cls: type[Message], inner: Message) -> Message:
+def pack(cls: type[Message], inner: Message) -> Any:
     packed: Any = cls()
     packed.Pack(inner)
     return packed
@@ -482,6 +482,39 @@ json_values = st.recursive(
 def test_structs_are_read_as_protobuf_reads_them(document: dict[str, Any]) -> None:
     struct = message_class("google.protobuf.Struct")
     assert good({"metadata": document}, BOOTSTRAP_NODE).metadata == json_format.ParseDict(document, struct())
+
+
+FIELDS = st.sampled_from(
+    ["node", "metadata", "clusters", "name", "type", "value", "@type", "<<", "connect_timeout", "a"]
+)
+TYPES = st.sampled_from(
+    ["x/google.protobuf.Value", "x/envoy.config.cluster.v3.Cluster", "x/xds.type.v3.TypedStruct", "0s"]
+)
+odd_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-1, 2) | TYPES,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(FIELDS, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(odd_values, st.sampled_from([CLUSTER, BOOTSTRAP, BOOTSTRAP_NODE, f"{BOOTSTRAP}.StaticResources"]))
+def test_odd_documents_are_refused_in_good_order(document: Any, type_name: str) -> None:
+    nested = {"node": document, "clusters": [document], "transport_socket": {"typed_config": document}}
+    for text in (document, nested, {"metadata": document, "typed_extension_protocol_options": {"a": document}}):
+        message, problems = read(json.dumps(text), type_name)
+        assert all(problem.line == 1 and problem.problem for problem in problems)
+        assert type(message).FromString(message.SerializeToString()) == message
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text("abc:-[]{}&*<!?'\"|>,#% \n\t@", max_size=40))
+def test_odd_texts_are_refused_in_good_order(text: str) -> None:
+    for prefix in ("", "name: ", "metadata: {a: ", "node:\n  "):
+        for type_name in (CLUSTER, BOOTSTRAP_NODE):
+            _, problems = read(prefix + text, type_name)
+            assert all(problem.line >= 1 for problem in problems)
+            Places([Source(prefix + text, "f")])("metadata.a[0].b")
 
 
 def test_a_thousand_clusters_take_little_time() -> None:
