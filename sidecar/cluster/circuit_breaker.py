@@ -15,7 +15,7 @@ class RetryBudget(Protocol):
 
 
 class CircuitBreaker:
-    """Limits and live counts. Pools and the router compare and count in place: `if breaker.rq_active >= breaker.max_requests`.
+    """Limits and live counts. Pools and the router do it in place: `breaker.rq_active >= breaker.max_requests`.
 
     A breaker is open while a count has reached its limit; nothing is stored for that, the gauges derive it.
     Source: `envoy.config.cluster.v3.CircuitBreakers.Thresholds`, whose defaults these are.

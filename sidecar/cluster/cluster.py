@@ -9,11 +9,9 @@ from sidecar.cluster.circuit_breaker import CircuitBreaker
 from sidecar.cluster.context import ClusterStats, LoadBalancerContext, Pick
 from sidecar.cluster.host import Host
 from sidecar.cluster.host_set import HostSet, HostSets
-from sidecar.cluster.load_balancers.layered import Balancer, Build
+from sidecar.cluster.load_balancers.layered import Balancer
 from sidecar.cluster.outlier import OutlierDetector
-from sidecar.core.timer_wheel import Callback, TimerWheel
-
-_SLICE = 0.002  # seconds of the loop that building a table may take at once
+from sidecar.cluster.slices import Slices
 
 OnMembership = Callable[[Sequence[Host], Sequence[Host]], None]
 """Called with the hosts that came and those that left, once nothing picks the latter any more."""
@@ -31,8 +29,8 @@ class Cluster:
     """`pick(context)` gives the host for a request, or None; it is an attribute that changes with the hosts.
 
     `breakers` are those of the routing priorities default and high. `host_sets` are the hosts by priority. `stats` and
-    `config` are what the cluster was made with. `initialised` becomes true once hosts were looked for, found or not, and
-    can be picked. Nothing but `pick` and counting is done per request.
+    `config` are what the cluster was made with. `initialised` is true once hosts were looked for, found or not, and can
+    be picked. Nothing but `pick` and counting is done per request.
     """
 
     __slots__ = (
@@ -47,11 +45,10 @@ class Cluster:
         "discovery",
         "initialised",
         "_balancer",
-        "_wheel",
+        "_slices",
+        "_building",
         "_hosts_known",
         "_on_ready",
-        "_work",
-        "_slice",
         "_changes",
     )
 
@@ -61,7 +58,7 @@ class Cluster:
         config: Any,
         stats: ClusterStats,
         balancer: Balancer,
-        wheel: TimerWheel,
+        slices: Slices,
         breakers: tuple[CircuitBreaker, CircuitBreaker] | None = None,
     ) -> None:
         self.name = name
@@ -75,11 +72,10 @@ class Cluster:
         self.discovery: Discovery | None = None
         self.initialised = False
         self._balancer = balancer
-        self._wheel = wheel
+        self._slices = slices
+        self._building = False
         self._hosts_known = False
         self._on_ready: tuple[Callable[[], object], ...] = ()
-        self._work: Build | None = None
-        self._slice: Callback | None = None
         self._changes: tuple[list[Host], list[Host]] | None = None
 
     @property
@@ -102,6 +98,7 @@ class Cluster:
             self.outlier.close()
         self._on_ready = ()
         self.update(_NO_HOSTS)
+        self._slices.cancel(self)
         self._finish(no_host)
 
     def when_ready(self, callback: Callable[[], object]) -> None:
@@ -121,7 +118,6 @@ class Cluster:
         before, after = set(self.hosts), {host for host_set in host_sets for host in host_set.hosts}
         added = [host for host_set in host_sets for host in host_set.hosts if host not in before]
         removed = [host for host in self.hosts if host not in after]
-        self.host_sets = host_sets or _NO_HOSTS
         for host in removed:
             host.removed = True
             if self.outlier is not None:
@@ -133,42 +129,26 @@ class Cluster:
             else:
                 self._changes[0].extend(added)
                 self._changes[1].extend(removed)
-        self._publish()
+        self._publish(host_sets or _NO_HOSTS)
 
     def refresh_health(self) -> None:
         """Hosts have become usable or unusable: pick by their new health."""
-        self.host_sets = tuple(host_set.refreshed() for host_set in self.host_sets)
-        self._publish()
+        self._publish(tuple(host_set.refreshed() for host_set in self.host_sets))
 
-    def _publish(self) -> None:
+    def _publish(self, host_sets: HostSets) -> None:
+        """Count the difference (an older version of the cluster may share the statistics), and compile anew."""
         stats = self.stats
-        stats.membership_total = sum(len(host_set.hosts) for host_set in self.host_sets)
-        stats.membership_healthy = sum(len(host_set.healthy) for host_set in self.host_sets)
-        stats.membership_degraded = sum(len(host_set.degraded) for host_set in self.host_sets)
-        self._work = self._balancer.build(self.host_sets)
-        self._build()
-
-    def _build(self) -> None:
-        """Go on compiling until it is done or the slice is over; meanwhile the last function picks."""
-        if self._slice is not None:
-            self._wheel.cancel(self._slice)
-            self._slice = None
-        work = self._work
-        if work is None:
-            return
-        clock = self._wheel.clock
-        until = clock() + _SLICE
-        try:
-            while clock() < until:
-                next(work)
-        except StopIteration as end:
-            self._finish(end.value)
-            return
-        self._slice = self._wheel.call_in(0.0, self._build)
+        for sign, each in ((-1, self.host_sets), (1, host_sets)):
+            stats.membership_total += sign * sum(len(host_set.hosts) for host_set in each)
+            stats.membership_healthy += sign * sum(len(host_set.healthy) for host_set in each)
+            stats.membership_degraded += sign * sum(len(host_set.degraded) for host_set in each)
+        self.host_sets = host_sets
+        self._building = True
+        self._slices.run(self, self._balancer.build(host_sets), self._finish)
 
     def _finish(self, pick: Pick) -> None:
         self.pick = pick
-        self._work = None
+        self._building = False
         changes, self._changes = self._changes, None
         if changes is not None:
             for callback in self.on_membership:
@@ -176,7 +156,7 @@ class Cluster:
         self._become_ready()
 
     def _become_ready(self) -> None:
-        if self.initialised or not self._hosts_known or self._work is not None:
+        if self.initialised or not self._hosts_known or self._building:
             return
         self.initialised = True
         callbacks, self._on_ready = self._on_ready, ()

@@ -23,8 +23,8 @@ class LoadBalancerContext(Protocol):
     """The stream as `Cluster.pick` sees it. On the plain path only `tried` and `override_host` are read.
 
     `hash_key` is the 64-bit hash of the route's hash policy, None without one. `subset` is what the route (and dynamic
-    metadata) says to match, None if nothing. `tried` and `host_selection_retry_max_attempts` are the retry policy's host
-    predicate; the latter is read only if `tried` is not empty. `override_host` is an address as text (`1.2.3.4:80`).
+    metadata) says to match, None if nothing. `tried` and `host_selection_retry_max_attempts` are the retry policy's
+    host predicate; the latter is read only if `tried` is not empty. `override_host` is an address as text (`1.2.3.4:80`).
     `connection` and `request` are read by ORIGINAL_DST clusters.
     """
 

@@ -23,9 +23,9 @@ _FAMILIES = {
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What became of a lookup. `addresses` are IP addresses as text; `ttl` is the smallest one's, in seconds, 0 if none.
+    """What became of a lookup. `addresses` are IP addresses as text; `ttl` is the smallest one's, in seconds, or 0.
 
-    `failed`: nobody could say. A name that does not exist, or has no address of the family, is an answer without addresses.
+    `failed`: nobody could say. A name that does not exist, or has no such address, is an answer without addresses.
     """
 
     addresses: tuple[str, ...] = ()
@@ -104,9 +104,7 @@ class DnsResolver:
             flags |= pycares.ARES_FLAG_NOSEARCH if settings.no_default_search_domain else 0
             options: dict[str, Any] = {"flags": flags} if flags else {}
             servers = [str(server) for server in settings.resolvers] or None
-            self._channel = aiodns.DNSResolver(
-                servers, self._loop, timeout=self._timeout, tries=self._tries, **options
-            )
+            self._channel = aiodns.DNSResolver(servers, self._loop, timeout=self._timeout, tries=self._tries, **options)
         return self._channel
 
     def __repr__(self) -> str:

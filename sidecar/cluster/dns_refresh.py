@@ -18,12 +18,23 @@ _TTL_FLOOR = 1.0  # seconds: answers from /etc/hosts, and some servers', have no
 class Refresh(Timed):
     """Looks one name up, again and again, and hands each answer to `on_answer`.
 
-    An address instead of a name is its own answer, given once, and no timer runs. Failures are counted and not handed on
-    as anything but a failure: who listens keeps the last answer. Source: Envoy's `dns_refresh_rate`, `respect_dns_ttl`,
+    An address instead of a name is its own answer, given once, and no timer runs. A failure is counted and handed on as
+    one: who listens keeps the last answer. Source: Envoy's `dns_refresh_rate`, `respect_dns_ttl`,
     `dns_jitter` and `dns_failure_refresh_rate`.
     """
 
-    __slots__ = ("name", "port", "settings", "stats", "on_answer", "_resolver", "_wheel", "_random", "_failures", "_open")
+    __slots__ = (
+        "name",
+        "port",
+        "settings",
+        "stats",
+        "on_answer",
+        "_resolver",
+        "_wheel",
+        "_random",
+        "_failures",
+        "_open",
+    )
 
     def __init__(
         self,

@@ -32,9 +32,7 @@ def static_host_sets(assignment: ClusterLoadAssignment, locality_weighted: bool)
     return assemble(assignment, hosts, locality_weighted)
 
 
-def assemble(
-    assignment: ClusterLoadAssignment, hosts: Iterable[Sequence[Host]], locality_weighted: bool
-) -> HostSets:
+def assemble(assignment: ClusterLoadAssignment, hosts: Iterable[Sequence[Host]], locality_weighted: bool) -> HostSets:
     """The host sets for `hosts`: one sequence for each endpoint of the assignment, in its order.
 
     Localities are kept apart only where the policy weighs them and the assignment gives some of them a weight.

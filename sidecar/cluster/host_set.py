@@ -59,7 +59,9 @@ class HostSet:
         return self._with(_select(self.hosts, keep), lambda hosts: _select(hosts, keep))
 
     def _with(self, hosts: Hosts, of_locality: Callable[[Hosts], Hosts]) -> HostSet:
-        localities = tuple(LocalityHosts(part.locality, part.weight, of_locality(part.hosts)) for part in self.localities)
+        localities = tuple(
+            LocalityHosts(part.locality, part.weight, of_locality(part.hosts)) for part in self.localities
+        )
         return HostSet(self.priority, hosts, localities, self.overprovisioning_factor)
 
     def __repr__(self) -> str:

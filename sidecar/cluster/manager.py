@@ -16,6 +16,7 @@ from sidecar.cluster.load_balancers.configured import balancer_of
 from sidecar.cluster.logical_dns import LogicalDns
 from sidecar.cluster.original_dst import OriginalDst
 from sidecar.cluster.outlier import OutlierDetector, OutlierStats
+from sidecar.cluster.slices import Slices
 from sidecar.cluster.strict_dns import StrictDns
 from sidecar.config.circuit_breakers import Thresholds
 from sidecar.config.cluster import Cluster as ClusterConfig
@@ -41,12 +42,13 @@ class Surroundings(Protocol):
 
 
 class ClusterManager:
-    """`get(name)` is the cluster in use, or None: one dict lookup. A new version of a cluster takes its place once warm.
+    """`get(name)` is the cluster in use, or None: one dict lookup. A new version takes its place once it is warm.
 
     `on_membership` is called, with each cluster's changes, for all clusters that are made later.
     """
 
-    __slots__ = ("get", "on_membership", "_clusters", "_warming", "_surroundings", "_wheel", "_random", "_started")
+    __slots__ = ("get", "on_membership", "_clusters", "_warming", "_surroundings", "_wheel", "_random", "_slices",
+                 "_started")  # fmt: skip
 
     def __init__(self, surroundings: Surroundings, wheel: TimerWheel, random: Random) -> None:
         self._clusters: dict[str, Cluster] = {}
@@ -56,6 +58,7 @@ class ClusterManager:
         self._surroundings = surroundings
         self._wheel = wheel
         self._random = random
+        self._slices = Slices(wheel)
         self._started = False
 
     @property
@@ -118,7 +121,7 @@ class ClusterManager:
             old.close()
 
     def _make(self, config: ClusterConfig) -> Cluster:
-        cluster = make_cluster(config, self._surroundings, self._wheel, self._random)
+        cluster = make_cluster(config, self._surroundings, self._wheel, self._slices, self._random)
         if self.on_membership is not None:
             cluster.on_membership = (self.on_membership,)
         return cluster
@@ -148,23 +151,25 @@ class _Countdown:
             self.done()
 
 
-def make_cluster(config: ClusterConfig, surroundings: Surroundings, wheel: TimerWheel, random: Random) -> Cluster:
+def make_cluster(
+    config: ClusterConfig, surroundings: Surroundings, wheel: TimerWheel, slices: Slices, random: Random
+) -> Cluster:
     """A cluster of any type, not yet started."""
     stats = surroundings.cluster_stats(config)
     own = config.lb_config
     breakers = (_breaker(config.circuit_breakers.default), _breaker(config.circuit_breakers.high))
     if isinstance(own, OriginalDstLbConfig):
         discovery = OriginalDst(own, config.cleanup_interval, stats, wheel)
-        cluster = Cluster(config.name, config, stats, discovery, wheel, breakers)
+        cluster = Cluster(config.name, config, stats, discovery, slices, breakers)
         discovery.cluster = cluster
         cluster.discovery = discovery
     else:
-        cluster = Cluster(config.name, config, stats, balancer_of(config, stats, random), wheel, breakers)
+        cluster = Cluster(config.name, config, stats, balancer_of(config, stats, random), slices, breakers)
     if config.outlier_detection is not None:
         cluster.outlier = OutlierDetector(
             config.outlier_detection,
             surroundings.outlier_stats(config),
-            lambda: cluster.stats.membership_total,
+            lambda: len(cluster.hosts),
             cluster.refresh_health,
             wheel,
             random,
@@ -188,4 +193,3 @@ def _breaker(limits: Thresholds) -> CircuitBreaker:
         limits.retry_budget,
         limits.track_remaining,
     )
-

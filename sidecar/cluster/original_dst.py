@@ -1,4 +1,4 @@
-"""ORIGINAL_DST: the host is where the downstream connection was going; hosts are made on the fly and forgotten again."""
+"""ORIGINAL_DST: the host is where the downstream connection was going; hosts are made on the fly, and forgotten."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 
 class OriginalDst(Timed):
-    """Balancer and discovery of such a cluster in one. Every `cleanup_interval` seconds hosts leave that were not picked
-    since the last time and have neither requests nor connections; the sweep runs only while there are hosts.
+    """Balancer and discovery of such a cluster in one. Every `cleanup_interval` seconds those hosts leave that were not
+    picked since the last time and have neither requests nor connections; the sweep runs only while there are hosts.
     """
 
     __slots__ = ("config", "cleanup_interval", "stats", "cluster", "_wheel", "_hosts", "_picked")
@@ -77,9 +77,7 @@ class OriginalDst(Timed):
     def on_timer(self, now: float) -> None:
         """The sweep."""
         stay = {
-            text: host
-            for text, host in self._hosts.items()
-            if host in self._picked or host.rq_active or host.cx_active
+            text: host for text, host in self._hosts.items() if host in self._picked or host.rq_active or host.cx_active
         }
         self._picked.clear()
         if len(stay) != len(self._hosts):

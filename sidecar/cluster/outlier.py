@@ -15,7 +15,7 @@ from sidecar.core.timer_wheel import Timed, TimerWheel
 
 LOCAL_ORIGIN_CONNECT_FAILED = 503
 LOCAL_ORIGIN_TIMEOUT = 504
-"""Kinds of failure that no response of the host tells of; each is the status that it counts as unless they are split."""
+"""Kinds of failure without a response of the host; each is the status that it counts as unless they are split."""
 
 
 class OutlierConfig(Protocol):
@@ -72,7 +72,7 @@ class OutlierDetector(Timed):
     for an earlier ejection, on the ticks on which it would run if it ran always.
     """
 
-    __slots__ = ("config", "stats", "_hosts", "_changed", "_wheel", "_random", "_started", "_marked")
+    __slots__ = ("config", "stats", "_hosts", "_changed", "_wheel", "_random", "_started", "_marked", "_active")
 
     def __init__(
         self,
@@ -92,6 +92,7 @@ class OutlierDetector(Timed):
         self._random = random
         self._started = wheel.clock()
         self._marked: dict[Host, None] = {}
+        self._active = 0
 
     def on_status(self, host: Host, status: int) -> None:
         """The host answered. Call it for every status of 500 or more, and for others while
@@ -144,7 +145,7 @@ class OutlierDetector(Timed):
         """The host has left the cluster."""
         self._marked.pop(host, None)
         if host.flags & FAILED_OUTLIER_CHECK:
-            self.stats.ejections_active -= 1
+            self._count(-1)
 
     def close(self) -> None:
         """Stop sweeping."""
@@ -172,9 +173,9 @@ class OutlierDetector(Timed):
     def _eject(self, host: Host, enforcing: int, counts_in_total: bool = False) -> bool:
         """Eject if the limit and the dice (percent) allow it."""
         config, stats = self.config, self.stats
-        percent = 100.0 * (stats.ejections_active + 1) / max(1, self._hosts())
+        percent = 100.0 * (self._active + 1) / max(1, self._hosts())
         allowed = percent <= min(100, config.max_ejection_percent)
-        if not allowed and not (config.always_eject_one_host and not stats.ejections_active):
+        if not allowed and not (config.always_eject_one_host and not self._active):
             stats.ejections_overflow += 1
             return False
         if counts_in_total:
@@ -189,7 +190,7 @@ class OutlierDetector(Timed):
         host.ejection_time = now
         host.ejected_until = now + min(host.ejections * base, longest) + jitter
         host.set_flag(FAILED_OUTLIER_CHECK, True)
-        stats.ejections_active += 1
+        self._count(1)
         stats.ejections_enforced_total += 1
         self._marked[host] = None
         if self.due == inf:
@@ -198,11 +199,15 @@ class OutlierDetector(Timed):
         return True
 
     def _uneject(self, host: Host, now: float) -> None:
-        self.stats.ejections_active -= 1
+        self._count(-1)
         host.ejected_until = 0.0
         host.unejected_at = now
         host.consecutive_5xx = host.consecutive_gateway = host.consecutive_local_origin = 0
         host.set_flag(FAILED_OUTLIER_CHECK, False)
+
+    def _count(self, change: int) -> None:
+        self._active += change
+        self.stats.ejections_active += change
 
     def _arm(self, now: float) -> None:
         interval = self.config.interval
@@ -210,4 +215,4 @@ class OutlierDetector(Timed):
         self._wheel.arm(self, self._started + ticks * interval)
 
     def __repr__(self) -> str:
-        return f"<OutlierDetector {self.stats.ejections_active} of {self._hosts()} ejected>"
+        return f"<OutlierDetector {self._active} of {self._hosts()} ejected>"

@@ -30,9 +30,7 @@ class StrictDns:
         ]
         self._hosts: list[list[Host]] = [[] for _ in self._endpoints]
         self._refreshes = [
-            Refresh(
-                endpoint.address, config.dns, cluster.stats, partial(self._on_answer, at), resolver, wheel, random
-            )
+            Refresh(endpoint.address, config.dns, cluster.stats, partial(self._on_answer, at), resolver, wheel, random)
             for at, (endpoint, _) in enumerate(self._endpoints)
         ]
 

@@ -1,4 +1,4 @@
-"""ROUND_ROBIN, LEAST_REQUEST and RANDOM over one flat set of hosts: what is left once priority and locality are chosen."""
+"""ROUND_ROBIN, LEAST_REQUEST and RANDOM over one flat set of hosts: the last step, below priority and locality."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Refine = Callable[[LoadBalancerContext, Choose], Host | None]
 
 
 class FlatPolicy:
-    """A policy for flat sets: `chooser` for use below priorities and localities, `picker` for the whole cluster at once."""
+    """A policy for flat sets: `chooser` for use below priorities and localities, `picker` for a whole cluster."""
 
     __slots__ = ("random",)
 

@@ -79,7 +79,7 @@ class HashBalancer:
 
 
 def hash_key_of(host: Host, use_hostname: bool) -> bytes:
-    """What a host is hashed by: `hash_key` in its `envoy.lb` metadata, else its name if that is wanted, else its address."""
+    """What a host is hashed by: `hash_key` in its `envoy.lb` metadata, else its name if wanted, else its address."""
     configured = host.metadata.get("envoy.lb", NO_METADATA).get("hash_key")
     if isinstance(configured, str) and configured:
         return configured.encode()

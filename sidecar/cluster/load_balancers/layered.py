@@ -1,4 +1,4 @@
-"""From a flat policy to a cluster's: priorities, panic and locality weights above ROUND_ROBIN, LEAST_REQUEST and RANDOM.
+"""Priorities, panic and locality weights above the flat policies ROUND_ROBIN, LEAST_REQUEST and RANDOM.
 
 The usual case, one priority that takes everything, costs nothing: the flat policy's own function is the cluster's.
 """
@@ -19,7 +19,7 @@ from sidecar.cluster.load_balancers.priority_load import priority_load
 from sidecar.cluster.load_balancers.refining import AcceptsOverride, refiner, usable
 
 Build = Generator[None, None, Pick]
-"""Work that yields often, so that whoever drives it can stop before the loop is held for too long; returns the result."""
+"""Work that yields often, so that whoever drives it can stop before the loop is held too long."""
 
 
 class Balancer(Protocol):

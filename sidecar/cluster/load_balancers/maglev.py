@@ -45,8 +45,8 @@ class Maglev:
         self.use_hostname = use_hostname
 
     def table(self, hosts: WeightedHosts) -> Generator[None, None, HashTable]:
-        """Hosts take turns in the order of their keys, lighter ones not every turn, each taking the next free place of its
-        own permutation.
+        """Hosts take turns in the order of their keys, lighter ones not every turn; each takes the next free place of
+        its own permutation.
         """
         size = self.table_size
         keyed = [(hash_key_of(host, self.use_hostname), host, weight) for host, weight in hosts]

@@ -32,12 +32,10 @@ def override_finder(host_sets: HostSets, accepts: AcceptsOverride) -> Callable[[
     return find
 
 
-def refiner(
-    host_sets: HostSets, accepts: AcceptsOverride
-) -> Callable[[LoadBalancerContext, Choose], Host | None]:
+def refiner(host_sets: HostSets, accepts: AcceptsOverride) -> Callable[[LoadBalancerContext, Choose], Host | None]:
     """The slow path of all policies that choose without a hash.
 
-    Hosts that were tried are avoided for as many attempts as the retry policy allows; after that the last choice stands.
+    Hosts that were tried are avoided for as many attempts as the retry policy allows; then the last choice stands.
     """
     find = override_finder(host_sets, accepts)
 

@@ -53,7 +53,7 @@ class RingHash:
         self._hash: Callable[[bytes], int] = murmur_hash_2 if hash_function == "MURMUR_HASH_2" else xxh64_intdigest
 
     def table(self, hosts: WeightedHosts) -> Generator[None, None, HashTable]:
-        """A host gets points `key_0`, `key_1`, ... in proportion to its weight, so many that the lightest host's are whole.
+        """A host gets points `key_0`, `key_1`, ... in proportion to its weight, and the lightest host a whole number.
 
         Points are collected by their leading bits, so that no single sort is long.
         """

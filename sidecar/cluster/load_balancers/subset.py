@@ -23,7 +23,7 @@ _FALLBACK_LIST = "fallback_list"
 
 
 def canonical(value: Any) -> str:
-    """The text by which metadata values are compared: JSON with sorted keys; a number without a fraction is an integer."""
+    """The text by which metadata values are compared: JSON with sorted keys; 1.0 is written as 1."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
@@ -191,7 +191,7 @@ class SubsetBalancer:
         stats = self.options.stats
         stats.lb_subsets_created += len(known - self._known)
         stats.lb_subsets_removed += len(self._known - known)
-        stats.lb_subsets_active = len(known)
+        stats.lb_subsets_active += len(known) - len(self._known)
         self._known = known
 
 

@@ -1,4 +1,4 @@
-"""What clusters need around them, under the control of a test: a clock that stands still, statistics, contexts, hosts."""
+"""What clusters need around them, in the hands of a test: a clock that stands still, statistics, contexts."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from sidecar.cluster.host import Host
 from sidecar.cluster.host_set import HostSets
 from sidecar.cluster.load_balancers.layered import Balancer
 from sidecar.cluster.outlier import OutlierStats
+from sidecar.cluster.slices import Slices
 from sidecar.config.cluster import Cluster as ClusterConfig
 from sidecar.config.dns import DnsSettings
 from sidecar.core.address import Address
@@ -118,7 +119,7 @@ def picks(pick: Callable[[Any], Host | None], times: int, context: Any = PLAIN) 
 
 def make_cluster(clock: Clock, balancer: Balancer, host_sets: HostSets, stats: Any = None) -> Cluster:
     """A started cluster with these hosts."""
-    cluster = Cluster("backend", None, stats or Counts(), balancer, clock.wheel)
+    cluster = Cluster("backend", None, stats or Counts(), balancer, Slices(clock.wheel))
     cluster.update(host_sets)
     cluster.start()
     return cluster
@@ -147,8 +148,7 @@ class Stages:
         self.scripted = ScriptedResolver()
 
     def cluster_stats(self, config: ClusterConfig) -> ClusterStats:
-        stats: Any = Counts()
-        self.stats[config.name] = stats
+        stats: Any = self.stats.setdefault(config.name, Counts())
         made: ClusterStats = stats
         return made
 

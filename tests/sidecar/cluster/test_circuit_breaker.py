@@ -37,9 +37,7 @@ def test_three_retries_by_default() -> None:
     assert allowed == 3
 
 
-@pytest.mark.parametrize(
-    ("active", "pending", "limit"), [(0, 0, 3), (10, 4, 3), (15, 5, 4), (100, 0, 20), (99, 0, 19)]
-)
+@pytest.mark.parametrize(("active", "pending", "limit"), [(0, 0, 3), (10, 4, 3), (15, 5, 4), (100, 0, 20), (99, 0, 19)])
 def test_a_retry_budget_follows_the_requests(active: int, pending: int, limit: int) -> None:
     breaker = CircuitBreaker(max_retries=0, retry_budget=RetryBudget(20.0, 3))
     breaker.rq_active, breaker.rq_pending = active, pending

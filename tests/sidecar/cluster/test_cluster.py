@@ -19,6 +19,7 @@ from sidecar.cluster.load_balancers.configured import balancer_of
 from sidecar.cluster.load_balancers.flat import LeastRequest, RoundRobin
 from sidecar.cluster.load_balancers.layered import Build, CommonOptions, LayeredBalancer
 from sidecar.cluster.manager import make_cluster as make_configured_cluster
+from sidecar.cluster.slices import Slices
 from sidecar.config.address import Pipe, SocketAddress
 from sidecar.config.cluster import Cluster as ClusterConfig
 from sidecar.config.endpoint import ClusterLoadAssignment, LbEndpoint, LocalityLbEndpoints
@@ -148,7 +149,7 @@ def test_a_table_in_the_making_does_not_stop_the_old_one(clock: Clock) -> None:
 
 
 def test_a_cluster_is_ready_when_its_hosts_can_be_picked(clock: Clock) -> None:
-    cluster = Cluster("backend", None, cluster_stats(), Slow(clock, 10), clock.wheel)
+    cluster = Cluster("backend", None, cluster_stats(), Slow(clock, 10), Slices(clock.wheel))
     ready: list[str] = []
     cluster.when_ready(lambda: ready.append("early"))
     cluster.update(host_sets_of(make_hosts(1)))
@@ -176,7 +177,9 @@ def test_a_newer_membership_overtakes_a_table_in_the_making(clock: Clock) -> Non
 def config(name: str, hosts: int, **more: Any) -> ClusterConfig:
     """A static cluster with addresses of its own."""
     octets = sum(map(ord, name)) % 250
-    endpoints = tuple(LbEndpoint(SocketAddress(f"10.{octets}.{number >> 8}.{number & 255}", 80)) for number in range(hosts))
+    endpoints = tuple(
+        LbEndpoint(SocketAddress(f"10.{octets}.{number >> 8}.{number & 255}", 80)) for number in range(hosts)
+    )
     assignment = ClusterLoadAssignment(name, (LocalityLbEndpoints(endpoints),))
     return ClusterConfig(name, name, "STATIC", assignment, **more)
 
@@ -201,7 +204,9 @@ def test_a_cluster_weighs_less_than_4_kilobytes_beside_its_hosts(clock: Clock) -
     stages = Stages()
     configs = [config(f"cluster-{number}", 10) for number in range(100)]
     hosts = size_of(lambda: [static_host_sets(each.load_assignment, False) for each in configs])
-    clusters = size_of(lambda: [make_configured_cluster(each, stages, clock.wheel, seeded()) for each in configs])
+    clusters = size_of(
+        lambda: [make_configured_cluster(each, stages, clock.wheel, Slices(clock.wheel), seeded()) for each in configs]
+    )
     dice = sys.getsizeof(seeded())
     assert (clusters - hosts) / len(configs) - dice < 4096
 
@@ -228,7 +233,9 @@ def test_p2c_is_quick() -> None:
 
 @pytest.mark.parametrize("policy", ["ROUND_ROBIN", "RANDOM"])
 def test_policies_by_name(policy: str, clock: Clock) -> None:
-    cluster = make_configured_cluster(config("named", 4, lb_policy=policy), Stages(), clock.wheel, seeded())
+    cluster = make_configured_cluster(
+        config("named", 4, lb_policy=policy), Stages(), clock.wheel, Slices(clock.wheel), seeded()
+    )
     cluster.start()
     assert cluster.initialised
     assert len(picks(cluster.pick, 100)) == 4

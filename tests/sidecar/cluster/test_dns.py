@@ -10,6 +10,7 @@ import pytest
 from sidecar.cluster.cluster import Cluster
 from sidecar.cluster.dns import Answer, DnsResolver
 from sidecar.cluster.manager import make_cluster
+from sidecar.cluster.slices import Slices
 from sidecar.config.address import SocketAddress
 from sidecar.config.cluster import Cluster as ClusterConfig
 from sidecar.config.dns import DnsSettings
@@ -121,6 +122,7 @@ class Dns:
             ),
             stages,
             clock.wheel,
+            Slices(clock.wheel),
             seeded(),
         )
         self.resolver: ScriptedResolver = stages.scripted

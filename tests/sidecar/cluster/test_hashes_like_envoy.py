@@ -1,4 +1,4 @@
-"""The same key picks the same host as behind real Envoy: ring, Maglev, weights, hash keys, localities and priorities."""
+"""The same key picks the same host as behind real Envoy: rings, tables, weights, hash keys, localities, priorities."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ KEYS = 200
 
 
 class Upstreams:
-    """One socket for each host, on addresses whose order is not the order of the configuration; each answers its own."""
+    """One socket for each host, on addresses that are not in order; each answers with its own."""
 
     def __init__(self) -> None:
         self.sockets = []
@@ -77,9 +77,7 @@ def configurations(addresses: list[tuple[str, int]]) -> list[ClusterConfig]:
     ) -> ClusterConfig:
         policy = "MAGLEV" if isinstance(own, MaglevLbConfig) else "RING_HASH"
         assignment = ClusterLoadAssignment(name, tuple(groups))
-        return ClusterConfig(
-            name, name, "STATIC", assignment, lb_policy=policy, lb_config=own, common_lb_config=common
-        )
+        return ClusterConfig(name, name, "STATIC", assignment, lb_policy=policy, lb_config=own, common_lb_config=common)
 
     def endpoints(numbers: range, **more: Any) -> tuple[LbEndpoint, ...]:
         return tuple(

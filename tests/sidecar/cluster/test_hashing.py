@@ -1,4 +1,4 @@
-"""RING_HASH and MAGLEV by themselves: stability, shares, retries, bounded load, and how long a step of building takes."""
+"""RING_HASH and MAGLEV by themselves: stability, shares, retries, bounded load, and the length of a step."""
 
 from __future__ import annotations
 
@@ -154,9 +154,7 @@ def test_below_the_bound_the_hash_decides() -> None:
     assert [bounded.host(key, 0) for key in HASHES] == [plain.host(key, 0) for key in HASHES]
 
 
-@pytest.mark.parametrize(
-    "policy", [RingHash(), RingHash(100_000), RingHash(hash_function="MURMUR_HASH_2"), Maglev()]
-)
+@pytest.mark.parametrize("policy", [RingHash(), RingHash(100_000), RingHash(hash_function="MURMUR_HASH_2"), Maglev()])
 def test_building_yields_often(policy: HashPolicy) -> None:
     """So that a slice of 2 ms may end within 5: the median step is far shorter, the longest is the machine's."""
     hosts = [(host, 1 / 100) for host in make_hosts(100)]

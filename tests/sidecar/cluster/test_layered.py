@@ -83,7 +83,7 @@ def test_degraded_hosts_get_what_spills_over() -> None:
     ("healthy", "percent"), [(100, 33.3), (72, 33.3), (69, 32.6), (50, 25.9), (25, 14.9), (0, 0.0)]
 )
 def test_localities_share_by_weight_and_health(healthy: int, percent: float) -> None:
-    """The table of Envoy's documentation: locality X of weight 1, of which some hosts are healthy, and Y of weight 2."""
+    """The table of Envoy's documentation: locality X has weight 1 and some healthy hosts, Y weight 2."""
     hosts = make_hosts(200)
     for host in hosts[healthy:100]:
         host.set_health_status("UNHEALTHY")

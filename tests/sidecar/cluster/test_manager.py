@@ -69,6 +69,7 @@ def test_a_new_version_serves_once_it_is_warm(clock: Clock) -> None:
     assert manager.get("a") is newer and not manager.warming
     assert [host.address.text for host in newer.hosts] == ["10.0.0.3:80"]
     assert old is not None and old.hosts == []
+    assert stages.stats["a"].membership_total == 1
 
 
 def test_removal_and_closing(clock: Clock) -> None:
@@ -117,9 +118,11 @@ def test_limits_and_outlier_detection_come_from_the_configuration(clock: Clock) 
 def test_policies_with_a_configuration(policy: str, own: LbConfig, clock: Clock) -> None:
     addresses = [f"10.0.0.{number}" for number in range(4)]
     manager, _ = manager_of(clock, config("a", *addresses, lb_policy=policy, lb_config=own))
-    manager.start(lambda: None)
+    ready: list[bool] = []
+    manager.start(lambda: ready.append(True))
+    clock.advance(0.1)
     cluster = manager.get("a")
-    assert cluster is not None and cluster.pick(PLAIN) is not None
+    assert ready and cluster is not None and cluster.pick(PLAIN) is not None
     assert len(picks(cluster.pick, 200)) == 4
 
 

@@ -9,6 +9,7 @@ import pytest
 from sidecar.cluster.cluster import Cluster
 from sidecar.cluster.host import Host
 from sidecar.cluster.manager import make_cluster
+from sidecar.cluster.slices import Slices
 from sidecar.config.cluster import Cluster as ClusterConfig
 from sidecar.config.endpoint import ClusterLoadAssignment
 from sidecar.config.load_balancing import OriginalDstLbConfig
@@ -35,7 +36,7 @@ def cluster_of(clock: Clock, **config: Any) -> tuple[Cluster, Any]:
         lb_policy="CLUSTER_PROVIDED",
         lb_config=OriginalDstLbConfig(**config),
     )
-    cluster = make_cluster(configured, stages, clock.wheel, seeded())
+    cluster = make_cluster(configured, stages, clock.wheel, Slices(clock.wheel), seeded())
     cluster.start()
     assert cluster.initialised
     return cluster, stages.stats["passthrough"]
@@ -80,7 +81,8 @@ def test_the_header_is_heard_only_when_configured(clock: Clock) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [b"", b"10.0.0.5", b"10.0.0.5:", b"10.0.0.5:65536", b"10.0.0.5:8_0", b"host:80", b"fd00::1:80", b"[10.0.0.5]:80"]
+    "value",
+    [b"", b"10.0.0.5", b"10.0.0.5:", b"10.0.0.5:65536", b"10.0.0.5:8_0", b"host:80", b"fd00::1:80", b"[10.0.0.5]:80"],
 )
 def test_a_header_that_is_no_address_is_counted_and_passed_over(value: bytes, clock: Clock) -> None:
     cluster, stats = cluster_of(clock, use_http_header=True)

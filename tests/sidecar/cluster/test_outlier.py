@@ -1,4 +1,4 @@
-"""Outlier detection: sequences of answers, and who is ejected for how long. Limits and counts are those of Envoy 1.40."""
+"""Outlier detection: sequences of answers, and who is ejected for how long; limits and counts as in Envoy 1.40."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from tests.sidecar.cluster.surroundings import Clock, Counts, make_cluster, make
 class Setting:
     """A cluster with outlier detection, whose clock the test holds."""
 
-    def __init__(self, clock: Clock, hosts: int, dice: float | None = None, **config: Any) -> None:
+    def __init__(self, clock: Clock, hosts: int, **config: Any) -> None:
         self.clock = clock
         self.hosts = make_hosts(hosts)
         self.stats = Counts()
         random = seeded()
-        options = CommonOptions(random, Counts(), healthy_panic_threshold=0.0)  # type: ignore[arg-type]
+        options = CommonOptions(random, Counts(), healthy_panic_threshold=0.0)
         self.cluster: Cluster = make_cluster(
             clock, LayeredBalancer(RoundRobin(random), options), host_sets_of(self.hosts)
         )
         self.detector = OutlierDetector(
             OutlierDetection(**config),
-            self.stats,  # type: ignore[arg-type]
+            self.stats,
             lambda: len(self.cluster.hosts),
             self.cluster.refresh_health,
             clock.wheel,
@@ -122,9 +122,7 @@ def test_jitter_lengthens_an_ejection(clock: Clock) -> None:
         (4, {"max_ejection_percent": 0}, 0),
     ],
 )
-def test_no_more_hosts_are_ejected_than_allowed(
-    hosts: int, config: dict[str, Any], ejected: int, clock: Clock
-) -> None:
+def test_no_more_hosts_are_ejected_than_allowed(hosts: int, config: dict[str, Any], ejected: int, clock: Clock) -> None:
     setting = Setting(clock, hosts, consecutive_5xx=2, **config)
     for host in setting.hosts:
         setting.answers(host, 500, 500)
