@@ -47,7 +47,7 @@ from sidecar.router.route_table import RouteTable, compile_route_configuration
 from sidecar.router.router import Router
 from sidecar.telemetry import tags
 from sidecar.telemetry.access_log import compile_access_logs
-from sidecar.telemetry.formatter import compile_format, compile_header_value
+from sidecar.telemetry.formatter import compile_header_value
 from sidecar.telemetry.groups.cluster import (
     BreakerRemainingStats,
     BreakerStats,
@@ -283,7 +283,7 @@ class Stack:
     ) -> None:
         """Give every route that says something to a filter a chain of its own."""
         for route in routes.routes:
-            if route.per_filter or route.disabled_filters:
+            if route.per_filter:
                 route.request_chain = FilterChain(self._filters_for(route, filters, context))
 
     def _filters_for(
@@ -291,13 +291,14 @@ class Stack:
     ) -> list[HttpFilter]:
         chosen = []
         for one, instance in filters:
-            disabled = route.disabled_filters.get(one.name, one.disabled and one.name not in route.per_filter)
-            if disabled:
-                continue
             own = route.per_filter.get(one.name)
-            chosen.append(
-                instance if own is None else make_route_filter(instance, one.config, own, context)
-            )
+            if own is None:
+                if not one.disabled:
+                    chosen.append(instance)
+            elif not own.disabled:
+                chosen.append(
+                    instance if own.config is None else make_route_filter(instance, one.config, own.config, context)
+                )
         return chosen
 
     def compile_header_additions(self, to_add: Any) -> Any:
@@ -306,7 +307,7 @@ class Stack:
 
 def compile_body(config: SubstitutionFormatString) -> Callable[[Any], bytes]:
     """A local reply's body format."""
-    return compile_format(config)
+    raise NotImplementedError
 
 
 def _case_of(key_format: object) -> str:
