@@ -70,5 +70,4 @@ class ClusterStats(Protocol):
     update_attempt: int
     update_success: int
     update_failure: int
-    update_empty: int
     update_no_rebuild: int

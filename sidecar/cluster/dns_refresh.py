@@ -32,6 +32,7 @@ class Refresh(Timed):
         "_resolver",
         "_wheel",
         "_random",
+        "_empty_is_failure",
         "_failures",
         "_open",
     )
@@ -45,6 +46,8 @@ class Refresh(Timed):
         resolver: Resolver,
         wheel: TimerWheel,
         random: Random,
+        *,
+        empty_is_failure: bool = False,
     ) -> None:
         self.due = inf
         self.name = target.address if isinstance(target, SocketAddress) else ""
@@ -55,6 +58,7 @@ class Refresh(Timed):
         self._resolver = resolver
         self._wheel = wheel
         self._random = random
+        self._empty_is_failure = empty_is_failure
         self._failures = 0
         self._open = True
 
@@ -78,7 +82,7 @@ class Refresh(Timed):
     def _on_answer(self, answer: Answer) -> None:
         if not self._open:
             return
-        if answer.failed:
+        if answer.failed or (self._empty_is_failure and not answer.addresses):
             self.stats.update_failure += 1
             delay = self._delay_after_failure()
         else:

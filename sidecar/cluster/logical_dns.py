@@ -18,7 +18,8 @@ from sidecar.core.timer_wheel import TimerWheel
 
 
 class LogicalDns:
-    """The discovery of such a cluster. An answer without addresses changes nothing."""
+    """The discovery of such a cluster. As in Envoy, an answer without addresses is a failure, and a
+    new address counts as a change of membership."""
 
     __slots__ = ("cluster", "config", "_refresh", "_host")
 
@@ -28,7 +29,9 @@ class LogicalDns:
         self.cluster = cluster
         self.config = config
         target = config.load_assignment.endpoints[0].lb_endpoints[0].address
-        self._refresh = Refresh(target, config.dns, cluster.stats, self._on_answer, resolver, wheel, random)
+        self._refresh = Refresh(
+            target, config.dns, cluster.stats, self._on_answer, resolver, wheel, random, empty_is_failure=True
+        )
         self._host: Host | None = None
 
     def start(self) -> None:
@@ -42,8 +45,6 @@ class LogicalDns:
     def _on_answer(self, answer: Answer) -> None:
         if answer.addresses:
             self._take_over(Address(answer.addresses[0], self._refresh.port))
-        elif not answer.failed:
-            self.cluster.stats.update_empty += 1
         self.cluster.hosts_known()
 
     def _take_over(self, address: Address) -> None:
@@ -51,6 +52,7 @@ class LogicalDns:
         if host is not None:
             if host.address != address:
                 host.address = address
+                self.cluster.stats.membership_change += 1
             else:
                 self.cluster.stats.update_no_rebuild += 1
             return

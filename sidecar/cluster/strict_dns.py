@@ -62,7 +62,7 @@ class StrictDns:
             before.get(ip) or make_host(endpoint, group, Address(ip, refresh.port), refresh.name)
             for ip in answer.addresses
         ]
-        self.cluster.stats.max_host_weight = max((host.weight for hosts in self._hosts for host in hosts), default=0)
+        self.cluster.stats.max_host_weight = max((host.weight for hosts in self._hosts for host in hosts), default=1)
         weighted = self.config.common_lb_config.locality_weighted_lb_config
         self.cluster.update(assemble(self.config.load_assignment, self._hosts, weighted))
 
