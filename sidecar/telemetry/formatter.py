@@ -1,0 +1,53 @@
+"""Format strings with `%COMMANDS%`, compiled to functions from a stream to bytes: for logs, headers and local replies.
+
+Source: Envoy's "Substitution Formatter" reference. The compiled function also takes the body of a local reply as its
+second argument, which `%LOCAL_REPLY_BODY%` shows.
+"""
+
+from __future__ import annotations
+
+from .format_code import Formatter, Line
+from .format_syntax import Command, FormatError, parse
+from .operators import value_of
+from .operators.base import NO_CONTEXT, FormatContext
+
+__all__ = [
+    "DEFAULT_LOG_FORMAT",
+    "FormatContext",
+    "FormatError",
+    "Formatter",
+    "add_text",
+    "compile_header_value",
+    "compile_text",
+]
+
+DEFAULT_LOG_FORMAT = (
+    '[%START_TIME%] "%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%" %RESPONSE_CODE% %RESPONSE_FLAGS% '
+    '%BYTES_RECEIVED% %BYTES_SENT% %DURATION% %RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)% "%REQ(X-FORWARDED-FOR)%" '
+    '"%REQ(USER-AGENT)%" "%REQ(X-REQUEST-ID)%" "%REQ(:AUTHORITY)%" "%UPSTREAM_HOST%"\n'
+)
+"""Envoy's line when a log has no format of its own."""
+
+
+def add_text(line: Line, pieces: list[str | Command], missing: bytes, context: FormatContext) -> None:
+    """Add parsed pieces to a line as text."""
+    for piece in pieces:
+        if isinstance(piece, str):
+            line.literal(piece.encode())
+        else:
+            line.text(value_of(piece, context), piece.length, missing)
+
+
+def compile_text(format: str, *, omit_empty_values: bool = False, context: FormatContext = NO_CONTEXT) -> Formatter:
+    """A text format, line breaks included where it has them. A missing value is `-`, or nothing.
+
+    Raises FormatError.
+    """
+    line = Line()
+    add_text(line, parse(format), b"" if omit_empty_values else b"-", context)
+    return line.function()
+
+
+def compile_header_value(format: str, context: FormatContext = NO_CONTEXT) -> Formatter:
+    """The value of a header to add, where a missing value is nothing. Raises FormatError."""
+    return compile_text(format, omit_empty_values=True, context=context)
