@@ -233,7 +233,6 @@ class Stack:
         routes = compile_route_configuration(
             config.route_config, compile_header_value, self.worker.random, router_config.suppress_envoy_headers
         )
-        self._make_chains(routes, filters, context)
         router = Router(
             self.worker,
             self.store.shared(RouterStats, *naming),
@@ -243,6 +242,7 @@ class Stack:
             listener.per_connection_buffer_limit_bytes,
         )
         router.respect_expected_timeout = router_config.respect_expected_rq_timeout
+        router.strict_headers = router_config.strict_check_headers
         identity = self.bootstrap.node
         manager = ConnectionManager(
             self.worker,
@@ -275,16 +275,12 @@ class Stack:
                         if not isinstance(one.config, RouterConfig)
                     ]
                 )
-        self.managers.append(manager)
-        return manager
-
-    def _make_chains(
-        self, routes: RouteTable, filters: list[tuple[Any, HttpFilter]], context: FilterContext
-    ) -> None:
-        """Give every route that says something to a filter a chain of its own."""
+        manager.make_chain = lambda route: FilterChain(self._filters_for(route, filters, context))
         for route in routes.routes:
             if route.per_filter:
-                route.request_chain = FilterChain(self._filters_for(route, filters, context))
+                manager.chain_for(route)  # now, so that what is wrong in it stops the start
+        self.managers.append(manager)
+        return manager
 
     def _filters_for(
         self, route: Route, filters: list[tuple[Any, HttpFilter]], context: FilterContext

@@ -64,7 +64,7 @@ class ConnectionManager:
 
     __slots__ = ("worker", "options", "stats", "listener_codes", "routes", "default_chain", "router", "prepare",
                  "finish_response", "access_logs", "local_reply", "lines_seen", "connections", "draining",
-                 "upgrade_chains", "empty_chain")  # fmt: skip
+                 "upgrade_chains", "empty_chain", "make_chain")  # fmt: skip
 
     def __init__(
         self,
@@ -96,6 +96,7 @@ class ConnectionManager:
         self.connections: set[Http1Connection] = set()
         self.upgrade_chains: dict[bytes, FilterChain] = {}
         self.empty_chain = FilterChain(())
+        self.make_chain: Callable[[Any], FilterChain] = lambda route: default_chain
         self.draining = False
 
     def accept(self, info: ConnectionInfo) -> Http1Connection:
@@ -103,6 +104,11 @@ class ConnectionManager:
         from sidecar.http.http1_connection import Http1Connection
 
         return Http1Connection(self, info)
+
+    def chain_for(self, route: Any) -> FilterChain:
+        """The chain of a route that says something to a filter, made when a request first takes that route."""
+        chain = route.request_chain = self.make_chain(route)
+        return chain
 
     def opened(self, connection: Http1Connection) -> None:
         self.connections.add(connection)

@@ -104,12 +104,12 @@ class Stream(StreamInfo):
             route = manager.routes.match(self.request, self)
             if route is not None:
                 if route.pick_cluster is not None:
-                    self.cluster_name, entry = route.pick_cluster(self.request, self.worker.random)
+                    self.cluster_name, entry = route.pick_cluster(self.request, self.worker.random, self)
                     if entry is not None:
                         route = entry
                 self.route = route
-                if route.request_chain is not None:
-                    self.chain = route.request_chain
+                if route.per_filter:
+                    self.chain = route.request_chain or manager.chain_for(route)
             if b"upgrade" in self.request.index or self.request.method == b"CONNECT":
                 if self._upgrade_refused():
                     return

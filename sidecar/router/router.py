@@ -9,15 +9,33 @@ from collections.abc import Callable
 from typing import Any
 
 from sidecar.core import response_flags as flag
+from sidecar.core.head import Field
+from sidecar.config.retry_policy import GRPC_RETRY_CONDITIONS, RETRY_CONDITIONS
 from sidecar.core.worker import Worker
 from sidecar.router.upstream_request import UpstreamRequest
+
+
+_NUMBERS = frozenset(
+    (b"x-envoy-upstream-rq-timeout-ms", b"x-envoy-upstream-rq-per-try-timeout-ms", b"x-envoy-max-retries")
+)
+
+
+def valid_control(name: bytes, value: bytes) -> bool:
+    """Whether an ``x-envoy-*`` header that controls the router has a value that it understands."""
+    if name in _NUMBERS:
+        return value.isdigit()
+    if name == b"x-envoy-retry-on":
+        return all(word.strip().decode("latin-1") in RETRY_CONDITIONS for word in value.split(b","))
+    if name == b"x-envoy-retry-grpc-on":
+        return all(word.strip().decode("latin-1") in GRPC_RETRY_CONDITIONS for word in value.split(b","))
+    return True
 
 
 class Router:
     """One per connection manager. ``cluster_of`` finds a cluster by name; ``pool_of`` gives the pool of a host."""
 
     __slots__ = ("worker", "stats", "cluster_of", "pool_of", "suppress_headers", "retry_budget_bytes",
-                 "respect_expected_timeout")  # fmt: skip
+                 "respect_expected_timeout", "strict_headers", "render_body")  # fmt: skip
 
     def __init__(
         self,
@@ -35,6 +53,8 @@ class Router:
         self.suppress_headers = suppress_headers
         self.retry_budget_bytes = buffer_limit
         self.respect_expected_timeout = False
+        self.strict_headers: tuple[bytes, ...] = ()
+        self.render_body: Any = None  # (body_format, stream, status, body) -> (body, header fields)
 
     def on_request(self, stream: Any, end: bool) -> None:
         """Route the request in ``stream``: its head has passed all filters."""
@@ -58,6 +78,8 @@ class Router:
             )
             return
         stream.cluster_name = name
+        if self.strict_headers and not self._headers_valid(stream):
+            return
         upstream = UpstreamRequest(self, stream, route, cluster)
         stream.upstream = upstream
         upstream.start(request, end)
@@ -66,11 +88,30 @@ class Router:
         if route.kind == "redirect":
             self.stats.rq_redirect += 1
             status, location = route.redirect(stream.request, stream)
-            stream.reply(status, details="", headers=((b"location", location),))
+            headers: tuple[Field, ...] = ((b"location", location),)
+            stream.reply(status, details="direct_response", headers=headers, mutate=route.mutate_response)
         else:
             self.stats.rq_direct_response += 1
-            status, body, _ = route.direct_response
-            stream.reply(status, body, details="direct_response")
+            status, body, body_format = route.direct_response
+            headers = ()
+            if body_format is not None:
+                body, headers = self.render_body(body_format, stream, status, body)
+            stream.reply(status, body, details="direct_response", headers=headers, mutate=route.mutate_response)
+
+    def _headers_valid(self, stream: Any) -> bool:
+        """Whether the ``x-envoy-*`` headers that must be right are right; answers 400 if not."""
+        index = stream.request.index
+        for name in self.strict_headers:
+            value = index.get(name)
+            if value is not None and not valid_control(name, value):
+                stream.reply(
+                    400,
+                    b"invalid header '" + name + b"' with value '" + value + b"'",
+                    details="request_headers_failed_strict_check{%s}" % name.decode(),
+                    flags=flag.INVALID_ENVOY_REQUEST_HEADERS,
+                )
+                return False
+        return True
 
     def __repr__(self) -> str:
         return "<Router>"

@@ -22,6 +22,8 @@ from sidecar.core.upstream import (
     UpstreamStream,
 )
 from sidecar.router.retry_policy import NO_RETRIES, RetryPolicy
+from sidecar.router.rewrite import set_host
+from sidecar.router.shadow import ShadowRequest, shadow_head, wanted
 from sidecar.router.timeouts import request_timeouts
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ _FLAGS = {
 }
 _NOT_CONNECTED = frozenset((CONNECTION_FAILURE, LOCAL_CONNECTION_FAILURE, CONNECTION_TIMEOUT))
 _IDEMPOTENT = frozenset((b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"TRACE"))
+_OVERLOADED = ((b"x-envoy-overloaded", b"true"),)
 _PER_TRY_TIMEOUT = "per try timeout"
 _CONTROLS = frozenset(
     (
@@ -62,7 +65,7 @@ class UpstreamRequest:
                  "tried", "host_selection_retry_max_attempts", "override_host", "subset", "request", "end_sent", "body",
                  "body_size", "body_end", "trailers", "deadline", "try_deadline", "per_try_timeout",
                  "sent_at", "waiting", "backoff", "head_passed", "timeout", "retrying", "retries", "abandoned", "reused",
-                 "repeated")  # fmt: skip
+                 "repeated", "mirrors")  # fmt: skip
 
     def __init__(self, router: Router, stream: Any, route: Any, cluster: Any) -> None:
         self.router = router
@@ -85,6 +88,7 @@ class UpstreamRequest:
         self.retries = 0
         self.abandoned = False  # the body is too large to be repeated
         self.repeated = False
+        self.mirrors: list[Any] = []
 
     @property
     def hash_key(self) -> int | None:
@@ -127,11 +131,18 @@ class UpstreamRequest:
         if retry is not None:
             self.retry = retry
             self.retries_left = retry.num_retries
-            if not end:
+            if not end and not stream.upgrade:
                 self.body = []
                 self.body_size = 0
         self.body_end = end
         self.trailers: list[Field] | None = None
+        if route.mirrors:
+            self.mirrors = wanted(route.mirrors, router.worker.random)
+            if self.mirrors and self.body is None and not end:
+                self.body = []
+                self.body_size = 0
+            if end:
+                self._mirror()
         if end and timeout:
             self.deadline = stream.now + timeout
             stream.downstream.wake_by(self.deadline)
@@ -141,6 +152,8 @@ class UpstreamRequest:
         stream = self.stream
         stream.attempt_count += 1
         self.host = stream.host = host
+        if self.route.auto_host_rewrite and host.hostname:
+            set_host(self.request, host.hostname.encode(), self.route.append_x_forwarded_host, True)
         if self.route.include_request_attempt_count:
             self.request.set(b"x-envoy-attempt-count", b"%d" % stream.attempt_count)
         breaker = self.breaker
@@ -224,17 +237,19 @@ class UpstreamRequest:
         body = self.body
         if end:
             self.body_end = True
-            self._request_ended()
         if body is not None:
             body.append(data)
             self.body_size += len(data)
             if self.body_size > self.router.retry_budget_bytes and connection is not None:
                 self.body = None  # too large to repeat: from now on it only passes through
                 self.abandoned = True
+                self.mirrors = []
                 self.cluster.stats.retry_or_shadow_abandoned += 1
         elif connection is None:
             self.body = [data]
             self.body_size = len(data)
+        if end:
+            self._request_ended()
         if connection is not None:
             connection.send_data(data, end)
             if end:
@@ -244,8 +259,8 @@ class UpstreamRequest:
 
     def on_request_trailers(self, trailers: list[Field]) -> None:
         self.body_end = True
-        self._request_ended()
         self.trailers = trailers
+        self._request_ended()
         if self.body is None and self.upstream is None:
             self.body = []
         if self.upstream is not None:
@@ -342,6 +357,8 @@ class UpstreamRequest:
         elif self.retries:
             stats.upstream_rq_retry_success += 1
         self.head_passed = True
+        if 200 <= status < 300 and self.request.method == b"CONNECT":
+            stream.tunnel = self
         stats.external_codes[status] += 1
         took = int((now - self.sent_at) * 1000)
         stats.external_upstream_rq_time.record(took)
@@ -363,6 +380,7 @@ class UpstreamRequest:
     def on_data(self, data: bytes, end: bool) -> None:
         stream = self.stream
         stream.upstream_bytes_received += len(data)
+        stream.now = stream.last_activity = self.router.worker.clock()
         if end:
             stream.upstream_last_rx = stream.now
             self._release(True)
@@ -380,7 +398,21 @@ class UpstreamRequest:
         stream.tunnel = self
         stream.on_response_head(head, False)
 
+    def _mirror(self) -> None:
+        """Send the copies: the request is complete."""
+        router, stream = self.router, self.stream
+        for mirror in self.mirrors:
+            name = mirror.cluster_name or (self.request.get(mirror.cluster_header) or b"").decode("latin-1")
+            cluster = router.cluster_of(name)
+            if cluster is not None:
+                head = shadow_head(mirror, self.request)
+                body = list(self.body or ())
+                ShadowRequest(router, cluster, head, body, self.trailers, stream.connection).start(self.timeout)
+        self.mirrors = []
+
     def _request_ended(self) -> None:
+        if self.mirrors:
+            self._mirror()
         if self.timeout and self.deadline == inf:
             self.deadline = self.stream.now + self.timeout
             self.stream.downstream.wake_by(self.deadline)
@@ -436,7 +468,8 @@ class UpstreamRequest:
         if failure:
             body += b", transport failure reason: " + failure.encode()
         status = 502 if reason == PROTOCOL_ERROR else 503
-        stream.on_upstream_failure(status, body, details, _FLAGS.get(reason, flag.UPSTREAM_REMOTE_RESET))
+        headers = _OVERLOADED if reason == OVERFLOW and not self.router.suppress_headers else ()
+        stream.on_upstream_failure(status, body, details, _FLAGS.get(reason, flag.UPSTREAM_REMOTE_RESET), headers)
 
     def _retry(self, head: ResponseHead | None, reason: str, sent: bool) -> bool:
         """Repeat the request, if that is wanted and the limits allow it. ``sent``: something of it left for the host."""
