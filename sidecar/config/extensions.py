@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import re
+from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
 
@@ -53,7 +54,8 @@ def _find(type_name: str) -> bool:
     if not match or match["package"].partition(".")[0] not in _ROOTS:
         return False
     mark = f"_globals['_{match['message'].replace('.', '_').upper()}']"
-    for file in sorted(_directory(match["package"]).glob("*_pb2.py")):
+    directory = _directory(match["package"])
+    for file in sorted(directory.glob("*_pb2.py")) if directory else ():
         if mark in file.read_text(encoding="utf-8", errors="replace"):
             importlib.import_module(f"{match['package']}.{file.stem}")
             if _has_message(pool, type_name):
@@ -69,29 +71,27 @@ def _has_message(pool: descriptor_pool.DescriptorPool, type_name: str) -> bool:
     return True
 
 
-def _directory(package: str) -> Path:
+def _directory(package: str) -> Path | None:
     root, _, rest = package.partition(".")
     spec = importlib.util.find_spec(root)
-    for location in (spec and spec.submodule_search_locations) or ():
-        directory = Path(location, *rest.split("."))
-        if directory.is_dir():
-            return directory
-    return Path("/nonexistent")
+    places = (Path(location, *rest.split(".")) for location in (spec and spec.submodule_search_locations) or ())
+    return next((place for place in places if place.is_dir()), None)
 
 
 def _advice(type_name: str) -> str:
     """What to write instead of a type that is not known; imports what stands in the package most like the one given."""
+    otherwise = "write the full type URL of an Envoy v3 message"
     spec = importlib.util.find_spec("envoy")
-    root = Path(next(iter((spec and spec.submodule_search_locations) or ["/nonexistent"])))
     packages = {
-        f"envoy.{'.'.join(directory.relative_to(root).parts)}": directory
-        for directory in root.rglob("v*")
+        ".".join(("envoy", *directory.relative_to(root).parts)): directory
+        for root in (spec and spec.submodule_search_locations) or ()
+        for directory in Path(root).rglob("v*")
         if directory.is_dir()
     }
-    package, _, _ = type_name.rpartition(".")
-    close = did_you_mean(package, packages).removeprefix("did you mean ").strip("'?")
+    close = get_close_matches(type_name.rpartition(".")[0], packages, n=1)
     known: list[str] = []
-    for file in sorted(packages[close].glob("*_pb2.py")) if close else ():
-        module = importlib.import_module(f"{close}.{file.stem}")
-        known += [f"{close}.{name}" for name in module.DESCRIPTOR.message_types_by_name]
-    return did_you_mean(type_name, known, "write the full type URL of an Envoy v3 message")
+    for package in close:
+        for file in sorted(packages[package].glob("*_pb2.py")):
+            module = importlib.import_module(f"{package}.{file.stem}")
+            known += [f"{package}.{name}" for name in module.DESCRIPTOR.message_types_by_name]
+    return did_you_mean(type_name, known, otherwise)

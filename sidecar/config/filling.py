@@ -291,7 +291,7 @@ class Filling:
         """Find an "@type" that is not the first key, and go on reading the mapping from its recording without it."""
         pairs = merged_pairs([mapping])
         for pair in pairs:
-            if getattr(pair[0], "value", "") == "<<":
+            if getattr(pair[0], "value", "") == "<<" and is_mergeable(pair[1:]):
                 pairs += merged_pairs([pair[1:]])
         typed = next((pair for pair in pairs if getattr(pair[0], "value", "") == "@type"), None)
         rest = mapping[1:]

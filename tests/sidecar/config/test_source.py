@@ -211,6 +211,7 @@ def test_any(any_text: str) -> None:
         ("{}", "@type"),
         ("{name: a}", "@type"),
         ("{name: a, b: {c: [d]}}", "@type"),
+        ("{name: a, <<: [[b]]}", "@type"),
         ('{"@type": 5}', "@type"),
         ('{"@type": [a]}', "@type"),
         ('{"@type": envoy.config.cluster.v3.Cluster}', "@type"),
