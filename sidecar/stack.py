@@ -16,6 +16,7 @@ from sidecar.cluster.dns import DnsResolver
 from sidecar.cluster.host import Host
 from sidecar.cluster.manager import ClusterManager
 from sidecar.codec.wire import FieldLines
+from sidecar.config.access_log import AccessLog, AccessLogFilter
 from sidecar.config.bootstrap import Bootstrap
 from sidecar.config.cluster import Cluster as ClusterConfig
 from sidecar.config.core_types import SubstitutionFormatString
@@ -31,6 +32,7 @@ from sidecar.core.http_filter import HttpFilter
 from sidecar.core.worker import Worker
 from sidecar.filters.context import FilterContext
 from sidecar.filters.registry import make_filter, make_route_filter
+from sidecar.filters.user import find_user_filter
 from sidecar.http.build import options_of
 from sidecar.http.connection_manager import ConnectionManager
 from sidecar.http.filter_chain import FilterChain
@@ -46,8 +48,9 @@ from sidecar.router.route import Route
 from sidecar.router.route_table import RouteTable, compile_route_configuration
 from sidecar.router.router import Router
 from sidecar.telemetry import tags
-from sidecar.telemetry.access_log import compile_access_logs
-from sidecar.telemetry.formatter import compile_header_value
+from sidecar.telemetry.access_log import Logger, compile_access_logs, compile_format
+from sidecar.telemetry.filter_stats import filter_stats
+from sidecar.telemetry.formatter import FormatContext, compile_header_value
 from sidecar.telemetry.groups.cluster import (
     BreakerRemainingStats,
     BreakerStats,
@@ -56,7 +59,9 @@ from sidecar.telemetry.groups.cluster import (
 )
 from sidecar.telemetry.groups.http_connection_manager import RouterStats, connection_manager_stats
 from sidecar.telemetry.groups.listener import ListenerStats, WorkerConnectionStats
-from sidecar.telemetry.groups.server import ServerStats
+from sidecar.telemetry.groups.server import FilesystemStats, ServerStats
+from sidecar.telemetry.log_file import LogFiles
+from sidecar.telemetry.log_filters import compile_filter
 from sidecar.telemetry.store import StatsStore
 from sidecar.telemetry.tags import Naming
 
@@ -71,8 +76,11 @@ class Stack:
         self.request_lines = FieldLines()
         self.response_lines = FieldLines()
         self.resolvers: dict[DnsSettings, DnsResolver] = {}
+        self._bodies: dict[int, Callable[..., bytes]] = {}
+        self.health_check_failed = False
         self.managers: list[ConnectionManager] = []
         self.local_ip = local_address()
+        self.log_files = LogFiles(store.add(FilesystemStats(), "filesystem."), worker.wheel)
         self.server_stats = store.add(ServerStats(), "server.")
         self.global_limit = global_limit(bootstrap.layered_runtime)
         self.clusters = ClusterManager(self, worker.wheel, worker.random)
@@ -95,7 +103,7 @@ class Stack:
             self.store.shared(WorkerConnectionStats, *tags.worker(naming, 0)),
             listener_limit(self.bootstrap.layered_runtime, config.name),
             self.global_limit,
-            self.access_loggers(config.access_log),
+            self.access_loggers(config.access_log, "NotSet"),
         )
 
     def terminal(self, chain: FilterChainConfig, last: NetworkFilter, context: ListenerContext) -> Any:
@@ -148,7 +156,12 @@ class Stack:
             await resolver.close()
         for task in list(self.worker.tasks):
             task.cancel()
+        self.log_files.close()
         self.worker.wheel.close()
+
+    def reopen_logs(self) -> None:
+        """Open log files anew, for rotation."""
+        self.log_files.reopen()
 
     # the end of the way: clusters and their pools
 
@@ -227,7 +240,7 @@ class Stack:
         router_config = next(
             (one.config for one in config.http_filters if isinstance(one.config, RouterConfig)), RouterConfig()
         )
-        context = self.filter_context(naming)
+        context = self.filter_context(config.stat_prefix)
         configured = [one for one in config.http_filters if not isinstance(one.config, RouterConfig)]
         filters = [(one, make_filter(one.config, one.name, context)) for one in configured]
         routes = compile_route_configuration(
@@ -242,6 +255,7 @@ class Stack:
             listener.per_connection_buffer_limit_bytes,
         )
         router.respect_expected_timeout = router_config.respect_expected_rq_timeout
+        router.render_body = self.render_body
         router.strict_headers = router_config.strict_check_headers
         identity = self.bootstrap.node
         manager = ConnectionManager(
@@ -260,9 +274,9 @@ class Stack:
                 config.route_config.internal_only_headers,
             ),
             compile_response_finish(config),
-            compile_access_logs(config.access_log, self.log_files, self.worker),
+            self.access_loggers(config.access_log, "DownstreamEnd"),
             compile_local_reply(
-                config.local_reply_config, self.compile_log_filter, compile_body, self.compile_header_additions
+                config.local_reply_config, self.compile_log_filter, self.compile_body, compile_header_additions
             ),
             self.request_lines,
         )
@@ -297,13 +311,65 @@ class Stack:
                 )
         return chosen
 
-    def compile_header_additions(self, to_add: Any) -> Any:
-        return compile_header_mutations(to_add, (), compile_header_value)
+    def filter_context(self, stat_prefix: str) -> FilterContext:
+        """What the HTTP filters of one connection manager are made with."""
+        return FilterContext(
+            self.worker,
+            filter_stats(self.store, stat_prefix),
+            compile_header_mutations,
+            compile_header_value,
+            self.cluster_health,
+            lambda: self.health_check_failed,
+            find_user_filter,
+            self.bootstrap.node.cluster,
+        )
+
+    def cluster_health(self, name: str) -> tuple[int, int] | None:
+        """(usable hosts, all hosts) of a cluster."""
+        cluster = self.clusters.get(name)
+        if cluster is None:
+            return None
+        return sum(len(one.healthy) + len(one.degraded) for one in cluster.host_sets), len(cluster.hosts)
+
+    # what is known of a request at its end
+
+    def access_loggers(self, configs: Sequence[AccessLog], kind: str) -> tuple[Logger, ...]:
+        """The access logs of a listener, a connection manager or a proxy."""
+        return compile_access_logs(configs, self.log_files, self.worker, self.format_context(kind))
+
+    def format_context(self, kind: str) -> FormatContext:
+        """What formats know besides the stream."""
+        return FormatContext(kind, self._cluster_metadata, self._cluster_stat_name)
+
+    def _cluster_metadata(self, name: str) -> Any:
+        cluster = self.clusters.get(name)
+        return None if cluster is None else cluster.config.metadata
+
+    def _cluster_stat_name(self, name: str) -> str:
+        cluster = self.clusters.get(name)
+        return name if cluster is None else str(cluster.config.alt_stat_name)
+
+    def compile_log_filter(self, config: AccessLogFilter) -> Callable[[Any], bool]:
+        return compile_filter(config, self.worker.random)
+
+    def compile_body(self, config: SubstitutionFormatString) -> Callable[..., bytes]:
+        return compile_format(config, context=self.format_context("NotSet"))
+
+    def render_body(
+        self, config: SubstitutionFormatString, stream: Any, status: int, body: bytes
+    ) -> tuple[bytes, tuple[tuple[bytes, bytes], ...]]:
+        """A direct response's body in its format, and its content type."""
+        render = self._bodies.get(id(config))
+        if render is None:
+            render = self._bodies[id(config)] = self.compile_body(config)
+        stream.response_code = status
+        default = b"text/plain" if config.json_format is None else b"application/json"
+        return render(stream, body), ((b"content-type", config.content_type or default),)
 
 
-def compile_body(config: SubstitutionFormatString) -> Callable[[Any], bytes]:
-    """A local reply's body format."""
-    raise NotImplementedError
+def compile_header_additions(to_add: Any) -> Any:
+    """Header additions of a local reply."""
+    return compile_header_mutations(to_add, (), compile_header_value)
 
 
 def _case_of(key_format: object) -> str:

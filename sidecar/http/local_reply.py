@@ -16,7 +16,8 @@ from sidecar.core.stream_info import StreamInfo
 if TYPE_CHECKING:
     from sidecar.http.stream import Stream
 
-Render = Callable[[StreamInfo], bytes]
+Render = Callable[[StreamInfo, bytes], bytes]
+"""Renders a reply's body from the stream and the body that the reply would have had."""
 MakeReply = Callable[["Stream", int, bytes, Sequence[Field]], tuple[ResponseHead, bytes]]
 
 _TEXT = b"text/plain"
@@ -76,8 +77,7 @@ def compile_local_reply(
         content_type = _TEXT
         if chosen is not None:
             render, content_type = chosen
-            stream.local_body = body
-            body = render(stream)
+            body = render(stream, body)
         stream.response = None
         head = _head(status, body, headers, content_type)
         if mutate is not None:

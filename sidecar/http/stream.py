@@ -63,7 +63,7 @@ class Stream(StreamInfo):
     __slots__ = ("downstream", "manager", "worker", "now", "chain", "upstream", "filter_data", "request_at",
                  "response_at", "request_ended", "response_ended", "held_request", "held_response", "over",
                  "tunnel", "last_activity", "local", "upgrade", "idle_timeout", "duration_deadline",
-                 "request_deadline", "local_body")  # fmt: skip
+                 "request_deadline")  # fmt: skip
 
     def __init__(self, downstream: Downstream, manager: ConnectionManager, request: RequestHead, now: float) -> None:
         worker = manager.worker
@@ -83,7 +83,6 @@ class Stream(StreamInfo):
         self.tunnel: Any = None  # what carries the bytes of an upgraded protocol, once it does
         self.upgrade = b""
         self.local = False
-        self.local_body = b""
 
     # the request
 

@@ -1,0 +1,49 @@
+"""The statistics of HTTP filters by kind: what a connection manager's filters are handed to find theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from . import tags
+from .groups import http_filters as groups
+from .store import StatsStore
+from .tags import Naming
+
+
+def filter_stats(store: StatsStore, stat_prefix: str) -> Callable[..., Any]:
+    """``stats(kind, *words)`` for the filters of the connection manager with this ``stat_prefix``.
+
+    The words complete the prefix as the kind needs it; a group is shared by all who ask for the same.
+    """
+    manager = tags.http_connection_manager(stat_prefix)
+
+    def stats(kind: str, *words: str) -> Any:
+        match kind:
+            case "fault":
+                return store.shared(groups.FaultStats, *manager.below("fault."))
+            case "fault_downstream_cluster":
+                return store.shared(groups.FaultStats, *manager.below(f"fault.{tags.sanitized(words[0])}."))
+            case "rbac":
+                return store.shared(groups.RbacStats, *tags.http_rbac(stat_prefix, *words))
+            case "rbac_shadow":
+                return store.shared(groups.RbacShadowStats, *tags.http_rbac(stat_prefix, *words))
+            case "local_rate_limit":
+                return store.shared(groups.LocalRateLimitStats, *tags.http_local_rate_limit(words[0]))
+            case "cors":
+                return store.shared(groups.CorsStats, *manager.below("cors."))
+            case "health_check":
+                return store.shared(groups.HealthCheckFilterStats, *manager.below("health_check."))
+            case "compressor":
+                return store.shared(groups.CompressorStats, *_compression(manager, "compressor", words))
+            case "compressor_response":
+                return store.shared(groups.CompressorResponseStats, *_compression(manager, "compressor", words))
+            case "decompressor":
+                return store.shared(groups.DecompressorStats, *_compression(manager, "decompressor", words))
+        raise ValueError(f"no statistics of the kind {kind!r}")
+
+    return stats
+
+
+def _compression(manager: Naming, filter_name: str, words: tuple[str, ...]) -> Naming:
+    return manager.below(f"{filter_name}.{''.join(f'{word}.' for word in words if word)}")
