@@ -10,7 +10,7 @@ from sidecar.core.head import RequestHead
 from sidecar.core.stream_info import ConnectionInfo
 
 SubsetKey = tuple[tuple[str, str], ...]
-"""Metadata to match, sorted by key, each value in the canonical form of `metadata_match.canonical`."""
+"""Metadata to match, sorted by key, each value in the canonical form of `core.matching.canonical`."""
 
 
 class Tried(Protocol):
@@ -24,7 +24,7 @@ class LoadBalancerContext(Protocol):
 
     `hash_key` is the 64-bit hash of the route's hash policy, None without one. `subset` is what the route (and dynamic
     metadata) says to match, None if nothing. `tried` and `host_selection_retry_max_attempts` are the retry policy's
-    host predicate; the latter is read only if `tried` is not empty. `override_host` is an address as text (`1.2.3.4:80`).
+    host predicate; the latter is read only if `tried` is not empty. `override_host` is an address, `1.2.3.4:80`.
     `connection` and `request` are read by ORIGINAL_DST clusters.
     """
 

@@ -12,10 +12,9 @@ from typing import Protocol
 
 from sidecar.cluster.host import FAILED_OUTLIER_CHECK, Host
 from sidecar.core.timer_wheel import Timed, TimerWheel
+from sidecar.core.upstream import OVERFLOW
 
-LOCAL_ORIGIN_CONNECT_FAILED = 503
-LOCAL_ORIGIN_TIMEOUT = 504
-"""Kinds of failure without a response of the host; each is the status that it counts as unless they are split."""
+_GATEWAY_ERROR = 503
 
 
 class OutlierConfig(Protocol):
@@ -119,10 +118,15 @@ class OutlierDetector(Timed):
             stats.ejections_consecutive_5xx += 1
             host.consecutive_5xx = 0
 
-    def on_local_origin_failure(self, host: Host, kind: int) -> None:
-        """The host could not be reached, or did not answer in time: one of the `LOCAL_ORIGIN_...` kinds."""
+    def on_local_origin_failure(self, host: Host, reason: str) -> None:
+        """The host could not be reached, reset the stream, or did not answer in time; `reason` as in `core.upstream`.
+
+        Unless local-origin errors are split off, that counts as a gateway error. An overflow is no fault of the host's.
+        """
+        if reason == OVERFLOW:
+            return
         if not self.config.split_external_local_origin_errors:
-            self.on_status(host, kind)
+            self.on_status(host, _GATEWAY_ERROR)
             return
         host.consecutive_local_origin += 1
         if host.consecutive_local_origin == self.config.consecutive_local_origin_failure and self._may_detect(host):

@@ -18,15 +18,9 @@ from sidecar.cluster.host_set import HostSet, HostSets, LocalityHosts
 from sidecar.cluster.load_balancers.layered import Balancer, Build, CommonOptions
 from sidecar.config.core_types import NO_METADATA
 from sidecar.config.subset import LbSubsetConfig, LbSubsetSelector
+from sidecar.core.matching import canonical
 
 _FALLBACK_LIST = "fallback_list"
-
-
-def canonical(value: Any) -> str:
-    """The text by which metadata values are compared: JSON with sorted keys; 1.0 is written as 1."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
 
 
 class _Narrowed:

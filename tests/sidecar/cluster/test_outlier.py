@@ -11,8 +11,9 @@ from sidecar.cluster.host import Host
 from sidecar.cluster.host_set import host_sets_of
 from sidecar.cluster.load_balancers.flat import RoundRobin
 from sidecar.cluster.load_balancers.layered import CommonOptions, LayeredBalancer
-from sidecar.cluster.outlier import LOCAL_ORIGIN_CONNECT_FAILED, LOCAL_ORIGIN_TIMEOUT, OutlierDetector
+from sidecar.cluster.outlier import OutlierDetector
 from sidecar.config.circuit_breakers import OutlierDetection
+from sidecar.core.upstream import CONNECTION_FAILURE, CONNECTION_TIMEOUT, OVERFLOW
 from tests.sidecar.cluster.surroundings import Clock, Counts, make_cluster, make_hosts, picks, seeded
 
 
@@ -159,8 +160,8 @@ def test_enforcing_is_a_chance_in_a_hundred(clock: Clock) -> None:
 
 def test_local_origin_failures_count_as_gateway_errors_unless_split(clock: Clock) -> None:
     setting = Setting(clock, 10)
-    for kind in (LOCAL_ORIGIN_CONNECT_FAILED, LOCAL_ORIGIN_TIMEOUT):
-        setting.detector.on_local_origin_failure(setting.hosts[0], kind)
+    for reason in (CONNECTION_FAILURE, OVERFLOW, CONNECTION_TIMEOUT):
+        setting.detector.on_local_origin_failure(setting.hosts[0], reason)
     assert (setting.hosts[0].consecutive_5xx, setting.hosts[0].consecutive_gateway) == (2, 2)
     setting.detector.on_success(setting.hosts[0])
     assert setting.hosts[0].consecutive_5xx == 2
@@ -175,13 +176,13 @@ def test_split_local_origin_failures_have_their_own_count(clock: Clock) -> None:
     host = setting.hosts[0]
     setting.answers(host, 500, 500)
     for _ in range(2):
-        setting.detector.on_local_origin_failure(host, LOCAL_ORIGIN_TIMEOUT)
+        setting.detector.on_local_origin_failure(host, CONNECTION_TIMEOUT)
     assert setting.ejected() == []
     setting.detector.on_success(host)
     for _ in range(2):
-        setting.detector.on_local_origin_failure(host, LOCAL_ORIGIN_CONNECT_FAILED)
+        setting.detector.on_local_origin_failure(host, CONNECTION_FAILURE)
     assert setting.ejected() == []
-    setting.detector.on_local_origin_failure(host, LOCAL_ORIGIN_CONNECT_FAILED)
+    setting.detector.on_local_origin_failure(host, CONNECTION_FAILURE)
     assert setting.ejected() == [0]
     assert setting.stats.ejections_enforced_consecutive_local_origin_failure == 1
     assert host.consecutive_5xx == 2

@@ -11,10 +11,11 @@ from sidecar.cluster.host import Host
 from sidecar.cluster.host_set import HostSet, LocalityHosts, host_sets_of
 from sidecar.cluster.load_balancers.flat import RoundRobin
 from sidecar.cluster.load_balancers.layered import CommonOptions, LayeredBalancer
-from sidecar.cluster.load_balancers.subset import SubsetBalancer, canonical
+from sidecar.cluster.load_balancers.subset import SubsetBalancer
 from sidecar.config.core_types import Locality
 from sidecar.config.subset import LbSubsetConfig, LbSubsetSelector
 from sidecar.core.address import Address
+from sidecar.core.matching import canonical
 from tests.sidecar.cluster.surroundings import Context, Counts, finish, picks, seeded
 
 
