@@ -242,3 +242,29 @@ def test_policies_by_name(policy: str, clock: Clock) -> None:
     balancer = balancer_of(config("named", 1, lb_policy=policy), cluster_stats(), seeded())
     assert isinstance(balancer, LayeredBalancer)
     assert type(balancer.policy).__name__ == {"ROUND_ROBIN": "RoundRobin", "RANDOM": "RandomHost"}[policy]
+
+
+def test_all_clusters_together_take_one_slice_at_a_time(clock: Clock) -> None:
+    slices = Slices(clock.wheel)
+    done: list[str] = []
+    for name in ("first", "second", "third"):
+        slices.run(name, Slow(clock, 10).build(()), lambda pick, name=name: done.append(name))  # type: ignore[misc]
+    assert done == []
+    while len(done) < 3:
+        clock.now += 0.01
+        before = clock.now
+        clock.wheel.advance()
+        assert clock.now - before <= 0.0041
+    assert done == ["first", "second", "third"]
+    assert len(clock.wheel) == 0
+
+
+def test_work_that_is_cancelled_or_replaced_is_dropped(clock: Clock) -> None:
+    slices = Slices(clock.wheel)
+    done: list[str] = []
+    slices.run("a", Slow(clock, 10).build(()), lambda pick: done.append("old"))
+    slices.run("a", Slow(clock, 5).build(()), lambda pick: done.append("new"))
+    slices.run("b", Slow(clock, 5).build(()), lambda pick: done.append("cancelled"))
+    slices.cancel("b")
+    clock.advance(1.0)
+    assert done == ["new"]
