@@ -13,6 +13,7 @@ from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any, Protocol
 
+import orjson
 import re2
 
 from sidecar.config.matcher import (
@@ -216,7 +217,7 @@ def compile_headers(matchers: Sequence[HeaderMatcher]) -> Headers | None:
         return lambda head: first(head) and second(head)
 
     def matches(head: Fields) -> bool:
-        for test in tests:
+        for test in tests:  # noqa: SIM110, a generator costs more than the tests
             if not test(head):
                 return False
         return True
@@ -258,17 +259,14 @@ def compile_path(matcher: PathMatcher) -> Callable[[Target], bool]:
 
 def compile_cidr_ranges(ranges: Iterable[IPv4Network | IPv6Network]) -> Callable[[Address], bool]:
     """Whether an address lies in one of the ranges; a Unix socket lies in none."""
-    tests: list[tuple[int, int, int]] = []
-    for network in ranges:
-        tests.append((network.version, int(network.netmask), int(network.network_address)))
-    frozen = tuple(tests)
+    frozen = tuple((network.version, int(network.netmask), int(network.network_address)) for network in ranges)
 
     def matches(address: Address) -> bool:
         parsed = address.parsed
         if parsed is None:
             return False
         version, number = parsed.version, int(parsed)
-        for family, mask, network in frozen:
+        for family, mask, network in frozen:  # noqa: SIM110, a generator costs more than the tests
             if family == version and number & mask == network:
                 return True
         return False
@@ -322,3 +320,10 @@ def compile_substitution(rewrite: RegexMatchAndSubstitute) -> Callable[[bytes], 
         return b"".join(result)
 
     return substitute
+
+
+def canonical(value: Any) -> str:
+    """The text by which metadata values are compared: JSON with sorted keys, and 1.0 is 1."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()

@@ -69,7 +69,7 @@ def _compile_policy(policy: HashPolicy, make_cookies: bool) -> HashKey:
 
 def _source_ip(stream: Any) -> int | None:
     ip = stream.remote_address.ip
-    return None if ip is None else xxh64_intdigest(ip)
+    return None if ip is None else xxh64_intdigest(ip.encode())
 
 
 def _compile_header(policy: HashHeader) -> HashKey:
@@ -99,14 +99,13 @@ def _compile_header(policy: HashHeader) -> HashKey:
 
 
 def cookie_value(request: RequestHead, name: bytes) -> bytes:
-    """The value of the first cookie of this name, without quotes; empty if there is none."""
+    """The value of the first cookie of this name, without quotes and otherwise as it stands; empty if there is none."""
     if b"cookie" not in request.index:
         return b""
     for header in request.get_all(b"cookie"):
         for cookie in header.split(b";"):
             key, equals, value = cookie.partition(b"=")
-            if equals and key.strip(b" \t") == name:
-                value = value.strip(b" \t")
+            if equals and key.lstrip(b" ") == name:
                 return value[1:-1] if len(value) >= 2 and value[:1] == value[-1:] == b'"' else value
     return b""
 
@@ -130,7 +129,7 @@ def _compile_cookie(policy: HashCookie, make_cookies: bool) -> HashKey:
                 return None
             connection = stream.connection
             ends = connection.remote_address.text + connection.local_address.text
-            value = b"%x" % xxh64_intdigest(ends)
+            value = b"%x" % xxh64_intdigest(ends.encode())
             stream.data.setdefault(SET_COOKIES, []).append(b'%b="%b"%b' % (name, value, attributes))
         return xxh64_intdigest(value)
 

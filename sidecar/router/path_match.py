@@ -13,8 +13,8 @@ from sidecar.config.route_match import RouteMatch
 from sidecar.core.head import RequestHead
 from sidecar.core.matching import compile_regex, path_only
 
-ANY, PREFIX, EXACT, OTHER = range(4)
-"""How the table tests a path: not at all, inline by prefix or by equality, or by calling a ``PathTest``."""
+PREFIX, EXACT, OTHER = range(3)
+"""How the table tests a path: inline by prefix or by equality, or by calling a ``PathTest``."""
 
 _PARAMETERS = re.compile(rb";[^/]*")
 
@@ -37,8 +37,6 @@ def classify(match: RouteMatch, ignore_parameters: bool) -> tuple[int, PathTest]
     simple = match.case_sensitive and not ignore_parameters and b"?" not in path and b"#" not in path
     match match.path_specifier:
         case "prefix":
-            if simple and (path == b"/" or not path):
-                return ANY, _always  # every path that is not empty begins with a slash, but for "*"
             if simple:
                 return PREFIX, _prefix(path)
             return OTHER, _prefix(path) if match.case_sensitive else _prefix_ignoring_case(path.lower())
@@ -55,10 +53,6 @@ def classify(match: RouteMatch, ignore_parameters: bool) -> tuple[int, PathTest]
             return OTHER, _separated_prefix_ignoring_case(path.lower())
         case _:
             return OTHER, _is_connect
-
-
-def _always(request: RequestHead, plain: bytes) -> bool:
-    return True
 
 
 def _is_connect(request: RequestHead, plain: bytes) -> bool:

@@ -44,10 +44,10 @@ _MEMO_KEY_SIZE = 1024
 class RetryPolicy:
     """The retry policy of a route or, with what its headers say merged in, of a request. Times are in seconds.
 
-    ``retriable_status`` has a flag for each status below 600; ``header_matchers`` says whether responses are to be looked
-    at for other reasons (``would_retry`` does both). What the ``on_...`` flags say of a failed attempt:
-    ``on_reset`` counts for every kind of failure, ``on_reset_before_request`` when nothing of the request had been sent,
-    the others for their own kind; each includes the wider ones.
+    ``retriable_status`` has a flag for each status below 600; ``header_matchers`` says whether responses are to be
+    looked at for other reasons (``would_retry`` does both). Of the flags for failed attempts, ``on_reset`` counts for
+    every kind of failure, ``on_reset_before_request`` when nothing of the request had been sent, the others for their
+    own kind; each includes the wider ones.
     """
 
     __slots__ = (

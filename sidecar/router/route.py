@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sidecar.core.head import RequestHead
 
@@ -19,6 +19,15 @@ Mutate = Callable[[Any], None]
 
 Rewrite = Callable[[RequestHead, Any], None]
 """Changes path and host of a request; the stream is for formats."""
+
+
+class PickCluster(Protocol):
+    """Chooses among several clusters. Without the stream, a ``use_hash_policy`` leaves the choice to chance."""
+
+    def __call__(self, request: RequestHead, random: Random, stream: Any = None, /) -> tuple[str, Route | None]:
+        """The cluster's name, empty if there is none, and the weighted cluster's entry, which stands for the route."""
+        ...
+
 
 FORWARD = "forward"
 REDIRECT = "redirect"
@@ -110,9 +119,9 @@ class Route:
         self.metadata: dict[str, dict[str, Any]] | None = None
         self.kind = FORWARD
         self.cluster_name = ""
-        self.pick_cluster: Callable[[RequestHead, Random], tuple[str, Route | None]] | None = None
+        self.pick_cluster: PickCluster | None = None
         self.cluster_not_found_response_code = 503
-        self.metadata_match: tuple[tuple[str, Any], ...] | None = None
+        self.metadata_match: tuple[tuple[str, str], ...] | None = None
         self.priority = 0
         self.hash_key: Callable[[Any], int | None] | None = None
         self.mirrors: tuple[Mirror, ...] = ()

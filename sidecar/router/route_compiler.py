@@ -17,6 +17,7 @@ from sidecar.config.route_action import (
     RouteAction,
 )
 from sidecar.core.head import Head, RequestHead
+from sidecar.core.matching import canonical
 from sidecar.router.hash_policy import compile_hash_policies
 from sidecar.router.header_mutation import CompileFormat, MutateHead, compile_header_mutations, on_request, on_response
 from sidecar.router.redirect import compile_redirect, redirect_to_tls
@@ -39,6 +40,8 @@ class RouteCompiler:
         self._configuration = configuration
         self._compile_format = compile_format
         self._keep_original = keep_original
+        self.entries: list[Route] = []
+        """The weighted clusters' entries of all routes compiled so far."""
         self._configuration_levels = self._mutations(configuration.header_mutations)
 
     def _mutations(self, mutations: HeaderMutations) -> tuple[MutateHead | None, MutateHead | None]:
@@ -132,6 +135,7 @@ class RouteCompiler:
                 self._entry(route, cluster, request_levels, response_levels, filters)
                 for cluster in action.weighted_clusters.clusters
             ]
+            self.entries += entries
             hash_key = compile_hash_policies(action.hash_policy, make_cookies=False)
             route.pick_cluster = weighted(action.weighted_clusters, entries, hash_key)
         elif action.cluster_header:
@@ -188,12 +192,6 @@ def _set_per_filter(route: Route, levels: Iterable[Mapping[str, PerFilterConfig]
     route.per_filter_levels = every
 
 
-def canonical_subset(metadata: Mapping[str, Any]) -> tuple[tuple[str, Any], ...] | None:
-    """A subset of hosts as pairs of key and value in the order of the keys, hashable; None for no condition."""
-    return tuple((key, _frozen(metadata[key])) for key in sorted(metadata)) or None
-
-
-def _frozen(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return tuple((key, _frozen(value[key])) for key in sorted(value))
-    return tuple(map(_frozen, value)) if isinstance(value, list) else value
+def canonical_subset(metadata: Mapping[str, Any]) -> tuple[tuple[str, str], ...] | None:
+    """A subset of hosts as (key, canonical value) in the order of the keys; None for no condition."""
+    return tuple((key, canonical(metadata[key])) for key in sorted(metadata)) or None

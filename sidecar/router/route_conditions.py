@@ -37,14 +37,13 @@ def compile_conditions(match: RouteMatch) -> Condition | None:
     if headers is not None:
         test = headers
         conditions.append(lambda request, roll: test(request))
-    for parameter in match.query_parameters:
-        conditions.append(_compile_parameter(compile_query_parameter(parameter)))
+    conditions += [_compile_parameter(compile_query_parameter(parameter)) for parameter in match.query_parameters]
     if len(conditions) < 2:
         return conditions[0] if conditions else None
     every = tuple(conditions)
 
     def all_hold(request: RequestHead, roll: int) -> bool:
-        for condition in every:
+        for condition in every:  # noqa: SIM110, a generator costs more than the conditions
             if not condition(request, roll):
                 return False
         return True

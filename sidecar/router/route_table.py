@@ -13,7 +13,7 @@ from sidecar.config.route_match import RouteMatch
 from sidecar.core.head import RequestHead
 from sidecar.router.explanation import explain_match
 from sidecar.router.header_mutation import CompileFormat
-from sidecar.router.path_match import ANY, EXACT, INDEX_FROM, PREFIX, PathIndex, PathTest, classify, plain_path
+from sidecar.router.path_match import EXACT, INDEX_FROM, PREFIX, PathIndex, PathTest, classify, plain_path
 from sidecar.router.redirect import forwarded_proto
 from sidecar.router.route import Route
 from sidecar.router.route_compiler import RouteCompiler
@@ -78,7 +78,7 @@ class RouteTable:
     ) -> None:
         self.name = name
         self.routes = routes
-        """Every route there is, weighted clusters' entries not among them."""
+        """Every route there is, in order; behind them the weighted clusters' entries."""
         self.internal_only_headers = internal_only_headers
         self._hosts = hosts
         self._known = hosts.known
@@ -108,7 +108,7 @@ class RouteTable:
             elif kind == EXACT:
                 if path != expected and not (path.startswith(expected) and path[len(expected)] in _ENDS_PATH):
                     continue
-            elif kind != ANY:
+            else:
                 if plain is None:
                     plain = plain_path(path, self._ignore_parameters)
                 if not test(request, plain):
@@ -149,7 +149,7 @@ class RouteTable:
         return [*lines, "no route matches"]
 
     def __repr__(self) -> str:
-        return f"<RouteTable {self.name}: {len(self.routes)} routes>"
+        return f"<RouteTable {self.name}: {len(self.routes)} routes and weighted clusters>"
 
 
 def _require_tls(host: HostRoutes, request: RequestHead) -> Route | None:
@@ -188,7 +188,7 @@ def compile_route_configuration(
     nobody = HostRoutes("", (), (), ignore_parameters)
     return RouteTable(
         configuration.name,
-        tuple(every),
+        (*every, *compiler.entries),
         configuration.internal_only_headers,
         VirtualHosts(hosts, nobody, configuration.ignore_port_in_host_matching),
         random,

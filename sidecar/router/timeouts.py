@@ -1,8 +1,9 @@
 """How long a request may take: the route's timeouts, and what request headers make of them.
 
-Source: Envoy's router filter reference on ``x-envoy-upstream-rq-timeout-ms``, ``x-envoy-upstream-rq-per-try-timeout-ms``
-and ``x-envoy-expected-rq-timeout-ms``, and its ``RouteAction.MaxStreamDuration`` reference. Whether these headers are to
-be trusted is decided before, by taking them out of requests from outside. Times are in seconds; 0 is no limit.
+Source: Envoy's router filter reference on ``x-envoy-upstream-rq-timeout-ms``,
+``x-envoy-upstream-rq-per-try-timeout-ms`` and ``x-envoy-expected-rq-timeout-ms``, and its
+``RouteAction.MaxStreamDuration`` reference. Whether these headers are to be trusted is decided before, by taking them
+out of requests from outside. Times are in seconds; 0 is no limit.
 """
 
 from __future__ import annotations
@@ -38,14 +39,11 @@ def request_timeouts(
     whole = route.timeout or 0.0
     each = (retry.per_try_timeout or 0.0) if retry is not None else 0.0
     index = request.index
-    if UPSTREAM_TIMEOUT in index or (respect_expected and EXPECTED_TIMEOUT in index):
-        if respect_expected and EXPECTED_TIMEOUT in index:
-            whole = _or(_milliseconds(index[EXPECTED_TIMEOUT]), whole)
-        else:
-            told = _milliseconds(index[UPSTREAM_TIMEOUT])
-            if told is not None:
-                whole = told
-                request.remove(UPSTREAM_TIMEOUT)
+    if respect_expected and EXPECTED_TIMEOUT in index:
+        whole = _or(_milliseconds(index[EXPECTED_TIMEOUT]), whole)
+    elif UPSTREAM_TIMEOUT in index:
+        whole = _or(_milliseconds(index[UPSTREAM_TIMEOUT]), whole)
+        request.remove(UPSTREAM_TIMEOUT)
     if PER_TRY_TIMEOUT in index:
         each = _or(_milliseconds(index[PER_TRY_TIMEOUT]), each)
         request.remove(PER_TRY_TIMEOUT)

@@ -14,10 +14,7 @@ from sidecar.config.route_action import WeightedCluster
 from sidecar.core.head import RequestHead
 from sidecar.core.matching import parse_unsigned
 from sidecar.router.hash_policy import HashKey
-from sidecar.router.route import Route
-
-PickCluster = Callable[..., tuple[str, Route | None]]
-"""``(request, random, stream=None)`` to the cluster's name and the weighted cluster's entry."""
+from sidecar.router.route import PickCluster, Route
 
 
 def named_by_header(header: bytes) -> PickCluster:

@@ -1,4 +1,4 @@
-"""Real Envoy with given route configurations, each on a listener of its own, before an upstream that shows what it got."""
+"""Real Envoy with route configurations, each on a listener of its own, before an upstream that shows what it got."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ _TYPES = "type.googleapis.com/envoy.extensions.filters."
 
 class _Upstream(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = 65536  # head and body leave together: no waiting for delayed acknowledgements
 
     def do_GET(self) -> None:
         target = self.requestline.split(" ")[1]  # self.path has its leading slashes merged
@@ -94,6 +95,8 @@ def _listener(name: str, routes: Mapping[str, Any], router: Mapping[str, Any]) -
         "@type": _TYPES + "network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": name,
         "route_config": routes,
+        "use_remote_address": True,
+        "internal_address_config": {"cidr_ranges": [{"address_prefix": "127.0.0.0", "prefix_len": 8}]},
         "upgrade_configs": [{"upgrade_type": "CONNECT"}],
         "http_filters": [
             {"name": "router", "typed_config": {"@type": _TYPES + "http.router.v3.Router", **router}},

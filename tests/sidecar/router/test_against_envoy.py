@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -348,6 +348,10 @@ CONFIGURATIONS = {
 }
 
 
+Case = tuple[str, str, tuple[tuple[str, str], ...]]
+"""Path, host and headers of a request."""
+
+
 @pytest.fixture(scope="module")
 def envoy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealEnvoy]:
     """One Envoy for all tests here."""
@@ -358,9 +362,7 @@ def envoy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealEnvoy]:
         pytest.skip(f"needs real Envoy: {error}")
 
 
-def _differences(
-    envoy: RealEnvoy, configuration: str, cases: list[tuple[str, str, tuple[tuple[str, str], ...]]]
-) -> list[str]:
+def _differences(envoy: RealEnvoy, configuration: str, cases: Sequence[Case]) -> list[str]:
     """Where the routes that both chose are not the same."""
     ours = table(CONFIGURATIONS[configuration])
     found = []
