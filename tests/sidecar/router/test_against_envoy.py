@@ -54,6 +54,7 @@ HEADER_VALUES: list[tuple[str, ...]] = [
     ("abc",),
     ("ABC",),
     ("abcd",),
+    ("a\xe9c",),
     ("xabc",),
     ("abc", "def"),
     ("def", "abc"),
