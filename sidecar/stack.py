@@ -45,7 +45,7 @@ from sidecar.pool.dialing import Dialer
 from sidecar.pool.http1 import Http1Pool, PoolOptions
 from sidecar.router.header_mutation import compile_header_mutations
 from sidecar.router.route import Route
-from sidecar.router.route_table import RouteTable, compile_route_configuration
+from sidecar.router.route_table import compile_route_configuration
 from sidecar.router.router import Router
 from sidecar.telemetry import tags
 from sidecar.telemetry.access_log import Logger, compile_access_logs, compile_format
@@ -63,7 +63,6 @@ from sidecar.telemetry.groups.server import FilesystemStats, ServerStats
 from sidecar.telemetry.log_file import LogFiles
 from sidecar.telemetry.log_filters import compile_filter
 from sidecar.telemetry.store import StatsStore
-from sidecar.telemetry.tags import Naming
 
 
 class Stack:

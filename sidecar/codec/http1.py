@@ -66,8 +66,20 @@ class Sink(Protocol[H_contra]):
 class Http1Reader(Generic[H]):
     """One direction of an HTTP/1 connection. Raises ProtocolError from ``receive``; after that it takes nothing more."""
 
-    __slots__ = ("sink", "state", "remaining", "partial", "held", "lines_seen", "max_head_bytes", "max_fields",
-                 "head_size", "gap", "keep_alive", "keep_case")  # fmt: skip
+    __slots__ = (
+        "gap",
+        "head_size",
+        "held",
+        "keep_alive",
+        "keep_case",
+        "lines_seen",
+        "max_fields",
+        "max_head_bytes",
+        "partial",
+        "remaining",
+        "sink",
+        "state",
+    )  # fmt: skip
 
     def __init__(self, lines_seen: FieldLines, max_head_bytes: int = 60 * 1024, max_fields: int = 100) -> None:
         self.sink: Sink[H] | None = None

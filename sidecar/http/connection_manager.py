@@ -22,10 +22,25 @@ if TYPE_CHECKING:
 class Options:
     """What the hot path reads of the configuration; times in seconds, ``inf`` for none."""
 
-    __slots__ = ("idle_timeout", "stream_idle_timeout", "request_timeout", "request_headers_timeout",
-                 "max_connection_duration", "max_stream_duration", "drain_timeout", "delayed_close_timeout",
-                 "max_requests", "max_request_head_bytes", "max_request_fields", "buffer_limit", "underscores",
-                 "trailers", "upgrades", "upgrade_types", "header_case")  # fmt: skip
+    __slots__ = (
+        "buffer_limit",
+        "delayed_close_timeout",
+        "drain_timeout",
+        "header_case",
+        "idle_timeout",
+        "max_connection_duration",
+        "max_request_fields",
+        "max_request_head_bytes",
+        "max_requests",
+        "max_stream_duration",
+        "request_headers_timeout",
+        "request_timeout",
+        "stream_idle_timeout",
+        "trailers",
+        "underscores",
+        "upgrade_types",
+        "upgrades",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.idle_timeout = 3600.0
@@ -62,9 +77,25 @@ class Terminal(Protocol):
 class ConnectionManager:
     """What the connections and streams of one HTTP connection manager share."""
 
-    __slots__ = ("worker", "options", "stats", "listener_codes", "routes", "default_chain", "router", "prepare",
-                 "finish_response", "access_logs", "local_reply", "lines_seen", "connections", "draining",
-                 "upgrade_chains", "empty_chain", "make_chain")  # fmt: skip
+    __slots__ = (
+        "access_logs",
+        "connections",
+        "default_chain",
+        "draining",
+        "empty_chain",
+        "finish_response",
+        "lines_seen",
+        "listener_codes",
+        "local_reply",
+        "make_chain",
+        "options",
+        "prepare",
+        "router",
+        "routes",
+        "stats",
+        "upgrade_chains",
+        "worker",
+    )  # fmt: skip
 
     def __init__(
         self,

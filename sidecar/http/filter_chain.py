@@ -21,8 +21,19 @@ class FilterChain:
     Response hooks are in reverse order. ``on_request`` has no positions, because the plain path does not need them.
     """
 
-    __slots__ = ("filters", "request", "request_positions", "request_data", "request_trailers", "response",
-                 "response_data", "response_trailers", "complete", "plain_request", "plain_response")  # fmt: skip
+    __slots__ = (
+        "complete",
+        "filters",
+        "plain_request",
+        "plain_response",
+        "request",
+        "request_data",
+        "request_positions",
+        "request_trailers",
+        "response",
+        "response_data",
+        "response_trailers",
+    )  # fmt: skip
 
     def __init__(self, filters: Sequence[HttpFilter]) -> None:
         self.filters = tuple(filters)

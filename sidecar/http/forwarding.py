@@ -7,7 +7,7 @@ set by the configuration. Source: Envoy's "HTTP header manipulation" and "HTTP h
 from __future__ import annotations
 
 from collections.abc import Callable
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address
 from time import gmtime, strftime
 from typing import TYPE_CHECKING, Final
 
@@ -60,10 +60,7 @@ def compile_forwarding(
     hops = config.xff_num_trusted_hops
     append_xff = not config.skip_xff_append
     via = config.via
-    networks = tuple(
-        ip_network(f"{cidr.address_prefix}/{cidr.prefix_len}", strict=False)
-        for cidr in config.internal_address_config.cidr_ranges
-    )
+    networks = config.internal_address_config.cidr_ranges
     unix_is_internal = config.internal_address_config.unix_sockets
     add_user_agent = config.add_user_agent
     keep_external_id = config.preserve_external_request_id
@@ -271,7 +268,7 @@ def compile_host_stripping(config: HttpConnectionManager) -> Callable[[Stream, R
         if trailing_dot and host.endswith(b"."):
             host = host[:-1]
             request.authority = host + b":" + port if port else host
-        if port and request.method != b"CONNECT" or (port and any_port):
+        if (port and request.method != b"CONNECT") or (port and any_port):
             if any_port or int(port) == stream.connection.local_address.port:
                 request.authority = host
 
@@ -281,7 +278,7 @@ def compile_host_stripping(config: HttpConnectionManager) -> Callable[[Stream, R
 class DateHeader:
     """The Date field of now, rendered once a second (RFC 9110 section 5.6.7)."""
 
-    __slots__ = ("second", "field")
+    __slots__ = ("field", "second")
 
     def __init__(self) -> None:
         self.second = 0

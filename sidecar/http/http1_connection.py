@@ -26,9 +26,29 @@ _LAST_CHUNK = b"0\r\n\r\n"
 class Http1Connection(asyncio.Protocol, Timed):
     """The protocol that the listener gives a connection; also the ``Downstream`` of its streams, one after another."""
 
-    __slots__ = ("manager", "worker", "info", "transport", "reader", "stream", "out", "now", "chunked", "keep_alive",
-                 "requests", "closed", "closing", "full", "paused", "head_deadline", "idle_since", "expires",
-                 "close_at", "turns", "proper_case")  # fmt: skip
+    __slots__ = (
+        "chunked",
+        "close_at",
+        "closed",
+        "closing",
+        "expires",
+        "full",
+        "head_deadline",
+        "idle_since",
+        "info",
+        "keep_alive",
+        "manager",
+        "now",
+        "out",
+        "paused",
+        "proper_case",
+        "reader",
+        "requests",
+        "stream",
+        "transport",
+        "turns",
+        "worker",
+    )  # fmt: skip
 
     def __init__(self, manager: ConnectionManager, info: ConnectionInfo) -> None:
         self.due = inf
@@ -143,6 +163,11 @@ class Http1Connection(asyncio.Protocol, Timed):
     def on_data(self, data: bytes, end: bool) -> None:
         if self.stream is not None:
             self.stream.on_data(data, end)
+
+    def on_message(self, head: RequestHead, body: bytes) -> None:
+        """The reader of requests gives head and body apart."""
+        self.on_head(head, False)
+        self.on_data(body, True)
 
     def on_trailers(self, trailers: list[Field]) -> None:
         if self.stream is not None:

@@ -60,10 +60,32 @@ class UpstreamRequest(Protocol):
 class Stream(StreamInfo):
     """One HTTP exchange. Filters see it as ``FilterStream``."""
 
-    __slots__ = ("downstream", "manager", "worker", "now", "chain", "upstream", "filter_data", "request_at",
-                 "response_at", "request_ended", "response_ended", "held_request", "held_response", "over",
-                 "tunnel", "last_activity", "local", "upgrade", "idle_timeout", "duration_deadline",
-                 "request_deadline")  # fmt: skip
+    __slots__ = (
+        "chain",
+        "downstream",
+        "duration_deadline",
+        "filter_data",
+        "held_request",
+        "held_response",
+        "idle_timeout",
+        "last_activity",
+        "local",
+        "manager",
+        "now",
+        "over",
+        "request_at",
+        "request_deadline",
+        "request_ended",
+        "response_at",
+        "response_ended",
+        "tunnel",
+        "upgrade",
+        "upstream",
+        "worker",
+    )  # fmt: skip
+
+    request: RequestHead
+    route: Any
 
     def __init__(self, downstream: Downstream, manager: ConnectionManager, request: RequestHead, now: float) -> None:
         worker = manager.worker

@@ -23,7 +23,7 @@ class Dialer:
     ``options`` are ``(level, name, value)`` for ``setsockopt``; ``source`` is bound before connecting.
     """
 
-    __slots__ = ("worker", "options", "source")
+    __slots__ = ("options", "source", "worker")
 
     def __init__(
         self, worker: Worker, options: tuple[tuple[int, int, int], ...] = (), source: Address | None = None

@@ -32,8 +32,17 @@ _JOIN_BELOW = 16384
 class PoolOptions:
     """What a cluster's configuration says about its HTTP/1 connections; times in seconds, 0 or inf for no limit."""
 
-    __slots__ = ("connect_timeout", "idle_timeout", "max_requests", "max_duration", "buffer_limit", "max_head_bytes",
-                 "max_fields", "header_case", "trailers")  # fmt: skip
+    __slots__ = (
+        "buffer_limit",
+        "connect_timeout",
+        "header_case",
+        "idle_timeout",
+        "max_duration",
+        "max_fields",
+        "max_head_bytes",
+        "max_requests",
+        "trailers",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -61,8 +70,24 @@ class PoolOptions:
 class Http1Connection(asyncio.Protocol, Timed):
     """A connection to a host, and the request that it carries: the ``UpstreamStream`` of HTTP/1."""
 
-    __slots__ = ("pool", "transport", "reader", "sink", "out", "chunked", "request_open", "requests", "id",
-                 "local_address", "opened", "expires", "full", "paused", "closed", "idle_since")  # fmt: skip
+    __slots__ = (
+        "chunked",
+        "closed",
+        "expires",
+        "full",
+        "id",
+        "idle_since",
+        "local_address",
+        "opened",
+        "out",
+        "paused",
+        "pool",
+        "reader",
+        "request_open",
+        "requests",
+        "sink",
+        "transport",
+    )  # fmt: skip
 
     def __init__(self, pool: Http1Pool) -> None:
         self.due = inf
@@ -307,8 +332,20 @@ class Http1Connection(asyncio.Protocol, Timed):
 class Http1Pool:
     """The HTTP/1 connections to one host."""
 
-    __slots__ = ("worker", "host", "stats", "breakers", "options", "dialer", "lines_seen", "idle", "all", "pending",
-                 "connecting", "draining")  # fmt: skip
+    __slots__ = (
+        "all",
+        "breakers",
+        "connecting",
+        "dialer",
+        "draining",
+        "host",
+        "idle",
+        "lines_seen",
+        "options",
+        "pending",
+        "stats",
+        "worker",
+    )  # fmt: skip
 
     def __init__(
         self,

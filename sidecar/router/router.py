@@ -8,12 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from sidecar.config.retry_policy import GRPC_RETRY_CONDITIONS, RETRY_CONDITIONS
 from sidecar.core import response_flags as flag
 from sidecar.core.head import Field
-from sidecar.config.retry_policy import GRPC_RETRY_CONDITIONS, RETRY_CONDITIONS
 from sidecar.core.worker import Worker
 from sidecar.router.upstream_request import UpstreamRequest
-
 
 _NUMBERS = frozenset(
     (b"x-envoy-upstream-rq-timeout-ms", b"x-envoy-upstream-rq-per-try-timeout-ms", b"x-envoy-max-retries")
@@ -34,8 +33,17 @@ def valid_control(name: bytes, value: bytes) -> bool:
 class Router:
     """One per connection manager. ``cluster_of`` finds a cluster by name; ``pool_of`` gives the pool of a host."""
 
-    __slots__ = ("worker", "stats", "cluster_of", "pool_of", "suppress_headers", "retry_budget_bytes",
-                 "respect_expected_timeout", "strict_headers", "render_body")  # fmt: skip
+    __slots__ = (
+        "cluster_of",
+        "pool_of",
+        "render_body",
+        "respect_expected_timeout",
+        "retry_budget_bytes",
+        "stats",
+        "strict_headers",
+        "suppress_headers",
+        "worker",
+    )  # fmt: skip
 
     def __init__(
         self,

@@ -46,9 +46,25 @@ def shadow_head(mirror: Mirror, request: RequestHead) -> RequestHead:
 class ShadowRequest(Timed):
     """One mirrored request, sent whole; its response is read and thrown away. Also the balancer's context."""
 
-    __slots__ = ("router", "cluster", "host", "breaker", "upstream", "request", "body", "trailers", "waiting",
-                 "connection", "hash_key", "subset", "tried", "host_selection_retry_max_attempts",
-                 "override_host", "over", "sent_at")  # fmt: skip
+    __slots__ = (
+        "body",
+        "breaker",
+        "cluster",
+        "connection",
+        "hash_key",
+        "host",
+        "host_selection_retry_max_attempts",
+        "over",
+        "override_host",
+        "request",
+        "router",
+        "sent_at",
+        "subset",
+        "trailers",
+        "tried",
+        "upstream",
+        "waiting",
+    )  # fmt: skip
 
     def __init__(
         self,

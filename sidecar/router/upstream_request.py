@@ -61,11 +61,41 @@ _BODY = b"upstream connect error or disconnect/reset before headers. "
 class UpstreamRequest:
     """What the stream holds while its request is upstream; the load balancer's context, and the reader's sink."""
 
-    __slots__ = ("router", "stream", "route", "cluster", "host", "breaker", "upstream", "retry", "retries_left",
-                 "tried", "host_selection_retry_max_attempts", "override_host", "subset", "request", "end_sent", "body",
-                 "body_size", "body_end", "trailers", "deadline", "try_deadline", "per_try_timeout",
-                 "sent_at", "waiting", "backoff", "head_passed", "timeout", "retrying", "retries", "abandoned", "reused",
-                 "repeated", "mirrors")  # fmt: skip
+    __slots__ = (
+        "abandoned",
+        "backoff",
+        "body",
+        "body_end",
+        "body_size",
+        "breaker",
+        "cluster",
+        "deadline",
+        "end_sent",
+        "head_passed",
+        "host",
+        "host_selection_retry_max_attempts",
+        "mirrors",
+        "override_host",
+        "per_try_timeout",
+        "repeated",
+        "request",
+        "retries",
+        "retries_left",
+        "retry",
+        "retrying",
+        "reused",
+        "route",
+        "router",
+        "sent_at",
+        "stream",
+        "subset",
+        "timeout",
+        "trailers",
+        "tried",
+        "try_deadline",
+        "upstream",
+        "waiting",
+    )  # fmt: skip
 
     def __init__(self, router: Router, stream: Any, route: Any, cluster: Any) -> None:
         self.router = router
