@@ -23,6 +23,8 @@ STRINGS: list[dict[str, Any]] = [
     {"contains": "B", "ignore_case": True},
     {"safe_regex": {"regex": "a.c"}},
     {"safe_regex": {"regex": "(?i)A.*"}},
+    {"safe_regex": {"regex": "a[^x]c"}},
+    {"safe_regex": {"regex": "aéc"}},
 ]
 HEADER_MATCHERS: list[dict[str, Any]] = [
     *({"string_match": match} for match in STRINGS),
@@ -55,6 +57,7 @@ HEADER_VALUES: list[tuple[str, ...]] = [
     ("ABC",),
     ("abcd",),
     ("a\xe9c",),
+    ("a\xc3\xa9c",),
     ("xabc",),
     ("abc", "def"),
     ("def", "abc"),
