@@ -32,7 +32,6 @@ from sidecar.core.http_filter import HttpFilter
 from sidecar.core.worker import Worker
 from sidecar.filters.context import FilterContext
 from sidecar.filters.registry import make_filter, make_route_filter
-from sidecar.filters.user import find_user_filter
 from sidecar.http.build import options_of
 from sidecar.http.connection_manager import ConnectionManager
 from sidecar.http.filter_chain import FilterChain
@@ -305,8 +304,11 @@ class Stack:
                 if not one.disabled:
                     chosen.append(instance)
             elif not own.disabled:
+                levels = [level.config for level in route.per_filter_levels[one.name] if level.config is not None]
                 chosen.append(
-                    instance if own.config is None else make_route_filter(instance, one.config, own.config, context)
+                    instance
+                    if own.config is None
+                    else make_route_filter(instance, one.config, own.config, context, levels)
                 )
         return chosen
 
@@ -319,7 +321,7 @@ class Stack:
             compile_header_value,
             self.cluster_health,
             lambda: self.health_check_failed,
-            find_user_filter,
+            user_filter,
             self.bootstrap.node.cluster,
         )
 
@@ -364,6 +366,13 @@ class Stack:
         stream.response_code = status
         default = b"text/plain" if config.json_format is None else b"application/json"
         return render(stream, body), ((b"content-type", config.content_type or default),)
+
+
+def user_filter(name: str) -> Any:
+    """A user's filter by its name; the module is loaded when a configuration names one."""
+    from sidecar.filters.user import find_user_filter
+
+    return find_user_filter(name)
 
 
 def compile_header_additions(to_add: Any) -> Any:

@@ -37,6 +37,8 @@ BROKEN: Final = 9
 
 def persists(connection: bytes, version: int) -> bool:
     """Whether a message with this Connection field leaves the connection open (RFC 9112 section 9.3)."""
+    if connection == b"keep-alive":
+        return True
     options = tokens_of(connection)
     if b"close" in options:
         return False

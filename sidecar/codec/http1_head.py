@@ -85,28 +85,23 @@ def parse_response_head(
 ) -> tuple[ResponseHead, int]:
     """The head in ``block`` and the framing of a response to ``method``. Raises ProtocolError."""
     lines = block.split(b"\r\n")
-    status_line = lines.pop(0)
-    version = _VERSIONS.get(status_line[:8])
-    status = decimal(status_line[9:12])
-    if version is None or status is None or status < 100 or len(status_line) < 12 or status_line[8] != 0x20:
-        raise ProtocolError("http1.codec_error")
-    if len(status_line) > 12 and (status_line[12] != 0x20 or b"\n" in status_line or b"\r" in status_line):
-        raise ProtocolError("http1.codec_error")
+    first = lines.pop(0)
+    known = _STATUSES_SEEN.get(first)
+    version, status, reason = _parse_status_line(first) if known is None else known
     if len(lines) > most_fields:
         raise ProtocolError("http1.too_many_headers")
     try:
         fields = [lines_seen[line] for line in lines]
     except ValueError:
         raise ProtocolError("http1.codec_error") from None
-    head = ResponseHead(status, fields, version, status_line[13:])
+    head = ResponseHead(status, fields, version, reason)
     index = head.index
     coding = index.get(b"transfer-encoding")
     length_text = index.get(b"content-length")
     if coding is None and length_text is not None:
-        length = decimal(length_text)
-        if length is None:
+        if not length_text.isdigit() or len(length_text) > 18:
             raise ProtocolError("http1.codec_error")
-        framing = length
+        framing = int(length_text)
     elif coding is None:
         framing = UNTIL_CLOSE
     else:
@@ -118,6 +113,23 @@ def parse_response_head(
     if method == b"HEAD" or status < 200 or status == 204 or status == 304:
         framing = NO_BODY
     return head, framing
+
+
+_STATUSES_SEEN: Final[dict[bytes, tuple[int, int, bytes]]] = {}
+
+
+def _parse_status_line(line: bytes) -> tuple[int, int, bytes]:
+    """(version, status, reason) of a status line (RFC 9112 section 4); the usual ones are remembered."""
+    version = _VERSIONS.get(line[:8])
+    status = decimal(line[9:12])
+    if version is None or status is None or status < 100 or len(line) < 12 or line[8] != 0x20:
+        raise ProtocolError("http1.codec_error")
+    if len(line) > 12 and (line[12] != 0x20 or b"\n" in line or b"\r" in line):
+        raise ProtocolError("http1.codec_error")
+    known = (version, status, line[13:])
+    if len(_STATUSES_SEEN) < 256 and len(line) < 64:
+        _STATUSES_SEEN[line] = known
+    return known
 
 
 def status_line(status: int) -> bytes:

@@ -70,20 +70,42 @@ class FieldLines(dict[bytes, Field]):
             b"expires", b"idempotency-key", b"x-forwarded-for", b"x-envoy-upstream-service-time", b"location",
         )
     )  # fmt: skip
+    SHORT_NUMBER: Final = 4  # digits of a Content-Length that is worth remembering
 
     def __init__(self, most: int = 4096) -> None:
         super().__init__()
         self.most = most
 
     def __missing__(self, line: bytes) -> Field:
+        # Known names with a value of plain characters: most of what is not remembered, without the expression.
+        name, _, value = line.partition(b":")
+        known = _KNOWN_NAMES.get(name)
+        if known is not None and not value.translate(None, _PLAIN):
+            return known, value.strip(b" \t")
         match = _FIELD_LINE.fullmatch(line)
         if match is None:
             raise ValueError(line)
         name, value = match.groups()
         name = name.lower()
         pair = (name, value)
-        if len(line) <= self.LONGEST and name not in self.FORGOTTEN:
+        if len(line) <= self.LONGEST and (
+            name not in self.FORGOTTEN or (name == b"content-length" and len(value) <= self.SHORT_NUMBER)
+        ):
             if len(self) >= self.most:
                 self.clear()
             self[line] = pair
         return pair
+
+
+_PLAIN: Final = bytes(range(0x20, 0x7F)) + b"\t"
+
+
+def _spellings(names: frozenset[bytes]) -> dict[bytes, bytes]:
+    """Lower-case and Title-Case spellings of ``names``, each to the lower-case one."""
+    table = {}
+    for name in names:
+        table[name] = table[name.title()] = name
+    return table
+
+
+_KNOWN_NAMES: Final = _spellings(FieldLines.FORGOTTEN - {b"content-length"})

@@ -12,7 +12,7 @@ class Address:
     ``ip`` is the text of the IP address (None for a Unix socket), ``packed`` its bytes, for matching CIDR ranges.
     """
 
-    __slots__ = ("ip", "port", "path", "text", "_parsed")
+    __slots__ = ("_parsed", "ip", "path", "port", "text")
 
     def __init__(self, ip: str | None, port: int = 0, path: str = "") -> None:
         self.ip = ip

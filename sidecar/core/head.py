@@ -43,15 +43,15 @@ class Head:
         """Make ``name`` occur exactly once, with ``value``: in the first place where it stood, or at the end."""
         fields = self.fields
         index = self.index
-        if name in index:
+        if name not in index:
+            fields.append((name, value))
+        else:
             if len(fields) == len(index):
                 fields[fields.index((name, index[name]))] = (name, value)
             else:
                 at = [pair[0] for pair in fields].index(name)
                 fields[at] = (name, value)
                 fields[at + 1 :] = [pair for pair in fields[at + 1 :] if pair[0] != name]
-        else:
-            fields.append((name, value))
         index[name] = value
 
     def add(self, name: bytes, value: bytes) -> None:
@@ -82,7 +82,7 @@ class RequestHead(Head):
     20 for the protocol that it came by. ``names`` maps lower-case names to their spelling when header case is kept.
     """
 
-    __slots__ = ("method", "path", "authority", "scheme", "version", "names")
+    __slots__ = ("authority", "method", "names", "path", "scheme", "version")
 
     def __init__(
         self,
@@ -133,7 +133,7 @@ class RequestHead(Head):
 class ResponseHead(Head):
     """A status and its fields; ``reason`` is what the upstream wrote behind the status, for logs only."""
 
-    __slots__ = ("status", "version", "reason", "names")
+    __slots__ = ("names", "reason", "status", "version")
 
     def __init__(self, status: int, fields: list[Field], version: int = 11, reason: bytes = b"") -> None:
         self.status = status

@@ -35,6 +35,7 @@ class ConnectionInfo:
         "proxy_protocol_tlvs",
         "tls",
         "metadata",
+        "forwarding",
     )
 
     def __init__(self, id: int, local_address: Address, remote_address: Address, start: float) -> None:
@@ -54,6 +55,7 @@ class ConnectionInfo:
         self.proxy_protocol_tlvs: dict[int, bytes] | None = None
         self.tls: Any = None  # the peer's certificate details, once TLS is terminated here
         self.metadata: dict[str, dict[str, Any]] | None = None
+        self.forwarding: Any = None  # what the HTTP stage found out once for all requests of the connection
 
     def __repr__(self) -> str:
         return f"<ConnectionInfo {self.id} {self.remote_address.text} -> {self.local_address.text}>"

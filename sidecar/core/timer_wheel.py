@@ -41,7 +41,7 @@ class Callback(Timed):
 class TimerWheel:
     """Buckets of ``resolution`` seconds in a dict, their numbers in a heap; one loop timer for the earliest bucket."""
 
-    __slots__ = ("clock", "resolution", "_buckets", "_numbers", "_loop", "_handle", "_handle_number")
+    __slots__ = ("_buckets", "_handle", "_handle_number", "_loop", "_numbers", "clock", "resolution")
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float], resolution: float = 0.005

@@ -27,7 +27,7 @@ class TokenBucket:
         if elapsed > 0.0:
             self.filled = now
             tokens += elapsed * self.rate
-            if tokens > self.limit:  # noqa: PLR1730 (min() costs a call)
+            if tokens > self.limit:
                 tokens = self.limit
         if tokens >= count:
             self.tokens = tokens - count

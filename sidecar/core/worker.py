@@ -14,7 +14,7 @@ from sidecar.core.timer_wheel import TimerWheel
 class Worker:
     """One event loop and what stands around it. ``clock`` is monotonic, in seconds; add ``epoch`` for wall-clock time."""
 
-    __slots__ = ("loop", "clock", "epoch", "wheel", "cork", "random", "last_id", "tasks")
+    __slots__ = ("clock", "cork", "epoch", "last_id", "loop", "random", "tasks", "wheel")
 
     def __init__(
         self,

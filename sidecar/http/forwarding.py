@@ -86,7 +86,19 @@ def compile_forwarding(
         """X-Forwarded-For and -Proto and the client's address; whether the request is internal."""
         xff = request.index.get(b"x-forwarded-for")
         peer = stream.connection.remote_address
+        if xff is None and use_remote_address:
+            known = stream.connection.forwarding
+            if known is None:
+                known = stream.connection.forwarding = of_peer(peer)
+            field, internal = known
+            if field is not None:
+                request.fields.append(field)
+                request.index[b"x-forwarded-for"] = field[1]
+            if not hops or b"x-forwarded-proto" not in request.index:
+                request.set(b"x-forwarded-proto", request.scheme if stream.connection.tls else b"http")
+            return internal
         client: Address | None
+        internal: bool
         if use_remote_address:
             client = address_in_xff(xff, hops - 1) if hops else None
             client = client or peer
@@ -102,6 +114,14 @@ def compile_forwarding(
         internal = single and client is not None and is_internal(client)
         stream.remote_address = client or peer
         return internal
+
+    def of_peer(peer: Address) -> tuple[tuple[bytes, bytes] | None, bool]:
+        """For requests without X-Forwarded-For: what stands there, and whether they are internal. The same for all
+        requests of a connection."""
+        if not append_xff or peer.ip is None:
+            return None, False
+        own = local_ip if is_loopback(peer) else peer.ip
+        return (b"x-forwarded-for", own.encode()), is_internal(peer)
 
     def unusual(stream: Stream, request: RequestHead) -> bool:
         """What only requests with special fields need; True if the request is internal."""
@@ -301,6 +321,8 @@ def compile_response_finish(config: HttpConnectionManager) -> Callable[[Stream],
     date = DateHeader()
     dropped = _RESPONSE_HOP_BY_HOP.union((b"server",)) if overwrite else _RESPONSE_HOP_BY_HOP
 
+    dropped_names = tuple(dropped)
+
     def finish(stream: Stream) -> None:
         head = stream.response
         assert head is not None
@@ -310,8 +332,9 @@ def compile_response_finish(config: HttpConnectionManager) -> Callable[[Stream],
                 head.remove(b"server")
             else:
                 head.fields = [field for field in head.fields if field[0] not in dropped]
-                for name in dropped & index.keys():
-                    del index[name]
+                for name in dropped_names:
+                    if name in index:
+                        del index[name]
         fields = head.fields
         if overwrite or (append and b"server" not in index):
             fields.append(server)

@@ -40,6 +40,7 @@ _FLAGS = {
 _NOT_CONNECTED = frozenset((CONNECTION_FAILURE, LOCAL_CONNECTION_FAILURE, CONNECTION_TIMEOUT))
 _IDEMPOTENT = frozenset((b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"TRACE"))
 _OVERLOADED = ((b"x-envoy-overloaded", b"true"),)
+_TIMEOUT = "timeout"
 _PER_TRY_TIMEOUT = "per try timeout"
 _CONTROLS = frozenset(
     (
@@ -314,8 +315,7 @@ class UpstreamRequest:
         if now >= self.deadline:
             stats = self.cluster.stats
             stats.upstream_rq_timeout += 1
-            if self.host is not None:
-                self.host.rq_timeout += 1
+            self._host_timed_out()
             self._give_up()
             stream = self.stream
             stream.on_upstream_failure(
@@ -325,8 +325,7 @@ class UpstreamRequest:
         if now >= self.try_deadline and not self.head_passed:
             self.try_deadline = inf
             self.cluster.stats.upstream_rq_per_try_timeout += 1
-            if self.host is not None:
-                self.host.rq_timeout += 1
+            self._host_timed_out()
             self._give_up()
             if not self._retry(None, _PER_TRY_TIMEOUT, True):
                 self.stream.on_upstream_failure(
@@ -334,6 +333,13 @@ class UpstreamRequest:
                 )
                 return inf
         return self.deadline if self.head_passed else min(self.deadline, self.try_deadline)
+
+    def _host_timed_out(self) -> None:
+        host = self.host
+        if host is not None:
+            host.rq_timeout += 1
+            if self.cluster.outlier is not None:
+                self.cluster.outlier.on_local_origin_failure(host, _TIMEOUT)
 
     # the response: what the reader calls
 
@@ -376,6 +382,8 @@ class UpstreamRequest:
             host.rq_success += 1
             if cluster.outlier is not None and (host.consecutive_5xx or host.consecutive_gateway):
                 cluster.outlier.on_status(host, status)
+            if host.consecutive_local_origin:
+                cluster.outlier.on_success(host)
         retry = self.retry
         if (
             retry is not None
