@@ -1,0 +1,82 @@
+"""What filters are made with: the worker, their statistics, compiled formats, and what other stages know."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from sidecar.config.core_types import HeaderValueOption
+from sidecar.core.head import Head
+from sidecar.core.http_filter import HttpFilter
+from sidecar.core.worker import Worker
+
+StatsFactory = Callable[..., Any]
+"""``stats(kind, *words)`` gives the group of that kind; the words complete its prefix. The kinds:
+
+``fault`` · ``fault_downstream_cluster`` (cluster) · ``rbac`` (rules_stat_prefix) · ``rbac_shadow``
+(shadow_rules_stat_prefix) · ``local_rate_limit`` (stat_prefix) · ``cors`` · ``health_check`` · ``compressor`` and
+``compressor_response`` (library name, encoding, direction prefix) · ``decompressor`` (library name, encoding,
+``request`` or ``response``).
+"""
+
+MutateHead = Callable[[Head, Any], None]
+CompileHeaderMutations = Callable[[Sequence[HeaderValueOption], Iterable[bytes], Any], MutateHead | None]
+CompileFormat = Callable[[str], Callable[[Any], bytes]]
+ClusterHealth = Callable[[str], tuple[int, int] | None]
+"""How many hosts of a cluster are healthy or degraded, and how many it has; None when there is no such cluster."""
+
+FindUserFilter = Callable[[str], Callable[[Mapping[str, Any]], HttpFilter]]
+"""The class of a user's filter by its name; raises ValueError when there is none."""
+
+
+class FilterContext:
+    """Made once for each connection manager. Nothing in it changes afterwards but the memo of route filters."""
+
+    __slots__ = (
+        "cluster_health",
+        "compile_format",
+        "compile_header_mutations",
+        "entry_point_filters",
+        "health_check_failed",
+        "node_cluster",
+        "route_filters",
+        "stats",
+        "worker",
+    )
+
+    def __init__(
+        self,
+        worker: Worker,
+        stats: StatsFactory,
+        compile_header_mutations: CompileHeaderMutations,
+        compile_format: CompileFormat,
+        cluster_health: ClusterHealth,
+        health_check_failed: Callable[[], bool],
+        entry_point_filters: FindUserFilter,
+        node_cluster: str = "",
+    ) -> None:
+        self.worker = worker
+        self.stats = stats
+        self.compile_header_mutations = compile_header_mutations
+        self.compile_format = compile_format
+        self.cluster_health = cluster_health
+        self.health_check_failed = health_check_failed
+        self.entry_point_filters = entry_point_filters
+        self.node_cluster = node_cluster
+        self.route_filters: dict[tuple[int, ...], tuple[object, HttpFilter]] = {}
+
+    def header_mutation(self, to_add: Sequence[HeaderValueOption]) -> MutateHead | None:
+        """The headers that a filter adds, compiled; None when there are none."""
+        return self.compile_header_mutations(to_add, (), self.compile_format)
+
+    def __repr__(self) -> str:
+        return f"<FilterContext of {self.worker!r}>"
+
+
+class NamedFilter(HttpFilter):
+    """Base of the built-in filters; by itself a filter that does nothing, for a configuration that asks for nothing."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name

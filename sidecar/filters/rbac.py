@@ -1,0 +1,136 @@
+"""The RBAC filter: requests that the rules do not let pass get 403; shadow rules only count and leave metadata.
+
+Source: Envoy's ``extensions.filters.http.rbac.v3.RBAC`` and "Role Based Access Control (RBAC) Filter".
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from sidecar.config.filters.rbac import HttpRbac
+from sidecar.config.rbac import Rbac
+from sidecar.core.http_filter import FilterStream
+from sidecar.core.rbac import allows, compile_rbac
+from sidecar.core.rbac_explanation import RbacDecision, explain_rbac
+from sidecar.filters.context import FilterContext, NamedFilter
+
+METADATA = "envoy.filters.http.rbac"
+LOG_METADATA = "envoy.common"
+
+
+class RbacStats(Protocol):
+    """What an enforcing engine counts."""
+
+    allowed: int
+    denied: int
+
+
+class RbacShadowStats(Protocol):
+    """What a watching engine counts."""
+
+    shadow_allowed: int
+    shadow_denied: int
+
+
+class _Engine:
+    """Rules compiled, with everything that is said of their outcomes prepared: per policy, and for None."""
+
+    __slots__ = ("find", "outcomes")
+
+    def __init__(self, rules: Rbac, key_prefix: str, kind: str) -> None:
+        self.find = compile_rbac(rules)
+        self.outcomes: dict[str | None, tuple[bool, dict[str, Any], str]] = {}
+        for policy in (None, *(policy.name for policy in rules.policies)):
+            allowed = allows(rules.action, policy)
+            fields: dict[str, Any] = {}
+            if policy:
+                fields[f"{key_prefix}{kind}_effective_policy_id"] = policy
+            fields[f"{key_prefix}{kind}_engine_result"] = "allowed" if allowed else "denied"
+            self.outcomes[policy] = (allowed, fields, denied_details(policy))
+
+
+def denied_details(policy: str | None) -> str:
+    """The response code details of a denial by ``policy`` (None: no policy fitted); white space becomes ``_``."""
+    name = "".join("_" if letter.isspace() else letter for letter in policy or "none")
+    return f"rbac_access_denied_matched_policy[{name}]"
+
+
+def _put(stream: FilterStream, namespace: str, fields: dict[str, Any]) -> None:
+    """Merge ``fields`` into the stream's metadata without changing a dict that streams share."""
+    metadata = stream.dynamic_metadata
+    if metadata is None:
+        stream.dynamic_metadata = {namespace: fields}
+    elif namespace in metadata:
+        metadata[namespace] = {**metadata[namespace], **fields}
+    else:
+        metadata[namespace] = fields
+
+
+class RbacFilter(NamedFilter):
+    """Enforced rules, shadow rules, or both. ``stats`` and ``shadow_stats`` are shared with the filter's routes."""
+
+    __slots__ = ("_enforced", "_logs", "_shadow", "config", "shadow_stats", "stats")
+
+    def __init__(self, name: str, config: HttpRbac, stats: RbacStats, shadow_stats: RbacShadowStats) -> None:
+        NamedFilter.__init__(self, name)
+        self.config = config
+        self.stats = stats
+        self.shadow_stats = shadow_stats
+        rules, shadow_rules = config.rules, config.shadow_rules
+        self._enforced = None if rules is None else _Engine(rules, config.rules_stat_prefix, "enforced")
+        self._shadow = (
+            None if shadow_rules is None else _Engine(shadow_rules, config.shadow_rules_stat_prefix, "shadow")
+        )
+        self._logs = rules is not None and rules.action == "LOG"
+
+    def on_request(self, stream: FilterStream, end: bool) -> bool | None:
+        """Let the request pass, or answer it with 403."""
+        if self._shadow is not None:
+            self._watch(stream, self._shadow)
+        enforced = self._enforced
+        if enforced is None:
+            return None
+        policy = enforced.find(stream)
+        allowed, fields, details = enforced.outcomes[policy]
+        if self._logs:
+            _put(stream, LOG_METADATA, {"access_log_hint": policy is not None})
+        if stream.dynamic_metadata is None:
+            stream.dynamic_metadata = {METADATA: fields}
+        else:
+            _put(stream, METADATA, fields)
+        if allowed:
+            self.stats.allowed += 1
+            return None
+        self.stats.denied += 1
+        return stream.reply(403, b"RBAC: access denied", details=details)
+
+    def explain(self, stream: Any) -> RbacDecision | None:
+        """Which policy lets this request pass or stops it, and what failed; None where nothing is enforced."""
+        return None if self.config.rules is None else explain_rbac(self.config.rules, stream)
+
+    def _watch(self, stream: FilterStream, engine: _Engine) -> None:
+        policy = engine.find(stream)
+        allowed, fields, _ = engine.outcomes[policy]
+        rules = self.config.shadow_rules
+        if rules is not None and rules.action == "LOG":
+            _put(stream, LOG_METADATA, {"access_log_hint": policy is not None})
+        if allowed:
+            self.shadow_stats.shadow_allowed += 1
+        else:
+            self.shadow_stats.shadow_denied += 1
+        _put(stream, METADATA, fields)
+
+
+def make_rbac(config: HttpRbac, name: str, context: FilterContext) -> RbacFilter:
+    """The chain's own instance."""
+    return RbacFilter(
+        name,
+        config,
+        context.stats("rbac", config.rules_stat_prefix),
+        context.stats("rbac_shadow", config.shadow_rules_stat_prefix),
+    )
+
+
+def make_route_rbac(base: RbacFilter, config: HttpRbac) -> RbacFilter:
+    """A route's own rules, which count where the chain's instance does."""
+    return RbacFilter(base.name, config, base.stats, base.shadow_stats)

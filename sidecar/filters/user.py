@@ -1,0 +1,130 @@
+"""Filters that users write in Python: found by entry point, made from a TypedStruct, watched while they pause.
+
+A user's filter is a class derived from ``sidecar.filters.HttpFilter``, registered in the entry-point group
+``mizzen.filters``; it is called with the dict that the configuration holds. See ``docs/user-filters.md``.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from importlib.metadata import entry_points
+from typing import Any
+
+from sidecar.config.filters.user_filter import UserFilter
+from sidecar.core.http_filter import PAUSE, HttpFilter
+from sidecar.filters.context import FilterContext
+
+GROUP = "mizzen.filters"
+PAUSE_TIMEOUT = "pause_timeout"
+DETAILS = "filter_timeout"
+
+_DEFAULT_PAUSE = 5.0
+_TIMED_OUT = object()
+_PASSED_ON = (
+    "on_request_data",
+    "on_request_trailers",
+    "on_response_data",
+    "on_response_trailers",
+    "on_complete",
+)
+
+log = logging.getLogger("sidecar.filters")
+
+
+def find_user_filter(name: str) -> Callable[[Mapping[str, Any]], HttpFilter]:
+    """What the entry point ``name`` of the group ``mizzen.filters`` refers to.
+
+    Raises ValueError when there is no such entry point, or when what it names cannot be imported.
+    """
+    found = entry_points(group=GROUP)
+    for entry in found.select(name=name):
+        try:
+            made: Callable[[Mapping[str, Any]], HttpFilter] = entry.load()
+        except (ImportError, AttributeError) as error:
+            raise ValueError(f"the filter {name!r} ({entry.value}) cannot be imported: {error}") from error
+        return made
+    installed = ", ".join(sorted(found.names)) or "none"
+    raise ValueError(f"no entry point {name!r} in the group {GROUP} (installed: {installed})")
+
+
+def make_user_filter(config: UserFilter, name: str, context: FilterContext) -> HttpFilter:
+    """A user's filter, with a deadline for its pauses. Raises ValueError when it cannot be made."""
+    options = dict(config.config)
+    pause_timeout = _seconds(options.pop(PAUSE_TIMEOUT, _DEFAULT_PAUSE), config.name)
+    make = context.entry_point_filters(config.name)
+    try:
+        made = make(options)
+    except Exception as error:
+        raise ValueError(f"the filter {config.name!r} refuses its configuration: {error!r}") from error
+    if not isinstance(made, HttpFilter):
+        raise ValueError(f"the filter {config.name!r} is no sidecar.filters.HttpFilter but a {type(made).__name__}")
+    return _watched(made, name or config.name, pause_timeout)
+
+
+def _seconds(value: Any, name: str) -> float:
+    """A number of seconds, or Envoy's way to write a duration (``2.5s``)."""
+    text = value.removesuffix("s") if isinstance(value, str) else value
+    try:
+        seconds = float(text)
+    except (TypeError, ValueError):
+        seconds = 0.0
+    if not 0.0 < seconds < float("inf") or isinstance(value, bool):
+        raise ValueError(f"{PAUSE_TIMEOUT} of the filter {name!r} is no time above zero: {value!r}")
+    return seconds
+
+
+class UserFilterAdapter(HttpFilter):
+    """Stands in the chain for a user's filter and ends what it pauses too long.
+
+    Only the hooks that the user's class overrides are there (on a class made for it), since the chain looks for them.
+    """
+
+    __slots__ = ("inner", "name", "pause_timeout")
+
+    def __init__(self, inner: HttpFilter, name: str, pause_timeout: float) -> None:
+        self.inner = inner
+        self.name = name
+        self.pause_timeout = pause_timeout
+
+    def _expire_request(self, stream: Any) -> None:
+        if stream.request_at >= 0 and stream.chain.filters[stream.request_at] is self:
+            self._expire(stream, 504)
+
+    def _expire_response(self, stream: Any) -> None:
+        if stream.response_at >= 0 and stream.chain.filters[stream.response_at] is self:
+            self._expire(stream, 500)
+
+    def _expire(self, stream: Any, status: int) -> None:
+        log.warning("HTTP filter %s paused a stream for more than %g s; it is ended", self.name, self.pause_timeout)
+        stream.data[self] = _TIMED_OUT
+        stream.reply(status, details=DETAILS)
+
+
+def _on_request(self: UserFilterAdapter, stream: Any, end: bool) -> bool | None:
+    if not self.inner.on_request(stream, end):
+        return None
+    stream.call_in(self.pause_timeout, lambda: self._expire_request(stream))
+    return PAUSE
+
+
+def _on_response(self: UserFilterAdapter, stream: Any, end: bool) -> bool | None:
+    if stream.data.get(self) is _TIMED_OUT or not self.inner.on_response(stream, end):
+        return None
+    stream.call_in(self.pause_timeout, lambda: self._expire_response(stream))
+    return PAUSE
+
+
+def _watched(inner: HttpFilter, name: str, pause_timeout: float) -> UserFilterAdapter:
+    kind = type(inner)
+    passed_on = tuple(hook for hook in _PASSED_ON if getattr(kind, hook) is not getattr(HttpFilter, hook))
+    members: dict[str, Any] = {"__slots__": passed_on}
+    if kind.on_request is not HttpFilter.on_request:
+        members["on_request"] = _on_request
+    if kind.on_response is not HttpFilter.on_response:
+        members["on_response"] = _on_response
+    made: type[UserFilterAdapter] = type(f"{kind.__name__}Adapter", (UserFilterAdapter,), members)
+    adapter = made(inner, name, pause_timeout)
+    for hook in passed_on:
+        setattr(adapter, hook, getattr(inner, hook))
+    return adapter
