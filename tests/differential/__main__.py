@@ -1,6 +1,6 @@
 """Show what both proxies do with one case: ``python -m tests.differential CASE``.
 
-A name with ``*`` shows every case that matches; without a name the cases are listed. ``--log`` compares access logs too.
+A name with ``*`` shows every case that matches; without a name the cases are listed. ``--log`` compares the logs too.
 """
 
 from __future__ import annotations

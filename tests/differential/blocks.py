@@ -78,7 +78,9 @@ def router(**fields: Any) -> Message:
 
 
 def access_log(site: Site, logged: Mapping[str, str] = LOGGED, file: str = "access.log") -> Message:
-    return typed("envoy.access_loggers.file", FILE_LOG, path=str(site.directory / file), log_format={"json_format": dict(logged)})
+    return typed(
+        "envoy.access_loggers.file", FILE_LOG, path=str(site.directory / file), log_format={"json_format": dict(logged)}
+    )
 
 
 def route(match: Message | str, action: Message | str = "a", **fields: Any) -> Message:
@@ -154,7 +156,7 @@ def cluster(site: Site, name: str, upstreams: Sequence[str] | None = None, **fie
 
 
 def bootstrap(site: Site, listeners: Sequence[Message], clusters: Sequence[Message] = (), **fields: Any) -> Message:
-    """The whole, with clusters ``a``, ``b``, ``c``, ``refused`` and ``empty`` unless others of those names are given."""
+    """The whole, with clusters ``a``, ``b``, ``c``, ``refused`` and ``empty`` unless those names are given."""
     given = {one["name"] for one in clusters}
     usual = [cluster(site, name) for name in ("a", "b", "c", "refused") if name not in given]
     if "empty" not in given:

@@ -132,7 +132,7 @@ def reply(
     early: bool = False,
     then: Sequence[UpstreamStep] = (),
 ) -> Reply:
-    """A response: ``{upstream}`` in the body stands for the upstream's name; ``early`` answers before the request's body.
+    """A response: ``{upstream}`` in the body stands for the upstream's name; ``early`` answers before the body is read.
 
     ``chunks`` sends it chunked, with ``trailers``; ``length=False`` leaves out the Content-Length.
     """
@@ -169,6 +169,8 @@ class Case:
     deadline: how long to wait for what is expected, in seconds.
     access_log: whether the lines that it causes are compared too.
     connections: compare also which requests shared a connection to the upstream.
+    partial: whether requests that reached an upstream only in part are compared. Whether they do at all is a matter of
+        microseconds where one read brings both a good head and what is wrong with its body.
 
     In what is sent, ``{port-a}`` stands for the port of upstream ``a``.
     """
@@ -187,6 +189,7 @@ class Case:
     deadline: float = 5.0
     access_log: bool = True
     connections: bool = False
+    partial: bool = True
 
 
 def request(
@@ -214,6 +217,16 @@ def request(
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1") + body
 
 
+def turns(*requests: bytes, pause: float = 0.0) -> list[Step | bytes]:
+    """Requests on one connection, each after the answer to the one before and a pause in seconds."""
+    steps: list[Step | bytes] = []
+    for number, one in enumerate(requests, 1):
+        steps += [one, AwaitResponses(number)]
+        if pause:
+            steps.append(Pause(pause))
+    return steps
+
+
 class Table:
     """Collects the cases of one subject; every name gets the subject in front: ``routing/prefix``."""
 
@@ -238,8 +251,9 @@ class Table:
         deadline: float = 5.0,
         access_log: bool = True,
         connections: bool = False,
+        partial: bool = True,
     ) -> None:
-        """Add a case. Bare bytes are sent on connection 0; a bare reply or sequence of replies is for every upstream."""
+        """Add a case. Bare bytes are sent on connection 0; bare replies are for every upstream."""
         sent = tuple(Send(step) if isinstance(step, bytes) else step for step in steps)
         if methods is None:
             methods = _methods_of(sent)
@@ -264,8 +278,13 @@ class Table:
                 deadline=deadline,
                 access_log=access_log,
                 connections=connections,
+                partial=partial,
             )
         )
+
+    def raw(self, name: str, *steps: Step | bytes, listener: str = "tcp", **options: Any) -> None:
+        """Add a case without HTTP on the client's side; the options are those of `add`."""
+        self.add(name, *steps, methods={}, listener=listener, **options)
 
     def get(
         self,

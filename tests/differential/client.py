@@ -1,4 +1,4 @@
-"""The raw-socket client: it writes exactly the bytes of a case and takes the answers apart without forgiving anything."""
+"""The raw-socket client: it writes exactly the bytes of a case and takes the answers apart, forgiving nothing."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import struct
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from tests.differential.case import (
     Abort,
@@ -183,7 +184,7 @@ class Client:
         for step in self.case.steps:
             self._step(step)
         for number in self.case.methods:
-            self._wait(lambda: self._answered(number, len(self.case.methods[number])), self.case.deadline)
+            self._wait(partial(self._answered, number, len(self.case.methods[number])), self.case.deadline)
         closing = [connection for connection in self.connections.values() if self._should_close(connection)]
         if closing:
             self._wait(lambda: all(connection.closed for connection in closing), min(CLOSE_WAIT, self.case.deadline))
@@ -258,5 +259,6 @@ class Client:
 def responses_by_connection(client: Client) -> Mapping[int, tuple[list[Response], list[Response], bytes, bool]]:
     """For each connection: final responses, interim ones, other bytes, and whether the proxy closed it."""
     return {
-        number: (*connection.responses(), connection.closed) for number, connection in sorted(client.connections.items())
+        number: (*connection.responses(), connection.closed)
+        for number, connection in sorted(client.connections.items())
     }

@@ -1,7 +1,7 @@
 """The list of intended differences: ``differences.toml`` says which case differs in which field, and why.
 
-Each entry has ``title`` (a heading of ``docs/differences-from-envoy.md``), ``reason``, ``cases`` (names, or patterns with
-``*``) and ``fields`` (names, or patterns with ``*``: brackets stand for themselves).
+Each entry has ``title`` (a heading of ``docs/differences-from-envoy.md``), ``reason``, ``cases`` (names, or patterns
+with ``*``) and ``fields`` (names, or patterns with ``*``: brackets stand for themselves).
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ def _matches(pattern: str, text: str) -> bool:
 
 @cache
 def known_differences() -> tuple[Known, ...]:
-    """The whole list; KeyError or TypeError when an entry lacks a field or has one that is not known."""
+    """The whole list; KeyError when an entry lacks a field."""
     entries = tomllib.loads(LIST.read_text()).get("difference", [])
     return tuple(
-        Known(**{key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()})
+        Known(entry.pop("title"), entry.pop("reason"), tuple(entry.pop("cases")), tuple(entry.pop("fields")))
         for entry in entries
     )
 

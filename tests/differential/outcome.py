@@ -104,6 +104,8 @@ def _add_headers(fields: Fields, place: str, headers: Sequence[tuple[str, str]],
 
 
 def _add_seen(fields: Fields, case: Case, seen: Sequence[Seen], names: Names) -> None:
+    if not case.partial:
+        seen = [one for one in seen if one.complete]
     if case.spread:
         counts: dict[str, int] = {}
         for one in seen:

@@ -1,4 +1,4 @@
-"""Starting and stopping the two proxies: real Envoy and the subject, each on a copy of one bootstrap with its own ports."""
+"""Starting and stopping the two proxies: real Envoy and the subject, each on its own copy of one bootstrap."""
 
 from __future__ import annotations
 

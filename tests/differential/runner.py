@@ -12,8 +12,8 @@ from pathlib import Path
 
 from tests.differential import proxies
 from tests.differential.blocks import Site
-from tests.differential.cases import BOOTSTRAPS, HTTP_UPSTREAMS, RAW_UPSTREAMS
 from tests.differential.case import Case, Send, Step
+from tests.differential.cases import BOOTSTRAPS, HTTP_UPSTREAMS, RAW_UPSTREAMS
 from tests.differential.client import Client
 from tests.differential.outcome import Difference, Fields, Names, differences, fields_of, log_fields, parsed_line
 from tests.differential.proxies import ENVOY, FreePorts, Proxy, ProxyFailedError

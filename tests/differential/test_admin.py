@@ -81,7 +81,9 @@ def json_statistics(answer: Answer, names: Names) -> Fields:
             fields[known_ports(names, stat["name"])] = sorted(stat)
         elif "histograms" in stat:
             fields.update({f"histograms.{key}": "there" for key in stat["histograms"]})
-            fields.update({f"histograms.computed.{key}": "there" for key in stat["histograms"]["computed_quantiles"][0]})
+            fields.update(
+                {f"histograms.computed.{key}": "there" for key in stat["histograms"]["computed_quantiles"][0]}
+            )
     return with_head(answer, {name: value for name, value in fields.items() if OWN_SCOPE not in name})
 
 
@@ -127,11 +129,11 @@ def paths_of(value: Any, path: str = "") -> Iterator[str]:
 
 def keys(answer: Answer, _: Names) -> Fields:
     """The shape of a JSON answer."""
-    return with_head(answer, {path: "there" for path in paths_of(json.loads(answer[2]))})
+    return with_head(answer, dict.fromkeys(paths_of(json.loads(answer[2])), "there"))
 
 
 def top_keys(answer: Answer, _: Names) -> Fields:
-    return with_head(answer, {path: "there" for path in json.loads(answer[2])})
+    return with_head(answer, dict.fromkeys(json.loads(answer[2]), "there"))
 
 
 def dump(answer: Answer, names: Names) -> Fields:
@@ -156,7 +158,7 @@ def leaves(value: Any, path: str = "") -> Iterator[tuple[str, object]]:
     elif isinstance(value, list):
         for index, inner in enumerate(value):
             yield from leaves(inner, f"{path}[{index}]")
-    elif not path.endswith("last_updated") and not path.rpartition(".")[2] == "path":
+    elif not path.endswith("last_updated") and path.rpartition(".")[2] != "path":
         yield path, value
 
 
@@ -242,10 +244,12 @@ def test_endpoint(runner: Runner, pair: tuple[Proxy, Proxy], view: View) -> None
 def test_default_access_log(runner: Runner, pair: tuple[Proxy, Proxy]) -> None:
     """The format that is used when none is configured."""
     runner.stop_pair()
-    sides = []
+    sides: list[Fields] = []
     for proxy in pair:
         written = (proxy.directory / "default.log").read_text(errors="replace").splitlines()
-        sides.append({f"line[{index}]": _timeless(runner.names(proxy).text(line)) for index, line in enumerate(written)})
+        sides.append(
+            {f"line[{index}]": _timeless(runner.names(proxy).text(line)) for index, line in enumerate(written)}
+        )
     judge("admin/default-access-log", differences(*sides), runner.subject)
 
 

@@ -1,7 +1,7 @@
 """The recording upstreams: HTTP/1.1 and raw TCP servers on loopback which answer as told and keep what they saw.
 
-All of them live on one event loop in one thread of the test process. A case scripts them with `Upstreams.begin` and reads
-what arrived with `Upstreams.seen`.
+All of them live on one event loop in one thread of the test process. A case scripts them with `Upstreams.begin`
+and reads what arrived with `Upstreams.seen`.
 """
 
 from __future__ import annotations
@@ -97,7 +97,9 @@ class _Connection:
         finally:
             seen.done = True
 
-    async def _step(self, step: bytes | Delay | ReadBody | ReadUntil | Close | Reset | Tunnel, seen: Seen, method: str) -> None:
+    async def _step(
+        self, step: bytes | Delay | ReadBody | ReadUntil | Close | Reset | Tunnel, seen: Seen, method: str
+    ) -> None:
         if isinstance(step, bytes):
             self.writer.write(self._filled(step, method))
             await self.writer.drain()
@@ -178,7 +180,7 @@ class Upstreams:
     def __init__(self, http: Iterable[str], raw: Iterable[str]) -> None:
         self.ports: dict[str, int] = {}
         self.numbers = iter(range(1, 1 << 30))
-        self._kinds = {name: False for name in http} | {name: True for name in raw}
+        self._kinds = dict.fromkeys(http, False) | dict.fromkeys(raw, True)
         self._replies: Mapping[str, tuple[Reply, ...]] = {}
         self._served: dict[str, int] = {}
         self._seen: list[Seen] = []

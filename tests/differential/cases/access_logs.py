@@ -1,10 +1,22 @@
-"""Access logs: every operator in JSON and in text, typed values, and the filters that decide whether a line is written."""
+"""Access logs: every operator in JSON and in text, typed values, and the filters that decide about a line."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from tests.differential.blocks import FILE_LOG, Message, Site, bootstrap, listener, manager, route, say, to, typed, virtual_host
+from tests.differential.blocks import (
+    FILE_LOG,
+    Message,
+    Site,
+    bootstrap,
+    listener,
+    manager,
+    route,
+    say,
+    to,
+    typed,
+    virtual_host,
+)
 from tests.differential.case import Close, Delay, ReadBody, Reply, Table, reply, request
 
 OPERATORS = {
@@ -87,13 +99,22 @@ TEXT = (
 
 
 def file_log(site: Site, log_format: Message, **fields: Any) -> Message:
-    return typed("envoy.access_loggers.file", FILE_LOG, path=str(site.directory / "access.log"), log_format=log_format) | fields
+    return (
+        typed("envoy.access_loggers.file", FILE_LOG, path=str(site.directory / "access.log"), log_format=log_format)
+        | fields
+    )
 
 
 FILTERS: dict[str, Message] = {
-    "status": {"status_code_filter": {"comparison": {"op": "GE", "value": {"default_value": 400, "runtime_key": "none"}}}},
-    "status-equal": {"status_code_filter": {"comparison": {"op": "EQ", "value": {"default_value": 200, "runtime_key": "none"}}}},
-    "duration": {"duration_filter": {"comparison": {"op": "GE", "value": {"default_value": 40, "runtime_key": "none"}}}},
+    "status": {
+        "status_code_filter": {"comparison": {"op": "GE", "value": {"default_value": 400, "runtime_key": "none"}}}
+    },
+    "status-equal": {
+        "status_code_filter": {"comparison": {"op": "EQ", "value": {"default_value": 200, "runtime_key": "none"}}}
+    },
+    "duration": {
+        "duration_filter": {"comparison": {"op": "GE", "value": {"default_value": 40, "runtime_key": "none"}}}
+    },
     "not-health-check": {"not_health_check_filter": {}},
     "runtime-none": {"runtime_filter": {"runtime_key": "none", "percent_sampled": {"numerator": 0}}},
     "runtime-all": {"runtime_filter": {"runtime_key": "all", "percent_sampled": {"numerator": 100}}},
@@ -103,9 +124,23 @@ FILTERS: dict[str, Message] = {
     "grpc": {"grpc_status_filter": {"statuses": ["UNAVAILABLE"]}},
     "grpc-excluded": {"grpc_status_filter": {"statuses": ["OK"], "exclude": True}},
     "type": {"log_type_filter": {"types": ["TcpConnectionEnd"]}},
-    "and": {"and_filter": {"filters": [{"header_filter": {"header": {"name": "x-log", "present_match": True}}}, {"response_flag_filter": {}}]}},
-    "or": {"or_filter": {"filters": [{"header_filter": {"header": {"name": "x-log", "present_match": True}}}, {"response_flag_filter": {}}]}},
-}  # fmt: skip
+    "and": {
+        "and_filter": {
+            "filters": [
+                {"header_filter": {"header": {"name": "x-log", "present_match": True}}},
+                {"response_flag_filter": {}},
+            ]
+        }
+    },
+    "or": {
+        "or_filter": {
+            "filters": [
+                {"header_filter": {"header": {"name": "x-log", "present_match": True}}},
+                {"response_flag_filter": {}},
+            ]
+        }
+    },
+}
 
 
 def access_logs(site: Site) -> Message:
@@ -137,9 +172,14 @@ def access_logs(site: Site) -> Message:
         "deep": file_log(site, {"json_format": deep}),
         "omitting": file_log(site, {"json_format": deep, "omit_empty_values": True}),
         "text-omitting": file_log(site, {"text_format_source": {"inline_string": TEXT}, "omit_empty_values": True}),
-        **{f"filter-{name}": file_log(site, {"json_format": {"peer": OPERATORS["peer"], "code": "%RESPONSE_CODE%"}}, filter=one) for name, one in FILTERS.items()},
-    }  # fmt: skip
-    upstream_failures = {"access_log_options": {"flush_access_log_on_new_request": True}}
+        **{
+            f"filter-{name}": file_log(
+                site, {"json_format": {"peer": OPERATORS["peer"], "code": "%RESPONSE_CODE%"}}, filter=one
+            )
+            for name, one in FILTERS.items()
+        },
+    }
+    upstream_failures: Message = {"access_log_options": {"flush_access_log_on_new_request": True}}
     listeners = [listener(site, name, manager(site, hosts=hosts, access_log=[log])) for name, log in logs.items()]
     early = manager(site, hosts=hosts, access_log=[file_log(site, {"json_format": {**OPERATORS}})], **upstream_failures)
     return bootstrap(site, [*listeners, listener(site, "early", early)])
@@ -154,7 +194,9 @@ GIVEN = [("X-Given", 'quoted "value" \\ and more'), ("User-Agent", "curl/8"), ("
 BACK = reply(headers=[("X-Back", "returned")])
 for _listener in ("http", "text", "deep", "omitting", "text-omitting", "early"):
     table.get(f"get-{_listener}", "/named?x=1", GIVEN, listener=_listener, upstream=BACK)
-    table.get(f"post-{_listener}", "/rewritten/x", GIVEN, method="POST", body=b"hello", listener=_listener, upstream=BACK)
+    table.get(
+        f"post-{_listener}", "/rewritten/x", GIVEN, method="POST", body=b"hello", listener=_listener, upstream=BACK
+    )
     table.get(f"refused-{_listener}", "/refused", listener=_listener)
     table.get(f"said-{_listener}", "/said", listener=_listener)
 table.get("head", "/", method="HEAD", upstream=BACK)
@@ -163,11 +205,22 @@ table.get("timeout", "/timeout", upstream=Reply((ReadBody(), Delay(1.0))))
 table.get("retried", "/retried", upstream=[reply(503), reply(200)])
 table.get("retried-in-vain", "/retried", upstream=reply(503))
 table.get("upstream-closes", "/", upstream=Reply((ReadBody(), Close())))
-table.get("upstream-closes-late", "/", upstream=Reply((ReadBody(), b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nabc", Delay(0.02), Close())))
+table.get(
+    "upstream-closes-late",
+    "/",
+    upstream=Reply((ReadBody(), b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nabc", Delay(0.02), Close())),
+)
 table.get("trailers", "/", upstream=reply(chunks=[b"one"], trailers=[("X-Sum", "1")]))
 table.get("non-ascii", "/", [("X-Given", "caf\xe9")])
 table.get("tab", "/", [("X-Given", "a\tb")], listener="text")
-table.get("grpc", "/", [("Content-Type", "application/grpc")], method="POST", body=b"x", upstream=reply(headers=[("grpc-status", "14")]))
+table.get(
+    "grpc",
+    "/",
+    [("Content-Type", "application/grpc")],
+    method="POST",
+    body=b"x",
+    upstream=reply(headers=[("grpc-status", "14")]),
+)
 table.get("no-route-host", "/", host="other.test", listener="text")
 table.add("bad-request", b"GET / HTTP/1.1\r\n\r\n")
 table.add("bad-request-text", b"nonsense\r\n\r\n", listener="text", methods=["GET"])
@@ -181,4 +234,12 @@ for _name in FILTERS:
 table.get("filter-status-404", "/", listener="filter-status", upstream=reply(404))
 table.get("filter-duration-slow", "/", listener="filter-duration", upstream=reply(delay=0.06))
 table.get("filter-health-check", "/", [("User-Agent", "Envoy/HC")], listener="filter-not-health-check")
-table.get("filter-grpc-unavailable", "/", [("Content-Type", "application/grpc")], listener="filter-grpc", method="POST", body=b"x", upstream=reply(headers=[("grpc-status", "14")]))  # fmt: skip
+table.get(
+    "filter-grpc-unavailable",
+    "/",
+    [("Content-Type", "application/grpc")],
+    listener="filter-grpc",
+    method="POST",
+    body=b"x",
+    upstream=reply(headers=[("grpc-status", "14")]),
+)

@@ -74,8 +74,10 @@ def weighted(**fields: Any) -> Message:
 
 
 def actions(site: Site) -> Message:
-    routes = [route(f"/redirect/{name}", redirect(**{**fields}), name=name) for name, fields in REDIRECTS.items()]
-    rewrites = [route(f"/{name}", to("a", **fields), name=name) for name, fields in sorted(REWRITES.items(), reverse=True)]
+    routes = [route(f"/redirect/{name}", redirect(**fields), name=name) for name, fields in REDIRECTS.items()]
+    rewrites = [
+        route(f"/{name}", to("a", **fields), name=name) for name, fields in sorted(REWRITES.items(), reverse=True)
+    ]
     rewrites.append(route({"path": "/exact"}, to("a", prefix_rewrite="/new-exact")))
     rewrites.append(route({"safe_regex": {"regex": "/by-regex/.*"}}, to("a", regex_rewrite=regex("/by-regex", ""))))
     others = [
@@ -87,12 +89,17 @@ def actions(site: Site) -> Message:
         route(
             "/say/headers",
             say(200, "typed"),
-            response_headers_to_add=[{"header": {"key": "content-type", "value": "text/html"}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}],
+            response_headers_to_add=[
+                {"header": {"key": "content-type", "value": "text/html"}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+            ],
         ),
         *(route(f"/cluster/{name}", {"route": fields}) for name, fields in CLUSTERS.items()),
         *(route(f"/time/{name}", to("a", **fields)) for name, fields in TIMEOUTS.items()),
         route("/weighted/header", weighted(header_name="x-weight")),
-        route("/weighted/one", {"route": {"weighted_clusters": {"clusters": [{"name": "a", "weight": 0}, {"name": "b", "weight": 1}]}}}),
+        route(
+            "/weighted/one",
+            {"route": {"weighted_clusters": {"clusters": [{"name": "a", "weight": 0}, {"name": "b", "weight": 1}]}}},
+        ),
         route(
             "/weighted/settings",
             {
@@ -125,11 +132,23 @@ def actions(site: Site) -> Message:
     return bootstrap(
         site,
         [
-            listener(site, "http", manager(site, hosts=hosts, stream_idle_timeout="5s", route_config={"validate_clusters": False})),
-            listener(site, "small-body", manager(site, [route("/", say(200, "x" * 30))], route_config={"max_direct_response_body_size_bytes": 30})),
+            listener(
+                site,
+                "http",
+                manager(site, hosts=hosts, stream_idle_timeout="5s", route_config={"validate_clusters": False}),
+            ),
+            listener(
+                site,
+                "small-body",
+                manager(
+                    site, [route("/", say(200, "x" * 30))], route_config={"max_direct_response_body_size_bytes": 30}
+                ),
+            ),
         ],
         [cluster(site, "maintenance", ["a"])],
-        layered_runtime={"layers": [{"name": "static", "static_layer": {"upstream.maintenance_mode.maintenance": 100}}]},
+        layered_runtime={
+            "layers": [{"name": "static", "static_layer": {"upstream.maintenance_mode.maintenance": 100}}]
+        },
     )
 
 
@@ -162,13 +181,25 @@ table.add(
     Send(b"POST /say/201 HTTP/1.1\r\nHost: a.test\r\nContent-Length: 10\r\n\r\nabc"),
 )
 for _name, _path in (
-    ("prefix", "/prefix/x?q=1"), ("prefix-bare", "/prefix"), ("prefix-root", "/prefix-root/x"), ("prefix-root-bare", "/prefix-root"),
-    ("prefix-empty-slash", "/prefix-empty-slash/x"), ("regex", "/regex/one/two?q=1"), ("regex-no-match", "/regex/1/2"),
-    ("regex-every", "/regex-every/foo/bar?foo=1"), ("regex-whole-match", "/regex-whole-match/12/34"), ("exact", "/exact?x=1"),
-    ("by-regex", "/by-regex/x?y=/by-regex"), ("host", "/host/x"), ("host-appended", "/host-appended"), ("host-auto", "/host-auto"),
-    ("host-regex", "/host-regex/other/x?q=1"), ("host-regex-no-match", "/host-regex/12"), ("prefix-and-host", "/prefix-and-host/x"),
+    ("prefix", "/prefix/x?q=1"),
+    ("prefix-bare", "/prefix"),
+    ("prefix-root", "/prefix-root/x"),
+    ("prefix-root-bare", "/prefix-root"),
+    ("prefix-empty-slash", "/prefix-empty-slash/x"),
+    ("regex", "/regex/one/two?q=1"),
+    ("regex-no-match", "/regex/1/2"),
+    ("regex-every", "/regex-every/foo/bar?foo=1"),
+    ("regex-whole-match", "/regex-whole-match/12/34"),
+    ("exact", "/exact?x=1"),
+    ("by-regex", "/by-regex/x?y=/by-regex"),
+    ("host", "/host/x"),
+    ("host-appended", "/host-appended"),
+    ("host-auto", "/host-auto"),
+    ("host-regex", "/host-regex/other/x?q=1"),
+    ("host-regex-no-match", "/host-regex/12"),
+    ("prefix-and-host", "/prefix-and-host/x"),
     ("prefix-other-case-query", "/prefix/A%20b?C=D#e"),
-):  # fmt: skip
+):
     get(f"rewrite-{_name}", _path, host="rewrites.test")
 get("rewrite-host-header", "/host-header", [("X-Host", "from-header.test")], host="rewrites.test")
 get("rewrite-host-header-missing", "/host-header", host="rewrites.test")
@@ -202,12 +233,36 @@ get("timeout-idle", "/time/idle", upstream=HANG)
 get("timeout-idle-within-body", "/time/idle", upstream=STALL)
 get("timeout-max-stream", "/time/max-stream", upstream=HANG)
 get("timeout-max-stream-within-body", "/time/max-stream", upstream=STALL)
-get("timeout-by-header", "/time/default-timeout", [("x-envoy-upstream-rq-timeout-ms", "100")], upstream=HANG, deadline=0.3)
+get(
+    "timeout-by-header",
+    "/time/default-timeout",
+    [("x-envoy-upstream-rq-timeout-ms", "100")],
+    upstream=HANG,
+    deadline=0.3,
+)
 get("timeout-by-header-alternative", "/time/default-timeout", [("x-envoy-upstream-rq-timeout-alt-response", "1")])
 get("timeout-header-expected-given", "/time/default-timeout", [("x-envoy-expected-rq-timeout-ms", "7")])
-get("timeout-header-per-try", "/time/default-timeout", [("x-envoy-upstream-rq-per-try-timeout-ms", "60")], upstream=HANG, deadline=0.3)
-get("upstream-closes-after-head", "/time/no-timeout", upstream=Reply((ReadBody(), b"HTTP/1.1 200 OK\r\n\r\nabc", Delay(0.02), Close())))
-table.add("timeout-body-never-comes", Send(request("POST", "/time/timeout", [("Content-Length", "5")])), methods=["POST"], deadline=1.0)
+get(
+    "timeout-header-per-try",
+    "/time/default-timeout",
+    [("x-envoy-upstream-rq-per-try-timeout-ms", "60")],
+    upstream=HANG,
+    deadline=0.3,
+)
+get(
+    "upstream-closes-after-head",
+    "/time/no-timeout",
+    upstream=Reply((ReadBody(), b"HTTP/1.1 200 OK\r\n\r\nabc", Delay(0.02), Close())),
+)
 table.add(
-    "timeout-body-never-comes-idle", Send(request("POST", "/time/idle", [("Content-Length", "5")])), methods=["POST"], deadline=1.0
+    "timeout-body-never-comes",
+    Send(request("POST", "/time/timeout", [("Content-Length", "5")])),
+    methods=["POST"],
+    deadline=1.0,
+)
+table.add(
+    "timeout-body-never-comes-idle",
+    Send(request("POST", "/time/idle", [("Content-Length", "5")])),
+    methods=["POST"],
+    deadline=1.0,
 )

@@ -25,10 +25,17 @@ ALWAYS = {"numerator": 100}
 
 
 def admin(site: Site) -> Message:
-    fault = http_filter("fault", "HTTPFault", abort={"header_abort": {}, "percentage": ALWAYS}, delay={"header_delay": {}, "percentage": ALWAYS})
+    fault = http_filter(
+        "fault",
+        "HTTPFault",
+        abort={"header_abort": {}, "percentage": ALWAYS},
+        delay={"header_delay": {}, "percentage": ALWAYS},
+    )
     denied = {"permissions": [{"url_path": {"path": {"prefix": "/denied"}}}], "principals": [{"any": True}]}
     shadowed = {"permissions": [{"any": True}], "principals": [{"any": True}]}
-    rbac = http_filter("rbac", "RBAC", rules={"action": "DENY", "policies": {"d": denied}}, shadow_rules={"policies": {"s": shadowed}})
+    rbac = http_filter(
+        "rbac", "RBAC", rules={"action": "DENY", "policies": {"d": denied}}, shadow_rules={"policies": {"s": shadowed}}
+    )
     limit = http_filter("local_ratelimit", "LocalRateLimit", stat_prefix="limit")
     own_limit = {
         "@type": f"{HTTP_FILTERS}.local_ratelimit.v3.LocalRateLimit",
@@ -97,4 +104,14 @@ table.add("bad-framing", b"POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: x\
 table.add("http-1-0", b"GET / HTTP/1.0\r\nHost: a.test\r\n\r\n")
 table.add("too-large", request("GET", "/", [("X-Large", "a" * 70_000)]))
 table.add("connection-close", request("GET", "/virtual", [("Connection", "close")]))
-table.add("tcp", b"hello", AwaitBytes(b"HELLO"), Finish(), methods={}, listener="tcp", upstream={"tcp": [Reply((Tunnel(),))]}, upstream_requests=1, access_log=False)  # fmt: skip
+table.add(
+    "tcp",
+    b"hello",
+    AwaitBytes(b"HELLO"),
+    Finish(),
+    methods={},
+    listener="tcp",
+    upstream={"tcp": [Reply((Tunnel(),))]},
+    upstream_requests=1,
+    access_log=False,
+)

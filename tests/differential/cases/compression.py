@@ -8,7 +8,18 @@ from typing import Any
 import brotli
 import zstandard
 
-from tests.differential.blocks import Message, Site, bootstrap, http_filter, listener, manager, per_filter, route, say, to
+from tests.differential.blocks import (
+    Message,
+    Site,
+    bootstrap,
+    http_filter,
+    listener,
+    manager,
+    per_filter,
+    route,
+    say,
+    to,
+)
 from tests.differential.case import Header, Table, reply
 
 COMPRESSION = "type.googleapis.com/envoy.extensions.compression"
@@ -30,7 +41,7 @@ def decompressor(name: str = "gzip", **fields: Any) -> Message:
 
 
 def compression(site: Site) -> Message:
-    response = {"response_direction_config": {"common_config": {"min_content_length": 50}}}
+    response: Message = {"response_direction_config": {"common_config": {"min_content_length": 50}}}
     listeners = {
         "http": [compressor(**response)],
         "brotli": [compressor("brotli")],
@@ -41,15 +52,21 @@ def compression(site: Site) -> Message:
         "etags": [compressor(response_direction_config={"disable_on_etag_header": True})],
         "stripped": [compressor(response_direction_config={"remove_accept_encoding_header": True})],
         "codes": [compressor(response_direction_config={"uncompressible_response_codes": [206, 404]})],
-        "requests": [compressor(request_direction_config={"common_config": {"enabled": {"default_value": True, "runtime_key": "r"}}})],
+        "requests": [
+            compressor(
+                request_direction_config={"common_config": {"enabled": {"default_value": True, "runtime_key": "r"}}}
+            )
+        ],
         "decompress": [decompressor()],
         "decompress-brotli": [decompressor("brotli")],
         "decompress-zstd": [decompressor("zstd")],
         "decompress-forced": [decompressor(request_direction_config={"advertise_accept_encoding": False})],
-    }  # fmt: skip
+    }
     off = {"typed_per_filter_config": per_filter("compressor", "CompressorPerRoute", disabled=True)}
     routes = [route("/off", to("a"), **off), route("/said", say(200, "said " * 30)), route("/")]
-    return bootstrap(site, [listener(site, name, manager(site, routes, filters=filters)) for name, filters in listeners.items()])
+    return bootstrap(
+        site, [listener(site, name, manager(site, routes, filters=filters)) for name, filters in listeners.items()]
+    )
 
 
 BOOTSTRAPS = {"compression": compression}
@@ -72,7 +89,22 @@ def accept(coding: str) -> list[Header]:
     return [("Accept-Encoding", coding)]
 
 
-for _coding in ("gzip", "identity", "br", "gzip, br", "gzip;q=0", "gzip;q=0.5, identity;q=1", "*", "*;q=0", "GZIP", "deflate", "gzip; q=1.0", "", "x-gzip", "identity;q=0"):  # fmt: skip
+for _coding in (
+    "gzip",
+    "identity",
+    "br",
+    "gzip, br",
+    "gzip;q=0",
+    "gzip;q=0.5, identity;q=1",
+    "*",
+    "*;q=0",
+    "GZIP",
+    "deflate",
+    "gzip; q=1.0",
+    "",
+    "x-gzip",
+    "identity;q=0",
+):
     get(f"accept-{_coding}", headers=accept(_coding), upstream=text())
 get("accept-nothing", upstream=text())
 for _coding in ("gzip, br", "br, gzip", "gzip;q=0.5, br;q=0.9", "gzip;q=0.9, br;q=0.5", "*"):
@@ -100,10 +132,24 @@ get("vary-given", headers=G, upstream=text(("Vary", "Origin")))
 get("vary-has-it", headers=G, upstream=text(("Vary", "Accept-Encoding")))
 get("vary-star", headers=G, upstream=text(("Vary", "*")))
 get("transfer-encoding-given", headers=G, upstream=text(chunked=True))
-for _type in ("text/plain", "text/html; charset=utf-8", "application/json", "image/png", "image/svg+xml", "application/octet-stream", "TEXT/PLAIN", "application/grpc"):  # fmt: skip
+for _type in (
+    "text/plain",
+    "text/html; charset=utf-8",
+    "application/json",
+    "image/png",
+    "image/svg+xml",
+    "application/octet-stream",
+    "TEXT/PLAIN",
+    "application/grpc",
+):
     get(f"type-{_type}", headers=G, upstream=reply(body=TEXT, headers=[("Content-Type", _type)]))
 get("type-none", headers=G, upstream=reply(body=TEXT))
-get("type-configured", headers=G, listener="types", upstream=reply(body=TEXT, headers=[("Content-Type", "text/special")]))
+get(
+    "type-configured",
+    headers=G,
+    listener="types",
+    upstream=reply(body=TEXT, headers=[("Content-Type", "text/special")]),
+)
 get("type-not-configured", headers=G, listener="types", upstream=text())
 get("accept-encoding-removed", headers=G, listener="stripped", upstream=text())
 get("route-off", "/off", headers=G, upstream=text())
@@ -119,9 +165,32 @@ for _listener, _coding, _data in (
     _encoded = [("Content-Encoding", _coding)]
     get(f"{_listener}-request", method="POST", body=_data, headers=_encoded, listener=_listener)
     get(f"{_listener}-response", listener=_listener, upstream=reply(body=_data, headers=_encoded))
-    get(f"{_listener}-accepting", headers=accept("gzip;q=0.5, x"), listener=_listener, upstream=reply(body=_data, headers=_encoded))
-get("decompress-other-coding", listener="decompress", upstream=reply(body=brotli.compress(TEXT), headers=[("Content-Encoding", "br")]))
-get("decompress-two-codings", listener="decompress", upstream=reply(body=b"xx", headers=[("Content-Encoding", "br, gzip")]))
-get("decompress-broken", listener="decompress", upstream=reply(body=b"this is not gzip", headers=[("Content-Encoding", "gzip")]))
-get("decompress-no-transform", listener="decompress", upstream=reply(body=gzip.compress(TEXT, mtime=0), headers=[("Content-Encoding", "gzip"), ("Cache-Control", "no-transform")]))  # fmt: skip
+    get(
+        f"{_listener}-accepting",
+        headers=accept("gzip;q=0.5, x"),
+        listener=_listener,
+        upstream=reply(body=_data, headers=_encoded),
+    )
+get(
+    "decompress-other-coding",
+    listener="decompress",
+    upstream=reply(body=brotli.compress(TEXT), headers=[("Content-Encoding", "br")]),
+)
+get(
+    "decompress-two-codings",
+    listener="decompress",
+    upstream=reply(body=b"xx", headers=[("Content-Encoding", "br, gzip")]),
+)
+get(
+    "decompress-broken",
+    listener="decompress",
+    upstream=reply(body=b"this is not gzip", headers=[("Content-Encoding", "gzip")]),
+)
+get(
+    "decompress-no-transform",
+    listener="decompress",
+    upstream=reply(
+        body=gzip.compress(TEXT, mtime=0), headers=[("Content-Encoding", "gzip"), ("Cache-Control", "no-transform")]
+    ),
+)
 get("decompress-not-advertised", listener="decompress-forced")

@@ -7,7 +7,9 @@ from typing import Any
 from tests.differential.blocks import LOGGED, Message, Site, access_log, bootstrap, listener, manager
 from tests.differential.case import Header, Table, reply
 
-INTERNAL = {"cidr_ranges": [{"address_prefix": "127.0.0.0", "prefix_len": 8}, {"address_prefix": "10.0.0.0", "prefix_len": 8}]}
+INTERNAL = {
+    "cidr_ranges": [{"address_prefix": "127.0.0.0", "prefix_len": 8}, {"address_prefix": "10.0.0.0", "prefix_len": 8}]
+}
 
 LISTENERS: dict[str, dict[str, Any]] = {
     "http": {},
@@ -28,7 +30,11 @@ LISTENERS: dict[str, dict[str, Any]] = {
     "server-absent": {"server_header_transformation": "APPEND_IF_ABSENT"},
     "server-pass": {"server_header_transformation": "PASS_THROUGH"},
     "scheme-https": {"scheme_header_transformation": {"scheme_to_overwrite": "https"}},
-    "proxy-name": {"http_protocol_options": {}, "represent_ipv4_remote_address_as_ipv4_mapped_ipv6": True, "use_remote_address": True},
+    "proxy-name": {
+        "http_protocol_options": {},
+        "represent_ipv4_remote_address_as_ipv4_mapped_ipv6": True,
+        "use_remote_address": True,
+    },
     "append-proto": {"use_remote_address": True, "append_x_forwarded_port": True},
     "inner-append-port": {"append_x_forwarded_port": True},
 }
@@ -40,8 +46,10 @@ OPERATORS = {
 
 
 def forwarding(site: Site) -> Message:
-    logged = {"access_log": [access_log(site, LOGGED | OPERATORS)]}
-    return bootstrap(site, [listener(site, name, manager(site, **logged, **options)) for name, options in LISTENERS.items()])
+    logged: Message = {"access_log": [access_log(site, LOGGED | OPERATORS)]}
+    return bootstrap(
+        site, [listener(site, name, manager(site, **logged, **options)) for name, options in LISTENERS.items()]
+    )
 
 
 BOOTSTRAPS = {"forwarding": forwarding}
@@ -78,7 +86,16 @@ INTERNAL_HEADERS = [
     ("x-envoy-retry-on", "5xx"),
     ("x-envoy-peer-metadata", "m"),
 ]
-for _listener in ("http", "edge", "edge-internal", "edge-one-hop", "edge-skip-append", "inner-internal", "inner-one-hop", "inner-two-hops"):
+for _listener in (
+    "http",
+    "edge",
+    "edge-internal",
+    "edge-one-hop",
+    "edge-skip-append",
+    "inner-internal",
+    "inner-one-hop",
+    "inner-two-hops",
+):
     for _name, _headers in XFF:
         table.get(f"xff-{_name}-{_listener}", headers=_headers, listener=_listener)
 for _listener in ("http", "edge", "edge-internal", "inner-internal"):
@@ -95,9 +112,22 @@ for _listener in ("http", "edge", "edge-internal", "inner-internal"):
         ("external-address", [("X-Envoy-External-Address", "8.8.8.8"), ("X-Forwarded-For", "1.2.3.4")]),
     ):
         table.get(f"{_name}-{_listener}", headers=_headers, listener=_listener)
-    table.get(f"internal-response-headers-{_listener}", listener=_listener, upstream=reply(headers=[("x-envoy-decorator-operation", "o"), ("x-envoy-immediate-health-check-fail", "1"), ("x-envoy-upstream-canary", "true"), ("x-envoy-degraded", "1")]))  # fmt: skip
+    table.get(
+        f"internal-response-headers-{_listener}",
+        listener=_listener,
+        upstream=reply(
+            headers=[
+                ("x-envoy-decorator-operation", "o"),
+                ("x-envoy-immediate-health-check-fail", "1"),
+                ("x-envoy-upstream-canary", "true"),
+                ("x-envoy-degraded", "1"),
+            ]
+        ),
+    )
 table.get("via", listener="via")
-table.get("via-given", headers=[("Via", "1.0 other")], listener="via", upstream=reply(headers=[("Via", "1.1 upstream")]))
+table.get(
+    "via-given", headers=[("Via", "1.0 other")], listener="via", upstream=reply(headers=[("Via", "1.1 upstream")])
+)
 table.get("request-id-not-generated", listener="no-request-id")
 table.get("request-id-not-generated-given", headers=[("X-Request-Id", "mine")], listener="no-request-id")
 table.get("request-id-preserved", headers=[("X-Request-Id", "mine")], listener="preserve-request-id")

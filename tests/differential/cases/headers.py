@@ -102,18 +102,53 @@ def headers(site: Site) -> Message:
         ),
         route("/refused", to("refused"), **levels("route")),
         route("/host", to("a"), request_headers_to_add=[option("x-after", "%REQ(HOST)%")]),
-        route("/te", to("a"), request_headers_to_add=[option("te", "trailers", OVERWRITE), option("x-forwarded-for", "9.9.9.9")]),
+        route(
+            "/te",
+            to("a"),
+            request_headers_to_add=[option("te", "trailers", OVERWRITE), option("x-forwarded-for", "9.9.9.9")],
+        ),
         route(
             "/order",
             to("a"),
-            request_headers_to_add=[option("x-moved", "%REQ(X-GIVEN)%"), option("x-given", "new", OVERWRITE), option("x-late", "%REQ(X-GIVEN)%")],
+            request_headers_to_add=[
+                option("x-moved", "%REQ(X-GIVEN)%"),
+                option("x-given", "new", OVERWRITE),
+                option("x-late", "%REQ(X-GIVEN)%"),
+            ],
         ),
-        route("/empty", to("a"), request_headers_to_add=[option("x-dropped", "%REQ(X-MISSING)%"), option("x-kept", "%REQ(X-MISSING)%", keep_empty_value=True)]),
-        route("/deprecated", to("a"), request_headers_to_add=[{"header": {"key": "x-legacy", "value": "1"}}, {"header": {"key": "x-single", "value": "2"}, "append": False}]),
+        route(
+            "/empty",
+            to("a"),
+            request_headers_to_add=[
+                option("x-dropped", "%REQ(X-MISSING)%"),
+                option("x-kept", "%REQ(X-MISSING)%", keep_empty_value=True),
+            ],
+        ),
+        route(
+            "/deprecated",
+            to("a"),
+            request_headers_to_add=[
+                {"header": {"key": "x-legacy", "value": "1"}},
+                {"header": {"key": "x-single", "value": "2"}, "append": False},
+            ],
+        ),
         route("/cookies", to("a"), response_headers_to_add=[option("set-cookie", "added=1")]),
-        route("/server", to("a"), response_headers_to_add=[option("server", "mine", OVERWRITE), option("date", "never", OVERWRITE), option("content-type", "x/y", OVERWRITE)]),
-        route("/remove-standard", to("a"), request_headers_to_remove=["user-agent", "x-request-id"], response_headers_to_remove=["server", "date", "x-envoy-upstream-service-time"]),
-    ]  # fmt: skip
+        route(
+            "/server",
+            to("a"),
+            response_headers_to_add=[
+                option("server", "mine", OVERWRITE),
+                option("date", "never", OVERWRITE),
+                option("content-type", "x/y", OVERWRITE),
+            ],
+        ),
+        route(
+            "/remove-standard",
+            to("a"),
+            request_headers_to_remove=["user-agent", "x-request-id"],
+            response_headers_to_remove=["server", "date", "x-envoy-upstream-service-time"],
+        ),
+    ]
     formats = [
         route(
             "/format/",
@@ -129,7 +164,11 @@ def headers(site: Site) -> Message:
             request_headers_to_add=[option(f"x-{name}", value) for name, value in FORMATS.items()],
             response_headers_to_add=[option(f"x-{name}", value) for name, value in BACK.items()],
         ),
-        route("/local/", to("refused"), response_headers_to_add=[option(f"x-{name}", f"[{value}]") for name, value in BACK.items()]),
+        route(
+            "/local/",
+            to("refused"),
+            response_headers_to_add=[option(f"x-{name}", f"[{value}]") for name, value in BACK.items()],
+        ),
     ]
     hosts = [virtual_host("all", ["*"], [*route_levels, *formats], **levels("host"))]
     specific_first = {"most_specific_header_mutations_wins": True, **levels("table")}
@@ -138,9 +177,15 @@ def headers(site: Site) -> Message:
         [
             listener(site, "http", manager(site, hosts=hosts, route_config=levels("table"))),
             listener(site, "specific-wins", manager(site, hosts=hosts, route_config=specific_first)),
-            listener(site, "internal-only", manager(site, hosts=hosts, route_config={"internal_only_headers": ["x-secret"]}, use_remote_address=True)),
+            listener(
+                site,
+                "internal-only",
+                manager(
+                    site, hosts=hosts, route_config={"internal_only_headers": ["x-secret"]}, use_remote_address=True
+                ),
+            ),
         ],
-    )  # fmt: skip
+    )
 
 
 BOOTSTRAPS = {"headers": headers}
@@ -155,7 +200,9 @@ ANSWER = reply(headers=[*EXISTING, *REMOVED])
 for _listener in ("http", "specific-wins"):
     for _path in ("levels", "weighted", "direct", "refused"):
         table.get(f"{_path}-absent-{_listener}", f"/{_path}", listener=_listener)
-        table.get(f"{_path}-existing-{_listener}", f"/{_path}", [*EXISTING, *REMOVED], listener=_listener, upstream=ANSWER)
+        table.get(
+            f"{_path}-existing-{_listener}", f"/{_path}", [*EXISTING, *REMOVED], listener=_listener, upstream=ANSWER
+        )
 table.get("existing-twice", "/levels", [*EXISTING, *EXISTING], upstream=reply(headers=[*EXISTING, *EXISTING]))
 table.get("internal-only-from-outside", "/order", [("X-Secret", "1")], listener="internal-only")
 table.get("host", "/host")

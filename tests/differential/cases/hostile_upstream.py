@@ -84,9 +84,14 @@ answer("100-then-nothing", b"HTTP/1.1 100 Continue\r\n\r\n", close=True)
 answer("199", b"HTTP/1.1 199 Odd\r\n\r\n" + OK_LINE + b"content-length: 0\r\n\r\n")
 answer("headers-of-70-kb", OK_LINE + b"x-large: " + b"a" * 70_000 + b"\r\ncontent-length: 0\r\n\r\n")
 answer("headers-of-50-kb", OK_LINE + b"x-large: " + b"a" * 50_000 + b"\r\ncontent-length: 0\r\n\r\n")
-answer("headers-101", OK_LINE + b"".join(b"x-%d: 1\r\n" % number for number in range(101)) + b"content-length: 0\r\n\r\n")
+answer(
+    "headers-101", OK_LINE + b"".join(b"x-%d: 1\r\n" % number for number in range(101)) + b"content-length: 0\r\n\r\n"
+)
 answer("headers-99", OK_LINE + b"".join(b"x-%d: 1\r\n" % number for number in range(95)) + b"content-length: 0\r\n\r\n")
-answer("x-envoy-headers", OK_LINE + b"x-envoy-upstream-service-time: 5\r\nx-envoy-overloaded: 1\r\ncontent-length: 0\r\n\r\n")
+answer(
+    "x-envoy-headers",
+    OK_LINE + b"x-envoy-upstream-service-time: 5\r\nx-envoy-overloaded: 1\r\ncontent-length: 0\r\n\r\n",
+)
 answer("pseudo-header", OK_LINE + b":status: 500\r\ncontent-length: 0\r\n\r\n")
 
 table.add(
@@ -95,7 +100,10 @@ table.add(
     AwaitResponses(1),
     request("GET", "/2"),
     methods=["HEAD", "GET"],
-    upstream=[Reply((ReadBody(), OK_LINE + b"content-length: 3\r\n\r\n")), Reply((ReadBody(), OK_LINE + b"content-length: 2\r\n\r\nok"))],
+    upstream=[
+        Reply((ReadBody(), OK_LINE + b"content-length: 3\r\n\r\n")),
+        Reply((ReadBody(), OK_LINE + b"content-length: 2\r\n\r\nok")),
+    ],
 )
 table.add(
     "in-step-after-204",

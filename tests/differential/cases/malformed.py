@@ -13,10 +13,12 @@ table = Table("malformed", "plain")
 CASES = table.cases
 
 
-def head(name: str, line: bytes, *headers: bytes, method: str = "GET", body: bytes = b"", host: bytes = b"Host: a.test") -> None:
-    """A case of one request from its lines, followed by bytes that a desynchronised proxy would take for a request."""
+def head(
+    name: str, line: bytes, *headers: bytes, method: str = "GET", body: bytes = b"", host: bytes = b"Host: a.test"
+) -> None:
+    """A case of one request from its lines; after some come bytes that a proxy out of step would take for a request."""
     lines = [line, *([host] if host else []), *headers]
-    table.add(name, Send(b"\r\n".join(lines) + b"\r\n\r\n" + body), methods=[method])
+    table.add(name, Send(b"\r\n".join(lines) + b"\r\n\r\n" + body), methods=[method], partial=not body)
 
 
 GET = b"GET / HTTP/1.1"
@@ -106,10 +108,30 @@ table.add("cr-cr-lf", Send(b"GET / HTTP/1.1\r\r\nHost: a.test\r\n\r\n"), methods
 table.add("many-empty-lines-first", Send(b"\r\n" * 20 + request("GET", "/")), methods=["GET"])
 table.add("half-a-head-and-end", Send(b"GET / HTTP/1.1\r\nHo"), Finish(), methods=["GET"])
 table.add("nothing-and-end", Send(b""), Finish(), methods=["GET"])
-table.add("half-a-body-and-end", Send(POST + b"\r\nHost: a.test\r\nContent-Length: 9\r\n\r\nabc"), Finish(), methods=["POST"])
+table.add(
+    "half-a-body-and-end",
+    Send(POST + b"\r\nHost: a.test\r\nContent-Length: 9\r\n\r\nabc"),
+    Finish(),
+    methods=["POST"],
+    partial=False,
+)
 
-head("length-and-chunked", POST, b"Content-Length: 5", b"Transfer-Encoding: chunked", method="POST", body=b"0\r\n\r\n" + SMUGGLED)
-head("chunked-and-length", POST, b"Transfer-Encoding: chunked", b"Content-Length: 5", method="POST", body=b"0\r\n\r\n" + SMUGGLED)
+head(
+    "length-and-chunked",
+    POST,
+    b"Content-Length: 5",
+    b"Transfer-Encoding: chunked",
+    method="POST",
+    body=b"0\r\n\r\n" + SMUGGLED,
+)
+head(
+    "chunked-and-length",
+    POST,
+    b"Transfer-Encoding: chunked",
+    b"Content-Length: 5",
+    method="POST",
+    body=b"0\r\n\r\n" + SMUGGLED,
+)
 head("two-lengths", POST, b"Content-Length: 3", b"Content-Length: 5", method="POST", body=b"abcde")
 head("two-equal-lengths", POST, b"Content-Length: 3", b"Content-Length: 3", method="POST", body=b"abc")
 head("length-list", POST, b"Content-Length: 3, 3", method="POST", body=b"abc")
@@ -129,7 +151,14 @@ head("encoding-identity", POST, b"Transfer-Encoding: identity", method="POST", b
 head("encoding-gzip-chunked", POST, b"Transfer-Encoding: gzip, chunked", method="POST", body=b"0\r\n\r\n")
 head("encoding-chunked-gzip", POST, b"Transfer-Encoding: chunked, gzip", method="POST", body=b"0\r\n\r\n")
 head("encoding-chunked-twice", POST, b"Transfer-Encoding: chunked, chunked", method="POST", body=b"0\r\n\r\n")
-head("encoding-on-two-lines", POST, b"Transfer-Encoding: chunked", b"Transfer-Encoding: chunked", method="POST", body=b"0\r\n\r\n")
+head(
+    "encoding-on-two-lines",
+    POST,
+    b"Transfer-Encoding: chunked",
+    b"Transfer-Encoding: chunked",
+    method="POST",
+    body=b"0\r\n\r\n",
+)
 head("encoding-quoted", POST, b'Transfer-Encoding: "chunked"', method="POST", body=b"0\r\n\r\n")
 head("encoding-with-vertical-tab", POST, b"Transfer-Encoding: \x0bchunked", method="POST", body=b"0\r\n\r\n")
 head("encoding-space-before-colon", POST, b"Transfer-Encoding : chunked", method="POST", body=b"0\r\n\r\n")
@@ -137,7 +166,9 @@ head("encoding-empty", POST, b"Transfer-Encoding:", method="POST", body=SMUGGLED
 head("encoding-with-parameter", POST, b"Transfer-Encoding: chunked;a=b", method="POST", body=b"0\r\n\r\n")
 head("encoding-underscored", POST, b"Transfer_Encoding: chunked", b"Content-Length: 3", method="POST", body=b"abc")
 table.add(
-    "encoding-on-http-1-0", Send(b"POST / HTTP/1.0\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"), methods=["POST"]
+    "encoding-on-http-1-0",
+    Send(b"POST / HTTP/1.0\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+    methods=["POST"],
 )
 
 
@@ -176,7 +207,11 @@ chunks("trailer-without-colon", b"0\r\nbroken\r\n\r\n")
 chunks("trailer-with-nul", b"0\r\nX: a\x00\r\n\r\n")
 chunks("trailer-content-length", b"0\r\nContent-Length: 5\r\n\r\n")
 chunks("trailer-host", b"0\r\nHost: b.test\r\n\r\n")
-chunks("followed-by-request", b"3\r\nabc\r\n0\r\n\r\nGARBAGE\r\n\r\n")
+table.add(
+    "chunk-followed-by-garbage",
+    Send(request("POST", "/", chunks=[b"abc"]) + b"GARBAGE\r\n\r\n"),
+    methods=["POST", "GET"],
+)
 
 table.add("length-then-smuggled", Send(request("POST", "/", body=b"abc") + b"GARBAGE\r\n\r\n"), methods=["POST", "GET"])
 head("header-of-70-kb", GET, b"X-Large: " + b"a" * 70_000)

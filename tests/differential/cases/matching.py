@@ -83,7 +83,10 @@ def matching(site: Site) -> Message:
             "inverted",
             named("absent", **header("x-absent", present_match=False)),
             named("not-present", **header("x-gone", present_match=True, invert_match=True)),
-            named("not-missing-as-empty", **header("x-m", treat_missing_header_as_empty=True, invert_match=True, **string(exact="v"))),
+            named(
+                "not-missing-as-empty",
+                **header("x-m", treat_missing_header_as_empty=True, invert_match=True, **string(exact="v")),
+            ),
         ),
         only(
             "query",
@@ -99,7 +102,11 @@ def matching(site: Site) -> Message:
             "fractions",
             named("never", prefix="/none", runtime_fraction={"default_value": {"numerator": 0}}),
             named("always", prefix="/all", runtime_fraction={"default_value": {"numerator": 100}}),
-            named("million", prefix="/million", runtime_fraction={"default_value": {"numerator": 1000000, "denominator": "MILLION"}}),
+            named(
+                "million",
+                prefix="/million",
+                runtime_fraction={"default_value": {"numerator": 1000000, "denominator": "MILLION"}},
+            ),
             named("rest"),
         ),
         only("nothing", named("something", path="/something")),
@@ -113,7 +120,9 @@ def matching(site: Site) -> Message:
         [
             listener(site, "http", manager(site, hosts=starred)),
             listener(site, "starless", manager(site, hosts=hosts)),
-            listener(site, "ignoring-port", manager(site, hosts=starred, route_config={"ignore_port_in_host_matching": True})),
+            listener(
+                site, "ignoring-port", manager(site, hosts=starred, route_config={"ignore_port_in_host_matching": True})
+            ),
         ],
     )
 
@@ -124,10 +133,27 @@ table = Table("matching", "matching")
 CASES = table.cases
 
 for _host in (
-    "exact.test", "EXACT.test", "upper.test", "exact.test:80", "with-port.test:8080", "with-port.test",
-    "x.suffix.test", "suffix.test", ".suffix.test", "x.longer.suffix.test", "y.x.suffix.test", "one.suffix.test",
-    "x-dashed.test", "-dashed.test", "prefix.org", "prefix.", "prefix.longer.org", "prefix.longer", "other.test", "x.suffix.test:8080",
-):  # fmt: skip
+    "exact.test",
+    "EXACT.test",
+    "upper.test",
+    "exact.test:80",
+    "with-port.test:8080",
+    "with-port.test",
+    "x.suffix.test",
+    "suffix.test",
+    ".suffix.test",
+    "x.longer.suffix.test",
+    "y.x.suffix.test",
+    "one.suffix.test",
+    "x-dashed.test",
+    "-dashed.test",
+    "prefix.org",
+    "prefix.",
+    "prefix.longer.org",
+    "prefix.longer",
+    "other.test",
+    "x.suffix.test:8080",
+):
     table.get(f"domain-{_host}", host=_host)
 table.get("domain-none-starless", host="other.test", listener="starless")
 table.get("domain-exact-starless", host="exact.test", listener="starless")
@@ -142,11 +168,42 @@ table.get("tls-external", host="tls-external.test")
 table.get("tls-required-forwarded", "/", [("x-forwarded-proto", "https")], host="tls-required.test")
 
 for _path in (
-    "/exact", "/Exact", "/exact/", "/exact?q=1", "/exact#f", "/folded", "/FOLDED?x", "/regex/abc", "/regex/ABC", "/regex/abc/x",
-    "/regex/abc/y", "/regex/abc?q=1", "/xregex/abc", "/FREGEX/abc", "/sep", "/sep/x", "/separate", "/sep?x=1", "/sep/", "/Sep",
-    "/FSEP/x", "/fsepx", "/FPREFIX/x", "/fprefix", "/pre", "/prefix/longer", "/Pre", "/query?x=1", "/query", "/grpc/x", "/none", "//exact", "/%65xact",
-    "/regex/abc#f", "/sep#f",
-):  # fmt: skip
+    "/exact",
+    "/Exact",
+    "/exact/",
+    "/exact?q=1",
+    "/exact#f",
+    "/folded",
+    "/FOLDED?x",
+    "/regex/abc",
+    "/regex/ABC",
+    "/regex/abc/x",
+    "/regex/abc/y",
+    "/regex/abc?q=1",
+    "/xregex/abc",
+    "/FREGEX/abc",
+    "/sep",
+    "/sep/x",
+    "/separate",
+    "/sep?x=1",
+    "/sep/",
+    "/Sep",
+    "/FSEP/x",
+    "/fsepx",
+    "/FPREFIX/x",
+    "/fprefix",
+    "/pre",
+    "/prefix/longer",
+    "/Pre",
+    "/query?x=1",
+    "/query",
+    "/grpc/x",
+    "/none",
+    "//exact",
+    "/%65xact",
+    "/regex/abc#f",
+    "/sep#f",
+):
     table.get(f"path-{_path}", _path, host="paths.test")
 table.get("path-grpc", "/grpc/x", [("Content-Type", "application/grpc")], host="paths.test", method="POST")
 table.get("path-grpc-proto", "/grpc/x", [("Content-Type", "application/grpc+proto")], host="paths.test", method="POST")
@@ -193,9 +250,31 @@ table.get("absent-and-gone-there", headers=[("X-Absent", "1"), ("X-Gone", "1")],
 table.get("missing-as-empty-equal", headers=[("X-Absent", "1"), ("X-Gone", "1"), ("X-M", "v")], host="inverted.test")
 
 for _query in (
-    "q=one", "q=One", "q=prefix", "q=42", "q=4x2", "p", "p=", "p=1", "q=fold", "d=a%20b", "d=a+b", "a=1&b=2", "b=2&a=1", "a=1", "q=two&q=one",
-    "q=one&q=two", "", "Q=one", "x=1#q=one", "q", "q=one;b=2", "&&q=one", "q=one#f", "=one",
-):  # fmt: skip
+    "q=one",
+    "q=One",
+    "q=prefix",
+    "q=42",
+    "q=4x2",
+    "p",
+    "p=",
+    "p=1",
+    "q=fold",
+    "d=a%20b",
+    "d=a+b",
+    "a=1&b=2",
+    "b=2&a=1",
+    "a=1",
+    "q=two&q=one",
+    "q=one&q=two",
+    "",
+    "Q=one",
+    "x=1#q=one",
+    "q",
+    "q=one;b=2",
+    "&&q=one",
+    "q=one#f",
+    "=one",
+):
     table.get(f"query-{_query}", f"/?{_query}", host="query.test")
 
 for _path in ("/none", "/all", "/million"):

@@ -25,7 +25,10 @@ def mirrors(site: Site) -> Message:
         route("/empty", to("a", request_mirror_policies=[mirror("empty")])),
         route("/unsuffixed", to("a", request_mirror_policies=[mirror("b", disable_shadow_host_suffix_append=True)])),
         route("/by-header", to("a", request_mirror_policies=[{"cluster_header": "x-mirror"}])),
-        route("/rewritten", to("a", prefix_rewrite="/new", host_rewrite_literal="new.test", request_mirror_policies=[mirror("b")])),
+        route(
+            "/rewritten",
+            to("a", prefix_rewrite="/new", host_rewrite_literal="new.test", request_mirror_policies=[mirror("b")]),
+        ),
         route("/timeout", to("a", timeout="0.1s", request_mirror_policies=[mirror("b")])),
         route("/inherited", to("a")),
     ]

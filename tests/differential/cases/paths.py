@@ -15,7 +15,11 @@ LISTENERS: dict[str, dict[str, Any]] = {
     "reject": {"path_with_escaped_slashes_action": "REJECT_REQUEST"},
     "unescape-redirect": {"path_with_escaped_slashes_action": "UNESCAPE_AND_REDIRECT"},
     "unescape-forward": {"path_with_escaped_slashes_action": "UNESCAPE_AND_FORWARD"},
-    "unescape-both": {"path_with_escaped_slashes_action": "UNESCAPE_AND_FORWARD", "normalize_path": True, "merge_slashes": True},
+    "unescape-both": {
+        "path_with_escaped_slashes_action": "UNESCAPE_AND_FORWARD",
+        "normalize_path": True,
+        "merge_slashes": True,
+    },
     "strip-matching": {"strip_matching_host_port": True},
     "strip-any": {"strip_any_host_port": True},
     "strip-dot": {"strip_trailing_host_dot": True},
@@ -27,7 +31,9 @@ LISTENERS: dict[str, dict[str, Any]] = {
 
 def paths(site: Site) -> Message:
     routes = [route("/secret", say(403, "secret")), route("/a/b", to("b")), route("/")]
-    return bootstrap(site, [listener(site, name, manager(site, routes, **options)) for name, options in LISTENERS.items()])
+    return bootstrap(
+        site, [listener(site, name, manager(site, routes, **options)) for name, options in LISTENERS.items()]
+    )
 
 
 BOOTSTRAPS = {"paths": paths}
@@ -36,11 +42,53 @@ table = Table("paths", "paths")
 CASES = table.cases
 
 TARGETS = (
-    "/a//b", "/a/./b", "/a/../secret", "/a/%2e%2e/secret", "/a/.%2E/secret", "//secret", "/secret/", "/a/b/..", "/..", "/../../x", "/a/..;/b",
-    "/%61/b", "/%41%7e%2d", "/a%2fb", "/a%2Fb", "/a%5cb", "/a%5C..%5csecret", "/a\\b", "/a\\..\\secret", "/a%00b", "/a%zz", "/a?x=/../b//c", "/a%3Fb",
-    "/a%20b", "/a//?q=1", "///", "/a#frag", "/a/b//../secret", "/%2e%2e/secret", "/a|b", "/a%7Cb", "/caf%c3%a9", "/a%25%32%66b", "/a%2f..%2fsecret", "/x/%2f/secret",
-)  # fmt: skip
-for _listener in ("http", "normalized", "merged", "both", "keep", "reject", "unescape-redirect", "unescape-forward", "unescape-both"):
+    "/a//b",
+    "/a/./b",
+    "/a/../secret",
+    "/a/%2e%2e/secret",
+    "/a/.%2E/secret",
+    "//secret",
+    "/secret/",
+    "/a/b/..",
+    "/..",
+    "/../../x",
+    "/a/..;/b",
+    "/%61/b",
+    "/%41%7e%2d",
+    "/a%2fb",
+    "/a%2Fb",
+    "/a%5cb",
+    "/a%5C..%5csecret",
+    "/a\\b",
+    "/a\\..\\secret",
+    "/a%00b",
+    "/a%zz",
+    "/a?x=/../b//c",
+    "/a%3Fb",
+    "/a%20b",
+    "/a//?q=1",
+    "///",
+    "/a#frag",
+    "/a/b//../secret",
+    "/%2e%2e/secret",
+    "/a|b",
+    "/a%7Cb",
+    "/caf%c3%a9",
+    "/a%25%32%66b",
+    "/a%2f..%2fsecret",
+    "/x/%2f/secret",
+)
+for _listener in (
+    "http",
+    "normalized",
+    "merged",
+    "both",
+    "keep",
+    "reject",
+    "unescape-redirect",
+    "unescape-forward",
+    "unescape-both",
+):
     for _target in TARGETS:
         if _listener in ("http", "merged") and _target not in TARGETS[:14]:
             continue

@@ -83,8 +83,13 @@ get("x-forwarded-for-given", headers=[("X-Forwarded-For", "1.2.3.4")])
 get("x-request-id-given", headers=[("X-Request-Id", "mine")])
 get("x-forwarded-proto-given", headers=[("X-Forwarded-Proto", "https")])
 get("x-forwarded-proto-bad", headers=[("X-Forwarded-Proto", "gopher")])
-get("date-and-server-replaced", upstream=reply(headers=[("Server", "nginx"), ("Date", "Mon, 01 Jan 2024 00:00:00 GMT")]))
-get("response-hop-by-hop", upstream=reply(headers=[("Connection", "x-hop"), ("X-Hop", "1"), ("Keep-Alive", "timeout=5")]))
+get(
+    "date-and-server-replaced", upstream=reply(headers=[("Server", "nginx"), ("Date", "Mon, 01 Jan 2024 00:00:00 GMT")])
+)
+get(
+    "response-hop-by-hop",
+    upstream=reply(headers=[("Connection", "x-hop"), ("X-Hop", "1"), ("Keep-Alive", "timeout=5")]),
+)
 get("response-connection-close", upstream=reply(headers=[("Connection", "close")]))
 get("response-proxy-headers", upstream=reply(headers=[("Proxy-Authenticate", "Basic"), ("Proxy-Connection", "close")]))
 get("response-many-values", upstream=reply(headers=[("Set-Cookie", "a=1"), ("Set-Cookie", "b=2"), ("X-Empty", "")]))
@@ -98,15 +103,26 @@ get("response-http-1-0", upstream=reply(version="HTTP/1.0", then=[Close()]))
 get("response-http-1-0-until-close", upstream=reply(version="HTTP/1.0", length=False, then=[Close()]))
 get("response-204", upstream=reply(204, body=b"", length=False))
 get("response-304", upstream=reply(304, body=b"", length=False, headers=[("ETag", '"x"')]))
-get("response-304-with-length", upstream=Reply((ReadBody(), b"HTTP/1.1 304 Not Modified\r\ncontent-length: 10\r\n\r\n")))
+get(
+    "response-304-with-length", upstream=Reply((ReadBody(), b"HTTP/1.1 304 Not Modified\r\ncontent-length: 10\r\n\r\n"))
+)
 get("response-204-with-length-0", upstream=reply(204, body=b""))
 get("response-205", upstream=reply(205, body=b""))
-get("head-chunked", method="HEAD", upstream=Reply((ReadBody(), b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")))
+get(
+    "head-chunked",
+    method="HEAD",
+    upstream=Reply((ReadBody(), b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")),
+)
 get("interim-102", upstream=Reply((ReadBody(), b"HTTP/1.1 102 Processing\r\n\r\n", *reply().steps)))
 get("interim-103", upstream=Reply((ReadBody(), b"HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n", *reply().steps)))
 get("interim-100-unasked", upstream=Reply((ReadBody(), b"HTTP/1.1 100 Continue\r\n\r\n", *reply().steps)))
 get("slow-response", upstream=reply(delay=0.05))
-get("response-in-pieces", upstream=Reply((ReadBody(), b"HTTP/1.1 200 OK\r\nconte", Delay(0.01), b"nt-length: 4\r\n\r\nab", Delay(0.01), b"cd")))
+get(
+    "response-in-pieces",
+    upstream=Reply(
+        (ReadBody(), b"HTTP/1.1 200 OK\r\nconte", Delay(0.01), b"nt-length: 4\r\n\r\nab", Delay(0.01), b"cd")
+    ),
+)
 
 add(
     "request-in-pieces",
@@ -119,7 +135,11 @@ add(
 )
 add("leading-empty-line", b"\r\nGET / HTTP/1.1\r\nHost: a.test\r\n\r\n", methods=["GET"])
 add("keep-alive-of-two", request("GET", "/1"), AwaitResponses(1), request("GET", "/2"))
-add("pipelined-three", request("GET", "/1") + request("POST", "/2", body=b"two") + request("GET", "/3"), methods=["GET", "POST", "GET"])
+add(
+    "pipelined-three",
+    request("GET", "/1") + request("POST", "/2", body=b"two") + request("GET", "/3"),
+    methods=["GET", "POST", "GET"],
+)
 add(
     "pipelined-behind-a-slow-one",
     request("GET", "/1") + request("GET", "/2"),
@@ -129,9 +149,18 @@ add(
 add("pipelined-head-then-get", request("HEAD", "/1") + request("GET", "/2"), methods=["HEAD", "GET"])
 add("pipelined-after-close", request("GET", "/1", [("Connection", "close")]) + request("GET", "/2"), methods=["GET"])
 add("chunked-request", request("POST", "/", chunks=[b"one", b"twotwo"]))
-add("chunked-request-with-trailers", request("POST", "/", [("Trailer", "x-sum")], chunks=[b"one"], trailers=[("X-Sum", "1")]))
-add("chunked-request-with-extension", b"POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n3;a=b\r\none\r\n0\r\n\r\n")
-add("chunked-request-capital-hex", b"POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: Chunked\r\n\r\nA\r\n0123456789\r\n0\r\n\r\n")
+add(
+    "chunked-request-with-trailers",
+    request("POST", "/", [("Trailer", "x-sum")], chunks=[b"one"], trailers=[("X-Sum", "1")]),
+)
+add(
+    "chunked-request-with-extension",
+    b"POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n3;a=b\r\none\r\n0\r\n\r\n",
+)
+add(
+    "chunked-request-capital-hex",
+    b"POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: Chunked\r\n\r\nA\r\n0123456789\r\n0\r\n\r\n",
+)
 add("chunked-empty", request("POST", "/", chunks=[]))
 add("chunked-on-get", request("GET", "/", chunks=[b"x"]))
 add(
@@ -184,9 +213,15 @@ get("upstream-closes", upstream=Reply((ReadBody(), Close())))
 get("upstream-resets", upstream=Reply((ReadBody(), Reset())))
 get("upstream-closes-post", method="POST", body=b"x", upstream=Reply((ReadBody(), Close())))
 get("upstream-closes-within-head", upstream=Reply((ReadBody(), b"HTTP/1.1 200 OK\r\ncontent-le", Close())))
-get("upstream-closes-within-body", upstream=Reply((ReadBody(), b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc", Close())))
+get(
+    "upstream-closes-within-body",
+    upstream=Reply((ReadBody(), b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc", Close())),
+)
 get(
     "upstream-closes-within-chunks",
     upstream=Reply((ReadBody(), b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nabc", Close())),
 )
-get("upstream-resets-within-body", upstream=Reply((ReadBody(), b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc", Delay(0.02), Reset())))
+get(
+    "upstream-resets-within-body",
+    upstream=Reply((ReadBody(), b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc", Delay(0.02), Reset())),
+)
