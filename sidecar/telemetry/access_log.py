@@ -10,7 +10,6 @@ from sidecar.config.core_types import SubstitutionFormatString
 from sidecar.core.stream_info import StreamInfo
 from sidecar.core.worker import Worker
 
-from .format_code import Formatter
 from .formatter import DEFAULT_LOG_FORMAT, compile_text
 from .json_format import compile_json
 from .log_file import LogFiles
@@ -20,22 +19,20 @@ from .operators.base import NO_CONTEXT, FormatContext
 Logger: TypeAlias = Callable[[StreamInfo], None]
 
 
-def compile_format(
-    format: SubstitutionFormatString, end: bytes = b"", context: FormatContext = NO_CONTEXT
-) -> Formatter:
-    """A format of either kind: of a log with `end` a line break behind JSON, of a local reply's body without.
+def compile_format(format: SubstitutionFormatString, context: FormatContext = NO_CONTEXT) -> Callable[..., bytes]:
+    """A format of either kind, of a log or of a local reply, which gives its body as the second argument.
 
-    Local replies give the reply's body as the second argument. Raises FormatError.
+    Raises FormatError.
     """
     if format.json_format is not None:
-        return compile_json(format.json_format, omit_empty_values=format.omit_empty_values, end=end, context=context)
+        return compile_json(format.json_format, omit_empty_values=format.omit_empty_values, context=context)
     return compile_text(format.text_format or "", omit_empty_values=format.omit_empty_values, context=context)
 
 
 def compile_access_logs(
     configs: Iterable[AccessLog], files: LogFiles, worker: Worker, context: FormatContext = NO_CONTEXT
 ) -> tuple[Logger, ...]:
-    """What to call with each stream that has ended. Raises FormatError, and OSError for a file that cannot be opened."""
+    """What to call with each stream that has ended. Raises FormatError, and OSError for a file that does not open."""
     return tuple(_compile_access_log(config, files, worker, context) for config in configs)
 
 
@@ -48,7 +45,7 @@ def _compile_access_log(config: AccessLog, files: LogFiles, worker: Worker, cont
     if sink.log_format is None:
         render = compile_text(DEFAULT_LOG_FORMAT, context=context)
     else:
-        render = compile_format(sink.log_format, b"\n", context)
+        render = compile_format(sink.log_format, context)
     write = files.open(path).write
     if config.filter is None:
 

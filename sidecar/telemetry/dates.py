@@ -71,7 +71,7 @@ def _strftime(format: str, moment: time.struct_time, second: int) -> str:
             case "ET":
                 return "T"
             case "Z":
-                return moment.tm_zone or ""
+                return "UTC" if moment.tm_zone == "GMT" else moment.tm_zone
             case "E4Y":
                 return f"{moment.tm_year:04d}"
             case _:

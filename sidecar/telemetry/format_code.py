@@ -132,7 +132,7 @@ _WORDS = re.compile(r"(?<![\w.\"'])[a-z_]+\b")
 
 
 class Line:
-    """A format while it is compiled: literals and values are added from left to right, then `function` makes the code."""
+    """A format while it is compiled: literals and values are added from left to right, `function` makes the code."""
 
     def __init__(self) -> None:
         self._template = bytearray()
@@ -187,9 +187,19 @@ class Line:
                 name = self._bind(lambda plain: json_bytes(plain, length))
                 self._add("%b", f"{name}({self._bound(value)})")
 
-    def quoted(self, inner: Formatter) -> None:
-        """Add what another format gives, as one JSON string."""
-        self._add("%b", f"quote({self._bind(inner)}(stream, body))")
+    def escaped(self, value: Value, length: int | None, missing: bytes) -> None:
+        """Add a value as text within a JSON string. Pieces are escaped one by one, as in Envoy."""
+        match value.kind:
+            case Kind.CONSTANT:
+                self.literal(quote(text_bytes(value.constant, missing, length))[1:-1])
+            case Kind.NUMBER:
+                self._add("%d", self._bound(value))
+            case Kind.KEY:
+                convert = value.convert or _same
+                self._add("%b", self._memo(lambda key: quote(text_bytes(convert(key), missing, length))[1:-1], value))
+            case Kind.OCTETS | Kind.ANY:
+                name = self._bind(lambda plain: quote(text_bytes(plain, missing, length))[1:-1])
+                self._add("%b", f"{name}({self._bound(value)})")
 
     def function(self) -> Formatter:
         """The compiled function: of the stream and, for local replies, of the body."""

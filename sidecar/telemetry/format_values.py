@@ -18,7 +18,7 @@ _ESCAPED = tuple(bytes((octet,)) if octet in PLAIN else b"\\u%04x" % octet for o
 
 
 def quote(value: bytes) -> bytes:
-    """`value` as a JSON string; one that is not UTF-8 has each octet that is not plain ASCII as \\u00xx, as in Envoy."""
+    """`value` as a JSON string: unless it is UTF-8, each octet that is not plain ASCII becomes \\u00xx, as in Envoy."""
     if not value.translate(None, PLAIN):
         return b'"%b"' % value
     try:

@@ -7,7 +7,7 @@ second argument, which `%LOCAL_REPLY_BODY%` shows.
 from __future__ import annotations
 
 from .format_code import Formatter, Line
-from .format_syntax import Command, FormatError, parse
+from .format_syntax import FormatError, parse
 from .operators import value_of
 from .operators.base import NO_CONTEXT, FormatContext
 
@@ -16,7 +16,6 @@ __all__ = [
     "FormatContext",
     "FormatError",
     "Formatter",
-    "add_text",
     "compile_header_value",
     "compile_text",
 ]
@@ -29,22 +28,18 @@ DEFAULT_LOG_FORMAT = (
 """Envoy's line when a log has no format of its own."""
 
 
-def add_text(line: Line, pieces: list[str | Command], missing: bytes, context: FormatContext) -> None:
-    """Add parsed pieces to a line as text."""
-    for piece in pieces:
-        if isinstance(piece, str):
-            line.literal(piece.encode())
-        else:
-            line.text(value_of(piece, context), piece.length, missing)
-
-
 def compile_text(format: str, *, omit_empty_values: bool = False, context: FormatContext = NO_CONTEXT) -> Formatter:
     """A text format, line breaks included where it has them. A missing value is `-`, or nothing.
 
     Raises FormatError.
     """
     line = Line()
-    add_text(line, parse(format), b"" if omit_empty_values else b"-", context)
+    missing = b"" if omit_empty_values else b"-"
+    for piece in parse(format):
+        if isinstance(piece, str):
+            line.literal(piece.encode())
+        else:
+            line.text(value_of(piece, context), piece.length, missing)
     return line.function()
 
 

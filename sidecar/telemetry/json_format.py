@@ -12,28 +12,23 @@ from typing import Any
 from .format_code import Formatter, Line
 from .format_syntax import Command, parse
 from .format_values import json_bytes, quote
-from .formatter import add_text
 from .operators import value_of
 from .operators.base import NO_CONTEXT, FormatContext
 
 
 def compile_json(
-    structure: Mapping[str, Any],
-    *,
-    omit_empty_values: bool = False,
-    end: bytes = b"\n",
-    context: FormatContext = NO_CONTEXT,
+    structure: Mapping[str, Any], *, omit_empty_values: bool = False, context: FormatContext = NO_CONTEXT
 ) -> Formatter:
-    """A JSON format; `end` is put behind the document. Keys are sorted, as Envoy does.
+    """A JSON format: one document with sorted keys, and a line break behind it (in local replies, too), as in Envoy.
 
-    With `omit_empty_values` members and elements that are null are left out, and so are objects and lists that are
-    empty. Raises FormatError, and TypeError for what JSON has not.
+    With `omit_empty_values` members and elements that are null are left out, and so are objects that are empty then.
+    Raises FormatError, and TypeError for what JSON has not.
     """
     if omit_empty_values:
-        return _compile_omitting(structure, end, context)
+        return _compile_omitting(structure, context)
     line = Line()
     _add(line, structure, context)
-    line.literal(end)
+    line.literal(b"\n")
     return line.function()
 
 
@@ -70,19 +65,23 @@ def _add_string(line: Line, format: str, missing: bytes, context: FormatContext)
         case [Command() as command]:
             line.json(value_of(command, context), command.length)
         case _:
-            inner = Line()
-            add_text(inner, pieces, missing, context)
-            line.quoted(inner.function())
+            line.literal(b'"')
+            for piece in pieces:
+                if isinstance(piece, str):
+                    line.literal(quote(piece.encode())[1:-1])
+                else:
+                    line.escaped(value_of(piece, context), piece.length, missing)
+            line.literal(b'"')
 
 
 _Part = Callable[[Any, bytes], bytes | None]
 
 
-def _compile_omitting(structure: Mapping[str, Any], end: bytes, context: FormatContext) -> Formatter:
+def _compile_omitting(structure: Mapping[str, Any], context: FormatContext) -> Formatter:
     part = _omitting(structure, context)
 
     def render(stream: Any, body: bytes = b"") -> bytes:
-        return (part(stream, body) or b"{}") + end
+        return (part(stream, body) or b"{}") + b"\n"
 
     return render
 
@@ -99,9 +98,9 @@ def _omitting(node: Any, context: FormatContext) -> _Part:
     if isinstance(node, (list, tuple)):
         parts = [_omitting(item, context) for item in node]
 
-        def render_list(stream: Any, body: bytes) -> bytes | None:
+        def render_list(stream: Any, body: bytes) -> bytes:
             shown = [value for part in parts if (value := part(stream, body)) is not None]
-            return b"[%b]" % b",".join(shown) if shown else None
+            return b"[%b]" % b",".join(shown)
 
         return render_list
     line = Line()

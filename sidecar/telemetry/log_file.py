@@ -167,11 +167,26 @@ class _Writer(threading.Thread):
 
     def run(self) -> None:
         while (job := self.jobs.get()) is not None:
-            file, lines = job
-            if lines is None:
-                self._reopen(file)
-            else:
-                self._write(file, b"".join(lines))
+            # What has queued up meanwhile is written with it: the interpreter lock may be long in coming each time.
+            waiting: dict[LogFile, list[bytes]] = {}
+            while job is not None:
+                file, lines = job
+                if lines is None:
+                    self._write_all(waiting)
+                    self._reopen(file)
+                else:
+                    waiting.setdefault(file, []).extend(lines)
+                if self.jobs.empty():
+                    break
+                job = self.jobs.get()
+            self._write_all(waiting)
+            if job is None:
+                return
+
+    def _write_all(self, waiting: dict[LogFile, list[bytes]]) -> None:
+        for file, lines in waiting.items():
+            self._write(file, b"".join(lines))
+        waiting.clear()
 
     def _write(self, file: LogFile, data: bytes) -> None:
         try:

@@ -9,7 +9,7 @@ from ..format_code import Value, constant, keyed, text
 from ..format_syntax import Command
 from .base import FormatContext, Operator, plain
 
-_PREFIX_LENGTH = re.compile(r"([0-9]{1,3})(?::([0-9]{1,3}))?")
+_PREFIX_LENGTH = re.compile(r"[0-9]{1,2}|1[01][0-9]|12[0-8]")
 
 
 def _whole(address: str) -> Operator:
@@ -26,21 +26,20 @@ def _without_port(address: str) -> Operator:
     def make(command: Command, context: FormatContext) -> Value:
         if not command.arguments:
             return text(expression)
-        found = _PREFIX_LENGTH.fullmatch(command.arguments)
-        lengths = (int(found[1]), int(found[2] or found[1])) if found is not None else (129, 129)
-        if lengths[0] > (32 if found is not None and found[2] else 128) or lengths[1] > 128:
-            raise command.error("the argument is the length of the prefix to keep: of IPv4, or of IPv4:IPv6")
-        return keyed(expression, lambda ip: _masked(ip, *lengths))
+        if not _PREFIX_LENGTH.fullmatch(command.arguments):
+            raise command.error("the argument is the length of the prefix to keep, a number up to 128")
+        length = int(command.arguments)
+        return keyed(expression, lambda ip: _masked(ip, length))
 
     return Operator(make, "optional")
 
 
-def _masked(ip: str | None, v4_length: int, v6_length: int) -> str | None:
+def _masked(ip: str | None, length: int) -> str | None:
+    """The network that the address is in; a Unix socket is in none."""
     if not ip:
         return None
-    length = v6_length if ":" in ip else v4_length
     try:
-        return str(ip_network(f"{ip}/{length}", strict=False))
+        return str(ip_network(f"{ip}/{length if ':' in ip else min(length, 32)}", strict=False))
     except ValueError:
         return None
 

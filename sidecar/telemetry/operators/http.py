@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 from sidecar.core.head import Field, Head, RequestHead, ResponseHead
-from sidecar.core.matching import parse_unsigned, path_only, query_parameter
+from sidecar.core.matching import parse_unsigned, path_only
 
 from ..format_code import Value, any_value, constant, keyed, octets
 from ..format_syntax import Command
@@ -135,14 +136,22 @@ def _query(command: Command, context: FormatContext) -> Value:
         raise command.error("the argument is ORIG or DECODED")
 
     def find(path: bytes) -> bytes | None:
-        return path.partition(b"?")[2].partition(b"#")[0] or None
+        return path.partition(b"?")[2] or None
 
     return octets("$0(request.path)", find)
 
 
 def _query_parameter(command: Command, context: FormatContext) -> Value:
-    name = command.arguments.encode()
-    return octets(f"$0(request.path, {name!r})", query_parameter)
+    wanted = command.arguments.encode()
+
+    def find(path: bytes) -> bytes | None:
+        for pair in path.partition(b"?")[2].split(b"&"):
+            name, _, value = pair.partition(b"=")
+            if unquote_to_bytes(name) == wanted:
+                return unquote_to_bytes(value)
+        return None
+
+    return octets("$0(request.path)", find)
 
 
 def grpc_status(request: RequestHead, response: ResponseHead, trailers: list[Field] | None, code: int) -> int | None:

@@ -53,7 +53,7 @@ def _typed(command: Command, context: FormatContext) -> Value:
     source, _, path = command.arguments.partition(":")
     if source not in _SOURCES:
         raise command.error(f"{source!r} is not one of the kinds of metadata {', '.join(_SOURCES)}")
-    return _value(source, _path(command, path) if path else (), context)
+    return _value(source, _path(command, path), context)
 
 
 def filter_state(state: Mapping[str, Any] | None, key: str, field: str | None) -> Any:

@@ -16,6 +16,15 @@ from .base import FormatContext, Operator, plain
 _PROTOCOLS = {10: "HTTP/1.0", 11: "HTTP/1.1", 20: "HTTP/2", 30: "HTTP/3"}
 
 
+_SNI = "connection.requested_server_name"
+_HOSTS = {
+    "": "request.authority",
+    "HOST": "request.authority",
+    "ORIG": "index.get(b'x-envoy-original-host')",
+    "ORIG_OR_HOST": "(index.get(b'x-envoy-original-host') or request.authority)",
+}
+
+
 def _protocol(version: int) -> str | None:
     return _PROTOCOLS.get(version)
 
@@ -48,20 +57,18 @@ def _log_type(command: Command, context: FormatContext) -> Value:
 
 
 def _server_name(command: Command, context: FormatContext) -> Value:
-    match command.arguments:
-        case "" | "SNI_ONLY":
-            return text("connection.requested_server_name")
+    order, _, host = command.arguments.partition(":")
+    if order in ("", "SNI_ONLY"):
+        return text(_SNI)
+    if host not in _HOSTS:
+        raise command.error("the second argument is ORIG, HOST or ORIG_OR_HOST")
+    match order:
         case "SNI_FIRST":
-            return keyed("connection.requested_server_name.encode() or request.authority", _host_only)
+            return octets(f"({_SNI}.encode() or {_HOSTS[host]} or None)", repeats=True)
         case "HOST_FIRST":
-            return keyed("request.authority or connection.requested_server_name.encode()", _host_only)
+            return octets(f"({_HOSTS[host]} or {_SNI}.encode() or None)", repeats=True)
         case _:
-            raise command.error("the argument is SNI_ONLY, SNI_FIRST or HOST_FIRST")
-
-
-def _host_only(authority: bytes) -> bytes | None:
-    host, colon, port = authority.rpartition(b":")
-    return (host if colon and port.isdigit() else authority) or None
+            raise command.error("the first argument is SNI_ONLY, SNI_FIRST or HOST_FIRST")
 
 
 def _unique_id() -> str:
