@@ -121,9 +121,39 @@ class RbacFilter(NamedFilter):
         _put(stream, METADATA, fields)
 
 
+class PlainRbacFilter(RbacFilter):
+    """The usual case, cut short: rules that allow or deny, and no shadow rules."""
+
+    __slots__ = ("_find", "_outcomes")
+
+    def __init__(self, name: str, config: HttpRbac, stats: RbacStats, shadow_stats: RbacShadowStats) -> None:
+        RbacFilter.__init__(self, name, config, stats, shadow_stats)
+        assert self._enforced is not None
+        self._find = self._enforced.find
+        self._outcomes = self._enforced.outcomes
+
+    def on_request(self, stream: FilterStream, end: bool) -> bool | None:
+        """Let the request pass, or answer it with 403."""
+        allowed, fields, details = self._outcomes[self._find(stream)]
+        if stream.dynamic_metadata is None:
+            stream.dynamic_metadata = {METADATA: fields}
+        else:
+            _put(stream, METADATA, fields)
+        if allowed:
+            self.stats.allowed += 1
+            return None
+        self.stats.denied += 1
+        return stream.reply(403, b"RBAC: access denied", details=details)
+
+
+def _make(name: str, config: HttpRbac, stats: RbacStats, shadow_stats: RbacShadowStats) -> RbacFilter:
+    plain = config.shadow_rules is None and config.rules is not None and config.rules.action != "LOG"
+    return (PlainRbacFilter if plain else RbacFilter)(name, config, stats, shadow_stats)
+
+
 def make_rbac(config: HttpRbac, name: str, context: FilterContext) -> RbacFilter:
     """The chain's own instance."""
-    return RbacFilter(
+    return _make(
         name,
         config,
         context.stats("rbac", config.rules_stat_prefix),
@@ -133,4 +163,4 @@ def make_rbac(config: HttpRbac, name: str, context: FilterContext) -> RbacFilter
 
 def make_route_rbac(base: RbacFilter, config: HttpRbac) -> RbacFilter:
     """A route's own rules, which count where the chain's instance does."""
-    return RbacFilter(base.name, config, base.stats, base.shadow_stats)
+    return _make(base.name, config, base.stats, base.shadow_stats)
