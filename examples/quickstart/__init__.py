@@ -1,0 +1,1 @@
+"""A sidecar in front of two versions of one service: ``python -m examples.quickstart``."""
