@@ -9,6 +9,7 @@ import logging
 import signal
 import sys
 import time
+from logging.handlers import WatchedFileHandler
 from typing import Any
 
 from sidecar import __version__
@@ -73,8 +74,8 @@ class JsonLog(logging.Formatter):
 
 
 def set_up_logging(level: str, log_format: str, path: str | None) -> None:
-    """Send the log to standard error, or to a file."""
-    handler: logging.Handler = logging.FileHandler(path) if path else logging.StreamHandler()
+    """Send the log to standard error, or to a file, which is opened anew when it was moved away. Raises OSError."""
+    handler: logging.Handler = WatchedFileHandler(path) if path else logging.StreamHandler()
     if log_format == "json":
         handler.setFormatter(JsonLog())
     else:
@@ -88,6 +89,7 @@ async def serve(server: Any) -> int:
 
     loop = asyncio.get_running_loop()
     now = asyncio.Event()
+    starting = loop.create_task(server.start())
     draining: list[asyncio.Task[None]] = []
 
     async def drain_and_stop() -> None:
@@ -99,6 +101,10 @@ async def serve(server: Any) -> int:
             log.warning("%s again: stopping at once", name)
             now.set()
             return
+        if not starting.done():
+            log.info("%s: stopping before the start was complete", name)
+            starting.cancel()
+            return
         log.info("%s: draining for at most %.0f seconds", name, server.drain_time)
         notify_supervisor("STOPPING=1")
         draining.append(loop.create_task(drain_and_stop()))
@@ -108,10 +114,11 @@ async def serve(server: Any) -> int:
     loop.add_signal_handler(signal.SIGUSR1, server.reopen_logs)
     server.quit = now.set
     try:
-        await server.start()
+        await starting
+    except asyncio.CancelledError:
+        return 0
     except OSError as error:
         log.critical("cannot start: %s", error)
-        await server.stop()
         return 1
     notify_supervisor("READY=1")
     await now.wait()
@@ -122,10 +129,27 @@ async def serve(server: Any) -> int:
     return 0
 
 
+async def validate(server: Any) -> int:
+    """Say whether the configuration is good, without binding anything."""
+    for warning in server.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    try:
+        await server.check()
+    except OSError as error:
+        print(f"{server.source}: {error}", file=sys.stderr)
+        return 1
+    print(f"configuration '{server.source}' OK")
+    return 0
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit status."""
     options = parser().parse_args(arguments)
-    set_up_logging(options.log_level, options.log_format, options.log_path)
+    try:
+        set_up_logging(options.log_level, options.log_format, options.log_path)
+    except OSError as error:
+        print(f"--log-path: {error}", file=sys.stderr)
+        return 1
     given = [name for name in _ACCEPTED if getattr(options, name[2:].replace("-", "_")) is not None]
     if given:
         log.debug("accepted, and without effect here: %s", ", ".join(given))
@@ -135,14 +159,9 @@ def main(arguments: list[str] | None = None) -> int:
     if options.config is None and options.config_yaml is None:
         print("no configuration: pass --config FILE or --config-yaml YAML (--help lists all options)", file=sys.stderr)
         return 1
-    from sidecar.server import Server, load
+    from sidecar.server import Server
 
     try:
-        if options.mode == "validate":
-            for warning in load(options.config, options.config_yaml, options.service_node, options.service_cluster)[2]:
-                print(f"warning: {warning}", file=sys.stderr)
-            print(f"configuration '{options.config or '--config-yaml'}' OK")
-            return 0
         try:
             import uvloop
         except ImportError:
@@ -151,20 +170,19 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             run = uvloop.run
 
-        async def start_and_serve() -> int:
-            return await serve(
-                Server(
-                    options.config,
-                    config_yaml=options.config_yaml,
-                    drain_time=options.drain_time_s,
-                    service_node=options.service_node,
-                    service_cluster=options.service_cluster,
-                    options=vars(options),
-                    seed=options.seed,
-                )
+        async def make_and_run() -> int:
+            server = Server(
+                options.config,
+                config_yaml=options.config_yaml,
+                drain_time=options.drain_time_s,
+                service_node=options.service_node,
+                service_cluster=options.service_cluster,
+                options=vars(options),
+                seed=options.seed,
             )
+            return await (validate(server) if options.mode == "validate" else serve(server))
 
-        return run(start_and_serve())
+        return run(make_and_run())
     except ConfigurationError as error:
         print(error, file=sys.stderr)
         return 1

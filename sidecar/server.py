@@ -13,6 +13,7 @@ from typing import Any
 
 from sidecar.bootstrap.load import load_bootstrap
 from sidecar.config.bootstrap import Bootstrap, parse_bootstrap
+from sidecar.config.problems import ConfigurationError, Problem
 from sidecar.core.worker import Worker
 from sidecar.stack import Stack
 from sidecar.telemetry.store import StatsStore
@@ -31,8 +32,8 @@ class Server:
         async with Server({"static_resources": {...}}) as server:
             host, port = server.address("ingress")
 
-    ``start`` raises ``ConfigurationError`` with every problem at once, before anything is bound, and ``OSError`` for
-    an address that cannot be bound.
+    The constructor raises ``ConfigurationError`` with every problem at once. ``start`` does so for a format that cannot
+    be compiled, and raises ``OSError`` for an address that cannot be bound or a log file that cannot be opened.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Server:
     ) -> None:
         self.drain_time = drain_time
         self.options = dict(options or {})
+        self.source = _name_of(config)
         self.bootstrap, self.serialized, self.warnings = load(config, config_yaml, service_node, service_cluster)
         self.seed = seed
         self.stack: Stack | None = None
@@ -56,11 +58,28 @@ class Server:
         self.stopped = asyncio.Event()
 
     async def start(self) -> None:
-        """Bind, find the first hosts, listen. Ready when it returns."""
+        """Bind, find the first hosts, listen. Ready when it returns; when it raises, nothing is left behind."""
+        try:
+            await self._start()
+        except BaseException:
+            await self.stop()
+            raise
+
+    def _build(self) -> Stack:
+        worker = Worker(asyncio.get_running_loop(), seed=self.seed)
+        try:
+            return Stack(self.bootstrap, worker, StatsStore())
+        except ValueError as error:
+            raise ConfigurationError([Problem(self.source, 0, 0, "", str(error))]) from error
+
+    async def check(self) -> None:
+        """Build everything as ``start`` does, and bind nothing: for ``--mode validate``. Raises as ``start`` does."""
+        self.stack = self._build()
+        await self.stop()
+
+    async def _start(self) -> None:
         began = time.monotonic()
-        loop = asyncio.get_running_loop()
-        worker = Worker(loop, seed=self.seed)
-        self.stack = stack = Stack(self.bootstrap, worker, StatsStore())
+        self.stack = stack = self._build()
         stack.bind()
         self.state = "INITIALIZING"
         initialised = asyncio.Event()
@@ -155,3 +174,9 @@ def notify_supervisor(state: str) -> None:
             sock.sendall(state.encode())
         except OSError as error:
             log.warning("cannot notify the supervisor at %s: %s", path, error)
+
+
+def _name_of(config: object) -> str:
+    if config is None:
+        return "--config-yaml"
+    return str(config) if isinstance(config, (str, os.PathLike)) else "configuration"
