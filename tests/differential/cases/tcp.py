@@ -49,7 +49,7 @@ def tcp(site: Site) -> Message:
         listener(site, "empty", tcp_proxy(site, "empty")),
         listener(site, "unknown", tcp_proxy(site, "nowhere")),
         listener(site, "idle", tcp_proxy(site, idle_timeout="0.1s")),
-        listener(site, "max-duration", tcp_proxy(site, max_downstream_connection_duration="0.1s")),
+        listener(site, "max-duration", tcp_proxy(site, max_downstream_connection_duration="0.3s")),
         listener(site, "weighted", tcp_proxy(site, weighted_clusters=weighted)),
         listener(site, "full", tcp_proxy(site, "full")),
         listener(site, "said", said("direct")),
@@ -157,7 +157,15 @@ raw("nothing-sent", Send(b""), AwaitUpstream(1), Finish(), upstream=ECHO, upstre
 for _listener in ("refused", "refused-thrice", "empty", "unknown", "full"):
     raw(_listener, HELLO, AwaitClose(), listener=_listener)
 raw("idle", HELLO, AwaitBytes(b"HELLO"), AwaitClose(), listener="idle", upstream=ECHO, upstream_requests=1)
-raw("max-duration", HELLO, AwaitClose(), listener="max-duration", upstream=ECHO, upstream_requests=1)
+raw(
+    "max-duration",
+    HELLO,
+    AwaitBytes(b"HELLO"),
+    AwaitClose(),
+    listener="max-duration",
+    upstream=ECHO,
+    upstream_requests=1,
+)
 raw("weighted", HELLO, AwaitBytes(b"HELLO"), listener="weighted", upstream=ECHO, upstream_requests=1)
 raw("direct-response", Send(b""), AwaitClose(), listener="said")
 raw("direct-response-after-data", HELLO, AwaitClose(), listener="said", access_log=False)
