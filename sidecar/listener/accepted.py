@@ -1,11 +1,15 @@
-"""An accepted connection: the terminal's protocol, and the listener's account of it."""
+"""Accepted connections, from the choice of their filter chain to their end: the listener's account of each."""
 
 from __future__ import annotations
 
 import asyncio
+import socket
+from math import inf
 from typing import TYPE_CHECKING, Any
 
-from sidecar.core.stream_info import ConnectionInfo
+from sidecar.core.stream_info import ConnectionInfo, StreamInfo
+from sidecar.core.timer_wheel import Timed
+from sidecar.listener.terminal import Chain, Session
 
 if TYPE_CHECKING:
     from sidecar.listener.listener import Listener
@@ -18,13 +22,15 @@ class Accepted(asyncio.Protocol):
     in them: a read costs no call more than without this object.
     """
 
-    __slots__ = ("listener", "info", "inner", "transport", "data_received", "eof_received", "pause_writing",
-                 "resume_writing")  # fmt: skip
+    __slots__ = ("listener", "info", "chain", "inner", "transport", "aborted", "data_received", "eof_received",
+                 "pause_writing", "resume_writing")  # fmt: skip
 
-    def __init__(self, listener: Listener, info: ConnectionInfo, inner: Any) -> None:
+    def __init__(self, listener: Listener, info: ConnectionInfo, chain: Chain, inner: Any) -> None:
         self.listener = listener
         self.info = info
+        self.chain = chain
         self.transport: Any = None
+        self.aborted = False
         self._take(inner)
 
     def itself(self) -> Accepted:
@@ -39,11 +45,19 @@ class Accepted(asyncio.Protocol):
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
         self.inner.connection_made(transport)
+        if self.aborted:
+            transport.abort()
 
     def connection_lost(self, error: Exception | None) -> None:
         self.transport = None
         self.inner.connection_lost(error)
-        self.listener.lost(self)
+        self.listener.lost(self, None)
+
+    def abort(self) -> None:
+        """End the connection at once, or as soon as it has a transport."""
+        self.aborted = True
+        if self.transport is not None:
+            self.transport.abort()
 
     def _take(self, inner: Any) -> None:
         self.inner = inner
@@ -54,3 +68,53 @@ class Accepted(asyncio.Protocol):
 
     def __repr__(self) -> str:
         return f"<Accepted {self.info!r} {self.inner!r}>"
+
+
+class AcceptedSocket:
+    """A connection whose terminal works on the bare socket."""
+
+    __slots__ = ("chain", "info", "listener", "session")
+
+    def __init__(self, listener: Listener, info: ConnectionInfo, chain: Chain) -> None:
+        self.listener = listener
+        self.info = info
+        self.chain = chain
+        self.session: Session | None = None
+
+    def ended(self, record: StreamInfo) -> None:
+        """The terminal has closed the socket; ``record`` is what it knows of the connection."""
+        self.session = None
+        self.listener.lost(self, record)
+
+    def abort(self) -> None:
+        """End the connection at once."""
+        if self.session is not None:
+            self.session.abort()
+
+    def __repr__(self) -> str:
+        return f"<AcceptedSocket {self.info!r} {self.session!r}>"
+
+
+class Refused(Timed):
+    """A connection that a filter refused, and that is closed after a delay; until then nothing of it is read."""
+
+    __slots__ = ("chain", "info", "listener", "sock")
+
+    def __init__(self, listener: Listener, info: ConnectionInfo, chain: Chain, sock: socket.socket) -> None:
+        self.due = inf
+        self.listener = listener
+        self.info = info
+        self.chain = chain
+        self.sock = sock
+
+    def on_timer(self, now: float) -> None:
+        self.abort()
+
+    def abort(self) -> None:
+        """Close it now."""
+        self.listener.worker.wheel.cancel(self)
+        self.sock.close()
+        self.listener.lost(self, None)
+
+    def __repr__(self) -> str:
+        return f"<Refused {self.info!r}>"

@@ -14,13 +14,18 @@ from collections.abc import Callable
 from sidecar.config.listener import FilterChain
 from sidecar.config.listener import Listener as ListenerConfig
 from sidecar.core.address import Address, from_socket_name
+from sidecar.core.response_flags import NO_ROUTE_FOUND
 from sidecar.core.stream_info import ConnectionInfo, StreamInfo
 from sidecar.core.worker import Worker
 from sidecar.listener import sockets
-from sidecar.listener.accepted import Accepted
+from sidecar.listener.accepted import Accepted, AcceptedSocket, Refused
 from sidecar.listener.connection_limits import ConnectionLimit
+from sidecar.listener.directory import Directory
+from sidecar.listener.filter_chain_match import Find, compile_filter_chains
+from sidecar.listener.filters import Placed
+from sidecar.listener.pending import Pending
 from sidecar.listener.statistics import ListenerStats, WorkerStats
-from sidecar.listener.terminal import BuildTerminal, ListenerContext, Terminal
+from sidecar.listener.terminal import BuildFilters, BuildTerminal, Chain, ListenerContext, no_filters
 
 _log = logging.getLogger(__name__)
 
@@ -33,14 +38,15 @@ AccessLogger = Callable[[StreamInfo], None]
 
 
 class Listener:
-    """``bind``, ``start``, then in the end ``drain`` and ``close``. All filter chains are made at once, in the constructor.
+    """``bind``, ``start``, then in the end ``drain`` and ``close``. All filter chains are made in the constructor.
 
-    ``limit`` is this listener's own connection limit, ``global_limit`` the one that listeners share.
+    ``limit`` is this listener's own connection limit, ``global_limit`` the one that listeners share. ``filters`` are
+    the listener filters, ``directory`` knows the listeners that `use_original_dst` may hand connections to.
     """
 
-    __slots__ = ("config", "worker", "stats", "worker_stats", "limit", "global_limit", "access_loggers", "connections",
-                 "sockets", "terminals", "draining", "_chains", "_accepting", "_per_event", "_locals", "_backing_off",
-                 "__weakref__")  # fmt: skip
+    __slots__ = ("config", "worker", "stats", "worker_stats", "limit", "global_limit", "access_loggers", "filters",
+                 "directory", "connections", "pending", "sockets", "chains", "find_chain", "_accepting", "_per_event",
+                 "_locals", "_backing_off")  # fmt: skip
 
     def __init__(
         self,
@@ -52,6 +58,9 @@ class Listener:
         limit: ConnectionLimit,
         global_limit: ConnectionLimit,
         access_loggers: tuple[AccessLogger, ...] = (),
+        build_filters: BuildFilters = no_filters,
+        filters: tuple[Placed, ...] = (),
+        directory: Directory | None = None,
     ) -> None:
         self.config = config
         self.worker = worker
@@ -60,25 +69,27 @@ class Listener:
         self.limit = limit
         self.global_limit = ConnectionLimit() if config.ignore_global_conn_limit else global_limit
         self.access_loggers = access_loggers
-        self.connections: set[Accepted] = set()
+        self.filters = filters
+        self.directory = directory
+        self.connections: set[Accepted | AcceptedSocket | Refused] = set()
+        self.pending: set[Pending] = set()
         self.sockets: list[socket.socket] = []
-        self.draining = False
         self._accepting: list[socket.socket] = []
         self._per_event = config.max_connections_to_accept_per_socket_event or _ACCEPTS_PER_EVENT
         self._locals: dict[int, Address] = {}
         self._backing_off = False
         context = ListenerContext(config, worker)
-        self.terminals: list[Terminal] = []
-        self._chains = [self._build(chain, build_terminal, context) for chain in config.filter_chains]
-        if config.default_filter_chain is not None:
-            self._chains.append(self._build(config.default_filter_chain, build_terminal, context))
 
-    def _build(
-        self, chain: FilterChain, build_terminal: BuildTerminal, context: ListenerContext
-    ) -> tuple[FilterChain, Terminal]:
-        terminal = build_terminal(chain, chain.filters[-1], context)
-        self.terminals.append(terminal)
-        return chain, terminal
+        def build(chain: FilterChain) -> Chain:
+            return Chain(chain, build_filters(chain, context), build_terminal(chain, chain.filters[-1], context))
+
+        default = config.default_filter_chain
+        matched = [(chain.filter_chain_match, build(chain)) for chain in config.filter_chains]
+        otherwise = None if default is None else build(default)
+        self.find_chain: Find[Chain] = compile_filter_chains(matched, otherwise)
+        self.chains = [chain for _, chain in matched] + ([] if otherwise is None else [otherwise])
+        if directory is not None:
+            directory.add(self)
 
     # sockets
 
@@ -117,17 +128,15 @@ class Listener:
 
     def drain(self) -> None:
         """Stop accepting, and let every connection finish what it does."""
-        self.draining = True
         self.stop_accepting()
-        for terminal in self.terminals:
-            terminal.drain()
+        for chain in self.chains:
+            chain.terminal.drain()
 
     def close(self) -> None:
         """Stop accepting, and end the connections that are left."""
         self.stop_accepting()
-        for connection in list(self.connections):
-            if connection.transport is not None:
-                connection.transport.abort()
+        for connection in (*self.pending, *self.connections):
+            connection.abort()
 
     # accepting
 
@@ -185,21 +194,68 @@ class Listener:
         if local is None:
             local = from_socket_name(sock.family, sock.getsockname())
         info = ConnectionInfo(worker.next_id(), local, remote, worker.clock())
-        info.listener_name = self.config.name
-        limit.active += 1
-        shared.active += 1
-        self._serve(sock, info)
+        self._enter(sock, info, self.config.use_original_dst)
 
-    def _serve(self, sock: socket.socket, info: ConnectionInfo) -> None:
-        chain, terminal = self._chains[0]
+    def _enter(self, sock: socket.socket, info: ConnectionInfo, hand_off: bool) -> None:
+        self.limit.active += 1
+        self.global_limit.active += 1
+        info.listener_name = self.config.name
+        if not self.filters:
+            self._serve(sock, info, hand_off)
+            return
+        pending = Pending(self, sock, info, hand_off)
+        self.pending.add(pending)
+        self.stats.downstream_pre_cx_active += 1
+        pending.advance()
+
+    def filtered(self, pending: Pending) -> None:
+        """A connection has passed the listener filters."""
+        self.pending.discard(pending)
+        self.stats.downstream_pre_cx_active -= 1
+        self._serve(pending.sock, pending.info, pending.hand_off)
+
+    def gone(self, pending: Pending) -> None:
+        """A connection was closed while the listener filters looked at it."""
+        self.pending.discard(pending)
+        self.stats.downstream_pre_cx_active -= 1
+        self._leave()
+
+    def _leave(self) -> None:
+        self.limit.active -= 1
+        self.global_limit.active -= 1
+
+    # serving
+
+    def _serve(self, sock: socket.socket, info: ConnectionInfo, hand_off: bool) -> None:
+        if hand_off and self.directory is not None and info.local_address is not info.direct_local_address:
+            other = self.directory.find(info.local_address)
+            if other is not None and other is not self:
+                self._leave()
+                other._enter(sock, info, False)
+                return
+        chain = self.find_chain(info)
+        if chain is None:
+            self._reject(sock, info)
+            return
         info.filter_chain_name = chain.name
-        connection = Accepted(self, info, terminal.accept(info))
-        self.connections.add(connection)
         stats, worker_stats = self.stats, self.worker_stats
         stats.downstream_cx_total += 1
         stats.downstream_cx_active += 1
         worker_stats.downstream_cx_total += 1
         worker_stats.downstream_cx_active += 1
+        for position, connection_filter in enumerate(chain.filters):
+            delay = connection_filter.on_new_connection(info)
+            if delay is not None:
+                self._refuse(sock, info, chain, position, delay)
+                return
+        if chain.on_socket is not None:
+            served = AcceptedSocket(self, info, chain)
+            self.connections.add(served)
+            served.session = chain.on_socket.accept_socket(info, sock, served.ended)
+            return
+        assert chain.on_protocol is not None
+        connection = Accepted(self, info, chain, chain.on_protocol.accept(info))
+        self.connections.add(connection)
         worker = self.worker
         task = worker.loop.create_task(self._connect(connection, sock))
         worker.tasks.add(task)
@@ -212,10 +268,31 @@ class Listener:
             _log.debug("listener %r: %r: %s", self.config.name, connection.info, error)
             if connection in self.connections:
                 sock.close()
-                self.lost(connection)
+                self.lost(connection, None)
 
-    def lost(self, connection: Accepted) -> None:
-        """The connection has ended."""
+    def _reject(self, sock: socket.socket, info: ConnectionInfo) -> None:
+        """No filter chain takes it."""
+        self.stats.no_filter_chain_match += 1
+        sock.close()
+        self._leave()
+        if self.access_loggers:
+            record = self._record(info)
+            record.response_flags = NO_ROUTE_FOUND
+            record.response_code_details = "filter_chain_not_found"
+            self._log_end(record)
+
+    def _refuse(self, sock: socket.socket, info: ConnectionInfo, chain: Chain, passed: int, delay: float) -> None:
+        """The filter after ``passed`` others does not want it; only those hear of its end."""
+        heard = Chain(chain.config, chain.filters[:passed], chain.terminal)
+        refused = Refused(self, info, heard, sock)
+        self.connections.add(refused)
+        if delay:
+            self.worker.wheel.arm(refused, self.worker.clock() + delay)
+        else:
+            refused.abort()
+
+    def lost(self, connection: Accepted | AcceptedSocket | Refused, record: StreamInfo | None) -> None:
+        """The connection has ended; ``record`` is what its terminal knows of it, if it keeps such a thing."""
         self.connections.discard(connection)
         info = connection.info
         stats = self.stats
@@ -223,15 +300,19 @@ class Listener:
         stats.downstream_cx_destroy += 1
         self.worker_stats.downstream_cx_active -= 1
         stats.downstream_cx_length_ms.record(int((self.worker.clock() - info.start) * 1000))
-        self.limit.active -= 1
-        self.global_limit.active -= 1
+        self._leave()
+        for connection_filter in connection.chain.filters:
+            connection_filter.on_close(info)
         if self.access_loggers:
-            self._log_end(info)
+            self._log_end(self._record(info) if record is None else record)
 
-    def _log_end(self, info: ConnectionInfo) -> None:
-        worker = self.worker
-        record = StreamInfo(info, None, worker.epoch + info.start, info.start)
-        record.end = worker.clock()
+    def _record(self, info: ConnectionInfo) -> StreamInfo:
+        record = StreamInfo(info, None, self.worker.epoch + info.start, info.start)
+        record.dynamic_metadata = info.metadata
+        return record
+
+    def _log_end(self, record: StreamInfo) -> None:
+        record.end = self.worker.clock()
         for logger in self.access_loggers:
             logger(record)
 

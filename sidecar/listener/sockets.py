@@ -7,6 +7,7 @@ import os
 import socket
 import stat
 from collections.abc import Iterable
+from contextlib import suppress
 
 from sidecar.config.address import Address, Pipe
 from sidecar.config.core_types import SocketOption
@@ -28,10 +29,10 @@ class BindError(OSError):
 
 def addresses_of(config: Listener) -> list[tuple[Address, tuple[SocketOption, ...]]]:
     """Every address of a listener with the socket options that hold for it."""
-    listed = [(config.address, config.socket_options)]
-    for more in config.additional_addresses:
-        listed.append((more.address, config.socket_options if more.socket_options is None else more.socket_options))
-    return listed
+    own = config.socket_options
+    more = [(each.address, own if each.socket_options is None else each.socket_options)
+            for each in config.additional_addresses]  # fmt: skip
+    return [(config.address, own), *more]
 
 
 def listen(config: Listener) -> list[socket.socket]:
@@ -52,10 +53,8 @@ def close(sock: socket.socket) -> None:
     if sock.family == socket.AF_UNIX and sock.fileno() >= 0:
         path = sock.getsockname()
         if isinstance(path, str) and path:
-            try:
+            with suppress(FileNotFoundError):  # somebody may have tidied up already
                 os.unlink(path)
-            except FileNotFoundError:
-                pass  # somebody tidied up already
     sock.close()
 
 

@@ -1,20 +1,21 @@
-"""What stands at the end of a filter chain, as the listener sees it, and what it is told when it is made."""
+"""What stands behind the listener, as the listener sees it: connection filters, and a terminal at the end of them."""
 
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from sidecar.config.listener import FilterChain, Listener
 from sidecar.config.network_filters import NetworkFilter
-from sidecar.core.stream_info import ConnectionInfo
+from sidecar.core.stream_info import ConnectionInfo, StreamInfo
 from sidecar.core.worker import Worker
 
 
 class Terminal(Protocol):
-    """One network filter of one filter chain; its connections share it.
+    """The last network filter of one filter chain; its connections share it.
 
     A protocol that wants another to take over calls ``transport.get_protocol().switch(other)``, never
     ``transport.set_protocol``: the listener has to hear of the connection's end.
@@ -29,6 +30,39 @@ class Terminal(Protocol):
         ...
 
 
+class Session(Protocol):
+    """A connection that a terminal serves on the bare socket."""
+
+    def abort(self) -> None:
+        """End the connection at once."""
+        ...
+
+
+@runtime_checkable
+class SocketTerminal(Protocol):
+    """A terminal that wants the bare, non-blocking socket, and no transport around it. It closes the socket itself."""
+
+    def accept_socket(self, info: ConnectionInfo, sock: socket.socket, ended: Callable[[StreamInfo], None]) -> Session:
+        """Serve a new connection; call ``ended`` once when its socket is closed."""
+        ...
+
+    def drain(self) -> None:
+        """As for ``Terminal``."""
+        ...
+
+
+class ConnectionFilter(Protocol):
+    """A network filter in front of the terminal, which decides on a connection once, before a byte of it is read."""
+
+    def on_new_connection(self, info: ConnectionInfo) -> float | None:
+        """None to let it pass; to refuse it, in how many seconds to close it (0.0 for now)."""
+        ...
+
+    def on_close(self, info: ConnectionInfo) -> None:
+        """A connection that this filter let pass has ended."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class ListenerContext:
     """The surroundings of a filter chain."""
@@ -37,5 +71,36 @@ class ListenerContext:
     worker: Worker
 
 
-BuildTerminal = Callable[[FilterChain, NetworkFilter, ListenerContext], Terminal]
+BuildTerminal = Callable[[FilterChain, NetworkFilter, ListenerContext], Terminal | SocketTerminal]
 """Makes what serves the connections of a filter chain; the network filter is the chain's last."""
+
+BuildFilters = Callable[[FilterChain, ListenerContext], tuple[ConnectionFilter, ...]]
+"""Makes the filters in front of it, in their order."""
+
+
+def no_filters(chain: FilterChain, context: ListenerContext) -> tuple[ConnectionFilter, ...]:
+    """Nothing in front of the terminal."""
+    return ()
+
+
+class Chain:
+    """A filter chain at work."""
+
+    __slots__ = ("config", "filters", "name", "on_protocol", "on_socket", "terminal")
+
+    def __init__(
+        self, config: FilterChain, filters: tuple[ConnectionFilter, ...], terminal: Terminal | SocketTerminal
+    ) -> None:
+        self.config = config
+        self.name = config.name
+        self.filters = filters
+        self.terminal = terminal
+        self.on_socket: SocketTerminal | None = None
+        self.on_protocol: Terminal | None = None
+        if isinstance(terminal, SocketTerminal):
+            self.on_socket = terminal
+        else:
+            self.on_protocol = terminal
+
+    def __repr__(self) -> str:
+        return f"<Chain {self.name!r} {len(self.filters)} filters, {self.terminal!r}>"
