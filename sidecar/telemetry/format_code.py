@@ -216,7 +216,7 @@ class Line:
         lines = ["def render(stream, body=b''):"]
         lines += [f"    {name} = {expression}" for name, expression in _LOCALS.items() if name in needed]
         lines.append(f"    return {bytes(self._template)!r} % ({arguments},)")
-        exec(compile("\n".join(lines), "<format>", "exec"), self._namespace)  # noqa: S102
+        exec(compile("\n".join(lines), "<format>", "exec"), self._namespace)
         return cast(Formatter, self._namespace["render"])
 
     def _add(self, placeholder: str, expression: str) -> None:

@@ -19,13 +19,15 @@ _POINTS = {
     "US_RX_BEG": "upstream_first_rx",
     "US_RX_END": "upstream_last_rx",
     "DS_TX_BEG": "downstream_first_tx",
-    "DS_TX_END": "end",
+    "DS_TX_END": "downstream_first_tx and stream.end",  # what never began to be sent has no end
 }
 _PRECISIONS = {"": 1_000, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 
 
 def _between(begin: str, end: str, scale: int = 1000) -> Value:
-    return any_value(f"(int((stream.{end} - stream.{begin}) * {scale}) if stream.{end} and stream.{begin} else None)")
+    """The whole 1/scale seconds between two of the points, missing unless both have come."""
+    first, last = f"(stream.{_POINTS[begin]})", f"(stream.{_POINTS[end]})"
+    return any_value(f"(int(({last} - {first}) * {scale}) if {last} and {first} else None)")
 
 
 def running_time(stream: StreamInfo) -> float:
@@ -44,7 +46,7 @@ def _common_duration(command: Command, context: FormatContext) -> Value:
     precision = points[2] if len(points) == 3 else ""
     if precision not in _PRECISIONS:
         raise command.error("the precision is ms, us or ns")
-    return _between(_POINTS[points[0]], _POINTS[points[1]], _PRECISIONS[precision])
+    return _between(points[0], points[1], _PRECISIONS[precision])
 
 
 def _date_format(command: Command, local: bool) -> DateFormat:
@@ -84,9 +86,9 @@ TIMES = {
             (running_time,),
         )
     ),
-    "REQUEST_DURATION": plain(_between("start", "request_complete")),
-    "REQUEST_TX_DURATION": plain(_between("start", "upstream_last_tx")),
-    "RESPONSE_DURATION": plain(_between("start", "upstream_first_rx")),
-    "RESPONSE_TX_DURATION": plain(_between("upstream_first_rx", "end")),
+    "REQUEST_DURATION": plain(_between("DS_RX_BEG", "DS_RX_END")),
+    "REQUEST_TX_DURATION": plain(_between("DS_RX_BEG", "US_TX_END")),
+    "RESPONSE_DURATION": plain(_between("DS_RX_BEG", "US_RX_BEG")),
+    "RESPONSE_TX_DURATION": plain(_between("US_RX_BEG", "DS_TX_END")),
     "COMMON_DURATION": Operator(_common_duration, "required"),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable
@@ -139,10 +140,8 @@ def test_memory_is_bounded_when_nothing_can_be_written(
 
     def drained() -> bool:
         nonlocal written
-        try:
+        with contextlib.suppress(BlockingIOError):
             written += len(os.read(reader, 1 << 20))
-        except BlockingIOError:
-            pass
         return file.buffered == 0
 
     until(drained)
