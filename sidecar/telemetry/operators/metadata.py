@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from sidecar.core.metadata_match import metadata_value
@@ -56,14 +56,6 @@ def _typed(command: Command, context: FormatContext) -> Value:
     return _value(source, _path(command, path), context)
 
 
-def filter_state(state: Mapping[str, Any] | None, key: str, field: str | None) -> Any:
-    """What a filter left under `key`, or the field of it."""
-    value = state.get(key) if state else None
-    if field is None or value is None:
-        return value
-    return value.get(field) if isinstance(value, Mapping) else getattr(value, field, None)
-
-
 def _filter_state(command: Command, context: FormatContext) -> Value:
     key, _, rest = command.arguments.partition(":")
     kind, _, field = rest.partition(":")
@@ -73,8 +65,14 @@ def _filter_state(command: Command, context: FormatContext) -> Value:
         raise command.error("the second argument is PLAIN, TYPED or FIELD")
     if bool(field) != (kind == "FIELD"):
         raise command.error("FIELD, and only FIELD, goes with the name of a field")
-    find: Callable[..., Any] = filter_state
-    return any_value(f"$0(stream.filter_state, {key!r}, {field or None!r})", find)
+
+    def find(state: Mapping[str, Any] | None) -> Any:
+        value = state.get(key) if state else None
+        if not field or value is None:
+            return value
+        return value.get(field) if isinstance(value, Mapping) else getattr(value, field, None)
+
+    return any_value("$0(stream.filter_state)", find)
 
 
 METADATA = {

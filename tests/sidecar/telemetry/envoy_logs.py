@@ -212,7 +212,7 @@ def logged_by_envoy(
             clients.append(_exchange(ports["http"], request))
             _until(lambda number=number: _lines(directory, "http", number), process)
         session = _exchange(ports["tcp"], b"GET /tcp HTTP/1.0\r\n\r\n")
-        tcp = _until(lambda: _lines(directory, "tcp", 1), process)
+        tcp: list[tuple[bytes, bytes, bytes, bytes]] = _until(lambda: _lines(directory, "tcp", 1), process)
         ends = [*((client, ports["http"]) for client in clients), (session, ports["tcp"])]
         logged = [*_lines(directory, "http", len(requests)), *tcp]
         yield [Entry(*lines, *end, upstream_port) for lines, end in zip(logged, ends, strict=True)]

@@ -157,11 +157,12 @@ def test_metadata_of_all_sources() -> None:
 
 
 def test_filter_state() -> None:
-    stream = http_stream(filter_state={"text": "t", "object": {"f": 1}})
+    stream = http_stream(filter_state={"text": "t", "object": {"f": 1}, "a$0'b": "odd"})
     format = (
         "%FILTER_STATE(text)% %FILTER_STATE(object:TYPED)% %FILTER_STATE(object:FIELD:f)% %FILTER_STATE(none:PLAIN)%"
     )
     assert text(format, stream) == b't {"f":1} 1 -'
+    assert text("%FILTER_STATE(a$0'b)%", stream) == b"odd"
 
 
 def test_what_the_process_knows() -> None:
