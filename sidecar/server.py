@@ -20,6 +20,7 @@ from sidecar.telemetry.store import StatsStore
 
 log = logging.getLogger("sidecar.server")
 
+_NEXT_REQUEST = 1.0  # seconds in which a drain expects another request on a connection that is idle
 _COLLECT_AFTER = 50_000  # allocations; requests make no cycles, so the collector has little to find
 
 
@@ -111,11 +112,24 @@ class Server:
         return address.ip or address.path, address.port
 
     def drain_listeners(self) -> None:
-        """Accept no more connections, finish what is under way, close the rest when they are idle."""
-        if self.stack is not None and self.state != "DRAINING":
-            self.state = "DRAINING"
-            self.stack.server_stats.live = 0
-            self.stack.drain()
+        """Accept no more connections, let each finish its request and then close.
+
+        One that is between two requests is not closed at once, for its next request may be on its way: within a second
+        it is still answered, with ``connection: close``.
+        """
+        stack = self.stack
+        if stack is None or self.state == "DRAINING":
+            return
+        self.state = "DRAINING"
+        stack.server_stats.live = 0
+        for listener in stack.listeners:
+            listener.stop_accepting()
+        for manager in stack.managers:
+            manager.draining = True
+            for connection in manager.connections:
+                if connection.stream is not None:
+                    connection.drain()
+        stack.worker.wheel.call_in(_NEXT_REQUEST, stack.drain)
 
     def reopen_logs(self) -> None:
         """Open all log files anew, after they were moved away."""
