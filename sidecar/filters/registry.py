@@ -3,24 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
+from sidecar.config.filters.buffer import Buffer
+from sidecar.config.filters.compressor import Compressor, CompressorPerRoute
+from sidecar.config.filters.cors import Cors, CorsPolicy
+from sidecar.config.filters.decompressor import Decompressor
 from sidecar.config.filters.fault import HTTPFault
+from sidecar.config.filters.header_mutation import HeaderMutation
+from sidecar.config.filters.health_check import HealthCheck
 from sidecar.config.filters.local_ratelimit import LocalRateLimit
 from sidecar.config.filters.rbac import HttpRbac
 from sidecar.config.filters.user_filter import UserFilter
 from sidecar.config.http_filters import FilterConfig, PerRouteConfig
 from sidecar.core.http_filter import HttpFilter
-from sidecar.filters.context import FilterContext
+from sidecar.filters.buffer import BufferFilter
+from sidecar.filters.compressor import make_compressor, make_route_compressor
+from sidecar.filters.context import FilterContext, NamedFilter
+from sidecar.filters.cors import CorsFilter, merge_policies
+from sidecar.filters.decompressor import DecompressorFilter
 from sidecar.filters.fault import make_fault
+from sidecar.filters.header_mutation import make_header_mutation, make_route_header_mutation
+from sidecar.filters.health_check import HealthCheckFilter
 from sidecar.filters.local_ratelimit import make_local_rate_limit
 from sidecar.filters.rbac import make_rbac, make_route_rbac
 from sidecar.filters.user import make_user_filter
+
+
+def _make_buffer(config: Buffer, name: str, context: FilterContext) -> HttpFilter:
+    return NamedFilter(name) if config.max_request_bytes is None else BufferFilter(name, config.max_request_bytes)
+
 
 _MAKERS: Mapping[type, Callable[[Any, str, FilterContext], HttpFilter]] = {
     HTTPFault: make_fault,
     HttpRbac: make_rbac,
     LocalRateLimit: make_local_rate_limit,
+    Cors: lambda config, name, context: NamedFilter(name),
+    HeaderMutation: lambda config, name, context: make_header_mutation((config,), name, context),
+    HealthCheck: lambda config, name, context: HealthCheckFilter(name, config, context),
+    Buffer: _make_buffer,
+    Compressor: make_compressor,
+    Decompressor: lambda config, name, context: DecompressorFilter(name, config, context),
     UserFilter: make_user_filter,
 }
 
@@ -62,7 +85,20 @@ def _make_route_filter(
     match config:
         case HttpRbac():
             return make_route_rbac(base, config)  # type: ignore[arg-type]
-        case HTTPFault() | LocalRateLimit() | UserFilter():
+        case CorsPolicy():
+            return CorsFilter(base.name, merge_policies(_all_of(CorsPolicy, levels)), context)
+        case HeaderMutation():
+            assert isinstance(base_config, HeaderMutation)
+            return make_route_header_mutation(base_config, _all_of(HeaderMutation, levels), base.name, context)
+        case CompressorPerRoute():
+            assert isinstance(base_config, Compressor)
+            return make_route_compressor(base_config, config, base.name, context)
+        case HTTPFault() | LocalRateLimit() | Buffer() | UserFilter():
             return make_filter(config, base.name, context)
-        case _:
-            raise TypeError(f"{type(config).__name__} is no configuration for a route")
+
+
+_Level = TypeVar("_Level")
+
+
+def _all_of(kind: type[_Level], levels: Sequence[PerRouteConfig]) -> list[_Level]:
+    return [level for level in levels if isinstance(level, kind)]
