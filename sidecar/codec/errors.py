@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class ProtocolError(Exception):
-    """The peer broke the protocol. ``status`` is the answer to a client; ``details`` is Envoy's response-code detail."""
+    """The peer broke the protocol. ``status`` is the answer to a client; ``details`` is Envoy's response detail."""
 
     def __init__(self, details: str, status: int = 400) -> None:
         super().__init__(details)

@@ -1,8 +1,8 @@
 """HTTP/1 messages, sans I/O: bytes in, calls of a sink out; framing decided and bodies cut here (RFC 9112).
 
 A reader owns one direction of a connection. It finds the end of a head itself, with the limits counted on raw bytes,
-and passes bodies on as the objects that arrived, or slices of them. After a whole message it rests in ``DONE`` and keeps
-what follows, until its owner calls ``next_message``.
+and passes bodies on as the objects that arrived, or slices of them. After a whole message it rests in ``DONE`` and
+keeps what follows, until its owner calls ``next_message``.
 """
 
 from __future__ import annotations
@@ -20,6 +20,10 @@ H_contra = TypeVar("H_contra", RequestHead, ResponseHead, contravariant=True)
 
 _BARE_LF: Final = re.compile(rb"(?<!\r)\n")
 _LONGEST_CHUNK_LINE: Final = 4096
+_CHUNKS_PER_TURN: Final = 2048
+_NEVER_IN_TRAILERS: Final = frozenset(  # they would change what the message is (RFC 9110 section 6.5.1)
+    (b"content-length", b"transfer-encoding", b"host", b"connection", b"upgrade", b"te", b"trailer")
+)
 _LONGEST_GAP: Final = 64  # empty lines before a request line, in bytes (RFC 9112 section 2.2)
 
 # What is awaited next.
@@ -33,6 +37,8 @@ TO_CLOSE: Final = 6
 TUNNEL: Final = 7
 DONE: Final = 8
 BROKEN: Final = 9
+
+_ENDLESS: Final = (TO_CLOSE, TUNNEL)
 
 
 def persists(connection: bytes, version: int) -> bool:
@@ -66,12 +72,13 @@ class Sink(Protocol[H_contra]):
 
 
 class Http1Reader(Generic[H]):
-    """One direction of an HTTP/1 connection. Raises ProtocolError from ``receive``; after that it takes nothing more."""
+    """One direction of an HTTP/1 connection. Raises ProtocolError from ``receive``, and then takes nothing more."""
 
     __slots__ = (
         "gap",
         "head_size",
         "held",
+        "interrupted",
         "keep_alive",
         "keep_case",
         "lines_seen",
@@ -88,7 +95,8 @@ class Http1Reader(Generic[H]):
         self.state = HEAD
         self.remaining = 0  # bytes left of the body or of the chunk
         self.partial: bytearray | None = None  # an incomplete head, chunk line or trailer block
-        self.held: list[bytes] | None = None  # what arrived behind a finished message
+        self.held: list[bytes] | None = None  # what arrived behind a finished message, or waits for another turn
+        self.interrupted = False  # very many chunks in one read: ``held`` is to be taken in another turn of the loop
         self.lines_seen = lines_seen
         self.max_head_bytes = max_head_bytes
         self.max_fields = max_fields
@@ -100,43 +108,41 @@ class Http1Reader(Generic[H]):
     def receive(self, data: bytes) -> None:
         """Take what one read produced."""
         state = self.state
+        at = 0
         if state == HEAD and self.partial is None:
             end = data.find(b"\r\n\r\n")
             if 0 < end <= self.max_head_bytes and data[0] != 13:
-                rest = end + 4
-                self.head_size = rest
-                if self.take_head(data[:end], data, rest):
+                self.head_size = at = end + 4
+                if self.take_head(data[:end], data, at):
                     return
-                data = data[rest:]
         elif state == BODY:
             remaining = self.remaining - len(data)
             if remaining > 0:
                 self.remaining = remaining
                 self.sink.on_data(data, False)  # type: ignore[union-attr]
                 return
-        self._receive(data)
+        self._receive(data, at)
 
-    def _receive(self, data: bytes) -> None:
-        while data:
+    def _receive(self, data: bytes, at: int) -> None:
+        size = len(data)
+        if self.interrupted:
+            self._hold(data)
+            return
+        while at < size:
             state = self.state
-            if state == DONE:
-                if self.held is None:
-                    self.held = [data]
-                else:
-                    self.held.append(data)
-                return
             if state == HEAD:
-                data = self._find_head(data)
-            elif state == BODY or state == CHUNK_DATA:
-                data = self._body(data)
-            elif state == CHUNK_SIZE:
-                data = self._chunk_size(data)
-            elif state == CHUNK_END:
-                data = self._chunk_end(data)
+                at = self._find_head(data, at)
+            elif state == BODY:
+                at = self._body(data, at)
+            elif CHUNK_SIZE <= state <= CHUNK_END:
+                at = self._chunks(data, at)
             elif state == TRAILERS:
-                data = self._trailers(data)
-            elif state == TO_CLOSE or state == TUNNEL:
-                self.sink.on_data(data, False)  # type: ignore[union-attr]
+                at = self._trailers(data, at)
+            elif state == DONE:
+                self._hold(data[at:])
+                return
+            elif state in _ENDLESS:
+                self.sink.on_data(data[at:], False)  # type: ignore[union-attr]
                 return
             else:
                 return
@@ -148,11 +154,16 @@ class Http1Reader(Generic[H]):
         """
         raise NotImplementedError
 
-    def fail(self, details: str, status: int = 400) -> ProtocolError:
-        """Take nothing more; the error to raise."""
+    def stop(self) -> None:
+        """Take nothing more, not even of the read that is being taken."""
         self.state = BROKEN
         self.partial = None
         self.held = None
+        self.interrupted = False
+
+    def fail(self, details: str, status: int = 400) -> ProtocolError:
+        """Take nothing more; the error to raise."""
+        self.stop()
         return ProtocolError(details, status)
 
     def begin_body(self, framing: int) -> None:
@@ -170,17 +181,12 @@ class Http1Reader(Generic[H]):
         self.state = HEAD
 
     def take_held(self) -> None:
-        """Go on with what arrived behind the finished message."""
+        """Go on with what arrived behind the finished message, or was left for another turn."""
         held = self.held
         if held is not None:
             self.held = None
+            self.interrupted = False
             self.receive(held[0] if len(held) == 1 else b"".join(held))
-
-    def take_rest(self) -> bytes:
-        """Everything that was read and not delivered: what a tunnel must carry first."""
-        rest = b"".join(self.held or ())
-        self.held = None
-        return rest
 
     def held_size(self) -> int:
         """Bytes that wait behind the finished message."""
@@ -197,79 +203,128 @@ class Http1Reader(Generic[H]):
             return True
         return self.state == DONE or (self.state == HEAD and not self.partial)
 
-    def _find_head(self, data: bytes) -> bytes:
+    def _hold(self, data: bytes) -> None:
+        if self.held is None:
+            self.held = [data]
+        else:
+            self.held.append(data)
+
+    def _find_head(self, data: bytes, at: int) -> int:
+        most = self.max_head_bytes
         partial = self.partial
         if partial is None:
+            end = data.find(b"\r\n\r\n", at, at + most + 4)
+            if end > at and data[at] != 13:
+                rest = end + 4
+                self.head_size = rest - at
+                return len(data) if self.take_head(data[at:end], data, rest) else rest
             partial = bytearray()
-        search_from = max(0, len(partial) - 3)
-        partial += data
+        known = len(partial)
+        partial += data[at : at + most + _LONGEST_GAP + 8]
+        gap = 0
         if partial[0] == 13:  # empty lines before a message
-            gap = 0
             while partial[gap : gap + 2] == b"\r\n":
                 gap += 2
             self.gap += gap
             if self.gap > _LONGEST_GAP:
                 raise self.fail("http1.codec_error")
             del partial[:gap]
-            search_from = 0
+        search_from = max(0, known - gap - 3)
         end = partial.find(b"\r\n\r\n", search_from)
+        if end > most or (end < 0 and len(partial) > most):
+            raise self.fail("http1.headers_too_large", 431)
         if end < 0:
-            if len(partial) > self.max_head_bytes:
-                raise self.fail("http1.headers_too_large", 431)
-            if _BARE_LF.search(partial, max(0, search_from - 1)):  # one byte back, for the CR that may stand there
+            if _BARE_LF.search(partial, search_from):
                 raise self.fail("http1.codec_error")
             self.partial = partial
-            return b""
-        if end > self.max_head_bytes:
-            raise self.fail("http1.headers_too_large", 431)
-        block = bytes(partial[:end])
-        rest = bytes(partial[end + 4 :])
+            return len(data)
         self.partial = None
         self.gap = 0
         self.head_size = end + 4
-        return b"" if self.take_head(block, rest, 0) else rest
+        rest = at + gap + end + 4 - known
+        return len(data) if self.take_head(bytes(partial[:end]), data, rest) else rest
 
-    def _body(self, data: bytes) -> bytes:
-        remaining = self.remaining
+    def _body(self, data: bytes, at: int) -> int:
+        end = at + self.remaining
         size = len(data)
-        if size < remaining:
-            self.remaining = remaining - size
-            self.sink.on_data(data, False)  # type: ignore[union-attr]
-            return b""
-        rest = b""
-        if size > remaining:
-            rest = data[remaining:]
-            data = data[:remaining]
+        if end > size:
+            self.remaining = end - size
+            self.sink.on_data(data[at:], False)  # type: ignore[union-attr]
+            return size
         self.remaining = 0
-        if self.state == BODY:
-            self.state = DONE
-            self.sink.on_data(data, True)  # type: ignore[union-attr]
-        else:
-            self.state = CHUNK_END
-            self.sink.on_data(data, False)  # type: ignore[union-attr]
-        return rest
+        self.state = DONE
+        self.sink.on_data(data[at:end], True)  # type: ignore[union-attr]
+        return end
 
-    def _line(self, data: bytes, end: int) -> bytes:
-        line = data[:end]
-        if self.partial is not None:
-            line = bytes(self.partial) + line
-            self.partial = None
-        return line
-
-    def _keep(self, data: bytes, most: int, details: str) -> bytes:
+    def _keep(self, data: bytes, most: int) -> None:
         if self.partial is None:
             self.partial = bytearray(data)
         else:
             self.partial += data
         if len(self.partial) > most:
-            raise self.fail(details)
-        return b""
+            raise self.fail("http1.codec_error")
 
-    def _chunk_size(self, data: bytes) -> bytes:
-        end = data.find(b"\n")
-        if end < 0:
-            return self._keep(data, _LONGEST_CHUNK_LINE, "http1.codec_error")
-        line = self._line(data, end)
+    def _chunks(self, data: bytes, at: int) -> int:
+        """Cut chunks until the body or the data ends; what one read brought of a body is delivered at once."""
+        size = len(data)
+        pieces: list[bytes] = []
+        state = self.state
+        left = _CHUNKS_PER_TURN
+        while at < size:
+            if state == CHUNK_DATA:
+                end = at + self.remaining
+                if end > size:
+                    self.remaining = end - size
+                    end = size
+                else:
+                    self.remaining = 0
+                    state = CHUNK_END
+                pieces.append(data[at:end])
+                at = end
+            elif state == CHUNK_END:
+                if self.partial is None and data[at] == 13:
+                    at += 1
+                    if at == size:
+                        self.partial = bytearray(b"\r")
+                        break
+                elif self.partial is None:
+                    raise self.fail("http1.codec_error")
+                if data[at] != 10:
+                    raise self.fail("http1.codec_error")
+                self.partial = None
+                at += 1
+                state = CHUNK_SIZE
+            else:
+                if not left:
+                    self.interrupted = True
+                    self._hold(data[at:])
+                    at = size
+                    break
+                left -= 1
+                end = data.find(b"\n", at, at + _LONGEST_CHUNK_LINE)
+                if end < 0:
+                    self._keep(data[at : at + _LONGEST_CHUNK_LINE + 1], _LONGEST_CHUNK_LINE)
+                    at = size
+                    break
+                chunk = self._chunk_size(data[at:end])
+                at = end + 1
+                if chunk:
+                    state = CHUNK_DATA
+                    self.remaining = chunk
+                else:
+                    state = TRAILERS
+                    break
+        last = state == TRAILERS and data[at : at + 2] == b"\r\n"
+        self.state = DONE if last else state
+        if pieces or last:
+            self.sink.on_data(pieces[0] if len(pieces) == 1 else b"".join(pieces), last)  # type: ignore[union-attr]
+        return at + 2 if last else at
+
+    def _chunk_size(self, line: bytes) -> int:
+        """The size in a chunk's first line, which ends before the LF (RFC 9112 section 7.1)."""
+        if self.partial is not None:
+            line = bytes(self.partial) + line
+            self.partial = None
         if len(line) > _LONGEST_CHUNK_LINE or line[-1:] != b"\r" or b"\r" in line[:-1]:
             raise self.fail("http1.codec_error")
         digits, semicolon, extension = line[:-1].partition(b";")
@@ -280,51 +335,40 @@ class Http1Reader(Generic[H]):
         size = hexadecimal(digits)
         if size is None:
             raise self.fail("http1.codec_error")
-        if size:
-            self.state = CHUNK_DATA
-            self.remaining = size
-        else:
-            self.state = TRAILERS
-        return data[end + 1 :]
+        return size
 
-    def _chunk_end(self, data: bytes) -> bytes:
-        if self.partial is not None:
-            data = bytes(self.partial) + data
+    def _trailers(self, data: bytes, at: int) -> int:
+        most = self.max_head_bytes
+        partial = self.partial
+        if partial is None:
+            partial = bytearray()
+        known = len(partial)
+        partial += data[at : at + most + 8]
+        if partial[:2] == b"\r\n":
             self.partial = None
-        if data[:2] == b"\r\n":
-            self.state = CHUNK_SIZE
-            return data[2:]
-        if data == b"\r":
-            self.partial = bytearray(data)
-            return b""
-        raise self.fail("http1.codec_error")
-
-    def _trailers(self, data: bytes) -> bytes:
-        if self.partial is not None:
-            data = bytes(self.partial) + data
-            self.partial = None
-        if data[:2] == b"\r\n":
             self.state = DONE
             self.sink.on_data(b"", True)  # type: ignore[union-attr]
-            return data[2:]
-        end = data.find(b"\r\n\r\n")
+            return at + 2 - known
+        search_from = max(0, known - 3)
+        end = partial.find(b"\r\n\r\n", search_from)
+        if end > most or (end < 0 and len(partial) > most):
+            raise self.fail("http1.trailers_too_large", 431)
         if end < 0:
-            if len(data) > self.max_head_bytes:
-                raise self.fail("http1.trailers_too_large", 431)
-            if _BARE_LF.search(data):
+            if _BARE_LF.search(partial, search_from):
                 raise self.fail("http1.codec_error")
-            self.partial = bytearray(data)
-            return b""
-        lines = data[:end].split(b"\r\n")
-        if end > self.max_head_bytes or len(lines) > self.max_fields:
+            self.partial = partial
+            return len(data)
+        self.partial = None
+        lines = bytes(partial[:end]).split(b"\r\n")
+        if len(lines) > self.max_fields:
             raise self.fail("http1.trailers_too_large", 431)
         try:
             trailers = [self.lines_seen[line] for line in lines]
         except ValueError:
             raise self.fail("http1.codec_error") from None
         self.state = DONE
-        self.sink.on_trailers(trailers)  # type: ignore[union-attr]
-        return data[end + 4 :]
+        self.sink.on_trailers([field for field in trailers if field[0] not in _NEVER_IN_TRAILERS])  # type: ignore[union-attr]
+        return at + end + 4 - known
 
 
 class RequestReader(Http1Reader[RequestHead]):
@@ -354,7 +398,7 @@ class RequestReader(Http1Reader[RequestHead]):
 class ResponseReader(Http1Reader[ResponseHead]):
     """Reads responses from an upstream. ``expect`` names the method of the request that the next one answers."""
 
-    __slots__ = ("method",)
+    __slots__ = ("method", "upgrade")
 
     def __init__(
         self,
@@ -364,11 +408,14 @@ class ResponseReader(Http1Reader[ResponseHead]):
     ) -> None:
         super().__init__(lines_seen, max_head_bytes, max_fields)
         self.method = b""
+        self.upgrade = False
         self.state = DONE
 
-    def expect(self, method: bytes, sink: Sink[ResponseHead]) -> None:
-        """A request with ``method`` was sent: its response goes to ``sink``."""
+    def expect(self, method: bytes, sink: Sink[ResponseHead], upgrade: bool = False) -> None:
+        """A request with ``method`` was sent: its response goes to ``sink``. ``upgrade``: it may be a 101."""
         self.method = method
+        self.upgrade = upgrade
+        self.head_size = 0
         self.sink = sink
         self.state = HEAD
 
@@ -382,7 +429,9 @@ class ResponseReader(Http1Reader[ResponseHead]):
             head.names = spelling(block)
         connection = head.index.get(b"connection")
         self.keep_alive = framing != UNTIL_CLOSE and (
-            head.version == 11 if connection is None else persists(connection, head.version)
+            head.version == 11
+            if connection is None
+            else persists(connection, head.version) and (head.version == 11 or framing != CHUNKED)
         )
         status = head.status
         if framing == len(data) - rest and framing:
@@ -390,6 +439,8 @@ class ResponseReader(Http1Reader[ResponseHead]):
             self.sink.on_message(head, data[rest:])  # type: ignore[union-attr]
             return True
         if status < 200 or (self.method == b"CONNECT" and status < 300):
+            if status == 101 and not self.upgrade:
+                raise self.fail("http1.codec_error")
             if status == 101 or status >= 200:
                 self.state = TUNNEL
             self.sink.on_head(head, False)  # type: ignore[union-attr]

@@ -110,8 +110,10 @@ def parse_response_head(
         if coding.lower() != b"chunked":
             raise ProtocolError("http1.invalid_transfer_encoding")
         framing = CHUNKED
-    if method == b"HEAD" or status < 200 or status == 204 or status == 304:
+    if status < 200 or status == 204 or status == 304 or method == b"HEAD":
         framing = NO_BODY
+    elif status < 300 and method == b"CONNECT":
+        framing = NO_BODY  # whatever the fields say, a tunnel follows (RFC 9112 section 6.3)
     return head, framing
 
 

@@ -1,6 +1,7 @@
 """Dialling: a connected transport to an address within a time limit, for pools and TCP proxies.
 
-It speaks to a protocol object and a callback, so that nobody awaits: one task for each new connection, none per request.
+It speaks to a protocol object and a callback, so that nobody awaits: one task for each
+new connection, none per request.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from sidecar.core.worker import Worker
 
 Connected = Callable[[Any, str, bool], None]
 """Called with the protocol, the failure in words (empty for success), and whether it was the time limit."""
+
+SocketConnected = Callable[[socket.socket | None, str, bool], None]
+"""Called with the connected, non-blocking socket or None, the failure, and whether it was the time limit."""
 
 
 class Dialer:
@@ -41,32 +45,54 @@ class Dialer:
         task.add_done_callback(self.worker.tasks.discard)
         return task
 
+    def dial_socket(self, address: Address, timeout: float, connected: SocketConnected) -> asyncio.Task[None]:
+        """Connect to ``address`` within ``timeout`` seconds, then call ``connected``. Cancel the task to give up."""
+        task = self.worker.loop.create_task(self._dial_socket(address, timeout, connected))
+        self.worker.tasks.add(task)
+        task.add_done_callback(self.worker.tasks.discard)
+        return task
+
     async def _dial(
         self, address: Address, protocol: asyncio.BaseProtocol, timeout: float, connected: Connected
     ) -> None:
         failure, timed_out = "", False
-        sock = self._socket(address)
         try:
             async with asyncio.timeout(timeout):
-                loop = self.worker.loop
-                target = address.path if address.ip is None else (address.ip, address.port)
-                if target and isinstance(target, str) and target[0] == "@":
-                    target = "\x00" + target[1:]
-                await loop.sock_connect(sock, target)
-                if address.ip is None:
-                    await loop.create_unix_connection(lambda: protocol, sock=sock)
-                else:
-                    await loop.create_connection(lambda: protocol, sock=sock)
-        except TimeoutError:
-            failure, timed_out = "connection timeout", True
-            sock.close()
+                sock = await self._connect(address)
+                try:
+                    loop = self.worker.loop
+                    if address.ip is None:
+                        await loop.create_unix_connection(lambda: protocol, sock=sock)
+                    else:
+                        await loop.create_connection(lambda: protocol, sock=sock)
+                except BaseException:
+                    sock.close()
+                    raise
         except OSError as error:
-            failure = error.strerror or str(error)
-            sock.close()
-        except asyncio.CancelledError:
+            failure, timed_out = _words(error)
+        connected(protocol, failure, timed_out)
+
+    async def _dial_socket(self, address: Address, timeout: float, connected: SocketConnected) -> None:
+        failure, timed_out = "", False
+        sock = None
+        try:
+            async with asyncio.timeout(timeout):
+                sock = await self._connect(address)
+        except OSError as error:
+            failure, timed_out = _words(error)
+        connected(sock, failure, timed_out)
+
+    async def _connect(self, address: Address) -> socket.socket:
+        sock = self._socket(address)
+        try:
+            target: str | tuple[str, int] = address.path if address.ip is None else (address.ip, address.port)
+            if isinstance(target, str) and target[:1] == "@":
+                target = "\x00" + target[1:]
+            await self.worker.loop.sock_connect(sock, target)
+        except BaseException:
             sock.close()
             raise
-        connected(protocol, failure, timed_out)
+        return sock
 
     def _socket(self, address: Address) -> socket.socket:
         if address.ip is None:
@@ -74,9 +100,20 @@ class Dialer:
         else:
             sock = socket.socket(socket.AF_INET6 if ":" in address.ip else socket.AF_INET, socket.SOCK_STREAM)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setblocking(False)
-        for level, name, value in self.options:
-            sock.setsockopt(level, name, value)
-        if self.source is not None and self.source.ip is not None:
-            sock.bind((self.source.ip, self.source.port))
+        try:
+            sock.setblocking(False)
+            for level, name, value in self.options:
+                sock.setsockopt(level, name, value)
+            if self.source is not None and self.source.ip is not None:
+                sock.bind((self.source.ip, self.source.port))
+        except OSError:
+            sock.close()
+            raise
         return sock
+
+
+def _words(error: OSError) -> tuple[str, bool]:
+    """The failure, and whether it was our own time limit: the kernel's ETIMEDOUT is a failure like others."""
+    if isinstance(error, TimeoutError) and error.errno is None:
+        return "connection timeout", True
+    return error.strerror or str(error), False

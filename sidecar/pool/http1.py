@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import deque
 from math import inf
 from typing import Any
@@ -27,6 +28,7 @@ from sidecar.pool.dialing import Dialer
 
 _BODYLESS = frozenset((b"GET", b"HEAD", b"DELETE", b"TRACE", b"CONNECT"))
 _JOIN_BELOW = 16384
+_READ = 256 * 1024
 
 
 class PoolOptions:
@@ -124,38 +126,85 @@ class Http1Connection(asyncio.Protocol, Timed):
         try:
             reader.receive(data)
         except ProtocolError as error:
-            pool.stats.upstream_cx_protocol_error += 1
-            self._break(PROTOCOL_ERROR, error.details)
+            self._protocol_error(error)
         else:
             if reader.state == DONE:
                 self._response_complete()
+            elif reader.interrupted:
+                self.transport.pause_reading()
+                pool.worker.loop.call_soon(self._next_turn)
         cork = pool.worker.cork
         if cork.waiting:
             cork.pull()
 
     def eof_received(self) -> bool | None:
         reader = self.reader
-        if self.sink is not None and reader.state != TUNNEL:
-            if reader.eof() and reader.state == DONE:
-                self.request_open = True  # whatever the peer wants: this connection is not used again
-                self._response_complete()
-        elif self.sink is not None:
+        if self.sink is None:
+            self._closed_remotely()  # before the next request takes it
+        elif reader.state == TUNNEL:
             self.sink.on_data(b"", True)
+        elif reader.eof() and reader.state == DONE:
+            self.request_open = True  # whatever the peer wants: this connection is not used again
+            self._response_complete()
         if self.pool.worker.cork.waiting:
             self.pool.worker.cork.pull()
         return None
 
     def connection_lost(self, error: Exception | None) -> None:
-        if not self.closed:
-            self.closed = True
-            self.pool.stats.upstream_cx_destroy_remote += 1
-            if self.sink is not None:
-                self.pool.stats.upstream_cx_destroy_remote_with_active_rq += 1
-        self.pool.connection_closed(self)
+        if error is not None and self.sink is not None and not self.closed:
+            self._read_out()
+        self._closed_remotely()
         sink = self.sink
         if sink is not None:
             self.sink = self.reader.sink = None
             sink.on_reset(CONNECTION_TERMINATION, str(error or ""))
+        if self.pool.worker.cork.waiting:
+            self.pool.worker.cork.pull()
+
+    def _read_out(self) -> None:
+        """Writing failed; what the peer had sent before it went (a 413, say) is still there to be read."""
+        descriptor = self.transport.get_extra_info("socket").fileno()
+        while self.sink is not None:
+            try:
+                data = os.read(descriptor, _READ)
+            except OSError:
+                return
+            if not data:
+                self.eof_received()
+                return
+            self.data_received(data)
+            while self.reader.interrupted and not self.closed:
+                self._next_turn()
+
+    def _closed_remotely(self) -> None:
+        if not self.closed:
+            self.closed = True
+            stats = self.pool.stats
+            stats.upstream_cx_destroy_remote += 1
+            if self.sink is not None:
+                stats.upstream_cx_destroy_remote_with_active_rq += 1
+        self.pool.connection_closed(self)
+
+    def _protocol_error(self, error: ProtocolError) -> None:
+        self.pool.stats.upstream_cx_protocol_error += 1
+        self._break(PROTOCOL_ERROR, error.details)
+
+    def _next_turn(self) -> None:
+        """Go on with a read of very many chunks."""
+        reader = self.reader
+        if self.closed or not reader.interrupted:
+            return
+        try:
+            reader.take_held()
+        except ProtocolError as error:
+            self._protocol_error(error)
+        else:
+            if reader.state == DONE:
+                self._response_complete()
+            elif reader.interrupted:
+                self.pool.worker.loop.call_soon(self._next_turn)
+            elif not self.paused:
+                self.transport.resume_reading()
         if self.pool.worker.cork.waiting:
             self.pool.worker.cork.pull()
 
@@ -174,7 +223,7 @@ class Http1Connection(asyncio.Protocol, Timed):
     def send_head(self, sink: UpstreamSink, head: RequestHead, end: bool, now: float) -> None:
         self.sink = sink
         self.requests += 1
-        self.reader.expect(head.method, sink)
+        self.reader.expect(head.method, sink, b"upgrade" in head.index)
         fields = head.fields
         if end:
             if head.method not in _BODYLESS and b"content-length" not in head.index and b"upgrade" not in head.index:
@@ -227,12 +276,22 @@ class Http1Connection(asyncio.Protocol, Timed):
     def resume_reading(self) -> None:
         if self.paused and not self.closed:
             self.paused = False
-            self.transport.resume_reading()
+            if not self.reader.interrupted:
+                self.transport.resume_reading()
             self.pool.stats.upstream_flow_control_resumed_reading_total += 1
 
+    @property
+    def answered(self) -> bool:
+        """Whether anything of an answer to the current request has come: an interim response or part of a head, too."""
+        return self.reader.head_size > 0 or self.reader.partial is not None
+
     def cancel(self) -> None:
-        self.sink = self.reader.sink = None
+        self.sink = None
         self._close_here(active=True)
+
+    def close(self) -> None:
+        """End an idle connection."""
+        self._close_here(active=False)
 
     def flush(self) -> None:
         out = self.out
@@ -307,8 +366,7 @@ class Http1Connection(asyncio.Protocol, Timed):
         pool.put_back(self)
 
     def _break(self, reason: str, failure: str) -> None:
-        sink = self.sink
-        self.sink = self.reader.sink = None
+        sink, self.sink = self.sink, None
         self._close_here(active=sink is not None)
         if sink is not None:
             sink.on_reset(reason, failure)
@@ -317,6 +375,7 @@ class Http1Connection(asyncio.Protocol, Timed):
         if self.closed:
             return
         self.closed = True
+        self.reader.stop()  # this may have been called from within a read
         stats = self.pool.stats
         stats.upstream_cx_destroy_local += 1
         if active:
@@ -416,13 +475,14 @@ class Http1Pool:
         """The host is gone or closing: no connection is used again after its current request."""
         self.draining = True
         for connection in list(self.idle):
-            connection.transport.abort()
+            connection.close()
 
     def close(self) -> None:
         """End all connections now."""
         self.draining = True
         for connection in list(self.all):
-            connection.transport.abort()
+            if connection.transport is not None:
+                connection.transport.abort()
 
     def _wait(self, sink: UpstreamSink, priority: int) -> None:
         breaker = self.breakers[priority]
@@ -466,7 +526,9 @@ class Http1Pool:
     def _connected(self, connection: Any, failure: str, timed_out: bool) -> None:
         self.connecting -= 1
         now = self.worker.clock()
-        if not failure:
+        if not failure and connection.closed:  # it ended before we could use it
+            self._broken_off()
+        elif not failure:
             self.stats.upstream_cx_connect_ms.record(int((now - connection.opened) * 1000))
             connection.idle_since = now
             if self.options.max_duration != inf:
@@ -479,6 +541,8 @@ class Http1Pool:
             if timed_out:
                 self.stats.upstream_cx_connect_timeout += 1
             connection.closed = True
+            if connection.transport is not None:
+                connection.transport.abort()
             waiting, self.pending = self.pending, deque()
             self.connection_closed(connection)
             # Envoy fails all who wait when a connection to the host fails: they may retry elsewhere.
@@ -489,5 +553,15 @@ class Http1Pool:
         if self.worker.cork.waiting:
             self.worker.cork.pull()
 
+    def _broken_off(self) -> None:
+        """A connection was made and lost at once: as Envoy, it takes with it the one request that it was made for."""
+        if self.pending:
+            sink, priority = self.pending.popleft()
+            self._left_pending(priority)
+            sink.on_reset(CONNECTION_TERMINATION)
+        if len(self.pending) > self.connecting and not self.draining:
+            self._connect()
+
     def __repr__(self) -> str:
-        return f"<Http1Pool {self.host.address.text} {len(self.idle)} idle of {len(self.all)}, {len(self.pending)} wait>"
+        count = f"{len(self.idle)} idle of {len(self.all)}, {len(self.pending)} wait"
+        return f"<Http1Pool {self.host.address.text} {count}>"
