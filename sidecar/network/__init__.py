@@ -1,0 +1,1 @@
+"""Network filters: those that decide on a connection, and the terminals tcp_proxy and direct_response."""

@@ -1,0 +1,90 @@
+"""The network filter `rbac`: closes connections that the rules do not allow."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from sidecar.config.network_filters import NetworkRbac
+from sidecar.config.rbac import Rbac as Rules
+from sidecar.core.address import Address
+from sidecar.core.rbac import FindPolicy, allows, compile_rbac
+from sidecar.core.stream_info import ConnectionInfo
+
+_METADATA = "envoy.filters.network.rbac"
+
+
+class RbacStats(Protocol):
+    """`<stat_prefix>.rbac.`"""
+
+    allowed: int
+    denied: int
+    shadow_allowed: int
+    shadow_denied: int
+
+
+class _Subject:
+    """A connection as the rules look at it."""
+
+    __slots__ = ("connection", "dynamic_metadata", "remote_address", "request", "route")
+
+    def __init__(self, info: ConnectionInfo) -> None:
+        self.connection = info
+        self.request = None
+        self.route = None
+        self.remote_address: Address = info.remote_address
+        self.dynamic_metadata = info.metadata
+
+
+class Rbac:
+    """Asks once, when the connection comes: nothing that rules may ask of a raw connection changes later. Envoy waits
+    for the first byte, by when the upstream connection is open already.
+    """
+
+    __slots__ = ("_enforced", "_shadow", "config", "stats")
+
+    def __init__(self, config: NetworkRbac, stats: RbacStats) -> None:
+        self.config = config
+        self.stats = stats
+        self._enforced = _compile(config.rules)
+        self._shadow = _compile(config.shadow_rules)
+
+    def on_new_connection(self, info: ConnectionInfo) -> float | None:
+        subject = _Subject(info)
+        stats = self.stats
+        if self._shadow is not None:
+            action, find = self._shadow
+            policy = find(subject)
+            allowed = allows(action, policy)
+            if allowed:
+                stats.shadow_allowed += 1
+            else:
+                stats.shadow_denied += 1
+            self._publish(info, allowed, policy)
+        if self._enforced is None:
+            return None
+        action, find = self._enforced
+        policy = find(subject)
+        if allows(action, policy):
+            stats.allowed += 1
+            return None
+        stats.denied += 1
+        info.termination_details = f"rbac_access_denied_matched_policy[{policy or 'none'}]"
+        return self.config.delay_deny
+
+    def on_close(self, info: ConnectionInfo) -> None:
+        """Nothing is kept."""
+
+    def _publish(self, info: ConnectionInfo, allowed: bool, policy: str | None) -> None:
+        """What the shadow rules say goes into the dynamic metadata, for the access log."""
+        prefix = self.config.shadow_rules_stat_prefix
+        metadata: dict[str, Any] = {f"{prefix}shadow_engine_result": "allowed" if allowed else "denied"}
+        if policy is not None:
+            metadata[f"{prefix}shadow_effective_policy_id"] = policy
+        info.metadata = {**(info.metadata or {}), _METADATA: metadata}
+
+    def __repr__(self) -> str:
+        return f"<Rbac {self.config.stat_prefix}>"
+
+
+def _compile(rules: Rules | None) -> tuple[str, FindPolicy] | None:
+    return None if rules is None else (rules.action, compile_rbac(rules, http=False))
