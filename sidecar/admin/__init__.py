@@ -1,0 +1,1 @@
+"""The administration interface: Envoy's endpoints in Envoy's formats, served over the proxy's own HTTP stack."""
