@@ -148,7 +148,9 @@ class Server:
         """Close everything now; log files are written out."""
         if self.stack is not None:
             stack, self.stack = self.stack, None
+            tasks = list(stack.worker.tasks)
             await stack.close()
+            await asyncio.gather(*tasks, return_exceptions=True)
         self.state = "STOPPED"
         self.stopped.set()
 
