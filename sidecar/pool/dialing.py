@@ -7,6 +7,7 @@ new connection, none per request.
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -113,7 +114,10 @@ class Dialer:
 
 
 def _words(error: OSError) -> tuple[str, bool]:
-    """The failure, and whether it was our own time limit: the kernel's ETIMEDOUT is a failure like others."""
-    if isinstance(error, TimeoutError) and error.errno is None:
-        return "connection timeout", True
-    return error.strerror or str(error), False
+    """The failure, and whether it was our own time limit: the kernel's ETIMEDOUT is a failure like others.
+
+    The system's words for it, not the event loop's, which name the address too.
+    """
+    if error.errno is None:
+        return ("connection timeout", True) if isinstance(error, TimeoutError) else (str(error), False)
+    return os.strerror(error.errno), False
