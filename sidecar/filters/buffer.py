@@ -5,6 +5,8 @@ Source: Envoy's ``extensions.filters.http.buffer.v3.Buffer``.
 
 from __future__ import annotations
 
+from typing import Any
+
 from sidecar.core.http_filter import PAUSE, FilterStream
 from sidecar.filters.context import NamedFilter
 
@@ -28,7 +30,7 @@ class BufferFilter(NamedFilter):
         stream.data[self] = []
         return PAUSE
 
-    def on_request_data(self, stream: FilterStream, data: bytes, end: bool) -> bytes:
+    def on_request_data(self, stream: Any, data: bytes, end: bool) -> bytes:
         """Collect the body; let everything go on with its end."""
         held: list[bytes] | None = stream.data.get(self)
         if held is None:
@@ -36,7 +38,7 @@ class BufferFilter(NamedFilter):
         held.append(data)
         if sum(map(len, held)) > self.limit:
             del stream.data[self]
-            stream.reply(413, BODY, details=DETAILS)
+            stream.refuse(413, BODY, DETAILS)
             return b""
         if not end:
             return b""

@@ -17,6 +17,10 @@ from sidecar.filters.fraction import compile_fraction
 
 DETAILS = "cors_response"
 
+_ALLOW_METHODS, _ALLOW_HEADERS = b"access-control-allow-methods", b"access-control-allow-headers"
+_ASKED = {_ALLOW_METHODS: b"access-control-request-method", _ALLOW_HEADERS: b"access-control-request-headers"}
+"""What the answer repeats of the request where the policy says ``*``."""
+
 
 class CorsStats(Protocol):
     """What the filter counts."""
@@ -65,8 +69,8 @@ class CorsFilter(NamedFilter):
         self._private = bool(policy.allow_private_network_access)
         credentials = [(b"access-control-allow-credentials", b"true")] if policy.allow_credentials else []
         given = (
-            (b"access-control-allow-methods", policy.allow_methods),
-            (b"access-control-allow-headers", policy.allow_headers),
+            (_ALLOW_METHODS, policy.allow_methods),
+            (_ALLOW_HEADERS, policy.allow_headers),
             (b"access-control-max-age", policy.max_age),
         )
         expose = [(b"access-control-expose-headers", policy.expose_headers)] if policy.expose_headers else []
@@ -95,7 +99,10 @@ class CorsFilter(NamedFilter):
             return None
         if not allowed and self._forward:
             return None
-        fields = list(self._preflight)
+        fields = [
+            (name, request.get(_ASKED[name]) or b"") if value == b"*" and name in _ASKED else (name, value)
+            for name, value in self._preflight
+        ]
         if allowed:
             fields.insert(0, (b"access-control-allow-origin", origin))
         if self._private and request.get(b"access-control-request-private-network") == b"true":

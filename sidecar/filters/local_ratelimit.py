@@ -18,7 +18,7 @@ from sidecar.core.http_filter import FilterStream
 from sidecar.core.token_bucket import TokenBucket, make_token_bucket
 from sidecar.filters.context import FilterContext, NamedFilter
 from sidecar.filters.fraction import always, compile_fraction
-from sidecar.filters.rate_limit_actions import Descriptor, Entry, compile_rate_limits
+from sidecar.filters.rate_limit_actions import Descriptor, Entry, Populate, compile_rate_limits
 
 CONNECTION_STATE = "envoy.filters.http.local_ratelimit"
 BODY = b"local_rate_limited"
@@ -145,14 +145,16 @@ class _Wildcard:
 class DescriptorRateLimitFilter(LocalRateLimitFilter):
     """With a share of requests, descriptors, or buckets for each connection."""
 
-    __slots__ = ("_buckets", "_enabled", "_per_connection", "_populate")
+    __slots__ = ("_buckets", "_by_route", "_enabled", "_node_cluster", "_per_connection", "_populate")
 
     def __init__(self, name: str, config: LocalRateLimit, context: FilterContext) -> None:
         LocalRateLimitFilter.__init__(self, name, config, context)
         self._buckets = _Buckets(config, context.worker.clock())
         self._enabled = compile_fraction(config.filter_enabled)
         self._per_connection = config.local_rate_limit_per_downstream_connection
-        self._populate = compile_rate_limits(config.rate_limits if config.descriptors else (), context.node_cluster)
+        self._populate = compile_rate_limits(config.rate_limits, context.node_cluster)
+        self._by_route: dict[Any, Populate] = {}
+        self._node_cluster = context.node_cluster
 
     def on_request(self, stream: FilterStream, end: bool) -> bool | None:
         """Take a token from every bucket that the request counts against, or refuse it."""
@@ -161,12 +163,25 @@ class DescriptorRateLimitFilter(LocalRateLimitFilter):
         stats = self.stats
         stats.enabled += 1
         buckets = self._of_connection(stream) if self._per_connection else self._buckets
-        allowed, bucket = buckets.take(stream.now, self._populate(stream))
+        allowed, bucket = buckets.take(stream.now, self._descriptors(stream))
         self._decided(stream, bucket)
         if allowed:
             stats.ok += 1
             return None
         return self._limited(stream)
+
+    def _descriptors(self, stream: FilterStream) -> list[Descriptor]:
+        """By the filter's own rate limits; without any, by the route's."""
+        if not self.config.descriptors:
+            return []
+        if self.config.rate_limits:
+            return self._populate(stream)
+        route = stream.route
+        populate = self._by_route.get(route)
+        if populate is None:
+            limits = getattr(route, "rate_limits", ())
+            populate = self._by_route[route] = compile_rate_limits(limits, self._node_cluster)
+        return populate(stream)
 
     def _decided(self, stream: FilterStream, bucket: TokenBucket | None) -> None:
         """A place for those who tell the client about the bucket."""

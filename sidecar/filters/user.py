@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -59,7 +60,9 @@ def make_user_filter(config: UserFilter, name: str, context: FilterContext) -> H
         raise ValueError(f"the filter {config.name!r} refuses its configuration: {error!r}") from error
     if not isinstance(made, HttpFilter):
         raise ValueError(f"the filter {config.name!r} is no sidecar.filters.HttpFilter but a {type(made).__name__}")
-    return _watched(made, name or config.name, pause_timeout)
+    with suppress(AttributeError):  # a class with __slots__ keeps the name that it has
+        setattr(made, "name", name)  # noqa: B010 (the base class has no slot for it)
+    return _watched(made, name, pause_timeout)
 
 
 def _seconds(value: Any, name: str) -> float:

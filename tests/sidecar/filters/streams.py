@@ -77,6 +77,7 @@ class FakeStream(StreamInfo):
         self.got = bytearray()
         self.pieces: list[tuple[float, bytes, bool]] = []
         self.reading = True
+        self.closes = False
 
     @property
     def now(self) -> float:
@@ -91,7 +92,7 @@ class FakeStream(StreamInfo):
         pieces = [body] if isinstance(body, bytes) else list(body)
         if pieces == [b""]:
             pieces = []
-        self._request_from(-1, not pieces)
+        self.request_from(-1, not pieces)
         for number, piece in enumerate(pieces):
             self.push(piece, number == len(pieces) - 1)
         return self
@@ -106,7 +107,7 @@ class FakeStream(StreamInfo):
         self.sent += data
         self.ended = end
 
-    def _request_from(self, after: int, end: bool) -> None:
+    def request_from(self, after: int, end: bool) -> None:
         for at, hook in zip(self.chain.request_positions, self.chain.request, strict=True):
             if at > after and hook(self, end):
                 if not self.over:
@@ -178,9 +179,13 @@ class FakeStream(StreamInfo):
         self._respond(ResponseHead(status, list(fields)), [body] if body else [])
         return PAUSE
 
+    def refuse(self, status: int, body: bytes, details: str) -> bool:
+        self.closes = True
+        return self.reply(status, body, details=details)
+
     def resume_request(self) -> None:
         if self.request_at >= 0 and not self.over:
-            self._request_from(self.request_at, True)
+            self.request_from(self.request_at, True)
 
     def resume_response(self) -> None:
         self.response_at = -1

@@ -20,7 +20,7 @@ def test_a_request_without_a_body_is_not_held():
 def test_the_head_waits_for_the_body():
     filter = make_filter(Buffer(10), "buffer", make_context())
     stream = FakeStream(FakeWorker(), [filter], get(b"/", (b"transfer-encoding", b"chunked")))
-    stream._request_from(-1, False)
+    stream.request_from(-1, False)
     stream.push(b"abc", False)
     assert not stream.forwarded
     assert stream.sent == b""
@@ -41,6 +41,7 @@ def test_the_limit(size, passes):
     assert stream.forwarded is passes
     if not passes:
         assert stream.replied == (413, b"Payload Too Large", "request_payload_too_large")
+        assert stream.closes, "more of the body may follow"
 
 
 def test_a_route_may_switch_it_off_or_have_its_own_limit():

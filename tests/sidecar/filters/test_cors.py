@@ -60,7 +60,7 @@ def test_a_preflight_request_is_answered():
     assert (setting.stats.origin_valid, setting.stats.origin_invalid) == (1, 0)
 
 
-def test_a_preflight_request_from_elsewhere_goes_on():
+def test_a_preflightrequest_from_elsewhere_goes_on():
     setting = Setting(FULL)
     assert setting.ask(BAD, ASKS, method=b"OPTIONS").forwarded
     assert (setting.stats.origin_valid, setting.stats.origin_invalid) == (0, 1)
@@ -79,6 +79,14 @@ def test_an_actual_request_has_its_response_marked():
         (b"access-control-allow-credentials", b"true"),
         (b"access-control-expose-headers", b"x-seen"),
     ]
+
+
+@pytest.mark.parametrize("asked", [b"", b"x-a, x-b"])
+def test_a_star_repeats_what_was_asked_for(asked):
+    fields = [(b"access-control-request-headers", asked)] if asked else []
+    stream = Setting(with_fields(allow_methods=b"*", allow_headers=b"*")).ask(GOOD, ASKS, *fields, method=b"OPTIONS")
+    assert stream.response.get(b"access-control-allow-methods") == b"PUT"
+    assert stream.response.get(b"access-control-allow-headers") == asked
 
 
 @pytest.mark.parametrize("fields", [[], [BAD], [(b"origin", b"")]])

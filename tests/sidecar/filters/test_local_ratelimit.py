@@ -174,3 +174,19 @@ def test_routes_that_share_a_configuration_share_its_bucket():
     assert passed == [True, True, False]
     assert setting.counts() == (0, 0, 0, 0)
     assert setting.ask().forwarded
+
+
+class Route:
+    rate_limits = BY_PATH
+
+
+def test_without_rate_limits_of_its_own_it_uses_the_routes():
+    setting = Setting(token_bucket=bucket(100), descriptors=descriptors(("path", "/one", bucket(1))))
+
+    def ask(route):
+        stream = FakeStream(setting.worker, [setting.filter], get(b"/one"))
+        stream.route = route
+        return stream.ask().forwarded
+
+    route = Route()
+    assert [ask(None), ask(None), ask(route), ask(route)] == [True, True, True, False]
