@@ -37,7 +37,9 @@ _ACCEPTED = {
 
 def parser() -> argparse.ArgumentParser:
     """The options, named as Envoy names them."""
-    made = argparse.ArgumentParser("sidecar", description="A proxy that runs Envoy's configuration.", allow_abbrev=False)
+    made = argparse.ArgumentParser(
+        "sidecar", description="A proxy that runs Envoy's configuration.", allow_abbrev=False
+    )
     made.add_argument("-c", "--config", "--config-path", dest="config", metavar="FILE", help="bootstrap, YAML or JSON")
     made.add_argument("--config-yaml", metavar="YAML", help="YAML that is merged over the bootstrap")
     made.add_argument("--mode", choices=("serve", "validate"), default="serve", help="serve, or only check the file")

@@ -95,7 +95,8 @@ class Server:
         gc.set_threshold(_COLLECT_AFTER, 50, 100)
         for warning in self.warnings:
             log.warning("%s", warning)
-        log.info("all clusters initialised, listening on %s", ", ".join(map(str, stack.addresses().values())) or "nothing")
+        where = ", ".join(address.text for address in stack.addresses().values())
+        log.info("all clusters initialised, listening on %s", where or "nothing")
 
     def address(self, listener: str) -> tuple[str, int]:
         """The host and port that a listener is bound to, by its name; KeyError if there is none of that name."""
