@@ -110,7 +110,14 @@ def parse_response_head(
         if coding.lower() != b"chunked":
             raise ProtocolError("http1.invalid_transfer_encoding")
         framing = CHUNKED
-    if status < 200 or status == 204 or status == 304 or method == b"HEAD":
+    if status < 200 or status == 204:  # RFC 9110 section 8.6, RFC 9112 section 6.1: they may have neither
+        if coding is not None:
+            raise ProtocolError("http1.transfer_encoding_not_allowed")
+        if framing > 0:
+            raise ProtocolError("http1.content_length_not_allowed")
+        head.remove(b"content-length")
+        framing = NO_BODY
+    elif status == 304 or method == b"HEAD":
         framing = NO_BODY
     elif status < 300 and method == b"CONNECT":
         framing = NO_BODY  # whatever the fields say, a tunnel follows (RFC 9112 section 6.3)

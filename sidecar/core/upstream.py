@@ -28,6 +28,13 @@ class UpstreamStream(Protocol):
     local_address: Address | None
     requests: int
     """Requests that this connection has carried, this one included."""
+    full: bool
+    """Whether the write buffer is over its high watermark."""
+
+    @property
+    def answered(self) -> bool:
+        """Whether anything of an answer to the current request has come, an interim response included."""
+        ...
 
     def send_head(self, sink: UpstreamSink, head: RequestHead, end: bool, now: float) -> None:
         """Send the request's head; the response goes to ``sink``."""

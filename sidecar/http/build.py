@@ -17,6 +17,8 @@ def options_of(config: HttpConnectionManager, buffer_limit: int) -> Options:
     options.stream_idle_timeout = config.stream_idle_timeout or inf
     options.request_timeout = config.request_timeout or inf
     options.request_headers_timeout = config.request_headers_timeout or inf
+    options.head_patience = min(options.request_headers_timeout, options.request_timeout, options.stream_idle_timeout)
+    options.forward_continue = config.proxy_100_continue
     options.max_connection_duration = common.max_connection_duration or inf
     options.max_stream_duration = common.max_stream_duration or inf
     options.drain_timeout = config.drain_timeout

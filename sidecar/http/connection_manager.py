@@ -26,6 +26,8 @@ class Options:
         "buffer_limit",
         "delayed_close_timeout",
         "drain_timeout",
+        "forward_continue",
+        "head_patience",
         "header_case",
         "idle_timeout",
         "max_connection_duration",
@@ -60,6 +62,8 @@ class Options:
         self.upgrades: frozenset[bytes] = frozenset()
         self.upgrade_types: frozenset[bytes] = frozenset()
         self.header_case = "lower"
+        self.forward_continue = False  # interim responses go to the client
+        self.head_patience = inf  # the shortest of the timeouts that run from a head's first byte
 
 
 class Routes(Protocol):

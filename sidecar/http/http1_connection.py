@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import select
 from math import inf
 from typing import Any
 
 from sidecar.codec.errors import ProtocolError
 from sidecar.codec.http1 import BROKEN, DONE, HEAD, TUNNEL, RequestReader
 from sidecar.codec.http1_head import proper_case, render_fields, spell, status_line
+from sidecar.core import response_flags as flag
 from sidecar.core.head import Field, RequestHead, ResponseHead
 from sidecar.core.stream_info import ConnectionInfo
 from sidecar.core.timer_wheel import Timed
@@ -19,6 +21,8 @@ from sidecar.http.stream import Stream
 _JOIN_BELOW = 16384
 _MESSAGES_PER_READ = 32
 _HELD_HIGH = 64 * 1024
+_PROBE_EVERY = 1.0  # seconds between looks at a peer that is not being read from
+_GONE = select.POLLRDHUP | select.POLLHUP | select.POLLERR
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _LAST_CHUNK = b"0\r\n\r\n"
 
@@ -33,7 +37,7 @@ class Http1Connection(asyncio.Protocol, Timed):
         "closing",
         "expires",
         "full",
-        "head_deadline",
+        "head_began",
         "idle_since",
         "info",
         "keep_alive",
@@ -47,6 +51,7 @@ class Http1Connection(asyncio.Protocol, Timed):
         "stream",
         "transport",
         "turns",
+        "upstream_full",
         "worker",
     )  # fmt: skip
 
@@ -70,7 +75,8 @@ class Http1Connection(asyncio.Protocol, Timed):
         self.closing = False  # a last response is on its way; nothing more is read
         self.full = False
         self.paused = False
-        self.head_deadline = inf
+        self.upstream_full = False  # the request's body finds no room there
+        self.head_began = inf  # when the first byte of an unfinished head came
         self.idle_since = info.start
         self.expires = inf
         self.close_at = inf
@@ -87,9 +93,7 @@ class Http1Connection(asyncio.Protocol, Timed):
         options = manager.options
         if options.max_connection_duration != inf:
             self.expires = self.info.start + options.max_connection_duration
-        if options.request_headers_timeout != inf:
-            self.head_deadline = self.info.start + options.request_headers_timeout
-        due = min(self.idle_since + options.idle_timeout, self.expires, self.head_deadline)
+        due = min(self.idle_since + options.idle_timeout, self.expires)
         if due != inf:
             self.worker.wheel.arm(self, due)
 
@@ -102,8 +106,11 @@ class Http1Connection(asyncio.Protocol, Timed):
         except ProtocolError as error:
             self._protocol_error(error)
         self.turns = 0
-        if self.stream is not None and self.reader.held is not None and self.reader.held_size() > _HELD_HIGH:
-            self._pause()
+        if self.reader.held is not None:
+            self._hold_back()
+        elif self.reader.partial is not None and self.head_began == inf and self.stream is None:
+            self.head_began = self.now
+            self.wake_by(self.now + self.manager.options.head_patience)
         if worker.cork.waiting:
             worker.cork.pull()
 
@@ -136,6 +143,8 @@ class Http1Connection(asyncio.Protocol, Timed):
             self.stream.on_downstream_writable()
             if self.worker.cork.waiting:
                 self.worker.cork.pull()
+        elif self.reader.state == DONE:
+            self._next_turn()
 
     # the reader's side
 
@@ -144,12 +153,12 @@ class Http1Connection(asyncio.Protocol, Timed):
             return
         self.turns += 1
         self.requests += 1
-        self.head_deadline = inf
+        self.head_began = inf
         manager = self.manager
         self.keep_alive = self.reader.keep_alive and not manager.draining
         self.stream = stream = Stream(self, manager, head, self.now)
         stream.request_head_size = self.reader.head_size
-        if b"upgrade" in head.index and upgrade_of(head) in manager.options.upgrade_types:
+        if b"upgrade" in head.index and end and upgrade_of(head) in manager.options.upgrade_types:
             self.reader.state = TUNNEL  # whatever follows belongs to the upgraded protocol
             end = False
         elif head.method == b"CONNECT":
@@ -180,7 +189,7 @@ class Http1Connection(asyncio.Protocol, Timed):
 
     def send_informational(self, head: ResponseHead) -> None:
         """Send a 1xx response; the final one is still to come."""
-        if self.closed or head.version == 10:
+        if self.closed or self.stream is None or self.stream.request.version == 10:
             return
         self._collect(_CONTINUE if head.status == 100 else status_line(head.status) + render_fields(head.fields))
 
@@ -203,7 +212,7 @@ class Http1Connection(asyncio.Protocol, Timed):
                 fields = [*fields, (b"transfer-encoding", b"chunked")]
             elif stream.tunnel is None:
                 self.keep_alive = False
-        if self.reader.state != DONE and stream.tunnel is None and end:
+        if self.reader.state != DONE and stream.tunnel is None:
             self.keep_alive = False
         if not self.keep_alive:
             if stream.tunnel is None:
@@ -263,24 +272,23 @@ class Http1Connection(asyncio.Protocol, Timed):
     def finished(self) -> None:
         """The stream is over: its response was sent whole. Await the next request, or close."""
         self.stream = None
+        self.upstream_full = False
         reader = self.reader
-        if not self.keep_alive or reader.state != DONE:
+        if not self.keep_alive or reader.state != DONE or self.now >= self.expires:
             self.close_after_flush()
             return
-        reader.next_message()
         self.idle_since = self.now
-        headers_timeout = self.manager.options.request_headers_timeout
-        if headers_timeout != inf:
-            self.head_deadline = self.now + headers_timeout
-            self.wake_by(self.head_deadline)
-        if self.paused and not self.full:
-            self._resume()
-        if not self.turns:
-            if reader.held is not None:
-                self._take_held()
-        elif self.turns >= _MESSAGES_PER_READ:  # let others have their turn before the rest of this read
-            reader.state = DONE
+        self.wake_by(self.now + self.manager.options.idle_timeout)
+        if self.turns >= _MESSAGES_PER_READ:  # let others have their turn before the rest of this read
             self.worker.loop.call_soon(self._next_turn)
+            return
+        if self.full:  # no further answer before this one has found room
+            return
+        reader.next_message()
+        if not self.turns and reader.held is not None:
+            self._take_held()
+        if self.paused:
+            self._may_resume()
 
     def reset(self) -> None:
         """End the connection now: the response cannot be completed."""
@@ -298,11 +306,13 @@ class Http1Connection(asyncio.Protocol, Timed):
 
     def pause_reading(self) -> None:
         """The upstream is full: take no more of the request."""
+        self.upstream_full = True
         self._pause()
 
     def resume_reading(self) -> None:
-        if not self.full:
-            self._resume()
+        self.upstream_full = False
+        if self.paused:
+            self._may_resume()
 
     def flush(self) -> None:
         out = self.out
@@ -331,14 +341,20 @@ class Http1Connection(asyncio.Protocol, Timed):
             self._abort()
             return
         due = self.close_at
+        if self.paused and not self.closing:
+            if self._peer_is_gone():
+                self.transport.abort()
+                return
+            due = min(due, now + _PROBE_EVERY)
         stream = self.stream
         if stream is not None:
+            if now >= self.expires:
+                self.keep_alive = False
             due = min(due, stream.on_timer(now), self.expires if self.expires > now else inf)
         elif not self.closing:
             options = self.manager.options
-            if now >= self.head_deadline and self.reader.partial is not None:
-                self.manager.stats.downstream_rq_header_timeout += 1
-                self._protocol_error(ProtocolError("request_header_timeout", 408))
+            if now >= self.head_began + options.head_patience:
+                self._head_timed_out(now - self.head_began)
             elif now >= self.idle_since + options.idle_timeout:
                 self.manager.stats.downstream_cx_idle_timeout += 1
                 self.close_after_flush()
@@ -346,7 +362,7 @@ class Http1Connection(asyncio.Protocol, Timed):
                 self.manager.stats.downstream_cx_max_duration_reached += 1
                 self.close_after_flush()
             else:
-                head = self.head_deadline if self.reader.partial is not None else inf
+                head = self.head_began + options.head_patience
                 due = min(due, self.idle_since + options.idle_timeout, self.expires, head)
         if self.worker.cork.waiting:
             self.worker.cork.pull()
@@ -370,7 +386,7 @@ class Http1Connection(asyncio.Protocol, Timed):
 
     def _half_close(self) -> None:
         delay = self.manager.options.delayed_close_timeout
-        if self.full or delay:
+        if delay or self.transport.get_write_buffer_size():
             if self.transport.can_write_eof() and not self.transport.is_closing():
                 self.transport.write_eof()
             self.close_at = self.worker.clock() + (delay or 1.0)
@@ -397,6 +413,7 @@ class Http1Connection(asyncio.Protocol, Timed):
         if not self.paused and not self.closed:
             self.paused = True
             self.transport.pause_reading()
+            self.wake_by(self.worker.clock() + _PROBE_EVERY)
             self.manager.stats.downstream_flow_control_paused_reading_total += 1
 
     def _resume(self) -> None:
@@ -405,11 +422,35 @@ class Http1Connection(asyncio.Protocol, Timed):
             self.transport.resume_reading()
             self.manager.stats.downstream_flow_control_resumed_reading_total += 1
 
-    def _next_turn(self) -> None:
-        if not self.closed and not self.closing and self.stream is None:
+    def _may_resume(self) -> None:
+        reader = self.reader
+        if not self.upstream_full and not reader.interrupted and reader.held_size() <= _HELD_HIGH:
+            self._resume()
+
+    def _hold_back(self) -> None:
+        """A read brought more than is wanted now."""
+        reader = self.reader
+        if reader.interrupted:
+            self._pause()
+            self.worker.loop.call_soon(self._more_chunks)
+        elif reader.held_size() > _HELD_HIGH:
+            self._pause()
+
+    def _more_chunks(self) -> None:
+        if not self.closed and self.reader.interrupted:
             self.now = self.worker.clock()
-            self.reader.next_message()
             self._take_held()
+            if self.worker.cork.waiting:
+                self.worker.cork.pull()
+
+    def _next_turn(self) -> None:
+        reader = self.reader
+        if not self.closed and not self.closing and not self.full and self.stream is None and reader.state == DONE:
+            self.now = self.worker.clock()
+            reader.next_message()
+            self._take_held()
+            if self.stream is None and not self.keep_alive and reader.partial is None:
+                self.close_after_flush()  # a drain came between
             if self.worker.cork.waiting:
                 self.worker.cork.pull()
 
@@ -419,6 +460,35 @@ class Http1Connection(asyncio.Protocol, Timed):
         except ProtocolError as error:
             self._protocol_error(error)
         self.turns = 0
+        if self.reader.held is not None:
+            self._hold_back()
+        if self.paused:
+            self._may_resume()
+
+    def _peer_is_gone(self) -> bool:
+        """Whether the peer closed its side, which the event loop does not notice while reading is paused."""
+        poll = select.poll()
+        poll.register(self.transport.get_extra_info("socket").fileno(), _GONE)
+        return bool(poll.poll(0))
+
+    def _head_timed_out(self, waited: float) -> None:
+        """A head was begun and not finished: 408, as the shortest of three timeouts words it."""
+        options, stats = self.manager.options, self.manager.stats
+        self.keep_alive = False
+        self.head_began = inf
+        stats.downstream_rq_total += 1
+        stats.downstream_rq_active += 1
+        stream = self.stream = Stream(self, self.manager, RequestHead(b"", b"", b"", []), self.now)
+        if waited >= options.request_headers_timeout:
+            stats.downstream_rq_header_timeout += 1
+            stream.reply(408, b"request header timeout", details="request_header_timeout")
+        elif waited >= options.request_timeout:
+            stats.downstream_rq_timeout += 1
+            stream.reply(408, b"request timeout", details="request_overall_timeout")
+        else:
+            stats.downstream_rq_idle_timeout += 1
+            flags = flag.STREAM_IDLE_TIMEOUT
+            stream.reply(408, b"stream timeout", details="stream_idle_timeout", flags=flags)
 
     def _collect(self, data: bytes) -> None:
         if not self.out:

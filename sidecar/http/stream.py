@@ -181,8 +181,9 @@ class Stream(StreamInfo):
     # the response
 
     def on_informational(self, head: ResponseHead) -> None:
-        """A 1xx response from the upstream."""
-        self.downstream.send_informational(head)
+        """A 1xx response from the upstream; we have answered ``Expect`` ourselves, unless that is configured away."""
+        if self.manager.options.forward_continue:
+            self.downstream.send_informational(head)
 
     def on_response_head(self, head: ResponseHead, end: bool) -> None:
         """The response's head, from the router or from a local reply."""

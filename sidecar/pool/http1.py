@@ -9,7 +9,7 @@ from math import inf
 from typing import Any
 
 from sidecar.codec.errors import ProtocolError
-from sidecar.codec.http1 import DONE, TUNNEL, ResponseReader
+from sidecar.codec.http1 import DONE, HEAD, TUNNEL, ResponseReader
 from sidecar.codec.http1_head import proper_case, render_fields, spell
 from sidecar.codec.wire import FieldLines
 from sidecar.core.address import Address, from_socket_name
@@ -143,6 +143,8 @@ class Http1Connection(asyncio.Protocol, Timed):
             self._closed_remotely()  # before the next request takes it
         elif reader.state == TUNNEL:
             self.sink.on_data(b"", True)
+        elif reader.state == HEAD and reader.partial:
+            self._protocol_error(ProtocolError("http1.codec_error"))  # as Envoy: a head that ends in its midst
         elif reader.eof() and reader.state == DONE:
             self.request_open = True  # whatever the peer wants: this connection is not used again
             self._response_complete()

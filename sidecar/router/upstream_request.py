@@ -66,6 +66,7 @@ class UpstreamRequest:
         "abandoned",
         "backoff",
         "body",
+        "bodyless",
         "body_end",
         "body_size",
         "breaker",
@@ -94,6 +95,7 @@ class UpstreamRequest:
         "trailers",
         "tried",
         "try_deadline",
+        "tunnel_held",
         "upstream",
         "waiting",
     )  # fmt: skip
@@ -111,6 +113,7 @@ class UpstreamRequest:
         self.override_host: str | None = None
         self.subset = route.metadata_match
         self.body: list[bytes] | None = None
+        self.tunnel_held: list[bytes] | None = None  # what the client sent before the host agreed to an upgrade
         self.deadline = self.try_deadline = inf
         self.waiting = False
         self.backoff: Callback | None = None
@@ -165,7 +168,7 @@ class UpstreamRequest:
             if not end and not stream.upgrade:
                 self.body = []
                 self.body_size = 0
-        self.body_end = end
+        self.body_end = self.bodyless = end
         self.trailers: list[Field] | None = None
         if route.mirrors:
             self.mirrors = wanted(route.mirrors, router.worker.random)
@@ -207,11 +210,15 @@ class UpstreamRequest:
         self.waiting = True
         connection = pool.acquire(self, self.route.priority)
         if connection is not None:
-            self.on_ready(connection)
+            self._send(connection)
 
     # the pool's side
 
     def on_ready(self, connection: UpstreamStream) -> None:
+        self.stream.now = self.router.worker.clock()
+        self._send(connection)
+
+    def _send(self, connection: UpstreamStream) -> None:
         self.waiting = False
         self.upstream = connection
         self.reused = connection.requests > 0
@@ -238,6 +245,11 @@ class UpstreamRequest:
                 connection.send_data(b"", True)
         if self.body_end:
             stream.upstream_last_tx = now
+        else:
+            if self.retry is None and not self.mirrors:
+                self.body = None  # kept only until there was a connection
+            if not connection.full:
+                stream.downstream.resume_reading()
 
     def on_full(self) -> None:
         self.stream.downstream.pause_reading()
@@ -248,6 +260,8 @@ class UpstreamRequest:
     def on_reset(self, reason: str, failure: str = "") -> None:
         sent = not self.waiting
         self.waiting = False
+        if self.upstream is not None and self.upstream.answered:
+            self.reused = False  # the host has seen the request
         self.stream.now = self.router.worker.clock()
         self._release(False)
         host = self.host
@@ -266,6 +280,9 @@ class UpstreamRequest:
         stream = self.stream
         connection = self.upstream
         body = self.body
+        if stream.upgrade and stream.tunnel is None:
+            self._hold_for_tunnel(data)
+            return
         if end:
             self.body_end = True
         if body is not None:
@@ -358,6 +375,8 @@ class UpstreamRequest:
                 stream.upstream_last_rx = stream.now
                 self._release(True)
             stream.on_response_head(head, end)
+            if stream.tunnel is self and not end:
+                self._release_tunnel()
 
     def _accept(self, head: ResponseHead) -> bool:
         """Judge a response by its head; True if it goes to the downstream from here."""
@@ -435,6 +454,23 @@ class UpstreamRequest:
         self.head_passed = True
         stream.tunnel = self
         stream.on_response_head(head, False)
+        self._release_tunnel()
+
+    def _hold_for_tunnel(self, data: bytes) -> None:
+        """Keep what belongs to the upgraded protocol: a host that does not upgrade would take it for a request."""
+        held = self.tunnel_held
+        if held is None:
+            held = self.tunnel_held = []
+        held.append(data)
+        if sum(map(len, held)) > self.router.retry_budget_bytes:
+            self.stream.downstream.pause_reading()
+
+    def _release_tunnel(self) -> None:
+        held, self.tunnel_held = self.tunnel_held, None
+        if held is not None and self.upstream is not None:
+            self.upstream.send_data(b"".join(held), False)
+            if not self.upstream.full:
+                self.stream.downstream.resume_reading()
 
     def _mirror(self) -> None:
         """Send the copies: the request is complete."""
@@ -574,8 +610,7 @@ class UpstreamRequest:
             reason == CONNECTION_TERMINATION
             and self.reused
             and not self.repeated
-            and self.body is None
-            and self.body_end
+            and self.bodyless
             and self.request.method in _IDEMPOTENT
             and self._mark_repeated()
         )

@@ -63,6 +63,8 @@ def responses(draw: st.DrawFn) -> tuple[bytes, bytes, bytes]:
     field, wire, body = draw(framed())
     if method == b"HEAD" or status in (204, 304):
         wire = body = b""
+    if status == 204:
+        field = b""
     interim = draw(st.sampled_from([b"", b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 Hints\r\nLink: x\r\n\r\n"]))
     head = b"HTTP/1.1 %d Reason\r\n%b%b\r\n" % (status, render(draw(FIELDS)), field)
     return method, interim + head + wire, body
