@@ -267,6 +267,6 @@ def splicing(pipes: Pipes) -> MakeFlow:
     return lambda loop, owner, source, target, size: SpliceFlow(loop, owner, source, target, size, pipes)
 
 
-def best_flows(pipe_size: int = 256 * 1024) -> MakeFlow:
+def best_flows(pipe_size: int = 1 << 20) -> MakeFlow:
     """The quickest kind that this system has."""
     return splicing(Pipes(pipe_size)) if hasattr(os, "splice") else CopyFlow
