@@ -14,6 +14,7 @@ from sidecar.core import response_flags as flag
 from sidecar.core.head import RequestHead
 from sidecar.core.http_filter import PAUSE, FilterStream
 from sidecar.core.matching import compile_headers, parse_unsigned
+from sidecar.core.timer_wheel import Callback
 from sidecar.filters.context import FilterContext, NamedFilter
 from sidecar.filters.fraction import compile_fraction
 from sidecar.filters.pacing import Pacer
@@ -44,13 +45,13 @@ class FaultClusterStats(Protocol):
 class _State:
     """What the filter does to one stream."""
 
-    __slots__ = ("active", "cluster", "delayed", "pacer")
+    __slots__ = ("active", "cluster", "pacer", "timer")
 
     def __init__(self) -> None:
         self.active = False
-        self.delayed = False
         self.cluster = b""
         self.pacer: Pacer | None = None
+        self.timer: Callback | None = None
 
 
 Roll = Callable[[FilterStream], bool]
@@ -136,11 +137,12 @@ class FaultFilter(NamedFilter):
     """Delays and aborts. At most ``max_active_faults`` of the filter's faults are under way at one time."""
 
     __slots__ = ("_abort", "_by_cluster", "_cluster", "_cluster_stats", "_delay", "_limit", "_most", "_nodes",
-                 "_targets", "stats")  # fmt: skip
+                 "_targets", "_wheel", "stats")  # fmt: skip
 
     def __init__(self, name: str, config: HTTPFault, context: FilterContext) -> None:
         NamedFilter.__init__(self, name)
         self.stats: FaultStats = context.stats("fault")
+        self._wheel = context.worker.wheel
         self._cluster = config.upstream_cluster
         self._nodes = config.downstream_nodes
         self._targets = compile_headers(config.headers)
@@ -172,11 +174,10 @@ class FaultFilter(NamedFilter):
         if self._delay is not None:
             delay = self._delay(stream)
             if delay > 0.0 and self._activate(stream, state):
-                state.delayed = True
                 self.stats.delays_injected += 1
                 self._count_for_cluster(state, delay=True)
                 stream.response_flags |= flag.DELAY_INJECTED
-                stream.call_in(delay, lambda: self._delay_over(stream))
+                state.timer = stream.call_in(delay, lambda: self._delay_over(stream))
                 return PAUSE
         return self._maybe_abort(stream, state)
 
@@ -225,8 +226,9 @@ class FaultFilter(NamedFilter):
             state: _State | None = stream.data.pop(self, None)
             if state is not None:
                 self.stats.active_faults -= 1
-                if state.pacer is not None:
-                    state.pacer.close()
+                for timer in (state.timer, None if state.pacer is None else state.pacer.close()):
+                    if timer is not None:
+                        self._wheel.cancel(timer)
 
 
 class PacingFaultFilter(FaultFilter):

@@ -61,10 +61,10 @@ class Pacer:
             stream.send_response_data(self._filter, piece, False)
         return None
 
-    def close(self) -> None:
-        """Send nothing more."""
+    def close(self) -> Callback | None:
+        """Keep nothing more; the timer that is to be cancelled."""
         self._held.clear()
-        self._timer = None
+        return self._timer
 
     def _next(self, stream: PacedStream) -> bytes:
         """The bytes for which there are tokens; a timer for the others."""

@@ -14,6 +14,7 @@ from typing import Any
 
 from sidecar.config.filters.user_filter import UserFilter
 from sidecar.core.http_filter import PAUSE, HttpFilter
+from sidecar.core.timer_wheel import Callback, TimerWheel
 from sidecar.filters.context import FilterContext
 
 GROUP = "mizzen.filters"
@@ -21,14 +22,13 @@ PAUSE_TIMEOUT = "pause_timeout"
 DETAILS = "filter_timeout"
 
 _DEFAULT_PAUSE = 5.0
-_TIMED_OUT = object()
 _PASSED_ON = (
     "on_request_data",
     "on_request_trailers",
     "on_response_data",
     "on_response_trailers",
-    "on_complete",
 )
+_HOOKS = (*_PASSED_ON, "on_request", "on_response", "on_complete")
 
 log = logging.getLogger("sidecar.filters")
 
@@ -62,7 +62,7 @@ def make_user_filter(config: UserFilter, name: str, context: FilterContext) -> H
         raise ValueError(f"the filter {config.name!r} is no sidecar.filters.HttpFilter but a {type(made).__name__}")
     with suppress(AttributeError):  # a class with __slots__ keeps the name that it has
         setattr(made, "name", name)  # noqa: B010 (the base class has no slot for it)
-    return _watched(made, name, pause_timeout)
+    return _watched(made, name, pause_timeout, context.worker.wheel)
 
 
 def _seconds(value: Any, name: str) -> float:
@@ -77,18 +77,35 @@ def _seconds(value: Any, name: str) -> float:
     return seconds
 
 
+class _Pauses:
+    """What the adapter knows of a stream that was paused: the deadlines, and whether one passed."""
+
+    __slots__ = ("timed_out", "timers")
+
+    def __init__(self) -> None:
+        self.timers: list[Callback] = []
+        self.timed_out = False
+
+
 class UserFilterAdapter(HttpFilter):
     """Stands in the chain for a user's filter and ends what it pauses too long.
 
     Only the hooks that the user's class overrides are there (on a class made for it), since the chain looks for them.
     """
 
-    __slots__ = ("inner", "name", "pause_timeout")
+    __slots__ = ("inner", "name", "pause_timeout", "wheel")
 
-    def __init__(self, inner: HttpFilter, name: str, pause_timeout: float) -> None:
+    def __init__(self, inner: HttpFilter, name: str, pause_timeout: float, wheel: TimerWheel) -> None:
         self.inner = inner
         self.name = name
         self.pause_timeout = pause_timeout
+        self.wheel = wheel
+
+    def _watch(self, stream: Any, expire: Callable[[Any], None]) -> bool:
+        if not stream.over:  # else it was answered, and the answer is on its way
+            pauses: _Pauses = stream.data.setdefault(self, _Pauses())
+            pauses.timers.append(stream.call_in(self.pause_timeout, lambda: expire(stream)))
+        return PAUSE
 
     def _expire_request(self, stream: Any) -> None:
         if stream.request_at >= 0 and stream.chain.filters[stream.request_at] is self:
@@ -100,34 +117,42 @@ class UserFilterAdapter(HttpFilter):
 
     def _expire(self, stream: Any, status: int) -> None:
         log.warning("HTTP filter %s paused a stream for more than %g s; it is ended", self.name, self.pause_timeout)
-        stream.data[self] = _TIMED_OUT
+        stream.data[self].timed_out = True
         stream.reply(status, details=DETAILS)
 
 
 def _on_request(self: UserFilterAdapter, stream: Any, end: bool) -> bool | None:
-    if not self.inner.on_request(stream, end):
-        return None
-    stream.call_in(self.pause_timeout, lambda: self._expire_request(stream))
-    return PAUSE
+    return self._watch(stream, self._expire_request) if self.inner.on_request(stream, end) else None
 
 
 def _on_response(self: UserFilterAdapter, stream: Any, end: bool) -> bool | None:
-    if stream.data.get(self) is _TIMED_OUT or not self.inner.on_response(stream, end):
+    pauses: _Pauses | None = stream.data.get(self)
+    if (pauses is not None and pauses.timed_out) or not self.inner.on_response(stream, end):
         return None
-    stream.call_in(self.pause_timeout, lambda: self._expire_response(stream))
-    return PAUSE
+    return self._watch(stream, self._expire_response)
 
 
-def _watched(inner: HttpFilter, name: str, pause_timeout: float) -> UserFilterAdapter:
+def _on_complete(self: UserFilterAdapter, stream: Any) -> None:
+    pauses: _Pauses | None = stream.data.get(self)
+    if pauses is not None:
+        for timer in pauses.timers:
+            self.wheel.cancel(timer)
+    self.inner.on_complete(stream)
+
+
+def _watched(inner: HttpFilter, name: str, pause_timeout: float, wheel: TimerWheel) -> UserFilterAdapter:
     kind = type(inner)
-    passed_on = tuple(hook for hook in _PASSED_ON if getattr(kind, hook) is not getattr(HttpFilter, hook))
+    overridden = {hook for hook in _HOOKS if getattr(kind, hook) is not getattr(HttpFilter, hook)}
+    passed_on = tuple(hook for hook in _PASSED_ON if hook in overridden)
     members: dict[str, Any] = {"__slots__": passed_on}
-    if kind.on_request is not HttpFilter.on_request:
+    if "on_request" in overridden:
         members["on_request"] = _on_request
-    if kind.on_response is not HttpFilter.on_response:
+    if "on_response" in overridden:
         members["on_response"] = _on_response
+    if overridden & {"on_request", "on_response", "on_complete"}:
+        members["on_complete"] = _on_complete
     made: type[UserFilterAdapter] = type(f"{kind.__name__}Adapter", (UserFilterAdapter,), members)
-    adapter = made(inner, name, pause_timeout)
+    adapter = made(inner, name, pause_timeout, wheel)
     for hook in passed_on:
         setattr(adapter, hook, getattr(inner, hook))
     return adapter

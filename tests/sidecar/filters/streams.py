@@ -36,6 +36,11 @@ class FakeWorker:
         self.now = 1000.0
         self.random = FixedRandom()
         self.timers: list[FakeTimer] = []
+        self.wheel = self
+
+    def cancel(self, timer: FakeTimer) -> None:
+        if timer in self.timers:
+            self.timers.remove(timer)
 
     def clock(self) -> float:
         return self.now

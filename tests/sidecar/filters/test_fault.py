@@ -63,6 +63,7 @@ def test_a_client_that_leaves_during_a_delay_ends_the_fault():
     stream = setting.ask()
     stream.complete()
     assert setting.stats.active_faults == 0
+    assert not setting.worker.timers
     setting.worker.advance(1.0)
     assert not stream.forwarded
 
@@ -229,6 +230,7 @@ def test_a_client_that_leaves_ends_the_slices():
     stream = setting.ask().answer(body=b"a" * 1000)
     stream.complete()
     got = len(stream.got)
+    assert not setting.worker.timers
     setting.worker.advance(10.0)
     assert len(stream.got) == got
     assert setting.stats.active_faults == 0

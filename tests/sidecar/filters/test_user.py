@@ -141,6 +141,24 @@ def test_a_response_that_is_paused_too_long_becomes_500_and_does_not_pause_again
     assert stream.over
 
 
+@pytest.mark.parametrize("kind", [PausesRequests, PausesResponses])
+def test_the_end_of_a_stream_leaves_no_timer_behind(kind):
+    worker = FakeWorker()
+    stream = FakeStream(worker, [make(kind, {}, worker)]).ask()
+    if stream.forwarded:
+        stream.answer(200)
+    assert len(worker.timers) == 1
+    stream.complete()
+    assert not worker.timers
+
+
+def test_an_answer_needs_no_deadline():
+    worker = FakeWorker()
+    made = make(ApiKeyFilter, KEYS, worker)
+    assert FakeStream(worker, [made]).ask().over
+    assert not worker.timers
+
+
 def test_bodies_pass_through_it():
     made = make(ChangesData)
     stream = FakeStream(FakeWorker(), [made]).ask(b"request").answer(200, body=b"response")
