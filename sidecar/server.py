@@ -8,15 +8,20 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
+from sidecar import __version__
 from sidecar.bootstrap.load import load_bootstrap
 from sidecar.config.bootstrap import Bootstrap, parse_bootstrap
 from sidecar.config.problems import ConfigurationError, Problem
 from sidecar.core.worker import Worker
 from sidecar.stack import Stack
 from sidecar.telemetry.store import StatsStore
+
+if TYPE_CHECKING:
+    from sidecar.admin.compressed_bootstrap import CompressedBootstrap
+    from sidecar.admin.context import AdminContext
 
 log = logging.getLogger("sidecar.server")
 
@@ -57,6 +62,11 @@ class Server:
         self.state = "PRE_INITIALIZING"
         self.started_at = time.time()
         self.stopped = asyncio.Event()
+        self.compressed: CompressedBootstrap | None = None
+        self.quit: Callable[[], object] = self._quit
+
+    def _quit(self) -> None:
+        self._quitting = asyncio.get_running_loop().create_task(self.stop())
 
     async def start(self) -> None:
         """Bind, find the first hosts, listen. Ready when it returns; when it raises, nothing is left behind."""
@@ -69,9 +79,65 @@ class Server:
     def _build(self) -> Stack:
         worker = Worker(asyncio.get_running_loop(), seed=self.seed)
         try:
-            return Stack(self.bootstrap, worker, StatsStore())
+            stack = Stack(self.bootstrap, worker, StatsStore())
+            if self.bootstrap.admin is not None and self.bootstrap.admin.address is not None:
+                stack.add_admin(self._admin_context(stack))
+            return stack
         except ValueError as error:
             raise ConfigurationError([Problem(self.source, 0, 0, "", str(error))]) from error
+
+    def _admin_context(self, stack: Stack) -> AdminContext:
+        from sidecar.admin.compressed_bootstrap import CompressedBootstrap
+        from sidecar.admin.context import AdminContext
+        from sidecar.telemetry.stats_query import stats_page
+
+        assert self.bootstrap.admin is not None
+        self.compressed = self.compressed or CompressedBootstrap(self.serialized)
+        self.serialized = b""
+        return AdminContext(
+            stats=lambda parameters, prometheus: stats_page(
+                stack.scraped_store(), parameters, as_prometheus=prometheus
+            ),
+            reset_counters=stack.store.reset_counters,
+            clusters=stack.clusters,
+            listeners=lambda: stack.listeners,
+            bootstrap=self.compressed,
+            version=f"mizzen/{__version__}/Clean/RELEASE/Python",
+            started_at=self.started_at,
+            wall_clock=time.time,
+            server_state=lambda: "DRAINING" if stack.health_check_failed else self.state,
+            health_check_fail=lambda: self._set_health_check(True),
+            health_check_ok=lambda: self._set_health_check(False),
+            drain_listeners=self._drain_by_admin,
+            quit=lambda: self.quit(),
+            reopen_logs=self.reopen_logs,
+            explain=stack.explain,
+            node=self.bootstrap.node,
+            options=self.options,
+            allow_paths=self.bootstrap.admin.allow_paths,
+        )
+
+    def _set_health_check(self, failed: bool) -> None:
+        if self.stack is not None:
+            self.stack.health_check_failed = failed
+            self.stack.server_stats.live = 0 if failed else 1
+
+    def _drain_by_admin(self, *, graceful: bool, skip_exit: bool, inboundonly: bool) -> None:
+        """``/drain_listeners``: stop listening; with ``graceful`` ask clients to close during the drain time first."""
+        stack = self.stack
+        if stack is None:
+            return
+        for listener in stack.listeners:
+            if inboundonly and listener.config.traffic_direction != "INBOUND":
+                continue
+            if graceful:
+                for terminal in listener.terminals:
+                    terminal.drain()
+                if skip_exit:
+                    continue
+                stack.worker.wheel.call_in(self.drain_time, listener.stop_accepting)
+            else:
+                listener.drain()
 
     async def check(self) -> None:
         """Build everything as ``start`` does, and bind nothing: for ``--mode validate``. Raises as ``start`` does."""
@@ -87,6 +153,7 @@ class Server:
         stack.clusters.start(initialised.set)
         await initialised.wait()
         stack.listen()
+        stack.start_clockwork(self.bootstrap.stats_flush_interval)
         self.state = "LIVE"
         stack.server_stats.live = 1
         stack.server_stats.initialization_time_ms.record(int((time.monotonic() - began) * 1000))

@@ -7,9 +7,9 @@ Nothing else in the package knows more than its own stage; what a stage needs of
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from math import inf
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sidecar.cluster.cluster import Cluster
 from sidecar.cluster.dns import DnsResolver
@@ -25,9 +25,12 @@ from sidecar.config.filters.router import Router as RouterConfig
 from sidecar.config.http_connection_manager import HttpConnectionManager
 from sidecar.config.listener import FilterChain as FilterChainConfig
 from sidecar.config.listener import Listener as ListenerConfig
+from sidecar.config.network_filters import DirectResponse as DirectResponseConfig
 from sidecar.config.network_filters import NetworkFilter
+from sidecar.config.network_filters import TcpProxy as TcpProxyConfig
 from sidecar.config.protocol_options import PreserveCaseFormatter
 from sidecar.core.address import Address
+from sidecar.core.head import RequestHead
 from sidecar.core.http_filter import HttpFilter
 from sidecar.core.worker import Worker
 from sidecar.filters.context import FilterContext
@@ -36,20 +39,30 @@ from sidecar.http.build import options_of
 from sidecar.http.connection_manager import ConnectionManager
 from sidecar.http.filter_chain import FilterChain
 from sidecar.http.forwarding import compile_forwarding, compile_response_finish
-from sidecar.http.local_reply import compile_local_reply
-from sidecar.listener.connection_limits import global_limit, listener_limit
+from sidecar.http.local_reply import compile_local_reply, plain_reply
+from sidecar.listener.connection_limits import ConnectionLimit, global_limit, listener_limit
+from sidecar.listener.directory import Directory
+from sidecar.listener.filters import ListenerFilterStats, build_listener_filters
 from sidecar.listener.listener import Listener
-from sidecar.listener.terminal import ListenerContext
+from sidecar.listener.proxy_protocol import ProxyProtocolStats
+from sidecar.listener.terminal import ConnectionFilter, ListenerContext
+from sidecar.network.direct_response import DirectResponse
+from sidecar.network.filters import NetworkFilterStats, build_network_filters, by_sni
+from sidecar.network.relay import best_flows
+from sidecar.network.tcp_proxy import TcpProxy
 from sidecar.pool.dialing import Dialer
 from sidecar.pool.http1 import Http1Pool, PoolOptions
 from sidecar.router.header_mutation import compile_header_mutations
 from sidecar.router.route import Route
-from sidecar.router.route_table import compile_route_configuration
+from sidecar.router.route_table import RouteTable, compile_route_configuration
 from sidecar.router.router import Router
 from sidecar.telemetry import tags
 from sidecar.telemetry.access_log import Logger, compile_access_logs, compile_format
+from sidecar.telemetry.clockwork import Clockwork
 from sidecar.telemetry.filter_stats import filter_stats
 from sidecar.telemetry.formatter import FormatContext, compile_header_value
+from sidecar.telemetry.groups import listener as listener_groups
+from sidecar.telemetry.groups import network_filters as network_groups
 from sidecar.telemetry.groups.cluster import (
     BreakerRemainingStats,
     BreakerStats,
@@ -57,11 +70,24 @@ from sidecar.telemetry.groups.cluster import (
     OutlierDetectionStats,
 )
 from sidecar.telemetry.groups.http_connection_manager import RouterStats, connection_manager_stats
-from sidecar.telemetry.groups.listener import ListenerStats, WorkerConnectionStats
-from sidecar.telemetry.groups.server import FilesystemStats, ServerStats
+from sidecar.telemetry.groups.listener import ListenerManagerStats, ListenerStats, WorkerConnectionStats
+from sidecar.telemetry.groups.network_filters import TcpProxyStats
+from sidecar.telemetry.groups.server import (
+    ClusterManagerStats,
+    DispatcherStats,
+    FilesystemStats,
+    RuntimeStats,
+    ServerStats,
+)
 from sidecar.telemetry.log_file import LogFiles
 from sidecar.telemetry.log_filters import compile_filter
 from sidecar.telemetry.store import StatsStore
+
+if TYPE_CHECKING:
+    from sidecar.admin.context import AdminContext
+
+ADMIN_FILTER = NetworkFilter("admin", DirectResponseConfig(b""))
+"""Stands in the admin listener's filter chain, whose terminal is made in another way."""
 
 
 class Stack:
@@ -77,15 +103,28 @@ class Stack:
         self._bodies: dict[int, Callable[..., bytes]] = {}
         self.health_check_failed = False
         self.managers: list[ConnectionManager] = []
+        self.route_tables: list[tuple[str, RouteTable]] = []
         self.local_ip = local_address()
         self.log_files = LogFiles(store.add(FilesystemStats(), "filesystem."), worker.wheel)
+        self.started = worker.clock()
         self.server_stats = store.add(ServerStats(), "server.")
+        self.server_stats.concurrency = 1
+        self.dispatcher_stats = store.add(DispatcherStats(), "server.dispatcher.")
+        self.cluster_manager_stats = store.add(ClusterManagerStats(), "cluster_manager.")
+        self.listener_manager_stats = store.add(ListenerManagerStats(), "listener_manager.")
+        store.add(RuntimeStats(), "runtime.")
         self.global_limit = global_limit(bootstrap.layered_runtime)
+        self.listener_filter_stats, self.network_filter_stats = connection_stats(store)
+        self.make_flow = best_flows()
+        self.directory = Directory()
         self.clusters = ClusterManager(self, worker.wheel, worker.random)
         self.clusters.on_membership = self._membership_changed
         for config in bootstrap.static_resources.clusters:
             self.add_cluster(config)
         self.listeners = [self.listener(config) for config in bootstrap.static_resources.listeners]
+        for listener in self.listeners:
+            self.directory.add(listener)
+        self.admin_listener: Listener | None = None
 
     # the beginning of the way: listeners and their filter chains
 
@@ -102,7 +141,14 @@ class Stack:
             listener_limit(self.bootstrap.layered_runtime, config.name),
             self.global_limit,
             self.access_loggers(config.access_log, "NotSet"),
+            self.connection_filters,
+            build_listener_filters(config.listener_filters, self.listener_filter_stats),
+            self.directory,
         )
+
+    def connection_filters(self, chain: FilterChainConfig, context: ListenerContext) -> tuple[ConnectionFilter, ...]:
+        """The network filters in front of a chain's last one."""
+        return build_network_filters(chain.filters[:-1], self.worker, self.network_filter_stats)
 
     def terminal(self, chain: FilterChainConfig, last: NetworkFilter, context: ListenerContext) -> Any:
         """What serves the connections of a filter chain: its last network filter."""
@@ -111,15 +157,29 @@ class Stack:
             return self.http_connection_manager(
                 last.typed_config, listener, listener.stat_prefix or str(listener.address)
             )
-        raise NotImplementedError(last.name)
+        if isinstance(last.typed_config, DirectResponseConfig):
+            return DirectResponse(last.typed_config.response, self.worker)
+        assert isinstance(last.typed_config, TcpProxyConfig), last
+        return TcpProxy(
+            last.typed_config,
+            self.worker,
+            self.clusters.get,
+            self.dialer,
+            self.store.shared(TcpProxyStats, *tags.tcp_proxy(last.typed_config.stat_prefix)),
+            self.make_flow,
+            self.access_loggers(last.typed_config.access_log, "TcpConnectionEnd"),
+            listener.per_connection_buffer_limit_bytes,
+            by_sni(chain.filters),
+        )
 
     def bind(self) -> None:
         """Take all addresses, without serving yet. Raises BindError; then none stays taken."""
+        listeners = self.listeners if self.admin_listener is None else [*self.listeners, self.admin_listener]
         try:
-            for listener in self.listeners:
+            for listener in listeners:
                 listener.bind()
         except OSError:
-            for listener in self.listeners:
+            for listener in listeners:
                 listener.close()
             raise
 
@@ -127,6 +187,24 @@ class Stack:
         """Serve."""
         for listener in self.listeners:
             listener.start()
+        if self.admin_listener is not None:
+            self.admin_listener.start()
+
+    def start_clockwork(self, flush_interval: float) -> None:
+        """Begin what happens at intervals: the latch of histograms, and the measurement of the loop's lag."""
+        self.clockwork = Clockwork(self.worker, self.store, self.dispatcher_stats, flush_interval)
+        self.clockwork.start()
+
+    def scraped_store(self) -> StatsStore:
+        """The statistics, with what is not counted as it happens brought up to date."""
+        self.log_files.publish()
+        stats = self.server_stats
+        stats.uptime = int(self.worker.clock() - self.started)
+        stats.total_connections = self.connections()
+        managers = self.cluster_manager_stats
+        managers.active_clusters, managers.warming_clusters = len(self.clusters.clusters), len(self.clusters.warming)
+        self.listener_manager_stats.total_listeners_active = sum(1 for one in self.listeners if one.sockets)
+        return self.store
 
     def drain(self) -> None:
         """Take no more connections, and let those that are there finish."""
@@ -145,6 +223,8 @@ class Stack:
         """End everything: listeners, connections, clusters, timers, log files."""
         for listener in self.listeners:
             listener.close()
+        if self.admin_listener is not None:
+            self.admin_listener.close()
         for cluster in self.clusters.clusters.values():
             for host in cluster.hosts:
                 if host.pool is not None:
@@ -160,6 +240,48 @@ class Stack:
     def reopen_logs(self) -> None:
         """Open log files anew, for rotation."""
         self.log_files.reopen()
+
+    def add_admin(self, context: AdminContext) -> None:
+        """The administration interface, behind a listener and a connection manager of its own."""
+        from sidecar.admin.admin import Admin
+        from sidecar.admin.terminal import AdminTerminal, connection_manager_config
+
+        admin = self.bootstrap.admin
+        assert admin is not None and admin.address is not None
+        config = connection_manager_config()
+        terminal = AdminTerminal(Admin(context), self.worker)
+        stats, of_listener = connection_manager_stats(self.store, "admin", "admin")
+        manager = ConnectionManager(
+            self.worker,
+            options_of(config, 1 << 20),
+            stats,
+            of_listener.codes,
+            terminal,
+            FilterChain(()),
+            terminal,
+            compile_forwarding(config, self.local_ip, b"", b""),
+            compile_response_finish(config),
+            self.access_loggers(admin.access_log, "DownstreamEnd"),
+            plain_reply,
+            self.request_lines,
+        )
+        naming = tags.listener("admin")
+        self.admin_listener = Listener(
+            ListenerConfig(
+                "admin", admin.address, (FilterChainConfig((ADMIN_FILTER,)),), socket_options=admin.socket_options
+            ),
+            self.worker,
+            lambda chain, last, context: manager,
+            self.store.shared(ListenerStats, *naming),
+            self.store.shared(WorkerConnectionStats, *tags.worker(naming, 0)),
+            ConnectionLimit(),
+            ConnectionLimit(),
+        )
+
+    def explain(self, request: RequestHead) -> Iterator[tuple[str, list[str]]]:
+        """For each connection manager, what it would do with ``request``, and why."""
+        for heading, routes in self.route_tables:
+            yield heading, routes.explain(request, None)
 
     # the end of the way: clusters and their pools
 
@@ -202,14 +324,14 @@ class Stack:
             trailers=http1.enable_trailers,
         )
         pool = Http1Pool(
-            self.worker, host, cluster.stats, cluster.breakers, options, self.dialer(config), self.response_lines
+            self.worker, host, cluster.stats, cluster.breakers, options, self.dialer(cluster), self.response_lines
         )
         host.pool = pool
         return pool
 
-    def dialer(self, config: ClusterConfig) -> Dialer:
+    def dialer(self, cluster: Cluster) -> Dialer:
         """How connections to a cluster's hosts are made."""
-        keepalive = config.tcp_keepalive
+        keepalive = cluster.config.tcp_keepalive
         if keepalive is None:
             return Dialer(self.worker)
         options = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
@@ -292,6 +414,7 @@ class Stack:
             if route.per_filter:
                 manager.chain_for(route)  # now, so that what is wrong in it stops the start
         self.managers.append(manager)
+        self.route_tables.append((f"listener {listener.name}, connection manager {config.stat_prefix}", routes))
         return manager
 
     def _filters_for(
@@ -366,6 +489,38 @@ class Stack:
         stream.response_code = status
         default = b"text/plain" if config.json_format is None else b"application/json"
         return render(stream, body), ((b"content-type", config.content_type or default),)
+
+
+def connection_stats(store: StatsStore) -> tuple[ListenerFilterStats, NetworkFilterStats]:
+    """Where listener filters and network filters find what they count."""
+
+    def proxy_protocol(stat_prefix: str) -> ProxyProtocolStats:
+        words = f"proxy_proto.{stat_prefix}." if stat_prefix else "proxy_proto."
+        if stat_prefix:
+            v1, v2 = (tags.Naming(f"{words}versions.v{version}.") for version in (1, 2))
+        else:
+            v1, v2 = tags.proxy_protocol_version(1), tags.proxy_protocol_version(2)
+        return ProxyProtocolStats(
+            store.shared(listener_groups.ProxyProtocolStats, words),
+            store.shared(listener_groups.ProxyProtocolVersionStats, *v1),
+            store.shared(listener_groups.ProxyProtocolVersionStats, *v2),
+            store.shared(listener_groups.ProxyProtocolErrorStats, ""),
+        )
+
+    return (
+        ListenerFilterStats(
+            lambda: store.shared(listener_groups.TlsInspectorStats, "tls_inspector."),
+            lambda: store.shared(listener_groups.HttpInspectorStats, "http_inspector."),
+            proxy_protocol,
+        ),
+        NetworkFilterStats(
+            lambda prefix: store.shared(network_groups.NetworkRbacStats, *tags.network_rbac(prefix)),
+            lambda prefix: store.shared(
+                network_groups.NetworkLocalRateLimitStats, *tags.network_local_rate_limit(prefix)
+            ),
+            lambda prefix: store.shared(network_groups.ConnectionLimitStats, *tags.connection_limit(prefix)),
+        ),
+    )
 
 
 def user_filter(name: str) -> Any:

@@ -37,8 +37,11 @@ class ServerStats(StatGroup):
 
 @stat_group
 class DispatcherStats(StatGroup):
-    """`server.dispatcher.`: the event loop, microseconds. `poll_delay_us` is how late the loop came to a timer."""
+    """`server.dispatcher.`: the event loop, microseconds. `poll_delay_us` is how late the loop came to a timer;
+    `loop_lag_ms`, which Envoy has not, is the longest such delay of the last flush interval, in milliseconds.
+    """
 
+    loop_lag_ms: Gauge
     loop_duration_us: Histogram
     poll_delay_us: Histogram
 

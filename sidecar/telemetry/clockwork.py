@@ -1,0 +1,69 @@
+"""What the statistics need at intervals: the latch of histogram intervals, and how late the event loop runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import inf
+
+from sidecar.core.timer_wheel import Timed
+from sidecar.core.worker import Worker
+
+from .groups.server import DispatcherStats
+from .store import StatsStore
+
+_LAG_INTERVAL = 0.1
+
+
+class Clockwork(Timed):
+    """Measures the loop's lag ten times a second, and latches histograms every ``flush_interval`` seconds, in slices.
+
+    ``poll_delay_us`` is how late the loop comes to a timer that was due: the length of the slice that was in its way.
+    ``lag_ms`` is the longest such delay of the last flush interval, in milliseconds.
+    """
+
+    __slots__ = ("worker", "store", "stats", "flush_interval", "next_flush", "longest", "latching", "expected")
+
+    def __init__(self, worker: Worker, store: StatsStore, stats: DispatcherStats, flush_interval: float) -> None:
+        self.due = inf
+        self.worker = worker
+        self.store = store
+        self.stats = stats
+        self.flush_interval = flush_interval
+        self.next_flush = 0.0
+        self.longest = 0.0
+        self.latching: Iterator[object] | None = None
+        self.expected = 0.0
+
+    def start(self) -> None:
+        """Begin."""
+        now = self.worker.clock()
+        self.next_flush = now + self.flush_interval
+        self._arm(now)
+
+    def on_timer(self, now: float) -> None:
+        resolution = self.worker.wheel.resolution
+        late = max(0.0, now - self.expected - resolution)
+        self.stats.poll_delay_us.record(int(late * 1e6))
+        self.longest = max(self.longest, late)
+        if now >= self.next_flush:
+            self.next_flush = now + self.flush_interval
+            self.stats.loop_lag_ms = int(self.longest * 1000)
+            self.longest = 0.0
+            if self.latching is None:
+                self.latching = self.store.latch()
+                self.worker.loop.call_soon(self._latch)
+        self._arm(now)
+
+    def _arm(self, now: float) -> None:
+        self.expected = now + _LAG_INTERVAL
+        self.worker.wheel.arm(self, self.expected)
+
+    def _latch(self) -> None:
+        assert self.latching is not None
+        if next(self.latching, self) is self:
+            self.latching = None
+        else:
+            self.worker.loop.call_soon(self._latch)
+
+    def __repr__(self) -> str:
+        return f"<Clockwork every {self.flush_interval} s>"
