@@ -7,7 +7,7 @@ from http import HTTPStatus
 from typing import Final
 
 from sidecar.codec.errors import ProtocolError
-from sidecar.codec.wire import Field, FieldLines, decimal, is_target
+from sidecar.codec.wire import Field, FieldLines, decimal, is_authority, is_target
 from sidecar.core.head import RequestHead, ResponseHead
 
 NO_BODY: Final = 0
@@ -57,6 +57,8 @@ def parse_request_head(block: bytes, lines_seen: FieldLines, most_fields: int) -
             fields[:] = [pair for pair in fields if pair[0] != b"host"]
             if count - len(fields) != 1:
                 raise ProtocolError("http1.invalid_host")
+        if not is_authority(host):
+            raise ProtocolError("http.invalid_authority")
         head.authority = host
     elif version == 11 and (target[:1] == b"/" or target == b"*"):
         raise ProtocolError("missing_host_header")

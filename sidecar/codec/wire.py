@@ -15,6 +15,7 @@ _FIELD_LINE: Final = re.compile(
     rb"((?:[\x21-\x7e\x80-\xff]++(?:[ \t]++[\x21-\x7e\x80-\xff]++)*+)?+)[ \t]*+"  # possessive: linear time
 )
 _TARGET: Final = bytes(range(0x21, 0x7F))
+_AUTHORITY: Final = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!$%&'()*+,-.:;=@[]_~"
 _DIGITS: Final = b"0123456789"
 _HEX: Final = b"0123456789abcdefABCDEF"
 
@@ -43,6 +44,11 @@ def is_token(text: bytes) -> bool:
 def is_target(text: bytes) -> bool:
     """Whether ``text`` can stand as a request target: visible ASCII only, not empty."""
     return bool(text) and not text.translate(None, _TARGET)
+
+
+def is_authority(text: bytes) -> bool:
+    """Whether ``text`` has nothing but what an authority may have (RFC 3986 section 3.2); it may be empty."""
+    return not text.translate(None, _AUTHORITY)
 
 
 def tokens_of(value: bytes) -> list[bytes]:

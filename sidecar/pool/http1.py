@@ -171,8 +171,7 @@ class Http1Connection(asyncio.Protocol, Timed):
                 data = os.read(descriptor, _READ)
             except OSError:
                 return
-            if not data:
-                self.eof_received()
+            if not data:  # after an error this is no proper end
                 return
             self.data_received(data)
             while self.reader.interrupted and not self.closed:
@@ -201,12 +200,12 @@ class Http1Connection(asyncio.Protocol, Timed):
         except ProtocolError as error:
             self._protocol_error(error)
         else:
-            if reader.state == DONE:
-                self._response_complete()
-            elif reader.interrupted:
+            if reader.interrupted:
                 self.pool.worker.loop.call_soon(self._next_turn)
             elif not self.paused:
                 self.transport.resume_reading()
+            if reader.state == DONE:
+                self._response_complete()
         if self.pool.worker.cork.waiting:
             self.pool.worker.cork.pull()
 

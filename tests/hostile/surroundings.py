@@ -327,18 +327,30 @@ class Setting:
 
 @contextlib.asynccontextmanager
 async def sidecar(
-    handler: Handler = hello, others: dict[str, Handler] | None = None, **config: Any
+    handler: Handler = hello,
+    others: dict[str, Handler] | None = None,
+    *,
+    port: int | None = None,
+    at_rest: bool = True,
+    **config: Any,
 ) -> AsyncIterator[Setting]:
-    """A sidecar in front of "up", which ``handler`` serves. In the end nothing may be under way, or have gone wrong."""
+    """A sidecar in front of "up", which ``handler`` serves, or which is at ``port``.
+
+    In the end nothing may have gone wrong in the loop, and, with ``at_rest``, nothing may be under way.
+    """
     loop = asyncio.get_running_loop()
     problems: list[dict[str, Any]] = []
     loop.set_exception_handler(lambda _, context: problems.append(context))
     upstreams = {"up": Upstream(handler), **{name: Upstream(other) for name, other in (others or {}).items()}}
     try:
         ports = {name: upstream.port for name, upstream in upstreams.items()}
+        if port is not None:
+            ports["up"] = port
         async with asyncio.timeout(60), Server(bootstrap(ports, **config), seed=1) as server:
             setting = Setting(server, upstreams["up"])
             yield setting
+            if not at_rest:
+                return
             await setting.at_rest()
             for upstream in upstreams.values():
                 await upstream.close()

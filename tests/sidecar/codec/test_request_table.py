@@ -98,6 +98,11 @@ def test_bad_request_line(line: bytes) -> None:
         b"Host: a\r\nhost: b\r\n",
         b"Host: a\r\nhost: a\r\n",
         b"X: a\r\nHost: a\r\nY: b\r\nHOST: a\r\n",
+        b"Host: a b\r\n",
+        b"Host: a/b\r\n",
+        b"Host: a\xffb\r\n",
+        b"Host: a?b\r\n",
+        b"Host: a#b\r\n",
         b"X: a\r\n",  # no Host in HTTP/1.1
     ],
 )
