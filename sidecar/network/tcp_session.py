@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import socket
+import struct
+import termios
 from collections.abc import Callable
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -13,6 +16,7 @@ from sidecar.core.response_flags import (
     NO_HEALTHY_UPSTREAM,
     UPSTREAM_CONNECTION_FAILURE,
     UPSTREAM_OVERFLOW,
+    UPSTREAM_REMOTE_RESET,
     UPSTREAM_RETRY_LIMIT_EXCEEDED,
 )
 from sidecar.core.stream_info import ConnectionInfo, StreamInfo
@@ -23,6 +27,7 @@ if TYPE_CHECKING:
     from sidecar.network.tcp_proxy import TcpProxy
 
 _CONNECT_FAILED = 503
+_NO_LINGER = struct.pack("ii", 1, 0)
 _CONNECT_TIMED_OUT = 504
 
 
@@ -190,11 +195,19 @@ class TcpSession(Timed):
             self.cluster.stats.upstream_flow_control_resumed_reading_total += 1
 
     def on_ended(self, flow: Flow, error: OSError | None, reading: bool) -> None:
-        """One direction is over. After a failure to write, the other goes on: it has what the peer sent before."""
+        """One direction is over. After a failure to write, the other goes on: it has what the peer sent before.
+
+        A reset of one side is passed on to the other, as Envoy does.
+        """
         upward, downward = self.upward, self.downward
         if upward is None or downward is None:
             return
-        if (error is not None and reading) or (upward.ended and downward.ended):
+        if error is not None and reading:
+            if flow is downward:
+                self.record.response_flags |= UPSTREAM_REMOTE_RESET
+            _reset_on_close(flow.target)
+            self._close(remote_upstream=flow is downward)
+        elif upward.ended and downward.ended:
             self._close(remote_upstream=flow is downward)
 
     # the end
@@ -205,7 +218,6 @@ class TcpSession(Timed):
             self.proxy.worker.wheel.arm(self, due)
             return
         self.proxy.stats.idle_timeout += 1
-        self.connection.termination_details = "tcp_session_idle_timeout"
         self._close(remote_upstream=False)
 
     def abort(self) -> None:
@@ -275,3 +287,12 @@ class TcpSession(Timed):
 
     def __repr__(self) -> str:
         return f"<TcpSession {self.connection!r} to {self.record.cluster_name}: {self.upward!r} {self.downward!r}>"
+
+
+def _reset_on_close(sock: socket.socket) -> None:
+    """Make the close a reset, unless that would throw away bytes which are still on their way to the peer."""
+    if sock.family == socket.AF_UNIX:
+        return
+    unsent = struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)))[0]
+    if not unsent:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)

@@ -129,8 +129,10 @@ def test_a_reset_of_one_side_ends_the_other(side: str) -> None:
         assert await in_thread(receive, server, 1) == b"x"
         gone, left = (client, server) if side == "client" else (server, client)
         reset(gone)
-        assert await in_thread(ended, left)
+        with pytest.raises(ConnectionResetError):
+            await in_thread(receive, left, 1)
         await until(lambda: proxied.logged)
+        assert short_names(proxied.logged[0].response_flags) == (b"UR" if side == "server" else b"-")
         assert cluster.at_rest()
         assert not proxied.served.listener.connections
         remote = cluster.stats.upstream_cx_destroy_remote
@@ -267,7 +269,6 @@ def test_the_idle_timeout_counts_from_the_last_byte() -> None:
         assert await in_thread(ended, client)
         assert clock() - last > 0.15
         assert proxied.stats.idle_timeout == 1
-        assert proxied.logged[0].connection.termination_details == "tcp_session_idle_timeout"
         assert await in_thread(ended, server)
         assert cluster.at_rest()
         client.close()
