@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from sidecar.core import response_flags as flag
 from sidecar.core.head import Field, RequestHead, ResponseHead
-from sidecar.core.http_filter import PAUSE
+from sidecar.core.http_filter import PAUSE, HttpFilter
 from sidecar.core.stream_info import ConnectionInfo, StreamInfo
 from sidecar.core.timer_wheel import Callback
 from sidecar.http.connection_manager import ConnectionManager, Options
@@ -71,6 +71,7 @@ class Stream(StreamInfo):
         "last_activity",
         "local",
         "manager",
+        "passing_data",
         "now",
         "over",
         "request_at",
@@ -105,6 +106,7 @@ class Stream(StreamInfo):
         self.tunnel: Any = None  # what carries the bytes of an upgraded protocol, once it does
         self.upgrade = b""
         self.local = False
+        self.passing_data = False
 
     # the request
 
@@ -228,12 +230,13 @@ class Stream(StreamInfo):
         """A piece of the response's body."""
         if not self.chain.plain_response:
             try:
-                data = self._filter_response_data(data, end)
+                filtered = self._filter_response_data(data, end)
             except Exception:
                 self._filter_failed()
                 return
-            if self.response_at != _RUNNING:
+            if filtered is None or self.over or self.response_at != _RUNNING:
                 return
+            data = filtered
         self.bytes_sent += len(data)
         self.downstream.send_data(data, end)
         if end:
@@ -245,6 +248,8 @@ class Stream(StreamInfo):
         if not self.chain.plain_response:
             try:
                 data = self._filter_response_data(b"", True)
+                if data is None:
+                    return
                 if data:
                     self.bytes_sent += len(data)
                     self.downstream.send_data(data, False)
@@ -294,8 +299,9 @@ class Stream(StreamInfo):
         mutate: Callable[[Any], None] | None = None,
     ) -> bool:
         """Answer here. What went upstream is cancelled; if the response has begun, the stream is reset."""
-        if self.over or self.response_ended:
+        if self.over or (self.response_ended and self.response_at == _RUNNING):
             return PAUSE
+        self.response_ended = False
         if self.upstream is not None:
             upstream, self.upstream = self.upstream, None
             upstream.cancel()
@@ -337,7 +343,8 @@ class Stream(StreamInfo):
         chain = self.chain
         held, self.held_request = self.held_request, None
         ended = self.request_ended
-        has_body = bool(held) or self.request_trailers is not None
+        passing = self.passing_data  # called from a data hook: what that returns follows, and the end with it
+        has_body = passing or bool(held) or self.request_trailers is not None
         try:
             for position, hook in zip(chain.request_positions, chain.request, strict=True):
                 if position > at and hook(self, ended and not has_body):
@@ -350,8 +357,8 @@ class Stream(StreamInfo):
             return
         self.request_at = _RUNNING
         self.manager.router.on_request(self, ended and not has_body)
-        if has_body:
-            self._filter_request_data(b"".join(held or ()), ended, at + 1)
+        if held or (has_body and not passing):
+            self._filter_request_data(b"".join(held or ()), ended and not passing, at + 1)
         if self.worker.cork.waiting:
             self.worker.cork.pull()
 
@@ -564,6 +571,7 @@ class Stream(StreamInfo):
     def _filter_request_data(self, data: bytes, end: bool, first: int) -> None:
         chain = self.chain
         paused = self.request_at
+        self.passing_data = paused != _RUNNING
         try:
             for position, hook in chain.request_data:
                 if position >= first and (paused == _RUNNING or position <= paused):
@@ -573,6 +581,7 @@ class Stream(StreamInfo):
         except Exception:
             self._filter_failed()
             return
+        self.passing_data = False
         if self.request_at != _RUNNING:
             held = self.held_request
             if held is None:
@@ -594,11 +603,45 @@ class Stream(StreamInfo):
             elif data or end:
                 upstream.on_request_data(data, end)
 
-    def _filter_response_data(self, data: bytes, end: bool) -> bytes:
+    def send_response_data(self, filter: HttpFilter, data: bytes, end: bool) -> None:
+        """Go on with a piece of the response's body behind ``filter``, whose hook took it before and returned None."""
+        if self.over:
+            return
+        after = self.chain.filters.index(filter)
+        try:
+            for position, hook in self.chain.response_data:
+                if position < after:
+                    passed = hook(self, data, end)
+                    if passed is None or self.over:
+                        return
+                    data = passed
+            trailers = self.response_trailers
+            if end and trailers is not None:
+                for _, hook in self.chain.response_trailers:
+                    hook(self, trailers)
+        except Exception:
+            self._filter_failed()
+            return
+        self.bytes_sent += len(data)
+        if not end:
+            self.downstream.send_data(data, False)
+            return
+        if trailers is None:
+            self.downstream.send_data(data, True)
+        else:
+            if data:
+                self.downstream.send_data(data, False)
+            self.downstream.send_trailers(trailers)
+        self._response_sent()
+
+    def _filter_response_data(self, data: bytes, end: bool) -> bytes | None:
         held_at = self.response_at
         for position, hook in self.chain.response_data:
             if held_at == _RUNNING or position >= held_at:
-                data = hook(self, data, end)
+                passed = hook(self, data, end)
+                if passed is None or self.over:
+                    return None
+                data = passed
         if self.response_at != _RUNNING:
             held = self.held_response
             if held is None:

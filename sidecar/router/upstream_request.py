@@ -414,6 +414,7 @@ class UpstreamRequest:
         elif self.retries:
             stats.upstream_rq_retry_success += 1
         self.head_passed = True
+        stream.response_code_details = "via_upstream"
         if 200 <= status < 300 and self.request.method == b"CONNECT":
             stream.tunnel = self
         stats.external_codes[status] += 1
