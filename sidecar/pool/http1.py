@@ -142,7 +142,10 @@ class Http1Connection(asyncio.Protocol, Timed):
         if self.sink is None:
             self._closed_remotely()  # before the next request takes it
         elif reader.state == TUNNEL:
-            self.sink.on_data(b"", True)
+            sink = self.sink
+            self._closed_remotely()
+            self.sink = self.reader.sink = None
+            sink.on_data(b"", True)
         elif reader.state == HEAD and reader.partial:
             self._protocol_error(ProtocolError("http1.codec_error"))  # as Envoy: a head that ends in its midst
         elif reader.eof() and reader.state == DONE:

@@ -298,10 +298,8 @@ class Setting:
     async def exchange(self, data: bytes) -> bytes:
         """Everything that comes back for ``data`` until the sidecar closes."""
         peer = await self.client()
-        try:
+        with contextlib.suppress(ConnectionError):
             await peer.send(data)
-        except ConnectionError:
-            pass
         found = await peer.rest()
         peer.close()
         return found

@@ -132,7 +132,7 @@ async def test_14000_pipelined_requests_in_one_segment(local: bool) -> None:
         lagging = asyncio.create_task(lag(0.5))
         others = asyncio.create_task(setting.serves())
         for number in range(count):
-            head, body = await client.message()
+            _, body = await client.message()
             assert body == (b"x" if local else b"/%d" % number)
         await sending
         await others
@@ -232,7 +232,8 @@ async def test_the_upstream_holds_back_a_client() -> None:
 
     async with sidecar(upstream) as setting:
         client = await setting.client()
-        sending = asyncio.create_task(client.send(POST + b"Content-Length: %d\r\n\r\n" % (16 << 20) + b"x" * (16 << 20)))
+        size = 16 << 20
+        sending = asyncio.create_task(client.send(POST + b"Content-Length: %d\r\n\r\n" % size + b"x" * size))
         await eventually(lambda: setting.stat("http.in.downstream_flow_control_paused_reading_total") > 0)
         assert not sending.done()
         go_on.set()
@@ -356,7 +357,8 @@ async def test_expect_100_continue() -> None:
 
 async def test_expect_from_http_10_gets_no_interim_response() -> None:
     async with sidecar(manager={"http_protocol_options": {"accept_http_10": True}}) as setting:
-        answer = await setting.exchange(b"POST / HTTP/1.0\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\nx")
+        fields = b"Host: a\r\nExpect: 100-continue\r\nContent-Length: 1\r\n"
+        answer = await setting.exchange(b"POST / HTTP/1.0\r\n" + fields + b"\r\nx")
         assert answer.startswith(b"HTTP/1.1 200 ")
 
 
@@ -398,7 +400,7 @@ async def test_head_responses() -> None:
     async def upstream(peer: Peer) -> None:
         while True:
             head = await peer.until(b"\r\n\r\n")
-            await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n" + (b"" if head[:4] == b"HEAD" else b"hello"))
+            await peer.send(HELLO[:-5] if head[:4] == b"HEAD" else HELLO)
 
     async with sidecar(upstream) as setting:
         client = await setting.client()

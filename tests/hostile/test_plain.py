@@ -21,7 +21,8 @@ async def test_a_body_each_way() -> None:
     async def echo(peer: Peer) -> None:
         while True:
             _, body = await peer.message()
-            await peer.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(body), body))
+            await peer.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+            await peer.send(b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body))
 
     async with sidecar(echo) as setting:
         client = await setting.client()

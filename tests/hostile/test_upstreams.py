@@ -163,7 +163,7 @@ async def test_a_response_before_any_request_is_nobodys() -> None:
         for _ in range(3):
             client = await setting.client()
             await client.send(GET)
-            head, body = await client.message()
+            _, body = await client.message()
             assert body in (b"hello", b"evil")  # one that races with the request cannot be told from its answer
             client.close()
         await setting.serves()
