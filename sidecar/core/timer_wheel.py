@@ -94,7 +94,11 @@ class TimerWheel:
             for timed in self._buckets.pop(heappop(numbers)):
                 if timed.due <= now:  # not cancelled or moved by a timer of the same bucket
                     timed.due = inf
-                    timed.on_timer(now)
+                    try:
+                        timed.on_timer(now)
+                    except Exception as error:  # one that fails must not keep all others asleep
+                        message = f"timer failed: {timed!r}"
+                        self._loop.call_exception_handler({"message": message, "exception": error})
         if numbers and (self._handle is None or numbers[0] < self._handle_number):
             self._schedule(numbers[0])
 
