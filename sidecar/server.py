@@ -131,8 +131,8 @@ class Server:
             if inboundonly and listener.config.traffic_direction != "INBOUND":
                 continue
             if graceful:
-                for terminal in listener.terminals:
-                    terminal.drain()
+                for chain in listener.chains:
+                    chain.terminal.drain()
                 if skip_exit:
                     continue
                 stack.worker.wheel.call_in(self.drain_time, listener.stop_accepting)
@@ -216,9 +216,8 @@ class Server:
         """Close everything now; log files are written out."""
         if self.stack is not None:
             stack, self.stack = self.stack, None
-            tasks = list(stack.worker.tasks)
             await stack.close()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(*stack.worker.tasks, return_exceptions=True)
         self.state = "STOPPED"
         self.stopped.set()
 

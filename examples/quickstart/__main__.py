@@ -36,7 +36,7 @@ In another terminal, try:
       Always v2: the route "v2-on-request" matches the header. Repeat it: where the response says
       "x-envoy-attempt-count: 2", v2 answered 503 and the sidecar asked it again.
 
-  curl -s 'http://127.0.0.1:{admin}/stats?filter=cluster.v2.upstream_rq_(retry|5xx)'
+  curl -s 'http://127.0.0.1:{admin}/stats?filter=cluster.v2.(retry.upstream_rq_5xx|upstream_rq_retry)'
       How often v2 failed, and how often a retry hid it.
 
 Each request is a line of the access log below. Ctrl-C drains and stops everything.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import http.client
 import os
 import socket
 from collections.abc import Callable
@@ -230,6 +231,29 @@ def test_a_drain_is_given_up_after_its_time() -> None:
             with contextlib.suppress(ConnectionError):
                 assert await asyncio.wait_for(reader.read(), 5) == b""
             writer.close()
+
+    asyncio.run(serve())
+
+
+def _post(port: int, path: str) -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.request("POST", path)
+    status = connection.getresponse().status
+    connection.close()
+    return status
+
+
+@pytest.mark.parametrize(("query", "still_listens"), [("", False), ("?graceful&skip_exit", True), ("?graceful", True)])
+def test_draining_by_the_administration_interface(query: str, still_listens: bool) -> None:
+    async def serve() -> None:
+        config = bootstrap(http_listener("one", 0, [direct("hello")]), admin=0)
+        async with Server(config, drain_time=30) as server:
+            port = server.address("one")[1]
+            assert await asyncio.to_thread(_post, server.admin_address[1], "/drain_listeners" + query) == 200
+            assert is_free(port) is not still_listens
+            if still_listens:
+                _, headers, body = await asyncio.to_thread(get, port)
+                assert (body, headers["connection"]) == ("hello", "close")
 
     asyncio.run(serve())
 
