@@ -17,7 +17,6 @@ from typing import Protocol
 
 _SPLICE_FLAGS = getattr(os, "SPLICE_F_MOVE", 0) | getattr(os, "SPLICE_F_NONBLOCK", 0)
 _KEPT = 32  # pipes
-_COPIED = 65536  # bytes for one read where there is no splice
 _SMALLEST = 4096
 
 Pipe = tuple[int, int, int]
@@ -236,23 +235,37 @@ class SpliceFlow(Flow):
 
 
 class CopyFlow(Flow):
-    """Through Python, where the system has no splice."""
+    """Through one buffer that all flows of a worker share, where the system has no splice. Only what the target does
+    not take at once is copied to a place of its own.
+    """
 
-    __slots__ = ("piece",)
+    __slots__ = ("piece", "shared")
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, owner: Owner, source: socket.socket, target: socket.socket, size: int
+        self,
+        loop: asyncio.AbstractEventLoop,
+        owner: Owner,
+        source: socket.socket,
+        target: socket.socket,
+        size: int,
+        shared: memoryview,
     ) -> None:
-        super().__init__(loop, owner, source, target, min(size, _COPIED))
+        super().__init__(loop, owner, source, target, min(size, len(shared)))
+        self.shared = shared
         self.piece = memoryview(b"")
 
     def _fill(self) -> int:
-        self.piece = memoryview(self.source.recv(self.size))
-        return len(self.piece)
+        size = self.source.recv_into(self.shared, self.size)
+        self.piece = self.shared[:size]
+        return size
 
     def _pour(self) -> None:
-        self.piece = self.piece[self.target.send(self.piece) :]
-        self.held = len(self.piece)
+        try:
+            self.piece = self.piece[self.target.send(self.piece) :]
+        finally:
+            self.held = len(self.piece)
+            if self.held and self.piece.obj is self.shared.obj:
+                self.piece = memoryview(bytes(self.piece))
 
     def _discard(self) -> None:
         self.piece = memoryview(b"")
@@ -267,6 +280,12 @@ def splicing(pipes: Pipes) -> MakeFlow:
     return lambda loop, owner, source, target, size: SpliceFlow(loop, owner, source, target, size, pipes)
 
 
-def best_flows(pipe_size: int = 1 << 20) -> MakeFlow:
-    """The quickest kind that this system has."""
-    return splicing(Pipes(pipe_size)) if hasattr(os, "splice") else CopyFlow
+def copying(size: int) -> MakeFlow:
+    """Flows that share a buffer of ``size`` bytes."""
+    shared = memoryview(bytearray(size))
+    return lambda loop, owner, source, target, limit: CopyFlow(loop, owner, source, target, limit, shared)
+
+
+def best_flows(size: int = 1 << 20) -> MakeFlow:
+    """The quickest kind that this system has; ``size`` is that of one piece at most, in bytes."""
+    return splicing(Pipes(size)) if hasattr(os, "splice") else copying(size)

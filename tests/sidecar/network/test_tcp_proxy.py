@@ -15,13 +15,13 @@ from sidecar.core.address import Address
 from sidecar.core.response_flags import short_names
 from sidecar.core.stream_info import ConnectionInfo
 from sidecar.core.worker import Worker
-from sidecar.network.relay import CopyFlow, MakeFlow, Pipes, best_flows, splicing
+from sidecar.network.relay import MakeFlow, Pipes, best_flows, copying, splicing
 from tests.sidecar.listener.serving import ended, in_thread, run, until
 from tests.sidecar.network.proxying import FakeCluster, Proxied, Upstream, drained, receive
 
 KINDS = [
     pytest.param(best_flows, id="best"),
-    pytest.param(lambda: CopyFlow, id="copy"),
+    pytest.param(lambda: copying(65536), id="copy"),
     pytest.param(lambda: splicing(Pipes(4096)), id="small pipes", marks=pytest.mark.skipif(
         not hasattr(os, "splice"), reason="this system has no splice")),
 ]  # fmt: skip
