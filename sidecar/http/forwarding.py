@@ -204,6 +204,8 @@ def compile_forwarding(
     return prepare
 
 
+
+
 _VARIANT: Final = {code: b"89ab"[code % 4 : code % 4 + 1] for code in b"0123456789abcdef"}
 
 

@@ -363,7 +363,7 @@ class UpstreamRequest:
     def on_message(self, head: ResponseHead, body: bytes) -> None:
         if self._accept(head):
             stream = self.stream
-            stream.upstream_bytes_received += len(body)
+            stream.upstream_bytes_received = len(body)
             stream.upstream_last_rx = stream.now
             self._release(True)
             stream.on_response(head, body)

@@ -8,7 +8,15 @@ from typing import Any
 
 import orjson
 
-from .histogram import QUANTILES, HistogramView, below, bin_width, lower_edge, quantiles, within
+from .histogram import (
+    QUANTILES,
+    HistogramView,
+    below,
+    bin_width,
+    lower_edge,
+    quantiles,
+    within,
+)
 from .settings import Matches, StatsSettings
 from .stats import Kind, StatGroup
 from .store import StatsStore

@@ -6,7 +6,16 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
 
 from ..histogram import Histogram, view_of
-from ..stats import CodeCounts, Counter, Derived, Gauge, Kind, Sample, StatGroup, stat_group
+from ..stats import (
+    CodeCounts,
+    Counter,
+    Derived,
+    Gauge,
+    Kind,
+    Sample,
+    StatGroup,
+    stat_group,
+)
 from .response_codes import by_class, by_code, completed
 
 
@@ -182,6 +191,46 @@ class CircuitBreakerRemainingStats(StatGroup):
     remaining_pending: Gauge
     remaining_retries: Gauge
     remaining_rq: Gauge
+
+
+class _BreakerGauges(StatGroup):
+    """Gauges that are read off a circuit breaker at the scrape: nothing is stored for them."""
+
+    __slots__ = ("breaker",)
+
+    def __init__(self, breaker: Any) -> None:
+        self.references = 0
+        self.breaker = breaker
+
+
+def _read_off(name: str) -> property:
+    return property(lambda group: int(getattr(group.breaker, name)))
+
+
+class BreakerStats(_BreakerGauges):
+    """`cluster.<name>.circuit_breakers.<priority>.`, 1 while a limit is reached."""
+
+    __slots__ = ()
+    GAUGES: ClassVar[tuple[str, ...]] = ("cx_open", "cx_pool_open", "rq_open", "rq_pending_open", "rq_retry_open")
+    cx_open = _read_off("cx_open")
+    cx_pool_open = _read_off("cx_pool_open")
+    rq_open = _read_off("rq_open")
+    rq_pending_open = _read_off("rq_pending_open")
+    rq_retry_open = _read_off("rq_retry_open")
+
+
+class BreakerRemainingStats(_BreakerGauges):
+    """The same, with `track_remaining`: how much of each resource is left."""
+
+    __slots__ = ()
+    GAUGES: ClassVar[tuple[str, ...]] = (
+        "remaining_cx", "remaining_cx_pools", "remaining_pending", "remaining_retries", "remaining_rq",
+    )  # fmt: skip
+    remaining_cx = _read_off("remaining_cx")
+    remaining_cx_pools = _read_off("remaining_cx_pools")
+    remaining_pending = _read_off("remaining_pending")
+    remaining_retries = _read_off("remaining_retries")
+    remaining_rq = _read_off("remaining_rq")
 
 
 @stat_group

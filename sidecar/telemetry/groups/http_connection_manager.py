@@ -6,7 +6,17 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from ..histogram import Histogram
-from ..stats import CodeCounts, CodeSources, Counter, Derived, Gauge, Kind, Sample, StatGroup, stat_group
+from ..stats import (
+    CodeCounts,
+    CodeSources,
+    Counter,
+    Derived,
+    Gauge,
+    Kind,
+    Sample,
+    StatGroup,
+    stat_group,
+)
 from ..store import StatsStore
 from ..tags import http_connection_manager, listener_http
 from .response_codes import by_class, by_code, completed
