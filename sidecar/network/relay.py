@@ -1,9 +1,9 @@
 """Relaying bytes between two sockets without looking at them.
 
-Bytes go from socket to socket through a pipe inside the kernel (splice), never into Python: for one gigabyte that takes
-about two thirds of the CPU time of reading and writing them. A flow reads only while it holds nothing, so that a
-receiver that does not take its bytes stops the sender, and no more than one piece is ever held. Pipes are borrowed for
-the moment in which a piece is on its way, and kept only by flows that are stuck: an idle session has none.
+Bytes go from socket to socket through a pipe inside the kernel (splice), never into Python: that takes about a fifth
+less CPU time than reading and writing them with a buffer of the same size. A flow reads only while it holds nothing, so
+that a receiver that does not take its bytes stops the sender, and no more than one piece is ever held. Pipes are
+borrowed for the moment in which a piece is on its way, and kept only by flows that are stuck: an idle session has none.
 """
 
 from __future__ import annotations
