@@ -48,6 +48,7 @@ class Http1Connection(asyncio.Protocol, Timed):
         "proper_case",
         "reader",
         "requests",
+        "retire_at",
         "stream",
         "transport",
         "turns",
@@ -79,6 +80,7 @@ class Http1Connection(asyncio.Protocol, Timed):
         self.head_began = inf  # when the first byte of an unfinished head came
         self.idle_since = info.start
         self.expires = inf
+        self.retire_at = inf  # it has lasted long enough: closes with its next response, or idle then
         self.close_at = inf
         self.turns = 0
         self.proper_case = options.header_case == "proper"
@@ -155,7 +157,7 @@ class Http1Connection(asyncio.Protocol, Timed):
         self.requests += 1
         self.head_began = inf
         manager = self.manager
-        self.keep_alive = self.reader.keep_alive and not manager.draining
+        self.keep_alive = self.reader.keep_alive and not manager.draining and self.retire_at == inf
         self.stream = stream = Stream(self, manager, head, self.now)
         stream.request_head_size = self.reader.head_size
         if b"upgrade" in head.index and end and upgrade_of(head) in manager.options.upgrade_types:
@@ -274,7 +276,7 @@ class Http1Connection(asyncio.Protocol, Timed):
         self.stream = None
         self.upstream_full = False
         reader = self.reader
-        if not self.keep_alive or reader.state != DONE or self.now >= self.expires:
+        if not self.keep_alive or reader.state != DONE:
             self.close_after_flush()
             return
         self.idle_since = self.now
@@ -346,24 +348,27 @@ class Http1Connection(asyncio.Protocol, Timed):
                 self.transport.abort()
                 return
             due = min(due, now + _PROBE_EVERY)
+        if now >= self.expires:
+            self.manager.stats.downstream_cx_max_duration_reached += 1
+            self.expires = inf
+            self.retire_at = now + self.manager.options.drain_timeout
+            self.keep_alive = False
         stream = self.stream
         if stream is not None:
-            if now >= self.expires:
-                self.keep_alive = False
-            due = min(due, stream.on_timer(now), self.expires if self.expires > now else inf)
+            due = min(due, stream.on_timer(now), self.expires)
         elif not self.closing:
             options = self.manager.options
             if now >= self.head_began + options.head_patience:
                 self._head_timed_out(now - self.head_began)
+            elif self.head_began != inf:
+                due = min(due, self.head_began + options.head_patience, self.expires)
             elif now >= self.idle_since + options.idle_timeout:
                 self.manager.stats.downstream_cx_idle_timeout += 1
                 self.close_after_flush()
-            elif now >= self.expires:
-                self.manager.stats.downstream_cx_max_duration_reached += 1
+            elif now >= self.retire_at:
                 self.close_after_flush()
             else:
-                head = self.head_began + options.head_patience
-                due = min(due, self.idle_since + options.idle_timeout, self.expires, head)
+                due = min(due, self.idle_since + options.idle_timeout, self.expires, self.retire_at)
         if self.worker.cork.waiting:
             self.worker.cork.pull()
         if due != inf and not self.closed:
