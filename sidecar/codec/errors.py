@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from sidecar.core.head import RequestHead
+
 
 class ProtocolError(Exception):
-    """The peer broke the protocol. ``status`` is the answer to a client; ``details`` is Envoy's response detail."""
+    """The peer broke the protocol. ``status`` is the answer to a client; ``details`` is Envoy's response detail.
 
-    def __init__(self, details: str, status: int = 400) -> None:
+    ``head`` is the request's, where it could be read and only its meaning is wrong.
+    """
+
+    def __init__(self, details: str, status: int = 400, head: RequestHead | None = None) -> None:
         super().__init__(details)
         self.details = details
         self.status = status
+        self.head = head

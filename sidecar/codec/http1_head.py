@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Final
@@ -20,26 +21,47 @@ _METHODS: Final = frozenset(
     b" REBIND UNBIND ACL REPORT MKACTIVITY CHECKOUT MERGE M-SEARCH NOTIFY SUBSCRIBE UNSUBSCRIBE PURGE MKCALENDAR LINK"
     b" UNLINK SOURCE".split()
 )
-_VERSIONS: Final = {b"HTTP/1.1": 11, b"HTTP/1.0": 10}
-_STATUS_LINES: Final = {
-    status.value: b"HTTP/1.1 %d %s\r\n" % (status.value, status.phrase.encode()) for status in HTTPStatus
+VERSIONS: Final = {b"HTTP/1.1": 11, b"HTTP/1.0": 10}
+HTTP_1_1_ONLY: Final = {b"HTTP/1.1": 11}
+_OLD_VERSION: Final = re.compile(rb"HTTP/[0-9]\.[0-9]")
+_PHRASES: Final = {status.value: status.phrase.encode() for status in HTTPStatus} | {
+    413: b"Payload Too Large",
+    414: b"URI Too Long",
+    416: b"Range Not Satisfiable",
+    418: b"Unknown",
+    422: b"Unprocessable Entity",
+    451: b"Unknown",
+    599: b"Last Unassigned Server Error Code",
 }
+"""As Envoy words them; the standard library's words change from one version to the next."""
+_STATUS_LINES: Final = {status: b"HTTP/1.1 %d %b\r\n" % (status, phrase) for status, phrase in _PHRASES.items()}
 _join_field = b": ".join
 
 
-def parse_request_head(block: bytes, lines_seen: FieldLines, most_fields: int) -> tuple[RequestHead, int]:
+def parse_request_head(
+    block: bytes,
+    lines_seen: FieldLines,
+    most_fields: int,
+    versions: dict[bytes, int] = VERSIONS,
+    absolute_urls: bool = True,
+) -> tuple[RequestHead, int]:
     """The head in ``block`` (without the empty line at its end) and its framing.
 
-    Raises ProtocolError with the answer for a client: 400, 431 for too many fields, 501 for an unknown transfer coding.
+    ``versions`` are those that are served; ``absolute_urls``: whether a target in absolute form is taken apart. Raises
+    ProtocolError with the answer for a client: 400, 426 for a version that is not served, 431 for too many fields, 501
+    for an unknown transfer coding.
     """
     lines = block.split(b"\r\n")
     try:
         method, target, version_text = lines.pop(0).split(b" ")
     except ValueError:
-        raise ProtocolError("http1.codec_error") from None
-    version = _VERSIONS.get(version_text)
+        raise _first_line_error(block) from None
+    version = versions.get(version_text)
     if version is None or method not in _METHODS or not is_target(target):
-        raise ProtocolError("http1.codec_error")
+        raise _first_line_error(block)
+    named = None
+    if target[:1] != b"/":
+        named, target = _take_target(method, target, absolute_urls)
     if len(lines) > most_fields:
         raise ProtocolError("http1.too_many_headers", 431)
     try:
@@ -60,8 +82,10 @@ def parse_request_head(block: bytes, lines_seen: FieldLines, most_fields: int) -
         if not is_authority(host):
             raise ProtocolError("http.invalid_authority")
         head.authority = host
-    elif version == 11 and (target[:1] == b"/" or target == b"*"):
-        raise ProtocolError("missing_host_header")
+    elif version == 11 and named is None:
+        raise ProtocolError("missing_host_header", head=head)
+    if named is not None:
+        head.authority = named
     coding = index.get(b"transfer-encoding")
     length_text = index.get(b"content-length")
     if coding is None:
@@ -80,6 +104,46 @@ def parse_request_head(block: bytes, lines_seen: FieldLines, most_fields: int) -
     if head.method == b"CONNECT":
         raise ProtocolError("http1.transfer_encoding_not_allowed", 400)
     return head, CHUNKED
+
+
+def _first_line_error(block: bytes) -> ProtocolError:
+    """What is wrong with a request line, in Envoy's terms: an old version, a control character, or anything else."""
+    line, _, _ = block.partition(b"\r\n")
+    if any((code < 0x20 and code != 0x09) or code == 0x7F for code in line):
+        return ProtocolError("http1.invalid_characters")
+    parts = line.split(b" ")
+    if parts[0] in _METHODS and len(parts) in (2, 3) and is_target(parts[1]):
+        if len(parts) == 2 or _OLD_VERSION.fullmatch(parts[2]):
+            return ProtocolError("low_version", 426)
+    return ProtocolError("http1.codec_error")
+
+
+def _take_target(method: bytes, target: bytes, absolute_urls: bool) -> tuple[bytes | None, bytes]:
+    """The authority, if there is one, and the path of a target that is not in origin form (RFC 9112 section 3.2)."""
+    if method == b"CONNECT":
+        if not _HOST_AND_PORT.fullmatch(target):
+            raise ProtocolError("http1.invalid_url")
+        return target, b""
+    if target == b"*" and method == b"OPTIONS":
+        return None, target
+    scheme, mark, rest = target.partition(b"://")
+    if not absolute_urls:
+        return None, target
+    if not mark:
+        raise ProtocolError("http1.invalid_url" if target == b"*" else "http1.codec_error")
+    if scheme.lower() not in (b"http", b"https"):
+        raise ProtocolError("http1.invalid_scheme")
+    cut = min((at for at in (rest.find(b"/"), rest.find(b"?"), rest.find(b"#")) if at >= 0), default=len(rest))
+    authority, path = rest[:cut].rpartition(b"@")[2], rest[cut:]
+    if not _HOST_AND_PORT.fullmatch(authority):
+        raise ProtocolError("http1.invalid_url")
+    return authority, path if path[:1] == b"/" else b"/" + path
+
+
+_HOST_AND_PORT: Final = re.compile(
+    rb"(?:[A-Za-z0-9\-._~%!$&'()*+,;=]++|\[[0-9A-Fa-f:.]++\])"
+    rb"(?::(?:[0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?"
+)
 
 
 def parse_response_head(
@@ -131,16 +195,21 @@ _STATUSES_SEEN: Final[dict[bytes, tuple[int, int, bytes]]] = {}
 
 def _parse_status_line(line: bytes) -> tuple[int, int, bytes]:
     """(version, status, reason) of a status line (RFC 9112 section 4); the usual ones are remembered."""
-    version = _VERSIONS.get(line[:8])
+    version = VERSIONS.get(line[:8])
     status = decimal(line[9:12])
     if version is None or status is None or status < 100 or len(line) < 12 or line[8] != 0x20:
         raise ProtocolError("http1.codec_error")
-    if len(line) > 12 and (line[12] != 0x20 or b"\n" in line or b"\r" in line):
+    if len(line) > 12 and (line[12] != 0x20 or b"\n" in line or b"\r" in line or b"\0" in line):
         raise ProtocolError("http1.codec_error")
     known = (version, status, line[13:])
     if len(_STATUSES_SEEN) < 256 and len(line) < 64:
         _STATUSES_SEEN[line] = known
     return known
+
+
+def reason_phrase(status: int) -> bytes:
+    """The words behind a status, as Envoy has them."""
+    return _PHRASES.get(status, b"Unknown")
 
 
 def status_line(status: int) -> bytes:
