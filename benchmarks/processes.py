@@ -53,7 +53,7 @@ class Child:
                 stderr=subprocess.STDOUT,
                 cwd=cwd,
                 start_new_session=True,
-                preexec_fn=_pinned(core),  # noqa: PLW1509  only the main thread starts processes
+                preexec_fn=_pinned(core),
             )
         self.pid = self._process.pid
         _running[self.pid] = self
@@ -135,7 +135,7 @@ def run(command: Sequence[str], *, core: int, timeout_s: float, cwd: Path | None
         text=True,
         cwd=cwd,
         start_new_session=True,
-        preexec_fn=_pinned(core),  # noqa: PLW1509  only the main thread starts processes
+        preexec_fn=_pinned(core),
     ) as process:
         try:
             out, err = process.communicate(timeout=timeout_s)

@@ -12,6 +12,7 @@ import asyncio
 import gc
 import timeit
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -98,7 +99,7 @@ class Path1:
             admin_port=1, port=2, access_log="/dev/null", backend_port=3,
             backend_port_1=3, backend_port_2=4, backend_port_3=5,
         )  # fmt: skip
-        sidecar.stack.Dialer = MemoryDialer  # type: ignore[misc,assignment]
+        sidecar.stack.Dialer = MemoryDialer  # type: ignore[misc,assignment,attr-defined]
         MemoryDialer.made = []
         self.worker = Worker(asyncio.get_running_loop(), seed=1)
         stack = sidecar.stack.Stack(load(None, text)[0], self.worker, StatsStore())
@@ -166,7 +167,7 @@ class Path1:
         ]
         for at, hook in zip(manager.default_chain.request_positions, manager.default_chain.request, strict=True):
             name = type(manager.default_chain.filters[at]).__name__
-            rows.append((f"filter {name}", best(lambda hook=hook: hook(prepared, True))))
+            rows.append((f"filter {name}", best(partial(hook, prepared, True))))
         rows += [
             ("read: find and frame a response", best(read_response) - parse_response),
             ("parse a response head", parse_response),
@@ -176,7 +177,7 @@ class Path1:
         prepared.end = prepared.start
         prepared.response = parse_response_head(response, seen, 100, b"GET")[0]
         for log in manager.access_logs:
-            rows.append(("access log", best(lambda log=log: log(prepared))))
+            rows.append(("access log", best(partial(log, prepared))))
         whole = best(self.exchange, 1, 60) / len(requests)
         rows.append(("everything else: router, pick, pool, write, statistics, timers", whole - sum(cost for _, cost in rows)))
         rows.append(("whole request", whole))

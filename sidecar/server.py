@@ -109,13 +109,16 @@ class Server:
             health_check_fail=lambda: self._set_health_check(True),
             health_check_ok=lambda: self._set_health_check(False),
             drain_listeners=self._drain_by_admin,
-            quit=lambda: self.quit(),
+            quit=self._quit_by_admin,
             reopen_logs=self.reopen_logs,
             explain=stack.explain,
             node=self.bootstrap.node,
             options=self.options,
             allow_paths=self.bootstrap.admin.allow_paths,
         )
+
+    def _quit_by_admin(self) -> None:
+        self.quit()
 
     def _set_health_check(self, failed: bool) -> None:
         if self.stack is not None:

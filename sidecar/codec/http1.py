@@ -11,7 +11,15 @@ import re
 from typing import Final, Generic, Protocol, TypeVar
 
 from sidecar.codec.errors import ProtocolError
-from sidecar.codec.http1_head import CHUNKED, NO_BODY, UNTIL_CLOSE, parse_request_head, parse_response_head
+from sidecar.codec.http1_head import (
+    CHUNKED,
+    HTTP_1_1_ONLY,
+    NO_BODY,
+    UNTIL_CLOSE,
+    VERSIONS,
+    parse_request_head,
+    parse_response_head,
+)
 from sidecar.codec.wire import Field, FieldLines, hexadecimal, tokens_of
 from sidecar.core.head import RequestHead, ResponseHead
 
@@ -372,13 +380,27 @@ class Http1Reader(Generic[H]):
 
 
 class RequestReader(Http1Reader[RequestHead]):
-    """Reads requests from a client."""
+    """Reads requests from a client: ``http_10`` from one that speaks HTTP/1.0, too."""
 
-    __slots__ = ()
+    __slots__ = ("absolute_urls", "versions")
+
+    def __init__(
+        self,
+        lines_seen: FieldLines,
+        max_head_bytes: int = 60 * 1024,
+        max_fields: int = 100,
+        http_10: bool = True,
+        absolute_urls: bool = True,
+    ) -> None:
+        super().__init__(lines_seen, max_head_bytes, max_fields)
+        self.versions = VERSIONS if http_10 else HTTP_1_1_ONLY
+        self.absolute_urls = absolute_urls
 
     def take_head(self, block: bytes, data: bytes, rest: int) -> bool:
         try:
-            head, framing = parse_request_head(block, self.lines_seen, self.max_fields)
+            head, framing = parse_request_head(
+                block, self.lines_seen, self.max_fields, self.versions, self.absolute_urls
+            )
         except ProtocolError:
             self.state = BROKEN
             raise

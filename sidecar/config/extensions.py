@@ -43,7 +43,8 @@ def message_class(type_name: str) -> type[Message]:
     """The class of the message with this full name, imported if need be. Raises UnknownType."""
     if not _find(type_name):
         raise UnknownType(type_name, _advice(type_name))
-    return message_factory.GetMessageClass(descriptor_pool.Default().FindMessageTypeByName(type_name))
+    found: type[Message] = message_factory.GetMessageClass(descriptor_pool.Default().FindMessageTypeByName(type_name))
+    return found
 
 
 def _find(type_name: str) -> bool:

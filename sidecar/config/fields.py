@@ -100,12 +100,12 @@ class Node:
     @property
     def type_name(self) -> str:
         """The message's full protobuf name."""
-        return self.message.DESCRIPTOR.full_name
+        return str(self.message.DESCRIPTOR.full_name)
 
     @property
     def type_url(self) -> str:
         """The message's full name as an Any spells it."""
-        return TYPE_URL_PREFIX + self.message.DESCRIPTOR.full_name
+        return TYPE_URL_PREFIX + self.type_name
 
     def has(self, name: str) -> bool:
         """Whether the field is set: present, or not empty, or not its type's default. Does not count as reading it."""
@@ -113,7 +113,7 @@ class Node:
         if field.repeated:
             return len(getattr(self.message, name)) > 0
         if field.presence:
-            return self.message.HasField(name)
+            return bool(self.message.HasField(name))
         return bool(getattr(self.message, name) != field.descriptor.default_value)
 
     def get(self, name: str) -> Any:

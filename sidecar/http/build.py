@@ -29,6 +29,8 @@ def options_of(config: HttpConnectionManager, buffer_limit: int) -> Options:
     options.underscores = common.headers_with_underscores_action
     options.buffer_limit = buffer_limit
     options.trailers = http1.enable_trailers
+    options.accept_http_10 = http1.accept_http_10
+    options.allow_absolute_url = http1.allow_absolute_url
     options.upgrades = frozenset(upgrade.upgrade_type for upgrade in config.upgrade_configs if upgrade.enabled)
     options.upgrade_types = frozenset(upgrade.upgrade_type for upgrade in config.upgrade_configs)
     options.header_case = _header_case(http1.header_key_format)

@@ -23,6 +23,8 @@ class Options:
     """What the hot path reads of the configuration; times in seconds, ``inf`` for none."""
 
     __slots__ = (
+        "accept_http_10",
+        "allow_absolute_url",
         "buffer_limit",
         "delayed_close_timeout",
         "drain_timeout",
@@ -59,6 +61,8 @@ class Options:
         self.buffer_limit = 1 << 20
         self.underscores = "ALLOW"
         self.trailers = False
+        self.accept_http_10 = True
+        self.allow_absolute_url = True
         self.upgrades: frozenset[bytes] = frozenset()
         self.upgrade_types: frozenset[bytes] = frozenset()
         self.header_case = "lower"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from sidecar.config.http_connection_manager import HttpConnectionManager
 from sidecar.core.address import Address
-from sidecar.core.head import RequestHead
+from sidecar.core.head import Field, RequestHead
 from sidecar.http.path_normalization import compile_path_normalization
 
 if TYPE_CHECKING:
@@ -72,8 +72,6 @@ def compile_forwarding(
     forward_expect = config.proxy_100_continue
     strip_host = compile_host_stripping(config)
     default_host = config.http_protocol_options.default_host_for_http_10
-    accept_http_10 = config.http_protocol_options.accept_http_10
-    absolute_allowed = config.http_protocol_options.allow_absolute_url
     plain = not (use_remote_address or via or add_user_agent)
 
     def is_internal(address: Address) -> bool:
@@ -87,7 +85,7 @@ def compile_forwarding(
         xff = request.index.get(b"x-forwarded-for")
         peer = stream.connection.remote_address
         if xff is None and use_remote_address:
-            known = stream.connection.forwarding
+            known: tuple[Field | None, bool] | None = stream.connection.forwarding
             if known is None:
                 known = stream.connection.forwarding = of_peer(peer)
             field, internal = known
@@ -98,7 +96,6 @@ def compile_forwarding(
                 request.set(b"x-forwarded-proto", request.scheme if stream.connection.tls else b"http")
             return internal
         client: Address | None
-        internal: bool
         if use_remote_address:
             client = address_in_xff(xff, hops - 1) if hops else None
             client = client or peer
@@ -157,9 +154,7 @@ def compile_forwarding(
         assert request is not None
         index = request.index
         path = request.path
-        if request.version == 10 and not accept_http_10:
-            return stream.refuse(426, b"", "low_version")
-        if path[:1] != b"/" and not _take_target(request, absolute_allowed):
+        if path[:1] != b"/" and path:
             stream.manager.stats.downstream_rq_non_relative_path += 1
             return stream.reply(404, details="absolute_path_rejected")
         if not request.authority:
@@ -167,7 +162,10 @@ def compile_forwarding(
                 request.authority = default_host
             elif request.version == 10:
                 return stream.reply(400, details="missing_host_header")
-        if normalize is not None and request.path:
+        if b"#" in path:
+            stream.manager.stats.downstream_rq_failed_path_normalization += 1
+            return stream.reply(400, details="path_normalization_failed")
+        if normalize is not None and path:
             answered = normalize(stream, request)
             if answered:
                 return True
@@ -204,8 +202,6 @@ def compile_forwarding(
     return prepare
 
 
-
-
 _VARIANT: Final = {code: b"89ab"[code % 4 : code % 4 + 1] for code in b"0123456789abcdef"}
 
 
@@ -215,31 +211,11 @@ def new_request_id(bits: int) -> bytes:
     return b"%b-%b-4%b-%b-%b" % (text[:8], text[8:12], text[13:16], _VARIANT[text[16]] + text[17:20], text[20:])
 
 
-def _take_target(request: RequestHead, absolute_allowed: bool) -> bool:
-    """Bring a target that is not in origin form into it (RFC 9112 section 3.2); False if it cannot be served."""
-    target = request.path
-    if request.method == b"CONNECT":
-        request.authority = target
-        request.path = b""
-        return True
-    if target == b"*":
-        return request.method == b"OPTIONS"
-    scheme, mark, rest = target.partition(b"://")
-    if not mark or not absolute_allowed or scheme.lower() not in (b"http", b"https"):
-        return False
-    cut = min((at for at in (rest.find(b"/"), rest.find(b"?"), rest.find(b"#")) if at >= 0), default=len(rest))
-    authority, path = rest[:cut], rest[cut:]
-    if not authority:
-        return False
-    request.authority = authority
-    request.path = path if path[:1] == b"/" else b"/" + path
-    return True
-
-
 def is_upgrade(index: dict[bytes, bytes]) -> bool:
-    """Whether Connection nominates Upgrade, and Upgrade names something."""
+    """Whether Connection nominates Upgrade, and Upgrade names something other than cleartext HTTP/2."""
     connection = index.get(b"connection", b"").lower()
-    return bool(index.get(b"upgrade")) and any(part.strip() == b"upgrade" for part in connection.split(b","))
+    upgrade = index.get(b"upgrade", b"")
+    return upgrade.lower() not in (b"", b"h2c") and any(part.strip() == b"upgrade" for part in connection.split(b","))
 
 
 def upgrade_of(request: RequestHead) -> bytes:

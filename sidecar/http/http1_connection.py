@@ -9,7 +9,7 @@ from typing import Any
 
 from sidecar.codec.errors import ProtocolError
 from sidecar.codec.http1 import BROKEN, DONE, HEAD, TUNNEL, RequestReader
-from sidecar.codec.http1_head import proper_case, render_fields, spell, status_line
+from sidecar.codec.http1_head import proper_case, reason_phrase, render_fields, spell, status_line
 from sidecar.core import response_flags as flag
 from sidecar.core.head import Field, RequestHead, ResponseHead
 from sidecar.core.stream_info import ConnectionInfo
@@ -25,6 +25,7 @@ _PROBE_EVERY = 1.0  # seconds between looks at a peer that is not being read fro
 _GONE = select.POLLRDHUP | select.POLLHUP | select.POLLERR
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _LAST_CHUNK = b"0\r\n\r\n"
+_CHUNKED = (b"transfer-encoding", b"chunked")
 
 
 class Http1Connection(asyncio.Protocol, Timed):
@@ -63,7 +64,13 @@ class Http1Connection(asyncio.Protocol, Timed):
         self.info = info
         self.transport: Any = None
         options = manager.options
-        self.reader = RequestReader(manager.lines_seen, options.max_request_head_bytes, options.max_request_fields)
+        self.reader = RequestReader(
+            manager.lines_seen,
+            options.max_request_head_bytes,
+            options.max_request_fields,
+            options.accept_http_10,
+            options.allow_absolute_url,
+        )
         self.reader.sink = self
         self.reader.keep_case = options.header_case == "preserve"
         self.stream: Stream | None = None
@@ -207,11 +214,15 @@ class Http1Connection(asyncio.Protocol, Timed):
         self.chunked = False
         if b"content-length" not in head.index:
             if end:
-                if status >= 200 and status != 204 and status != 304 and request.method != b"HEAD":
+                if status == 204 or status == 304:
+                    pass
+                elif request.method != b"HEAD":
                     fields = [*fields, (b"content-length", b"0")]
+                elif request.version == 11:
+                    fields = [*fields, _CHUNKED]
             elif request.version == 11 and stream.tunnel is None:
                 self.chunked = True
-                fields = [*fields, (b"transfer-encoding", b"chunked")]
+                fields = [*fields, _CHUNKED]
             elif stream.tunnel is None:
                 self.keep_alive = False
         if self.reader.state != DONE and stream.tunnel is None:
@@ -411,8 +422,11 @@ class Http1Connection(asyncio.Protocol, Timed):
         self.keep_alive = False
         stream = self.stream
         if stream is None:
-            stream = self.stream = Stream(self, self.manager, RequestHead(b"", b"", b"", []), self.now)
-        stream.on_protocol_error(error.status, error.details)
+            stream = self.stream = Stream(self, self.manager, error.head or RequestHead(b"", b"", b"", []), self.now)
+        if error.head is not None:
+            stream.reply(error.status, details=error.details)
+        else:
+            stream.on_protocol_error(error.status, reason_phrase(error.status), error.details)
 
     def _pause(self) -> None:
         if not self.paused and not self.closed:

@@ -170,7 +170,7 @@ class Stream(StreamInfo):
         if self.response_ended:
             return
         try:
-            for at, hook in self.chain.request_trailers:
+            for _, hook in self.chain.request_trailers:
                 hook(self, trailers)
         except Exception:
             self._filter_failed()
@@ -262,12 +262,18 @@ class Stream(StreamInfo):
         self._response_sent()
 
     def on_upstream_failure(
-        self, status: int, body: bytes, details: str, flags: int, headers: Sequence[Field] = ()
+        self,
+        status: int,
+        body: bytes,
+        details: str,
+        flags: int,
+        headers: Sequence[Field] = (),
+        mutate: Callable[[Any], None] | None = None,
     ) -> None:
         """The router gave up: answer, or break off what has begun."""
         self.upstream = None
         if self.response is None:
-            self.reply(status, body, details=details, flags=flags, headers=headers)
+            self.reply(status, body, details=details, flags=flags, headers=headers, mutate=mutate)
         else:
             self.response_flags |= flags
             self.response_code_details = details
@@ -437,7 +443,7 @@ class Stream(StreamInfo):
         self.manager.stats.downstream_rq_rx_reset += 1
         self._over()
 
-    def on_protocol_error(self, status: int, details: str) -> None:
+    def on_protocol_error(self, status: int, body: bytes, details: str) -> None:
         """What the client sent is not HTTP, or too much of it."""
         self.response_flags |= flag.DOWNSTREAM_PROTOCOL_ERROR
         if self.response is None and not self.over:
@@ -446,7 +452,7 @@ class Stream(StreamInfo):
                 if self.request.method == b"":
                     stats.downstream_rq_total += 1
                     stats.downstream_rq_active += 1
-            self.reply(status, details=details)
+            self.reply(status, body, details=details)
         elif not self.over:
             self.reset(details)
 
@@ -464,7 +470,7 @@ class Stream(StreamInfo):
         stats = self.manager.stats
         if now >= self.duration_deadline:
             stats.downstream_rq_max_duration_reached += 1
-            self._time_out(b"downstream duration timeout", "max_duration_timeout", flag.DURATION_TIMEOUT)
+            self._time_out(b"downstream duration timeout", "max_duration_timeout", 0)
             return inf
         if now >= self.request_deadline and not self.request_ended:
             stats.downstream_rq_timeout += 1
@@ -513,6 +519,8 @@ class Stream(StreamInfo):
         if route is not None:
             allowed = route.upgrades.get(kind, allowed)
         if not allowed:
+            if route is not None:
+                self.cluster_name = self.cluster_name or route.cluster_name
             manager.stats.downstream_rq_ws_on_non_ws_route += 1
             self.refuse(403, b"", "upgrade_failed")
             return True

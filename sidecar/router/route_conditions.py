@@ -43,7 +43,7 @@ def compile_conditions(match: RouteMatch) -> Condition | None:
     every = tuple(conditions)
 
     def all_hold(request: RequestHead, roll: int) -> bool:
-        for condition in every:  # noqa: SIM110, a generator costs more than the conditions
+        for condition in every:
             if not condition(request, roll):
                 return False
         return True

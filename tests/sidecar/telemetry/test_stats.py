@@ -34,7 +34,7 @@ def test_what_is_no_statistic_is_refused() -> None:
 
         @stat_group
         class Other(StatGroup):
-            LEAVES = {"missing": "not.there"}  # noqa: RUF012
+            LEAVES = {"missing": "not.there"}
             present: Counter
 
 
