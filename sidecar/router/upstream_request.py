@@ -6,8 +6,9 @@ connection first, so nothing of it arrives here any more.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from sidecar.core import response_flags as flag
 from sidecar.core.head import Field, RequestHead, ResponseHead
@@ -59,6 +60,20 @@ _CONTROLS = frozenset(
 _BODY = b"upstream connect error or disconnect/reset before headers. "
 
 
+_UNSET: Final[dict[str, Any]] = {
+    "deadline": inf,
+    "try_deadline": inf,
+    "backoff": None,
+    "head_passed": False,
+    "abandoned": False,
+    "repeated": False,
+    "mirrors": (),
+    "trailers": None,
+    "tunnel_held": None,
+}
+"""What reads as this until it is set; most requests never set it."""
+
+
 class UpstreamRequest:
     """What the stream holds while its request is upstream; the load balancer's context, and the reader's sink."""
 
@@ -90,7 +105,6 @@ class UpstreamRequest:
         "router",
         "sent_at",
         "stream",
-        "subset",
         "timeout",
         "trailers",
         "tried",
@@ -100,29 +114,43 @@ class UpstreamRequest:
         "waiting",
     )  # fmt: skip
 
+    deadline: float
+    try_deadline: float
+    backoff: Callback | None
+    head_passed: bool
+    abandoned: bool
+    """The body is too large to be repeated."""
+    repeated: bool
+    mirrors: Sequence[Any]
+    trailers: list[Field] | None
+    tunnel_held: list[bytes] | None
+    """What the client sent before the host agreed to an upgrade."""
+
     def __init__(self, router: Router, stream: Any, route: Any, cluster: Any) -> None:
         self.router = router
         self.stream = stream
         self.route = route
         self.cluster = cluster
-        self.host: Any = None
         self.breaker = cluster.breakers[route.priority]
+        self.host: Any = None
         self.upstream: UpstreamStream | None = None
-        self.retry: Any = None
+        self.retry: RetryPolicy | None = None
         self.tried: tuple[Any, ...] = ()
         self.override_host: str | None = None
-        self.subset = route.metadata_match
         self.body: list[bytes] | None = None
-        self.tunnel_held: list[bytes] | None = None  # what the client sent before the host agreed to an upgrade
-        self.deadline = self.try_deadline = inf
-        self.waiting = False
-        self.backoff: Callback | None = None
-        self.head_passed = False
-        self.retrying = False
+        self.waiting = self.retrying = False
         self.retries = 0
-        self.abandoned = False  # the body is too large to be repeated
-        self.repeated = False
-        self.mirrors: list[Any] = []
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return _UNSET[name]
+        except KeyError:
+            raise AttributeError(f"UpstreamRequest has no attribute {name!r}") from None
+
+    @property
+    def subset(self) -> Any:
+        """The metadata that the host must have, for balancers with subsets."""
+        return self.route.metadata_match
 
     @property
     def hash_key(self) -> int | None:
@@ -169,7 +197,6 @@ class UpstreamRequest:
                 self.body = []
                 self.body_size = 0
         self.body_end = self.bodyless = end
-        self.trailers: list[Field] | None = None
         if route.mirrors:
             self.mirrors = wanted(route.mirrors, router.worker.random)
             if self.mirrors and self.body is None and not end:
