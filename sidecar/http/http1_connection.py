@@ -167,7 +167,7 @@ class Http1Connection(asyncio.Protocol, Timed):
         self.keep_alive = self.reader.keep_alive and not manager.draining and self.retire_at == inf
         self.stream = stream = Stream(self, manager, head, self.now)
         stream.request_head_size = self.reader.head_size
-        if b"upgrade" in head.index and end and upgrade_of(head) in manager.options.upgrade_types:
+        if b"upgrade" in head.index and end and upgrade_of(head):
             self.reader.state = TUNNEL  # whatever follows belongs to the upgraded protocol
             end = False
         elif head.method == b"CONNECT":
@@ -424,6 +424,8 @@ class Http1Connection(asyncio.Protocol, Timed):
         if stream is None:
             stream = self.stream = Stream(self, self.manager, error.head or RequestHead(b"", b"", b"", []), self.now)
         if error.head is not None:
+            self.manager.stats.downstream_rq_total += 1
+            self.manager.stats.downstream_rq_active += 1
             stream.reply(error.status, details=error.details)
         else:
             stream.on_protocol_error(error.status, reason_phrase(error.status), error.details)

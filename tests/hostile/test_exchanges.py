@@ -8,7 +8,7 @@ import pytest
 
 from tests.hostile.surroundings import GET, HELLO, Peer, eventually, sidecar
 
-WEBSOCKET = b"GET /chat HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: k\r\n\r\n"
+WEBSOCKET = b"GET /chat HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
 SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
 ENABLED = {"upgrade_configs": [{"upgrade_type": "websocket"}]}
 

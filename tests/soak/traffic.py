@@ -239,7 +239,7 @@ class Soak:
         return {"outcomes": dict(self.outcomes), "left": left, "at_rest": at_rest, "growth": memory}
 
     async def drain_under_load(self, seconds: float, clients: int = 20) -> int:
-        """Drain while all clients send; how many requests were answered. Raises AssertionError for one that was lost."""
+        """Drain while all clients send; how many requests were answered. AssertionError for one that was lost."""
         for upstream in self.upstreams:
             upstream.well_behaved = True
             upstream.start()

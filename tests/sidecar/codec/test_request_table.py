@@ -33,9 +33,7 @@ def refused(data: bytes, status: int = 400) -> str:
         b"GET / HTTP/1.1",
         b"HEAD /a?b=c HTTP/1.1",
         b"OPTIONS * HTTP/1.1",
-        b"DELETE http://b.example/x HTTP/1.1",
         b"M-SEARCH /%20 HTTP/1.1",
-        b"CONNECT a.example:443 HTTP/1.1",
         b"GET / HTTP/1.0",
         b"PATCH /#f HTTP/1.1",
         b"\r\n\r\nGET / HTTP/1.1",  # empty lines before it (RFC 9112 section 2.2)
@@ -49,18 +47,36 @@ def test_request_line(line: bytes) -> None:
 
 
 @pytest.mark.parametrize(
+    ("line", "authority", "path"),
+    [
+        (b"DELETE http://b.example/x HTTP/1.1", b"b.example", b"/x"),
+        (b"GET HTTPS://b.example:8443?q HTTP/1.1", b"b.example:8443", b"/?q"),
+        (b"CONNECT a.example:443 HTTP/1.1", b"a.example:443", b""),
+    ],
+)
+def test_a_target_with_an_authority_outranks_host(line: bytes, authority: bytes, path: bytes) -> None:
+    head = taken(line + b"\r\n" + HOST + b"\r\n")[0]
+    assert head[1:3] == (path, authority)  # type: ignore[index]
+
+
+@pytest.mark.parametrize("line", [b"GET / HTTP/1.2", b"GET / HTTP/0.9", b"GET / HTTP/2.0", b"GET /"])
+def test_versions_that_are_not_served(line: bytes) -> None:
+    refused(line + b"\r\n" + HOST + b"\r\n", 426)
+
+
+@pytest.mark.parametrize(
     "line",
     [
-        b"GET / HTTP/2.0",
-        b"GET / HTTP/1.2",
-        b"GET / HTTP/0.9",
+        b"GET ftp://b/ HTTP/1.1",
+        b"GET http:///x HTTP/1.1",
+        b"GET http://b:99999/ HTTP/1.1",
+        b"GET * HTTP/1.1",
         b"GET / http/1.1",
         b"GET / HTTP/1.1 ",
         b"GET  / HTTP/1.1",
         b" GET / HTTP/1.1",
         b"GET\t/ HTTP/1.1",
         b"GET / HTTP/1.1\t",
-        b"GET /",
         b"GET",
         b"GET / x HTTP/1.1",
         b"get / HTTP/1.1",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sidecar.codec.http1 import DONE, TO_CLOSE, TUNNEL
+from sidecar.codec.http1_head import status_line
 from tests.sidecar.codec.recording import Outcome, one_by_one, read_response
 
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -184,6 +185,18 @@ def test_keep_alive(data: bytes, kept: bool) -> None:
 def test_bytes_before_a_request_wait_and_are_no_response() -> None:
     outcome = read_response([OK + b"Content-Length: 0\r\n\r\n" + OK + b"Content-Length: 4\r\n\r\nevil"])
     assert outcome.complete and outcome.rest.endswith(b"evil")
+
+
+@pytest.mark.parametrize(
+    ("status", "phrase"),
+    [
+        (200, b"OK"), (413, b"Payload Too Large"), (414, b"URI Too Long"), (416, b"Range Not Satisfiable"),
+        (418, b"Unknown"), (422, b"Unprocessable Entity"), (451, b"Unknown"), (503, b"Service Unavailable"),
+        (599, b"Last Unassigned Server Error Code"), (799, b"Unknown"),
+    ],
+)  # fmt: skip
+def test_reason_phrases_are_envoys(status: int, phrase: bytes) -> None:
+    assert status_line(status) == b"HTTP/1.1 %d %b\r\n" % (status, phrase)
 
 
 def test_a_huge_head_is_refused() -> None:
