@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from importlib.metadata import entry_points
 from typing import Any
 
 from sidecar.config.filters.user_filter import UserFilter
@@ -38,6 +37,9 @@ def find_user_filter(name: str) -> Callable[[Mapping[str, Any]], HttpFilter]:
 
     Raises ValueError when there is no such entry point, or when what it names cannot be imported.
     """
+    # Imported here: it costs more than a megabyte, and most configurations name no user's filter.
+    from importlib.metadata import entry_points
+
     found = entry_points(group=GROUP)
     for entry in found.select(name=name):
         try:

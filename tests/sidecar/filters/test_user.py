@@ -53,7 +53,7 @@ def make(kind, config=None, worker=None):
 
 def test_entry_points_are_found_by_name(monkeypatch):
     entry = EntryPoint("api_key", "examples.filters.api_key:ApiKeyFilter", "mizzen.filters")
-    monkeypatch.setattr(user, "entry_points", lambda group: EntryPoints([entry]))
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: EntryPoints([entry]))
     assert find_user_filter("api_key") is ApiKeyFilter
     with pytest.raises(ValueError, match=r"no entry point 'other' in the group mizzen.filters \(installed: api_key\)"):
         find_user_filter("other")
@@ -61,7 +61,7 @@ def test_entry_points_are_found_by_name(monkeypatch):
 
 def test_an_entry_point_that_cannot_be_imported_is_named(monkeypatch):
     entry = EntryPoint("broken", "examples.filters.nowhere:Filter", "mizzen.filters")
-    monkeypatch.setattr(user, "entry_points", lambda group: EntryPoints([entry]))
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: EntryPoints([entry]))
     with pytest.raises(ValueError, match=r"'broken' \(examples.filters.nowhere:Filter\) cannot be imported"):
         find_user_filter("broken")
 
