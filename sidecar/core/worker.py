@@ -14,7 +14,7 @@ from sidecar.core.timer_wheel import TimerWheel
 class Worker:
     """One event loop and what stands around it. ``clock`` is monotonic, in seconds; add ``epoch`` for wall-clock time."""
 
-    __slots__ = ("clock", "cork", "epoch", "last_id", "loop", "random", "tasks", "wheel")
+    __slots__ = ("clock", "cork", "epoch", "join_below", "last_id", "loop", "random", "tasks", "wheel")
 
     def __init__(
         self,
@@ -28,6 +28,9 @@ class Worker:
         self.epoch = wall_clock() - clock()
         self.wheel = TimerWheel(loop, clock)
         self.cork = Cork()
+        # Pieces of fewer bytes than this leave as one; several asyncio releases never pause a protocol for what
+        # `writelines` left unsent (CPython issue 127655), so without uvloop they always do.
+        self.join_below = 16384 if type(loop).__module__.startswith("uvloop") else 1 << 62
         self.random = Random(seed)
         self.last_id = 0
         self.tasks: set[asyncio.Task[object]] = set()

@@ -335,7 +335,7 @@ class Http1Connection(asyncio.Protocol, Timed):
         self.manager.stats.downstream_cx_tx_bytes_total += size
         if len(out) == 1:
             self.transport.write(out[0])
-        elif size < _JOIN_BELOW:
+        elif size < self.worker.join_below:
             self.transport.write(b"".join(out))
         else:
             self.transport.writelines(out)

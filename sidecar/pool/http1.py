@@ -9,7 +9,16 @@ from math import inf
 from typing import Any
 
 from sidecar.codec.errors import ProtocolError
-from sidecar.codec.http1 import DONE, HEAD, TUNNEL, ResponseReader
+from sidecar.codec.http1 import (
+    BODY,
+    CHUNK_DATA,
+    CHUNK_END,
+    CHUNK_SIZE,
+    DONE,
+    TRAILERS,
+    TUNNEL,
+    ResponseReader,
+)
 from sidecar.codec.http1_head import proper_case, render_fields, spell
 from sidecar.codec.wire import FieldLines
 from sidecar.core.address import Address, from_socket_name
@@ -27,8 +36,9 @@ from sidecar.core.worker import Worker
 from sidecar.pool.dialing import Dialer
 
 _BODYLESS = frozenset((b"GET", b"HEAD", b"DELETE", b"TRACE", b"CONNECT"))
-_JOIN_BELOW = 16384
 _READ = 256 * 1024
+_UNFINISHED = frozenset((BODY, CHUNK_SIZE, CHUNK_DATA, CHUNK_END, TRAILERS))
+"""Where a reader stands within a message whose end it would recognise."""
 
 
 class PoolOptions:
@@ -125,8 +135,8 @@ class Http1Connection(asyncio.Protocol, Timed):
         pool.stats.upstream_cx_rx_bytes_total += len(data)
         try:
             reader.receive(data)
-        except ProtocolError as error:
-            self._protocol_error(error)
+        except ProtocolError:
+            self._protocol_error()
         else:
             if reader.state == DONE:
                 self._response_complete()
@@ -146,8 +156,8 @@ class Http1Connection(asyncio.Protocol, Timed):
             self._closed_remotely()
             self.sink = self.reader.sink = None
             sink.on_data(b"", True)
-        elif reader.state == HEAD and reader.partial:
-            self._protocol_error(ProtocolError("http1.codec_error"))  # as Envoy: a head that ends in its midst
+        elif reader.state in _UNFINISHED or reader.partial:
+            self._protocol_error()  # as Envoy: a message that ends in its midst
         elif reader.eof() and reader.state == DONE:
             self.request_open = True  # whatever the peer wants: this connection is not used again
             self._response_complete()
@@ -162,7 +172,10 @@ class Http1Connection(asyncio.Protocol, Timed):
         sink = self.sink
         if sink is not None:
             self.sink = self.reader.sink = None
-            sink.on_reset(CONNECTION_TERMINATION, str(error or ""))
+            broken = self.reader.state in _UNFINISHED or self.reader.partial
+            if broken:
+                self.pool.stats.upstream_cx_protocol_error += 1
+            sink.on_reset(PROTOCOL_ERROR if broken else CONNECTION_TERMINATION)
         if self.pool.worker.cork.waiting:
             self.pool.worker.cork.pull()
 
@@ -189,9 +202,12 @@ class Http1Connection(asyncio.Protocol, Timed):
                 stats.upstream_cx_destroy_remote_with_active_rq += 1
         self.pool.connection_closed(self)
 
-    def _protocol_error(self, error: ProtocolError) -> None:
+    def _protocol_error(self) -> None:
         self.pool.stats.upstream_cx_protocol_error += 1
-        self._break(PROTOCOL_ERROR, error.details)
+        sink, self.sink = self.sink, None
+        self._close_here(active=sink is not None)
+        if sink is not None:
+            sink.on_reset(PROTOCOL_ERROR)
 
     def _next_turn(self) -> None:
         """Go on with a read of very many chunks."""
@@ -200,8 +216,8 @@ class Http1Connection(asyncio.Protocol, Timed):
             return
         try:
             reader.take_held()
-        except ProtocolError as error:
-            self._protocol_error(error)
+        except ProtocolError:
+            self._protocol_error()
         else:
             if reader.interrupted:
                 self.pool.worker.loop.call_soon(self._next_turn)
@@ -252,6 +268,12 @@ class Http1Connection(asyncio.Protocol, Timed):
             self.transport.write(data)
         else:
             self._collect(data)
+
+    def open_tunnel(self, sink: UpstreamSink) -> None:
+        self.sink = self.reader.sink = sink
+        self.requests += 1
+        self.request_open = True
+        self.reader.state = TUNNEL
 
     def send_data(self, data: bytes, end: bool) -> None:
         if self.chunked:
@@ -305,7 +327,7 @@ class Http1Connection(asyncio.Protocol, Timed):
         self.pool.stats.upstream_cx_tx_bytes_total += size
         if len(out) == 1:
             self.transport.write(out[0])
-        elif size < _JOIN_BELOW:
+        elif size < self.pool.worker.join_below:
             self.transport.write(b"".join(out))
         else:
             self.transport.writelines(out)
@@ -368,12 +390,6 @@ class Http1Connection(asyncio.Protocol, Timed):
             self.resume_reading()
         self.idle_since = pool.worker.clock()
         pool.put_back(self)
-
-    def _break(self, reason: str, failure: str) -> None:
-        sink, self.sink = self.sink, None
-        self._close_here(active=sink is not None)
-        if sink is not None:
-            sink.on_reset(reason, failure)
 
     def _close_here(self, active: bool) -> None:
         if self.closed:
