@@ -82,11 +82,15 @@ RetryHostPredicate: TypeAlias = PreviousHosts | OmitCanaryHosts | OmitHostMetada
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """`retry_on` has only known conditions. `per_try_timeout` is in seconds, None for no limit but the route's."""
+    """`retry_on` has only known conditions. `per_try_timeout` is in seconds, None for no limit but the route's.
+
+    So is `per_try_idle_timeout`, which counts from what last happened in the attempt.
+    """
 
     retry_on: frozenset[str]
     num_retries: int = 1
     per_try_timeout: float | None = None
+    per_try_idle_timeout: float | None = None
     retry_host_predicate: tuple[RetryHostPredicate, ...] = ()
     host_selection_retry_max_attempts: int = 1
     retriable_status_codes: frozenset[int] = frozenset()
@@ -105,6 +109,7 @@ def parse_retry_policy(node: Node) -> RetryPolicy:
         retry_on=_parse_retry_on(node),
         num_retries=node.wrapped("num_retries", 1),
         per_try_timeout=node.duration("per_try_timeout") or None,
+        per_try_idle_timeout=node.duration("per_try_idle_timeout") or None,
         retry_host_predicate=tuple(predicate for predicate in predicates if predicate is not None),
         host_selection_retry_max_attempts=node.get("host_selection_retry_max_attempts") or 1,
         retriable_status_codes=frozenset(node.get("retriable_status_codes")),

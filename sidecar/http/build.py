@@ -32,7 +32,6 @@ def options_of(config: HttpConnectionManager, buffer_limit: int) -> Options:
     options.accept_http_10 = http1.accept_http_10
     options.allow_absolute_url = http1.allow_absolute_url
     options.upgrades = frozenset(upgrade.upgrade_type for upgrade in config.upgrade_configs if upgrade.enabled)
-    options.upgrade_types = frozenset(upgrade.upgrade_type for upgrade in config.upgrade_configs)
     options.header_case = _header_case(http1.header_key_format)
     return options
 

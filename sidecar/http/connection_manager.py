@@ -42,7 +42,6 @@ class Options:
         "stream_idle_timeout",
         "trailers",
         "underscores",
-        "upgrade_types",
         "upgrades",
     )  # fmt: skip
 
@@ -64,7 +63,6 @@ class Options:
         self.accept_http_10 = True
         self.allow_absolute_url = True
         self.upgrades: frozenset[bytes] = frozenset()
-        self.upgrade_types: frozenset[bytes] = frozenset()
         self.header_case = "lower"
         self.forward_continue = False  # interim responses go to the client
         self.head_patience = inf  # the shortest of the timeouts that run from a head's first byte

@@ -120,4 +120,4 @@ def _words(error: OSError) -> tuple[str, bool]:
     """
     if error.errno is None:
         return ("connection timeout", True) if isinstance(error, TimeoutError) else (str(error), False)
-    return os.strerror(error.errno), False
+    return "delayed connect error: " + os.strerror(error.errno), False

@@ -54,6 +54,7 @@ class RetryPolicy:
         "config",
         "num_retries",
         "per_try_timeout",
+        "per_try_idle_timeout",
         "retriable_status",
         "on_reset",
         "on_reset_before_request",
@@ -79,6 +80,7 @@ class RetryPolicy:
         self.config = config
         self.num_retries = config.num_retries
         self.per_try_timeout = config.per_try_timeout
+        self.per_try_idle_timeout = config.per_try_idle_timeout or 0.0
         self.retriable_status = _retriable_status(config)
         self.on_reset = not on.isdisjoint(("reset", "5xx", "gateway-error"))
         self.on_reset_before_request = self.on_reset or "reset-before-request" in on

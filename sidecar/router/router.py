@@ -31,10 +31,14 @@ def valid_control(name: bytes, value: bytes) -> bool:
 
 
 class Router:
-    """One per connection manager. ``cluster_of`` finds a cluster by name; ``pool_of`` gives the pool of a host."""
+    """One per connection manager. ``cluster_of`` finds a cluster by name; ``pool_of`` gives the pool of a host.
+
+    ``local_ip`` is this machine's address, as mirrored requests tell it.
+    """
 
     __slots__ = (
         "cluster_of",
+        "local_ip",
         "pool_of",
         "render_body",
         "respect_expected_timeout",
@@ -53,6 +57,7 @@ class Router:
         pool_of: Callable[[Any, Any], Any],
         suppress_headers: bool = False,
         buffer_limit: int = 1 << 20,
+        local_ip: bytes = b"127.0.0.1",
     ) -> None:
         self.worker = worker
         self.stats = stats
@@ -60,6 +65,7 @@ class Router:
         self.pool_of = pool_of
         self.suppress_headers = suppress_headers
         self.retry_budget_bytes = buffer_limit
+        self.local_ip = local_ip
         self.respect_expected_timeout = False
         self.strict_headers: tuple[bytes, ...] = ()
         self.render_body: Any = None  # (body_format, stream, status, body) -> (body, header fields)
@@ -101,9 +107,13 @@ class Router:
         else:
             self.stats.rq_direct_response += 1
             status, body, body_format = route.direct_response
+            request = stream.request
             headers = ()
+            if status == 201 or 300 <= status < 400:  # where it is, as Envoy says it: RFC 9110 section 15.3.2
+                headers = ((b"location", b"%b://%b%b" % (request.scheme, request.authority, request.path)),)
             if body_format is not None:
-                body, headers = self.render_body(body_format, stream, status, body)
+                body, added = self.render_body(body_format, stream, status, body)
+                headers += added
             stream.reply(status, body, details="direct_response", headers=headers, mutate=route.mutate_response)
 
     def _headers_valid(self, stream: Any) -> bool:

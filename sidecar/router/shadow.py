@@ -29,9 +29,15 @@ def wanted(mirrors: tuple[Mirror, ...], random: Random) -> list[Mirror]:
     ]
 
 
-def shadow_head(mirror: Mirror, request: RequestHead) -> RequestHead:
-    """The request's head as the mirror sends it: ``-shadow`` behind the host's name, before its port."""
+def shadow_head(mirror: Mirror, request: RequestHead, local_ip: bytes) -> RequestHead:
+    """The request's head as the mirror sends it: ``-shadow`` behind the host's name, before its port.
+
+    It says that it comes from here: ``x-envoy-internal``, and ``local_ip`` at the end of X-Forwarded-For.
+    """
     head = request.copy()
+    head.set(b"x-envoy-internal", b"true")
+    forwarded = head.get(b"x-forwarded-for")
+    head.set(b"x-forwarded-for", local_ip if forwarded is None else forwarded + b"," + local_ip)
     if mirror.host:
         head.authority = mirror.host
     elif mirror.append_shadow_suffix:

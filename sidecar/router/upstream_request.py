@@ -79,6 +79,7 @@ class UpstreamRequest:
 
     __slots__ = (
         "abandoned",
+        "attempt_at",
         "backoff",
         "body",
         "bodyless",
@@ -231,19 +232,48 @@ class UpstreamRequest:
         if self.per_try_timeout:
             self.try_deadline = stream.now + self.per_try_timeout
             stream.downstream.wake_by(self.try_deadline)
+        retry = self.retry
+        if retry is not None and retry.per_try_idle_timeout:
+            self.attempt_at = stream.now
+            stream.downstream.wake_by(stream.now + retry.per_try_idle_timeout)
         pool = host.pool
         if pool is None:
             pool = self.router.pool_of(self.cluster, host)
         self.waiting = True
         connection = pool.acquire(self, self.route.priority)
         if connection is not None:
-            self._send(connection)
+            if stream.upgrade == b"connect" and self.route.connect_terminates:
+                self._connect_through(connection)
+            else:
+                self._send(connection)
+
+    def _connect_through(self, connection: UpstreamStream) -> None:
+        """CONNECT ends here: its payload goes to the host as it is, over a connection that carried nothing before."""
+        while connection.requests:
+            connection.cancel()
+            fresh = self.host.pool.acquire(self, self.route.priority)
+            if fresh is None:
+                return
+            connection = fresh
+        self.waiting = False
+        self.upstream = connection
+        self.reused = False
+        stream = self.stream
+        stream.upstream_connection_id = connection.id
+        stream.upstream_local_address = connection.local_address
+        self.sent_at = stream.upstream_first_tx = stream.now
+        connection.open_tunnel(self)
+        self.on_head(ResponseHead(200, []), False)
 
     # the pool's side
 
     def on_ready(self, connection: UpstreamStream) -> None:
-        self.stream.now = self.router.worker.clock()
-        self._send(connection)
+        stream = self.stream
+        stream.now = self.router.worker.clock()
+        if stream.upgrade == b"connect" and self.route.connect_terminates:
+            self._connect_through(connection)
+        else:
+            self._send(connection)
 
     def _send(self, connection: UpstreamStream) -> None:
         self.waiting = False
@@ -363,7 +393,12 @@ class UpstreamRequest:
             self._give_up()
             stream = self.stream
             stream.on_upstream_failure(
-                504, b"upstream request timeout", "response_timeout", flag.UPSTREAM_REQUEST_TIMEOUT
+                504,
+                b"upstream request timeout",
+                "response_timeout",
+                flag.UPSTREAM_REQUEST_TIMEOUT,
+                (),
+                self._mutate_reply,
             )
             return inf
         if now >= self.try_deadline and not self.head_passed:
@@ -373,10 +408,36 @@ class UpstreamRequest:
             self._give_up()
             if not self._retry(None, _PER_TRY_TIMEOUT, True):
                 self.stream.on_upstream_failure(
-                    504, b"upstream request timeout", "upstream_per_try_timeout", flag.UPSTREAM_REQUEST_TIMEOUT
+                    504,
+                    b"upstream request timeout",
+                    "upstream_per_try_timeout",
+                    flag.UPSTREAM_REQUEST_TIMEOUT,
+                    (),
+                    self._mutate_reply,
                 )
                 return inf
-        return self.deadline if self.head_passed else min(self.deadline, self.try_deadline)
+        due = self.deadline if self.head_passed else min(self.deadline, self.try_deadline)
+        retry = self.retry
+        if retry is not None and retry.per_try_idle_timeout and (self.waiting or self.upstream is not None):
+            idle_due = max(self.attempt_at, self.stream.last_activity) + retry.per_try_idle_timeout
+            return min(due, self._idle() if now >= idle_due else idle_due)
+        return due
+
+    def _idle(self) -> float:
+        """Nothing has happened in the attempt for too long; the time of the next deadline."""
+        self.cluster.stats.upstream_rq_per_try_idle_timeout += 1
+        self._host_timed_out()
+        self._give_up()
+        if self.head_passed or not self._retry(None, _PER_TRY_TIMEOUT, True):
+            self.stream.on_upstream_failure(
+                504,
+                b"upstream request timeout",
+                "upstream_per_try_idle_timeout",
+                flag.UPSTREAM_REQUEST_TIMEOUT,
+                (),
+                self._mutate_reply,
+            )
+        return inf
 
     def _host_timed_out(self) -> None:
         host = self.host
@@ -447,7 +508,11 @@ class UpstreamRequest:
         stats.external_codes[status] += 1
         took = int((now - self.sent_at) * 1000)
         stats.external_upstream_rq_time.record(took)
-        if not self.router.suppress_headers:
+        if not stream.request_ended:
+            if stream.upgrade == b"websocket" and status < 300:
+                stream.reply(status, details="websocket_handshake_unsuccessful")
+                return False
+        elif not self.router.suppress_headers:
             text = b"%d" % took
             if b"x-envoy-upstream-service-time" in head.index:
                 head.set(b"x-envoy-upstream-service-time", text)
@@ -459,6 +524,7 @@ class UpstreamRequest:
             head.set(b"x-envoy-attempt-count", b"%d" % stream.attempt_count)
         if route.mutate_response is not None:
             stream.response = head
+            stream.response_code = status
             route.mutate_response(stream)
         return True
 
@@ -469,6 +535,9 @@ class UpstreamRequest:
         if end:
             stream.upstream_last_rx = stream.now
             self._release(True)
+            if stream.tunnel is self:
+                stream.response_flags |= flag.UPSTREAM_CONNECTION_TERMINATION
+                stream.response_code_details = "upstream_reset_after_response_started{connection_termination}"
         stream.on_response_data(data, end)
 
     def on_trailers(self, trailers: list[Field]) -> None:
@@ -507,7 +576,7 @@ class UpstreamRequest:
             name = mirror.cluster_name or (self.request.get(mirror.cluster_header) or b"").decode("latin-1")
             cluster = router.cluster_of(name)
             if cluster is not None:
-                head = shadow_head(mirror, self.request)
+                head = shadow_head(mirror, self.request, router.local_ip)
                 body = list(self.body or ())
                 ShadowRequest(router, cluster, head, body, self.trailers, stream.connection).start(self.timeout)
         self.mirrors = []
@@ -545,8 +614,12 @@ class UpstreamRequest:
 
     def _no_host(self) -> None:
         self.cluster.stats.upstream_cx_none_healthy += 1
-        self.stream.upstream = None
-        self.stream.on_upstream_failure(503, b"no healthy upstream", "no_healthy_upstream", flag.NO_HEALTHY_UPSTREAM)
+        stream = self.stream
+        stream.upstream = None
+        stream.attempt_count = stream.attempt_count or 1
+        stream.on_upstream_failure(
+            503, b"no healthy upstream", "no_healthy_upstream", flag.NO_HEALTHY_UPSTREAM, (), self._mutate_reply
+        )
 
     def _failed(self, reason: str, failure: str, sent: bool) -> None:
         """The attempt broke before or within the response."""
@@ -567,11 +640,18 @@ class UpstreamRequest:
             + b"reset reason: "
             + reason.encode()
         )
-        if failure:
-            body += b", transport failure reason: " + failure.encode()
         status = 502 if reason == PROTOCOL_ERROR else 503
         headers = _OVERLOADED if reason == OVERFLOW and not self.router.suppress_headers else ()
-        stream.on_upstream_failure(status, body, details, _FLAGS.get(reason, flag.UPSTREAM_REMOTE_RESET), headers)
+        flags = _FLAGS.get(reason, flag.UPSTREAM_REMOTE_RESET)
+        stream.on_upstream_failure(status, body, details, flags, headers, self._mutate_reply)
+
+    def _mutate_reply(self, stream: Any) -> None:
+        """What the route says about responses holds for those that the router makes itself, too."""
+        route = self.route
+        if route.include_attempt_count_in_response:
+            stream.response.set(b"x-envoy-attempt-count", b"%d" % stream.attempt_count)
+        if route.mutate_response is not None:
+            route.mutate_response(stream)
 
     def _retry(self, head: ResponseHead | None, reason: str, sent: bool) -> bool:
         """Repeat the request, if that is wanted and the limits allow it. ``sent``: something of it left for the host."""

@@ -96,7 +96,6 @@ def test_back_off_intervals_are_at_least_a_millisecond() -> None:
             ("retry_back_off.max_interval", "is shorter than base_interval"),
         ),
         ({"retry_priority": {"name": "x"}}, ("retry_priority", "is not implemented by Mizzen")),
-        ({"per_try_idle_timeout": "1s"}, ("per_try_idle_timeout", "is not implemented by Mizzen")),
         (
             {"retry_host_predicate": [{"name": "envoy.retry_host_predicates.previous_hosts"}]},
             ("retry_host_predicate[0].typed_config", "is required to tell which extension is meant"),
