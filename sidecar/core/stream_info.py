@@ -7,7 +7,7 @@ as the request advances. All times are seconds of the worker's monotonic clock, 
 
 from __future__ import annotations
 
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from sidecar.core.address import Address
 from sidecar.core.head import Field, RequestHead, ResponseHead
@@ -76,30 +76,6 @@ class NamedRoute(Protocol):
     metadata: dict[str, dict[str, Any]] | None
 
 
-_UNSET: Final[dict[str, Any]] = {
-    "request_trailers": None,
-    "upstream_local_address": None,
-    "upstream_connection_id": 0,
-    "upstream_failure_reason": "",
-    "response_trailers": None,
-    "request_head_size": 0,
-    "response_head_size": 0,
-    "upstream_bytes_sent": 0,
-    "upstream_bytes_received": 0,
-    "request_complete": 0.0,
-    "upstream_first_tx": 0.0,
-    "upstream_last_tx": 0.0,
-    "upstream_first_rx": 0.0,
-    "upstream_last_rx": 0.0,
-    "downstream_first_tx": 0.0,
-    "end": 0.0,
-    "dynamic_metadata": None,
-    "filter_state": None,
-    "request_id": b"",
-}
-"""What reads as this until it is set: setting twenty slots that most requests never use would cost every request."""
-
-
 class StreamInfo:
     """One request (or one TCP session, whose ``request`` is None)."""
 
@@ -146,47 +122,40 @@ class StreamInfo:
         "filter_state",
     )
 
-    request_trailers: list[Field] | None
-    request_id: bytes
-    upstream_local_address: Address | None
-    upstream_connection_id: int
-    upstream_failure_reason: str
-    response_trailers: list[Field] | None
-    request_head_size: int
-    response_head_size: int
-    upstream_bytes_sent: int
-    upstream_bytes_received: int
-    request_complete: float
-    upstream_first_tx: float
-    upstream_last_tx: float
-    upstream_first_rx: float
-    upstream_last_rx: float
-    downstream_first_tx: float
-    end: float
-    dynamic_metadata: dict[str, dict[str, Any]] | None
-    filter_state: dict[str, Any] | None
-
     def __init__(
         self, connection: ConnectionInfo, request: RequestHead | None, start_time: float, start: float
     ) -> None:
         self.connection = connection
         self.request = request
+        self.request_trailers: list[Field] | None = None
         self.remote_address = connection.remote_address
         self.start_time = start_time
         self.start = start
+        self.request_id = b""
         self.route: NamedRoute | None = None
         self.cluster_name = ""
         self.host: UpstreamHost | None = None
+        self.upstream_local_address: Address | None = None
+        self.upstream_connection_id = 0
+        self.upstream_failure_reason = ""
         self.attempt_count = 0
         self.response: ResponseHead | None = None
+        self.response_trailers: list[Field] | None = None
         self.response_code = 0
         self.response_code_details = ""
         self.response_flags = 0
         self.bytes_received = 0
         self.bytes_sent = 0
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return _UNSET[name]
-        except KeyError:
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}") from None
+        self.request_head_size = 0
+        self.response_head_size = 0
+        self.upstream_bytes_sent = 0
+        self.upstream_bytes_received = 0
+        self.request_complete = 0.0
+        self.upstream_first_tx = 0.0
+        self.upstream_last_tx = 0.0
+        self.upstream_first_rx = 0.0
+        self.upstream_last_rx = 0.0
+        self.downstream_first_tx = 0.0
+        self.end = 0.0
+        self.dynamic_metadata: dict[str, dict[str, Any]] | None = None
+        self.filter_state: dict[str, Any] | None = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import inf
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from sidecar.core import response_flags as flag
 from sidecar.core.head import Field, RequestHead, ResponseHead
@@ -60,20 +60,6 @@ _CONTROLS = frozenset(
 _BODY = b"upstream connect error or disconnect/reset before headers. "
 
 
-_UNSET: Final[dict[str, Any]] = {
-    "deadline": inf,
-    "try_deadline": inf,
-    "backoff": None,
-    "head_passed": False,
-    "abandoned": False,
-    "repeated": False,
-    "mirrors": (),
-    "trailers": None,
-    "tunnel_held": None,
-}
-"""What reads as this until it is set; most requests never set it."""
-
-
 class UpstreamRequest:
     """What the stream holds while its request is upstream; the load balancer's context, and the reader's sink."""
 
@@ -115,18 +101,6 @@ class UpstreamRequest:
         "waiting",
     )  # fmt: skip
 
-    deadline: float
-    try_deadline: float
-    backoff: Callback | None
-    head_passed: bool
-    abandoned: bool
-    """The body is too large to be repeated."""
-    repeated: bool
-    mirrors: Sequence[Any]
-    trailers: list[Field] | None
-    tunnel_held: list[bytes] | None
-    """What the client sent before the host agreed to an upgrade."""
-
     def __init__(self, router: Router, stream: Any, route: Any, cluster: Any) -> None:
         self.router = router
         self.stream = stream
@@ -139,14 +113,14 @@ class UpstreamRequest:
         self.tried: tuple[Any, ...] = ()
         self.override_host: str | None = None
         self.body: list[bytes] | None = None
-        self.waiting = self.retrying = False
+        self.deadline = self.try_deadline = inf
+        self.backoff: Callback | None = None
+        self.trailers: list[Field] | None = None
+        self.tunnel_held: list[bytes] | None = None  # what the client sent before the host agreed to an upgrade
+        self.waiting = self.retrying = self.head_passed = False
+        self.abandoned = self.repeated = False  # the body is too large to be repeated; it was repeated once
         self.retries = 0
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return _UNSET[name]
-        except KeyError:
-            raise AttributeError(f"UpstreamRequest has no attribute {name!r}") from None
+        self.mirrors: Sequence[Any] = ()
 
     @property
     def subset(self) -> Any:
