@@ -27,7 +27,7 @@ class Worker:
         self.clock = clock
         self.epoch = wall_clock() - clock()
         self.wheel = TimerWheel(loop, clock)
-        self.cork = Cork()
+        self.cork = Cork(loop)
         # Pieces of fewer bytes than this leave as one; several asyncio releases never pause a protocol for what
         # `writelines` left unsent (CPython issue 127655), so without uvloop they always do.
         self.join_below = 16384 if type(loop).__module__.startswith("uvloop") else 1 << 62

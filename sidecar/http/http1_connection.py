@@ -121,7 +121,7 @@ class Http1Connection(asyncio.Protocol, Timed):
             self.head_began = self.now
             self.wake_by(self.now + self.manager.options.head_patience)
         if worker.cork.waiting:
-            worker.cork.pull()
+            worker.cork.settle()
 
     def eof_received(self) -> bool | None:
         """As Envoy, we take a FIN as the end of the connection: a request that is under way is given up."""
@@ -260,10 +260,9 @@ class Http1Connection(asyncio.Protocol, Timed):
             self.send_data(body, True)
             return
         data = b"%b%b%b" % (status_line(head.status), render_fields(head.fields), body)
-        size = len(data)
-        stream.response_head_size = size - len(body)
-        self.manager.stats.downstream_cx_tx_bytes_total += size
-        self.transport.write(data)
+        stream.response_head_size = len(data) - len(body)
+        self.worker.cork.waiting.append(self)
+        self.out.append(data)
 
     def send_data(self, data: bytes, end: bool) -> None:
         if self.closed:
@@ -331,11 +330,16 @@ class Http1Connection(asyncio.Protocol, Timed):
         out = self.out
         if not out or self.closed:
             return
+        if len(out) == 1:
+            data = out.pop()
+            self.manager.stats.downstream_cx_tx_bytes_total += len(data)
+            self.transport.write(data)
+            if self.closing:
+                self._half_close()
+            return
         size = sum(map(len, out))
         self.manager.stats.downstream_cx_tx_bytes_total += size
-        if len(out) == 1:
-            self.transport.write(out[0])
-        elif size < self.worker.join_below:
+        if size < self.worker.join_below:
             self.transport.write(b"".join(out))
         else:
             self.transport.writelines(out)

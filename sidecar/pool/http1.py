@@ -145,7 +145,7 @@ class Http1Connection(asyncio.Protocol, Timed):
                 pool.worker.loop.call_soon(self._next_turn)
         cork = pool.worker.cork
         if cork.waiting:
-            cork.pull()
+            cork.settle()
 
     def eof_received(self) -> bool | None:
         reader = self.reader
@@ -263,11 +263,7 @@ class Http1Connection(asyncio.Protocol, Timed):
         data = b"%b %b HTTP/1.1\r\n%b: %b\r\n%b" % (
             head.method, head.path or head.authority, host, head.authority, render_fields(fields)
         )  # fmt: skip
-        if end:
-            self.pool.stats.upstream_cx_tx_bytes_total += len(data)
-            self.transport.write(data)
-        else:
-            self._collect(data)
+        self._collect(data)
 
     def open_tunnel(self, sink: UpstreamSink) -> None:
         self.sink = self.reader.sink = sink
@@ -323,11 +319,15 @@ class Http1Connection(asyncio.Protocol, Timed):
         out = self.out
         if not out or self.closed:
             return
-        size = sum(map(len, out))
-        self.pool.stats.upstream_cx_tx_bytes_total += size
+        pool = self.pool
         if len(out) == 1:
-            self.transport.write(out[0])
-        elif size < self.pool.worker.join_below:
+            data = out.pop()
+            pool.stats.upstream_cx_tx_bytes_total += len(data)
+            self.transport.write(data)
+            return
+        size = sum(map(len, out))
+        pool.stats.upstream_cx_tx_bytes_total += size
+        if size < pool.worker.join_below:
             self.transport.write(b"".join(out))
         else:
             self.transport.writelines(out)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.core.cork import Cork
+from sidecar.core.cork import AT_ONCE, Cork
 from sidecar.core.timer_wheel import Timed, TimerWheel
 
 
@@ -149,9 +149,26 @@ class Corked:
 
 
 def test_a_cork_flushes_also_what_flushing_brings() -> None:
-    cork = Cork()
+    cork = Cork(asyncio.new_event_loop())
     last = Corked(cork)
     first = Corked(cork, [last])
     cork.waiting.append(first)
     cork.pull()
     assert (first.flushed, last.flushed, cork.waiting) == (1, 1, [])
+    cork.loop.close()
+
+
+def test_what_settles_is_flushed_at_the_end_of_the_turn_or_at_once_when_it_is_much() -> None:
+    loop = asyncio.new_event_loop()
+    cork = Cork(loop)
+    one = Corked(cork)
+    cork.waiting.append(one)
+    cork.settle()
+    assert one.flushed == 0
+    loop.run_until_complete(asyncio.sleep(0))
+    assert (one.flushed, cork.waiting) == (1, [])
+    many = [Corked(cork) for _ in range(AT_ONCE)]
+    cork.waiting.extend(many)
+    cork.settle()
+    assert [each.flushed for each in many] == [1] * AT_ONCE
+    loop.close()
