@@ -501,6 +501,7 @@ class Http1Pool:
         """End all connections now."""
         self.draining = True
         for connection in list(self.all):
+            connection.out.clear()
             if connection.transport is not None:
                 connection.transport.abort()
 
