@@ -11,6 +11,7 @@ from sidecar.codec.errors import ProtocolError
 from sidecar.codec.http1 import BROKEN, DONE, HEAD, TUNNEL, RequestReader
 from sidecar.codec.http1_head import proper_case, reason_phrase, render_fields, spell, status_line
 from sidecar.core import response_flags as flag
+from sidecar.core.cork import AT_ONCE
 from sidecar.core.head import Field, RequestHead, ResponseHead
 from sidecar.core.stream_info import ConnectionInfo
 from sidecar.core.timer_wheel import Timed
@@ -120,8 +121,9 @@ class Http1Connection(asyncio.Protocol, Timed):
         elif self.reader.partial is not None and self.head_began == inf and self.stream is None:
             self.head_began = self.now
             self.wake_by(self.now + self.manager.options.head_patience)
-        if worker.cork.waiting:
-            worker.cork.settle()
+        cork = worker.cork
+        if cork.waiting and (not cork.scheduled or len(cork.waiting) >= AT_ONCE):
+            cork.settle()
 
     def eof_received(self) -> bool | None:
         """As Envoy, we take a FIN as the end of the connection: a request that is under way is given up."""

@@ -22,6 +22,7 @@ from sidecar.codec.http1 import (
 from sidecar.codec.http1_head import proper_case, render_fields, spell
 from sidecar.codec.wire import FieldLines
 from sidecar.core.address import Address, from_socket_name
+from sidecar.core.cork import AT_ONCE
 from sidecar.core.head import Field, RequestHead
 from sidecar.core.timer_wheel import Timed
 from sidecar.core.upstream import (
@@ -144,7 +145,7 @@ class Http1Connection(asyncio.Protocol, Timed):
                 self.transport.pause_reading()
                 pool.worker.loop.call_soon(self._next_turn)
         cork = pool.worker.cork
-        if cork.waiting:
+        if cork.waiting and (not cork.scheduled or len(cork.waiting) >= AT_ONCE):
             cork.settle()
 
     def eof_received(self) -> bool | None:
