@@ -37,6 +37,7 @@ from sidecar.filters.context import FilterContext
 from sidecar.filters.registry import make_filter, make_route_filter
 from sidecar.http.build import options_of
 from sidecar.http.connection_manager import ConnectionManager
+from sidecar.http.early_logs import EarlyLogs
 from sidecar.http.filter_chain import FilterChain
 from sidecar.http.forwarding import compile_forwarding, compile_response_finish
 from sidecar.http.local_reply import compile_local_reply, plain_reply
@@ -363,6 +364,7 @@ class Stack:
         context = self.filter_context(config.stat_prefix)
         configured = [one for one in config.http_filters if not isinstance(one.config, RouterConfig)]
         filters = [(one, make_filter(one.config, one.name, context)) for one in configured]
+        first = self.early_logs(config)
         routes = compile_route_configuration(
             config.route_config, compile_header_value, self.worker.random, router_config.suppress_envoy_headers
         )
@@ -373,6 +375,7 @@ class Stack:
             self.pool_of,
             router_config.suppress_envoy_headers,
             listener.per_connection_buffer_limit_bytes,
+            self.local_ip.encode(),
         )
         router.respect_expected_timeout = router_config.respect_expected_rq_timeout
         router.render_body = self.render_body
@@ -384,7 +387,7 @@ class Stack:
             stats,
             of_listener.codes,
             routes,
-            FilterChain([instance for one, instance in filters if not one.disabled]),
+            FilterChain([*first, *(instance for one, instance in filters if not one.disabled)]),
             router,
             compile_forwarding(
                 config,
@@ -404,18 +407,35 @@ class Stack:
             if upgrade.filters is not None:
                 manager.upgrade_chains[upgrade.upgrade_type] = FilterChain(
                     [
-                        make_filter(one.config, one.name, context)
-                        for one in upgrade.filters
-                        if not isinstance(one.config, RouterConfig)
+                        *first,
+                        *(
+                            make_filter(one.config, one.name, context)
+                            for one in upgrade.filters
+                            if not isinstance(one.config, RouterConfig)
+                        ),
                     ]
                 )
-        manager.make_chain = lambda route: FilterChain(self._filters_for(route, filters, context))
+        manager.make_chain = lambda route: FilterChain([*first, *self._filters_for(route, filters, context)])
         for route in routes.routes:
             if route.per_filter:
                 manager.chain_for(route)  # now, so that what is wrong in it stops the start
         self.managers.append(manager)
         self.route_tables.append((f"listener {listener.name}, connection manager {config.stat_prefix}", routes))
         return manager
+
+    def early_logs(self, config: HttpConnectionManager) -> list[HttpFilter]:
+        """What writes access-log lines before a request's end, where that is configured."""
+        options = config.access_log_options
+        if not options.flush_access_log_on_new_request and not options.access_log_flush_interval:
+            return []
+        logs = config.access_log
+        return [
+            EarlyLogs(
+                self.access_loggers(logs, "DownstreamStart") if options.flush_access_log_on_new_request else (),
+                self.access_loggers(logs, "DownstreamPeriodic") if options.access_log_flush_interval else (),
+                options.access_log_flush_interval,
+            )
+        ]
 
     def _filters_for(
         self, route: Route, filters: list[tuple[Any, HttpFilter]], context: FilterContext
@@ -469,9 +489,9 @@ class Stack:
         cluster = self.clusters.get(name)
         return None if cluster is None else cluster.config.metadata
 
-    def _cluster_stat_name(self, name: str) -> str:
+    def _cluster_stat_name(self, name: str) -> str | None:
         cluster = self.clusters.get(name)
-        return name if cluster is None else str(cluster.config.alt_stat_name)
+        return None if cluster is None else str(cluster.config.alt_stat_name)
 
     def compile_log_filter(self, config: AccessLogFilter) -> Callable[[Any], bool]:
         return compile_filter(config, self.worker.random)

@@ -46,6 +46,17 @@ class UpgradeConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class AccessLogOptions:
+    """When lines are written besides at a request's end: when it has come in, and every so many seconds (0: not)."""
+
+    flush_access_log_on_new_request: bool = False
+    access_log_flush_interval: float = 0.0
+
+
+_NO_ACCESS_LOG_OPTIONS = AccessLogOptions()
+
+
+@dataclass(frozen=True, slots=True)
 class HttpConnectionManager:
     """How connections become requests, and what is done with them.
 
@@ -73,10 +84,12 @@ class HttpConnectionManager:
     drain_timeout: float = 5.0
     delayed_close_timeout: float = 1.0
     access_log: tuple[AccessLog, ...] = ()
+    access_log_options: AccessLogOptions = _NO_ACCESS_LOG_OPTIONS
     use_remote_address: bool = False
     xff_num_trusted_hops: int = 0
     internal_address_config: InternalAddressConfig = field(default_factory=InternalAddressConfig)
     skip_xff_append: bool = False
+    append_x_forwarded_port: bool = False
     via: bytes = b""
     generate_request_id: bool = True
     preserve_external_request_id: bool = False
@@ -122,10 +135,12 @@ def parse_http_connection_manager(node: Node) -> HttpConnectionManager:
         drain_timeout=seconds(node, "drain_timeout", 5.0),
         delayed_close_timeout=seconds(node, "delayed_close_timeout", 1.0),
         access_log=parse_access_logs(node.children("access_log")),
+        access_log_options=_parse_access_log_options(node.child("access_log_options")),
         use_remote_address=node.wrapped("use_remote_address", False),
         xff_num_trusted_hops=node.get("xff_num_trusted_hops"),
         internal_address_config=_parse_internal_address_config(node.child("internal_address_config")),
         skip_xff_append=node.get("skip_xff_append"),
+        append_x_forwarded_port=node.get("append_x_forwarded_port"),
         via=node.get("via").encode(),
         generate_request_id=node.wrapped("generate_request_id", True),
         preserve_external_request_id=node.get("preserve_external_request_id"),
@@ -168,6 +183,14 @@ def _check_request_id(node: Node | None) -> None:
     if extension is not None:
         extension.ignore("pack_trace_reason", "nothing is traced")
         extension.ignore("use_request_id_for_trace_sampling", "nothing is traced")
+
+
+def _parse_access_log_options(node: Node | None) -> AccessLogOptions:
+    if node is None:
+        return _NO_ACCESS_LOG_OPTIONS
+    return AccessLogOptions(
+        node.get("flush_access_log_on_new_request"), seconds(node, "access_log_flush_interval", 0.0)
+    )
 
 
 def _parse_internal_address_config(node: Node | None) -> InternalAddressConfig:

@@ -61,13 +61,14 @@ class CommonLbConfig:
 
     Below `healthy_panic_threshold` percent of healthy endpoints all of them are used. `locality_weighted_lb_config`
     says whether localities are chosen by their weights. `hash_balance_factor` (percent of the mean load) bounds the
-    load of an endpoint when hashing; 0 does not.
+    load of an endpoint when hashing; 0 does not. `fail_traffic_on_panic`: in panic no endpoint is used.
     """
 
     healthy_panic_threshold: float = 50.0
     locality_weighted_lb_config: bool = False
     use_hostname_for_hashing: bool = False
     hash_balance_factor: int = 0
+    fail_traffic_on_panic: bool = False
 
 
 DEFAULT_COMMON_LB_CONFIG = CommonLbConfig()
@@ -137,17 +138,19 @@ def _shared(policy: str, config: LbConfig | None, common: CommonLbConfig) -> Loa
 def _parse_common(node: Node) -> CommonLbConfig:
     weighted = node.child("locality_weighted_lb_config")
     hashing = node.child("consistent_hashing_lb_config")
+    zones = node.child("zone_aware_lb_config")
     return _common(
         node.percent("healthy_panic_threshold", 50.0),
         weighted is not None,
         False if hashing is None else hashing.get("use_hostname_for_hashing"),
         0 if hashing is None else hashing.wrapped("hash_balance_factor", 0),
+        False if zones is None else zones.get("fail_traffic_on_panic"),
     )
 
 
 @lru_cache(maxsize=64)
-def _common(panic: float, weighted: bool, by_hostname: bool, factor: int) -> CommonLbConfig:
-    return CommonLbConfig(panic, weighted, by_hostname, factor)
+def _common(panic: float, weighted: bool, by_hostname: bool, factor: int, fail: bool) -> CommonLbConfig:
+    return CommonLbConfig(panic, weighted, by_hostname, factor, fail)
 
 
 def _check_locality_aware(node: Node, subsets: LbSubsetConfig, common: CommonLbConfig) -> None:
@@ -229,7 +232,7 @@ def _parse_extensions(node: Node) -> LoadBalancing:
     panic = DEFAULT_COMMON_LB_CONFIG.healthy_panic_threshold
     if common is not None:
         panic = _parse_common(common).healthy_panic_threshold
-        for name in ("locality_weighted_lb_config", "consistent_hashing_lb_config"):
+        for name in ("locality_weighted_lb_config", "consistent_hashing_lb_config", "zone_aware_lb_config"):
             if common.has(name):
                 common.refuse("cannot go with load_balancing_policy", name, "set it in the policy's own configuration")
     policies = node.child("load_balancing_policy")
@@ -267,7 +270,7 @@ def _parse_policy(node: Node, panic: float) -> LoadBalancing:
         inner = node.child("endpoint_picking_policy")
         nested = DEFAULT_LOAD_BALANCING if inner is None else _parse_policies(inner, panic)
         return _load_balancing(
-            nested.lb_policy, nested.lb_config, _common(panic, True, False, 0), nested.lb_subset_config
+            nested.lb_policy, nested.lb_config, _common(panic, True, False, 0, False), nested.lb_subset_config
         )
     policy = _extension_policies[node.type_name]
     config = _config_parsers[policy](node) if policy in _config_parsers else None
@@ -280,4 +283,4 @@ def _parse_policy(node: Node, panic: float) -> LoadBalancing:
         locality = node.child("locality_lb_config")
         weighted = None if locality is None else locality.child("locality_weighted_lb_config")
         by_hostname, factor = False, 0
-    return _load_balancing(policy, config, _common(panic, weighted is not None, by_hostname, factor), None)
+    return _load_balancing(policy, config, _common(panic, weighted is not None, by_hostname, factor, False), None)

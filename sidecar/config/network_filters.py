@@ -30,7 +30,7 @@ class TcpProxy:
     """Relay bytes to a cluster: `cluster`, unless it is empty; then one of `weighted_clusters` by their weights.
 
     `metadata_match` is what the `envoy.lb` metadata of a host must hold (a choice's own holds the proxy's too).
-    `idle_timeout` is in seconds without a byte either way, 0 for none.
+    `idle_timeout` is in seconds without a byte either way, `max_downstream_connection_duration` in seconds, 0 for none.
     """
 
     stat_prefix: str
@@ -40,6 +40,7 @@ class TcpProxy:
     idle_timeout: float = 3600.0
     max_connect_attempts: int = 1
     access_log: tuple[AccessLog, ...] = ()
+    max_downstream_connection_duration: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +147,7 @@ def parse_tcp_proxy(node: Node) -> TcpProxy:
         seconds(node, "idle_timeout", 3600.0),
         node.wrapped("max_connect_attempts", 1),
         parse_access_logs(node.children("access_log")),
+        seconds(node, "max_downstream_connection_duration", 0.0),
     )
 
 

@@ -123,7 +123,7 @@ class RateLimit:
 
 
 def parse_rate_limit(node: Node) -> RateLimit:
-    """`route.v3.RateLimit` inside a local rate limit, where stages, overrides and disabling keys have no place."""
+    """`route.v3.RateLimit` of a local rate limit or of a route; stages, overrides and disabling keys are refused."""
     addend = node.child("hits_addend")
     hits = 1 if addend is None else addend.wrapped("number", 1)
     actions = map(_parse_action, node.children("actions"))

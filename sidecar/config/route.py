@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from sidecar.config.core_types import NO_METADATA, Metadata, parse_metadata
 from sidecar.config.fields import Node
@@ -77,6 +78,7 @@ __all__ = [
 ]
 
 _DIRECT_RESPONSE_BODY_LIMIT = 4096
+_REQUIRE_TLS: tuple[Literal["NONE", "EXTERNAL_ONLY", "ALL"], ...] = ("NONE", "EXTERNAL_ONLY", "ALL")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,7 @@ class Route:
 class VirtualHost:
     """The routes, in order, for hosts that fit one of `domains` (lower case; `*`, `*suffix`, `prefix*` or exact).
 
+    `require_tls`: requests without TLS (from outside, or all) are redirected to it.
     Its retry policy, mirror policies and buffer limit stand in those of its routes that have none of their own.
     """
 
@@ -112,6 +115,7 @@ class VirtualHost:
     include_request_attempt_count: bool = False
     include_attempt_count_in_response: bool = False
     include_is_timeout_retry_header: bool = False
+    require_tls: Literal["NONE", "EXTERNAL_ONLY", "ALL"] = "NONE"
     cors: CorsPolicy | None = None
 
 
@@ -195,6 +199,7 @@ def _parse_virtual_host(node: Node, inherited: Inherited) -> VirtualHost:
         include_request_attempt_count=node.get("include_request_attempt_count"),
         include_attempt_count_in_response=node.get("include_attempt_count_in_response"),
         include_is_timeout_retry_header=node.get("include_is_timeout_retry_header"),
+        require_tls=_REQUIRE_TLS[node.get("require_tls")],
         cors=None if cors is None else parse_cors_policy(cors),
     )
 

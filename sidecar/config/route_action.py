@@ -20,6 +20,7 @@ from sidecar.config.hash_policy import HashPolicy, parse_hash_policies
 from sidecar.config.header_mutations import NO_HEADER_MUTATIONS, HeaderMutations, parse_header_mutations
 from sidecar.config.http_filters import PerFilterConfig, parse_typed_per_filter_config
 from sidecar.config.matcher import RegexMatchAndSubstitute, header_name, parse_regex_rewrite
+from sidecar.config.rate_limit import RateLimit, parse_rate_limit
 from sidecar.config.retry_policy import RetryPolicy, parse_retry_policy
 
 _REDIRECT_CODES = {
@@ -131,6 +132,7 @@ class RouteAction:
     hash_policy: tuple[HashPolicy, ...] = ()
     upgrade_configs: tuple[UpgradeConfig, ...] = ()
     cors: CorsPolicy | None = None
+    rate_limits: tuple[RateLimit, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +229,7 @@ def _parse_route_action(node: Node, inherited: Inherited) -> RouteAction:
         hash_policy=parse_hash_policies(node.children("hash_policy")),
         upgrade_configs=_parse_upgrades(node),
         cors=None if cors is None else parse_cors_policy(cors),
+        rate_limits=tuple(map(parse_rate_limit, node.children("rate_limits"))),
     )
 
 

@@ -23,7 +23,7 @@ class RouteMatch:
     """All of these must hold. `path` is compared as `path_specifier` says; for `connect_matcher` it says nothing.
 
     `case_sensitive` counts for every specifier but `safe_regex`. `runtime_fraction` is the share of requests, None for
-    all.
+    all. `grpc`: only gRPC requests.
     """
 
     path_specifier: PathSpecifier
@@ -32,6 +32,7 @@ class RouteMatch:
     runtime_fraction: Fraction | None = None
     headers: tuple[HeaderMatcher, ...] = ()
     query_parameters: tuple[QueryParameterMatcher, ...] = ()
+    grpc: bool = False
 
 
 def parse_route_match(node: Node) -> RouteMatch:
@@ -44,6 +45,7 @@ def parse_route_match(node: Node) -> RouteMatch:
         runtime_fraction=node.runtime_fraction("runtime_fraction"),
         headers=parse_header_matchers(node.children("headers")),
         query_parameters=tuple(map(parse_query_parameter_matcher, node.children("query_parameters"))),
+        grpc=node.child("grpc") is not None,
     )
 
 

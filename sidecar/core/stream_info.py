@@ -73,6 +73,7 @@ class NamedRoute(Protocol):
 
     name: str
     virtual_host_name: str
+    cluster_name: str
     metadata: dict[str, dict[str, Any]] | None
 
 

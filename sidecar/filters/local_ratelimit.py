@@ -23,6 +23,7 @@ from sidecar.filters.rate_limit_actions import Descriptor, Entry, Populate, comp
 CONNECTION_STATE = "envoy.filters.http.local_ratelimit"
 BODY = b"local_rate_limited"
 DETAILS = "local_rate_limited"
+_RESOURCE_EXHAUSTED = 8
 
 
 class LocalRateLimitStats(Protocol):
@@ -69,7 +70,15 @@ class LocalRateLimitFilter(NamedFilter):
         fields: list[Field] = []
         if self._add_response_headers is not None:
             self._add_response_headers(ResponseHead(self.config.status, fields), stream)
-        return stream.reply(self.config.status, BODY, details=DETAILS, flags=flag.RATE_LIMITED, headers=fields)
+        config = self.config
+        return stream.reply(
+            config.status,
+            BODY,
+            details=DETAILS,
+            flags=flag.RATE_LIMITED,
+            headers=fields,
+            grpc_status=_RESOURCE_EXHAUSTED if config.rate_limited_as_resource_exhausted else None,
+        )
 
 
 class _Buckets:

@@ -31,6 +31,7 @@ _EDGE: Final = (
     b"x-envoy-decorator-operation",
     b"x-envoy-downstream-service-cluster",
     b"x-envoy-downstream-service-node",
+    b"x-envoy-original-path",
 )
 _SPECIAL: Final = frozenset(
     (b"connection", b"upgrade", b"te", b"expect", b"x-forwarded-for", b"x-forwarded-client-cert", b"http2-settings")
@@ -59,6 +60,8 @@ def compile_forwarding(
     use_remote_address = config.use_remote_address
     hops = config.xff_num_trusted_hops
     append_xff = not config.skip_xff_append
+    new_scheme = config.scheme_to_overwrite
+    append_port = config.append_x_forwarded_port
     via = config.via
     networks = config.internal_address_config.cidr_ranges
     unix_is_internal = config.internal_address_config.unix_sockets
@@ -72,7 +75,7 @@ def compile_forwarding(
     forward_expect = config.proxy_100_continue
     strip_host = compile_host_stripping(config)
     default_host = config.http_protocol_options.default_host_for_http_10
-    plain = not (use_remote_address or via or add_user_agent)
+    plain = not (via or add_user_agent or append_port or new_scheme)
 
     def is_internal(address: Address) -> bool:
         if address.ip is None:
@@ -85,40 +88,63 @@ def compile_forwarding(
         xff = request.index.get(b"x-forwarded-for")
         peer = stream.connection.remote_address
         if xff is None and use_remote_address:
-            known: tuple[Field | None, bool] | None = stream.connection.forwarding
+            known: tuple[Field | None, Field | None, bool] | None = stream.connection.forwarding
             if known is None:
                 known = stream.connection.forwarding = of_peer(peer)
-            field, internal = known
+            field, external, internal = known
             if field is not None:
                 request.fields.append(field)
                 request.index[b"x-forwarded-for"] = field[1]
+            if external is not None:
+                if b"x-envoy-external-address" in request.index:
+                    request.set(*external)
+                else:
+                    request.fields.append(external)
+                    request.index[b"x-envoy-external-address"] = external[1]
             if not hops or b"x-forwarded-proto" not in request.index:
                 request.set(b"x-forwarded-proto", request.scheme if stream.connection.tls else b"http")
             return internal
+        if xff is not None:
+            xff = xff.lstrip(b",")
+            request.set(b"x-forwarded-for", xff)  # in one field
         client: Address | None
         if use_remote_address:
             client = address_in_xff(xff, hops - 1) if hops else None
             client = client or peer
             if append_xff and peer.ip is not None:
                 own = local_ip if is_loopback(peer) else peer.ip
-                xff = own.encode() if xff is None else xff + b"," + own.encode()
+                xff = xff + b"," + own.encode() if xff else own.encode()
                 request.set(b"x-forwarded-for", xff)
             if not hops or b"x-forwarded-proto" not in request.index:
                 request.set(b"x-forwarded-proto", request.scheme if stream.connection.tls else b"http")
         else:
             client = address_in_xff(xff, hops)
-        single = xff is not None and b"," not in xff
+        single = xff is not None and b"," not in xff and not use_remote_address
         internal = single and client is not None and is_internal(client)
-        stream.remote_address = client or peer
+        stream.remote_address = client = client or peer
+        if use_remote_address and not internal and client.ip is not None:
+            request.set(b"x-envoy-external-address", client.ip.encode())
         return internal
 
-    def of_peer(peer: Address) -> tuple[tuple[bytes, bytes] | None, bool]:
-        """For requests without X-Forwarded-For: what stands there, and whether they are internal. The same for all
-        requests of a connection."""
-        if not append_xff or peer.ip is None:
-            return None, False
+    def forwarded_port(stream: Stream, request: RequestHead) -> None:
+        """X-Forwarded-Port: the port that the client connected to, unless a trusted proxy has told it."""
+        if b"x-forwarded-port" not in request.index or (use_remote_address and not hops):
+            port = stream.connection.local_address.port
+            if port is not None:
+                request.set(b"x-forwarded-port", b"%d" % port)
+
+    def of_peer(peer: Address) -> tuple[Field | None, Field | None, bool]:
+        """For requests without X-Forwarded-For: what stands there, the client's address where they are external, and
+        whether they are internal. The same for all requests of a connection."""
+        internal = is_internal(peer)
+        if peer.ip is None:
+            return None, None, internal
         own = local_ip if is_loopback(peer) else peer.ip
-        return (b"x-forwarded-for", own.encode()), is_internal(peer)
+        return (
+            (b"x-forwarded-for", own.encode()) if append_xff else None,
+            None if internal else (b"x-envoy-external-address", peer.ip.encode()),
+            internal,
+        )
 
     def unusual(stream: Stream, request: RequestHead) -> bool:
         """What only requests with special fields need; True if the request is internal."""
@@ -141,6 +167,7 @@ def compile_forwarding(
         internal = addresses(stream, request)
         if internal:
             request.set(b"x-envoy-internal", b"true")
+            request.remove(b"x-envoy-upstream-alt-stat-name")  # as Envoy's router does; such statistics are not kept
         else:
             if use_remote_address:
                 request.remove_all(_EDGE)
@@ -164,7 +191,7 @@ def compile_forwarding(
                 return stream.reply(400, details="missing_host_header")
         if b"#" in path:
             stream.manager.stats.downstream_rq_failed_path_normalization += 1
-            return stream.reply(400, details="path_normalization_failed")
+            return stream.refuse(400, b"", "path_normalization_failed")
         if normalize is not None and path:
             answered = normalize(stream, request)
             if answered:
@@ -181,7 +208,16 @@ def compile_forwarding(
         if b"x-forwarded-proto" not in index:
             request.fields.append(_HTTP)
             index[b"x-forwarded-proto"] = b"http"
+        elif index[b"x-forwarded-proto"] != b"http":
+            scheme = index[b"x-forwarded-proto"].lower()
+            if scheme == b"https":
+                request.scheme = scheme
         if not plain:
+            if new_scheme:
+                request.set(b"x-forwarded-proto", new_scheme)
+                request.scheme = new_scheme
+            if append_port:
+                forwarded_port(stream, request)
             if via:
                 request.set(b"via", index[b"via"] + b", " + via if b"via" in index else via)
             if add_user_agent:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sidecar.config.core_types import SubstitutionFormatString
 from sidecar.config.local_reply import LocalReplyConfig
+from sidecar.core.grpc import grpc_message, grpc_status_of, is_grpc
 from sidecar.core.head import Field, ResponseHead
 from sidecar.core.stream_info import StreamInfo
 
@@ -18,15 +19,35 @@ if TYPE_CHECKING:
 
 Render = Callable[[StreamInfo, bytes], bytes]
 """Renders a reply's body from the stream and the body that the reply would have had."""
-MakeReply = Callable[["Stream", int, bytes, Sequence[Field]], tuple[ResponseHead, bytes]]
+MakeReply = Callable[["Stream", int, bytes, Sequence[Field], "int | None"], tuple[ResponseHead, bytes]]
+"""From stream, status, body, additional fields and the status of gRPC calls (None: by the HTTP status) to the reply."""
 
 _TEXT = b"text/plain"
 _JSON = b"application/json"
+_OF_BODY = (b"content-type", b"content-length")
 
 
-def plain_reply(stream: Stream, status: int, body: bytes, headers: Sequence[Field]) -> tuple[ResponseHead, bytes]:
+def plain_reply(
+    stream: Stream, status: int, body: bytes, headers: Sequence[Field], grpc_status: int | None = None
+) -> tuple[ResponseHead, bytes]:
     """A reply without any modification configured."""
+    if is_grpc(stream.request):
+        return _trailers_only(stream, status, body, headers, grpc_status), b""
     return _head(status, body, headers, _TEXT), body
+
+
+def _trailers_only(
+    stream: Stream, status: int, body: bytes, headers: Sequence[Field], grpc_status: int | None
+) -> ResponseHead:
+    """The reply to a gRPC call, which finds its status in the fields and gets no body."""
+    fields = [
+        (b"content-type", b"application/grpc"),
+        (b"grpc-status", b"%d" % (grpc_status_of(status) if grpc_status is None else grpc_status)),
+    ]
+    if body and stream.request.method != b"HEAD":
+        fields.append((b"grpc-message", grpc_message(body)))
+    fields += [field for field in headers if field[0] not in _OF_BODY]
+    return ResponseHead(200, fields)
 
 
 def _head(status: int, body: bytes, headers: Sequence[Field], content_type: bytes) -> ResponseHead:
@@ -60,7 +81,9 @@ def compile_local_reply(
         for mapper in config.mappers
     )
 
-    def reply(stream: Stream, status: int, body: bytes, headers: Sequence[Field]) -> tuple[ResponseHead, bytes]:
+    def reply(
+        stream: Stream, status: int, body: bytes, headers: Sequence[Field], grpc_status: int | None = None
+    ) -> tuple[ResponseHead, bytes]:
         chosen, mutate = body_format, None
         stream.response_code = status
         stream.response = ResponseHead(status, list(headers))
@@ -79,7 +102,11 @@ def compile_local_reply(
             render, content_type = chosen
             body = render(stream, body)
         stream.response = None
-        head = _head(status, body, headers, content_type)
+        if is_grpc(stream.request):
+            body = body.rstrip(b"\n") if content_type == _JSON else body
+            head, body = _trailers_only(stream, status, body, headers, grpc_status), b""
+        else:
+            head = _head(status, body, headers, content_type)
         if mutate is not None:
             mutate(head, stream)
         return head, body

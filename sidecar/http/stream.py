@@ -320,7 +320,7 @@ class Stream(StreamInfo):
         self.request_at = _RUNNING
         self.response_at = _RUNNING
         self.held_request = self.held_response = None
-        head, body = self.manager.local_reply(self, status, body, headers)
+        head, body = self.manager.local_reply(self, status, body, headers, grpc_status)
         if mutate is not None:
             self.response = head
             mutate(self)
@@ -435,8 +435,7 @@ class Stream(StreamInfo):
         if self.over:
             return
         self.response_flags |= flag.DOWNSTREAM_CONNECTION_TERMINATION
-        if not self.response_code_details:
-            self.response_code_details = "downstream_remote_disconnect"
+        self.response_code_details = "downstream_remote_disconnect"
         if self.upstream is not None:
             upstream, self.upstream = self.upstream, None
             upstream.cancel()
@@ -518,9 +517,10 @@ class Stream(StreamInfo):
         allowed = kind in manager.options.upgrades
         if route is not None:
             allowed = route.upgrades.get(kind, allowed)
+        if kind == b"connect" and route is None:
+            self.downstream.close_after_response()
+            return False
         if not allowed:
-            if route is not None:
-                self.cluster_name = self.cluster_name or route.cluster_name
             manager.stats.downstream_rq_ws_on_non_ws_route += 1
             self.refuse(403, b"", "upgrade_failed")
             return True

@@ -35,6 +35,7 @@ class TcpProxyStats(Protocol):
     downstream_flow_control_paused_reading_total: int
     downstream_flow_control_resumed_reading_total: int
     idle_timeout: int
+    max_downstream_connection_duration: int
 
 
 class SocketDialer(Protocol):

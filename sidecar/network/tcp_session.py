@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sidecar.core.address import from_socket_name
 from sidecar.core.response_flags import (
+    DURATION_TIMEOUT,
     NO_CLUSTER_FOUND,
     NO_HEALTHY_UPSTREAM,
     UPSTREAM_CONNECTION_FAILURE,
@@ -35,7 +36,7 @@ class TcpSession(Timed):
     """Also the load balancer's context: nothing but the metadata and the connection tells hosts apart."""
 
     __slots__ = ("proxy", "connection", "record", "down", "up", "ended", "cluster", "host", "dial", "attempts",
-                 "dial_start", "connected_at", "upward", "downward", "last", "closed", "subset")  # fmt: skip
+                 "dial_start", "connected_at", "upward", "downward", "last", "closed", "subset", "expires")  # fmt: skip
 
     hash_key: int | None = None
     tried: tuple[object, ...] = ()
@@ -63,6 +64,8 @@ class TcpSession(Timed):
         self.upward: Flow | None = None
         self.downward: Flow | None = None
         self.last = info.start
+        limit = proxy.config.max_downstream_connection_duration
+        self.expires = info.start + limit if limit else inf
         self.closed = False
         self.subset: tuple[tuple[str, str], ...] | None = None
 
@@ -72,6 +75,8 @@ class TcpSession(Timed):
         """Choose a cluster and connect."""
         proxy = self.proxy
         proxy.stats.downstream_cx_total += 1
+        if self.expires != inf:
+            proxy.worker.wheel.arm(self, self.expires)
         name, self.subset = proxy.choose(self.connection)
         self.cluster = proxy.cluster_of(name)
         if self.cluster is None:
@@ -130,7 +135,7 @@ class TcpSession(Timed):
                 stats.upstream_cx_destroy_local += 1
             else:
                 stats.upstream_cx_destroy_remote += 1
-                self.record.upstream_failure_reason = f"delayed connect error: {failure}"
+                self.record.upstream_failure_reason = failure
             if cluster.outlier is not None:
                 cluster.outlier.on_local_origin_failure(host, _CONNECT_TIMED_OUT if timed_out else _CONNECT_FAILED)
             self.record.response_flags |= UPSTREAM_CONNECTION_FAILURE
@@ -159,7 +164,7 @@ class TcpSession(Timed):
         self.downward.start()
         idle = proxy.config.idle_timeout
         if idle:
-            worker.wheel.arm(self, now + idle)
+            worker.wheel.arm(self, min(now + idle, self.expires))
 
     # the flows' side
 
@@ -213,11 +218,21 @@ class TcpSession(Timed):
     # the end
 
     def on_timer(self, now: float) -> None:
-        due = self.last + self.proxy.config.idle_timeout
-        if now < due:
-            self.proxy.worker.wheel.arm(self, due)
+        proxy = self.proxy
+        if now >= self.expires:
+            proxy.stats.max_downstream_connection_duration += 1
+            self.record.response_flags |= DURATION_TIMEOUT
+            self.record.response_code_details = "max_duration_timeout"
+            self.abort()
             return
-        self.proxy.stats.idle_timeout += 1
+        idle = proxy.config.idle_timeout
+        idle_due = self.last + idle if idle and self.up is not None else inf
+        if now < idle_due:
+            due = min(idle_due, self.expires)
+            if due != inf:
+                proxy.worker.wheel.arm(self, due)
+            return
+        proxy.stats.idle_timeout += 1
         self._close(remote_upstream=False)
 
     def abort(self) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from sidecar.config.matcher import HeaderMatcher, Int64Range, QueryParameterMatcher, StringMatcher
 from sidecar.config.route_match import RouteMatch
+from sidecar.core.grpc import is_grpc
 from sidecar.core.head import RequestHead
 from sidecar.core.matching import compile_header, compile_query_parameter, query_parameter
 from sidecar.router.path_match import classify, plain_path
-from sidecar.router.route_conditions import is_grpc, wants_grpc
+from sidecar.router.route_conditions import wants_grpc
 
 _RELATIONS = {
     "exact": "be",

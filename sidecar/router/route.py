@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from sidecar.config.core_types import SubstitutionFormatString
     from sidecar.config.filters.cors import CorsPolicy
     from sidecar.config.http_filters import PerFilterConfig
+    from sidecar.config.rate_limit import RateLimit
     from sidecar.router.retry_policy import RetryPolicy
 
 Mutate = Callable[[Any], None]
@@ -108,6 +109,7 @@ class Route:
         "cors",
         "per_filter",
         "per_filter_levels",
+        "rate_limits",
         "internal_only_headers",
         "request_chain",
         "response_chain",
@@ -147,6 +149,7 @@ class Route:
         self.cors: CorsPolicy | None = None
         self.per_filter: Mapping[str, PerFilterConfig] = {}
         self.per_filter_levels: Mapping[str, tuple[PerFilterConfig, ...]] = {}
+        self.rate_limits: tuple[RateLimit, ...] = ()
         self.internal_only_headers: tuple[bytes, ...] = ()
         self.request_chain: Any = None
         self.response_chain: Any = None

@@ -121,6 +121,7 @@ class RouteCompiler:
         route.upgrades = {upgrade.upgrade_type.encode(): upgrade.enabled for upgrade in action.upgrade_configs}
         route.connect_terminates = any(upgrade.connect_config for upgrade in action.upgrade_configs)
         route.cors = action.cors or route.cors
+        route.rate_limits = action.rate_limits
 
     def _choose_cluster(
         self,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from sidecar.config.route_match import RouteMatch
+from sidecar.core.grpc import is_grpc
 from sidecar.core.head import RequestHead
 from sidecar.core.matching import compile_headers, compile_query_parameter
 
@@ -15,15 +16,9 @@ Condition = Callable[[RequestHead, int], bool]
 """From the request and one random number for it, the same for all routes that are tried, to whether all holds."""
 
 
-def is_grpc(request: RequestHead) -> bool:
-    """Whether the content type is ``application/grpc``, alone or with a suffix (gRPC over HTTP/2, "Requests")."""
-    content_type = request.index.get(b"content-type", b"")
-    return content_type.startswith(b"application/grpc") and content_type[16:17] in (b"", b"+", b";")
-
-
 def wants_grpc(match: RouteMatch) -> bool:
     """Whether the route is for gRPC requests only."""
-    return bool(getattr(match, "grpc", False))
+    return match.grpc
 
 
 def compile_conditions(match: RouteMatch) -> Condition | None:

@@ -181,7 +181,7 @@ def compile_route_configuration(
         every += routes
         matches = tuple(route.match for route in config.routes)
         host = HostRoutes(config.name, matches, routes, ignore_parameters)
-        host.require_tls = _TLS_REQUIREMENTS[getattr(config, "require_tls", "NONE")]
+        host.require_tls = _TLS_REQUIREMENTS[config.require_tls]
         if host.require_tls:
             host.tls_redirect = compiler.tls_redirect(config)
         hosts.append((config.domains, host))

@@ -20,7 +20,11 @@ def balancer_of(config: ClusterConfig, stats: ClusterStats, random: Random) -> B
     """The balancer for everything but CLUSTER_PROVIDED."""
     common = config.common_lb_config
     options = CommonOptions(
-        random, stats, common.healthy_panic_threshold, locality_weighted=common.locality_weighted_lb_config
+        random,
+        stats,
+        common.healthy_panic_threshold,
+        common.fail_traffic_on_panic,
+        common.locality_weighted_lb_config,
     )
     hashing = _hash_policy(config)
     balancer: Balancer

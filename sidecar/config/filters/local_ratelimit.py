@@ -38,7 +38,8 @@ class LocalRateLimit:
     `filter_enabled` is the share of requests that are counted, `filter_enforced` the share of those that are refused;
     the others that are over the limit pass with `request_headers_to_add_when_not_enforced`. `token_bucket` None: only
     the descriptors limit. `always_consume_default_token_bucket`: a request that fits a descriptor takes from the
-    default bucket too. At most `max_dynamic_descriptors` buckets are kept for each descriptor with an empty value.
+    default bucket too. `rate_limited_as_resource_exhausted`: gRPC calls that are refused get that status in place of
+    UNAVAILABLE. At most `max_dynamic_descriptors` buckets are kept for each descriptor with an empty value.
     """
 
     stat_prefix: str
@@ -54,6 +55,7 @@ class LocalRateLimit:
     enable_x_ratelimit_headers: bool = False
     always_consume_default_token_bucket: bool = True
     max_dynamic_descriptors: int = _DYNAMIC_DESCRIPTORS
+    rate_limited_as_resource_exhausted: bool = False
 
 
 def parse_local_rate_limit(node: Node) -> LocalRateLimit:
@@ -75,6 +77,7 @@ def parse_local_rate_limit(node: Node) -> LocalRateLimit:
         enable_x_ratelimit_headers=node.enum("enable_x_ratelimit_headers") != "OFF",
         always_consume_default_token_bucket=node.wrapped("always_consume_default_token_bucket", True),
         max_dynamic_descriptors=node.wrapped("max_dynamic_descriptors", _DYNAMIC_DESCRIPTORS),
+        rate_limited_as_resource_exhausted=node.get("rate_limited_as_resource_exhausted"),
     )
 
 

@@ -23,12 +23,12 @@ class FormatContext:
     """What formats know that the stream does not say.
 
     `access_log_type` is Envoy's name of the kind of entry (`DownstreamEnd`, `TcpConnectionEnd`); the two functions take
-    a cluster's name: its metadata (None when there is no such cluster), and its `alt_stat_name` or else its name.
+    a cluster's name: its metadata, and its `alt_stat_name` or else its name; None when there is no such cluster.
     """
 
     access_log_type: str = "NotSet"
     cluster_metadata: Callable[[str], Mapping[str, Mapping[str, Any]] | None] = _no_metadata
-    cluster_stat_name: Callable[[str], str] = _same_name
+    cluster_stat_name: Callable[[str], str | None] = _same_name
 
 
 NO_CONTEXT = FormatContext()

@@ -41,7 +41,7 @@ def _code_details(command: Command, context: FormatContext) -> Value:
 
 def _stat_name(command: Command, context: FormatContext) -> Value:
     find = context.cluster_stat_name
-    return keyed("stream.cluster_name", lambda name: find(name) if name else None)
+    return keyed("stream.cluster_name or (stream.route and stream.route.cluster_name)", lambda name: find(name) if name else None)
 
 
 def _environment(command: Command, context: FormatContext) -> Value:
@@ -114,7 +114,7 @@ STREAMS = {
     "UPSTREAM_REQUEST_ATTEMPT_COUNT": _sum("attempt_count"),
     "UPSTREAM_CONNECTION_ID": _sum("upstream_connection_id"),
     "CONNECTION_ID": plain(number("connection.id")),
-    "STREAM_ID": plain(octets("(stream.request_id or None)")),
+    "STREAM_ID": plain(octets("request.index.get(b'x-request-id')")),
     "UNIQUE_ID": plain(any_value("$0()", _unique_id)),
     "ROUTE_NAME": plain(text("stream.route and stream.route.name")),
     "VIRTUAL_CLUSTER_NAME": plain(constant(None)),

@@ -30,11 +30,6 @@ LISTENERS: dict[str, dict[str, Any]] = {
     "server-absent": {"server_header_transformation": "APPEND_IF_ABSENT"},
     "server-pass": {"server_header_transformation": "PASS_THROUGH"},
     "scheme-https": {"scheme_header_transformation": {"scheme_to_overwrite": "https"}},
-    "proxy-name": {
-        "http_protocol_options": {},
-        "represent_ipv4_remote_address_as_ipv4_mapped_ipv6": True,
-        "use_remote_address": True,
-    },
     "append-proto": {"use_remote_address": True, "append_x_forwarded_port": True},
     "inner-append-port": {"append_x_forwarded_port": True},
 }
@@ -141,7 +136,6 @@ for _listener in ("server-name", "server-absent", "server-pass"):
     table.get(f"{_listener}-given", listener=_listener, upstream=reply(headers=[("Server", "upstream")]))
 table.get("scheme-overwritten", listener="scheme-https")
 table.get("scheme-overwritten-absolute", "http://a.test/x", listener="scheme-https")
-table.get("mapped-ipv6", listener="proxy-name")
 table.get("forwarded-port", listener="append-proto")
 table.get("forwarded-port-given", headers=[("X-Forwarded-Port", "99")], listener="append-proto")
 table.get("forwarded-port-inner", listener="inner-append-port")

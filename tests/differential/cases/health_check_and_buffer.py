@@ -29,11 +29,6 @@ def health_check(site: Site) -> Message:
             "headers": at_health,
             "cluster_min_healthy_percentages": {"a": {"value": 50}, "empty": {"value": 0}},
         },
-        "percentages-missing": {
-            "pass_through_mode": False,
-            "headers": at_health,
-            "cluster_min_healthy_percentages": {"nowhere": {"value": 50}},
-        },
         "percentages-empty": {
             "pass_through_mode": False,
             "headers": at_health,
@@ -69,7 +64,7 @@ def buffer(site: Site) -> Message:
 BOOTSTRAPS = {"health-check": health_check, "buffer": buffer}
 
 table = Table("health-check", "health-check")
-for _listener in ("http", "pass", "percentages", "percentages-missing", "percentages-empty", "two-headers"):
+for _listener in ("http", "pass", "percentages", "percentages-empty", "two-headers"):
     table.get(f"{_listener}-health", "/health", listener=_listener)
     table.get(f"{_listener}-other", "/other", listener=_listener)
 table.get("query", "/health?x=1")

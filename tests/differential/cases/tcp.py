@@ -47,7 +47,6 @@ def tcp(site: Site) -> Message:
         listener(site, "refused", tcp_proxy(site, "refused")),
         listener(site, "refused-thrice", tcp_proxy(site, "refused", max_connect_attempts=3)),
         listener(site, "empty", tcp_proxy(site, "empty")),
-        listener(site, "unknown", tcp_proxy(site, "nowhere")),
         listener(site, "idle", tcp_proxy(site, idle_timeout="0.1s")),
         listener(site, "max-duration", tcp_proxy(site, max_downstream_connection_duration="0.3s")),
         listener(site, "weighted", tcp_proxy(site, weighted_clusters=weighted)),
@@ -154,7 +153,7 @@ raw("upstream-resets", HELLO, AwaitClose(), upstream=Reply((ReadUntil(b"hello"),
 raw("client-resets", HELLO, AwaitBytes(b"HELLO"), Abort(), upstream=ECHO, upstream_requests=1)
 raw("large", Send(b"abcdefghij" * 50_000), Finish(), AwaitClose(), upstream=ECHO, upstream_requests=1)
 raw("nothing-sent", Send(b""), AwaitUpstream(1), Finish(), upstream=ECHO, upstream_requests=1)
-for _listener in ("refused", "refused-thrice", "empty", "unknown", "full"):
+for _listener in ("refused", "refused-thrice", "empty", "full"):
     raw(_listener, HELLO, AwaitClose(), listener=_listener)
 raw("idle", HELLO, AwaitBytes(b"HELLO"), AwaitClose(), listener="idle", upstream=ECHO, upstream_requests=1)
 raw(

@@ -223,8 +223,8 @@ def test_the_configuration_of_another_policy_is_ignored_with_a_warning() -> None
             "is for KEYS_SUBSET alone",
         ),
         (
-            {"common_lb_config": {"zone_aware_lb_config": {}}},
-            ".common_lb_config.zone_aware_lb_config",
+            {"common_lb_config": {"zone_aware_lb_config": {"min_cluster_size": 3}}},
+            ".common_lb_config.zone_aware_lb_config.min_cluster_size",
             "is not implemented by Mizzen",
         ),
         (

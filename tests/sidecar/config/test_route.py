@@ -263,14 +263,9 @@ def two_hosts(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
             configuration(request_mirror_policies=[{"cluster": "nowhere"}]),
             ("request_mirror_policies[0].cluster", "there is no cluster called 'nowhere'"),
         ),
-        (host(require_tls="ALL"), ("virtual_hosts[0].require_tls", "is not implemented by Mizzen")),
         (
             host(routes=[{"match": {"prefix": "/"}, "non_forwarding_action": {}}]),
             ("virtual_hosts[0].routes[0].non_forwarding_action", "is not implemented by Mizzen"),
-        ),
-        (
-            host(routes=[{**TO_A, "match": {"prefix": "/", "grpc": {}}}]),
-            ("virtual_hosts[0].routes[0].match.grpc", "is not implemented by Mizzen"),
         ),
     ],
 )

@@ -270,24 +270,6 @@ def test_a_wrong_format_is_refused_when_it_is_compiled() -> None:
         table(one_host({"match": {"prefix": "/"}, "route": {"cluster": "a"}, "request_headers_to_add": add}))
 
 
-class GrpcMatch(RouteMatch):
-    """A match that is for gRPC only."""
-
-    grpc = True
-
-
-class TlsHost(VirtualHost):
-    """A virtual host that takes no plain requests."""
-
-    require_tls = "ALL"
-
-
-class ExternalTlsHost(VirtualHost):
-    """A virtual host that takes plain requests from inside only."""
-
-    require_tls = "EXTERNAL_ONLY"
-
-
 @pytest.mark.parametrize(
     ("content_type", "name"),
     [
@@ -300,7 +282,7 @@ class ExternalTlsHost(VirtualHost):
 def test_routes_for_grpc_only(content_type: str, name: str) -> None:
     answer = DirectResponseAction(200)
     routes = (
-        RouteConfig(GrpcMatch("prefix", b"/"), answer, "grpc"),
+        RouteConfig(RouteMatch("prefix", b"/", grpc=True), answer, "grpc"),
         RouteConfig(RouteMatch("prefix", b"/"), answer, "rest"),
     )
     ours = compile_route_configuration(
@@ -310,20 +292,20 @@ def test_routes_for_grpc_only(content_type: str, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "headers", "redirected"),
+    ("require_tls", "headers", "redirected"),
     [
-        (VirtualHost, [], False),
-        (TlsHost, [], True),
-        (TlsHost, [("x-forwarded-proto", "http"), ("x-envoy-internal", "true")], True),
-        (TlsHost, [("x-forwarded-proto", "https")], False),
-        (ExternalTlsHost, [("x-forwarded-proto", "http")], True),
-        (ExternalTlsHost, [("x-forwarded-proto", "http"), ("x-envoy-internal", "true")], False),
+        ("NONE", [], False),
+        ("ALL", [], True),
+        ("ALL", [("x-forwarded-proto", "http"), ("x-envoy-internal", "true")], True),
+        ("ALL", [("x-forwarded-proto", "https")], False),
+        ("EXTERNAL_ONLY", [("x-forwarded-proto", "http")], True),
+        ("EXTERNAL_ONLY", [("x-forwarded-proto", "http"), ("x-envoy-internal", "true")], False),
     ],
 )
-def test_hosts_that_require_tls(kind: type[VirtualHost], headers: list[tuple[str, str]], redirected: bool) -> None:
+def test_hosts_that_require_tls(require_tls: Any, headers: list[tuple[str, str]], redirected: bool) -> None:
     route = RouteConfig(RouteMatch("prefix", b"/"), DirectResponseAction(200), "plain")
     ours = compile_route_configuration(
-        RouteConfiguration("r", (kind("v", (b"*",), (route,)),)), compile_format, Random(1)
+        RouteConfiguration("r", (VirtualHost("v", (b"*",), (route,), require_tls=require_tls),)), compile_format, Random(1)
     )
     head = request("/p?q", "h.test:80", headers)
     found = ours.match(head, stream(head))

@@ -24,6 +24,7 @@ class LoggedRoute:
     def __init__(self, name: str, metadata: dict[str, dict[str, Any]] | None = None) -> None:
         self.name = name
         self.virtual_host_name = "everything"
+        self.cluster_name = ""
         self.metadata = metadata
 
 
