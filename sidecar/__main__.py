@@ -9,7 +9,6 @@ import logging
 import signal
 import sys
 import time
-from logging.handlers import WatchedFileHandler
 from typing import Any
 
 from sidecar import __version__
@@ -77,7 +76,11 @@ class JsonLog(logging.Formatter):
 
 def set_up_logging(level: str, log_format: str, path: str | None) -> None:
     """Send the log to standard error, or to a file, which is opened anew when it was moved away. Raises OSError."""
-    handler: logging.Handler = WatchedFileHandler(path) if path else logging.StreamHandler()
+    handler: logging.Handler = logging.StreamHandler()
+    if path:
+        from logging.handlers import WatchedFileHandler  # half a megabyte that most do not need
+
+        handler = WatchedFileHandler(path)
     if log_format == "json":
         handler.setFormatter(JsonLog())
     else:

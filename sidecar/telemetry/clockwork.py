@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import inf
+from math import ceil, inf
 
 from sidecar.core.timer_wheel import Timed
 from sidecar.core.worker import Worker
@@ -11,14 +11,14 @@ from sidecar.core.worker import Worker
 from .groups.server import DispatcherStats
 from .store import StatsStore
 
-_LAG_INTERVAL = 0.1
+_LAG_INTERVAL = 0.02
 
 
 class Clockwork(Timed):
-    """Measures the loop's lag ten times a second, and latches histograms every ``flush_interval`` seconds, in slices.
+    """Measures the loop's lag fifty times a second, and latches histograms every ``flush_interval`` seconds, in slices.
 
     ``poll_delay_us`` is how late the loop comes to a timer that was due: the length of the slice that was in its way.
-    ``lag_ms`` is the longest such delay of the last flush interval, in milliseconds.
+    ``loop_lag_ms`` is the longest such delay of this flush interval and the one before, in milliseconds, rounded up.
     """
 
     __slots__ = ("worker", "store", "stats", "flush_interval", "next_flush", "longest", "latching", "expected")
@@ -44,10 +44,12 @@ class Clockwork(Timed):
         resolution = self.worker.wheel.resolution
         late = max(0.0, now - self.expected - resolution)
         self.stats.poll_delay_us.record(int(late * 1e6))
-        self.longest = max(self.longest, late)
+        if late > self.longest:
+            self.longest = late
+            self.stats.loop_lag_ms = max(self.stats.loop_lag_ms, ceil(late * 1000))
         if now >= self.next_flush:
             self.next_flush = now + self.flush_interval
-            self.stats.loop_lag_ms = int(self.longest * 1000)
+            self.stats.loop_lag_ms = ceil(self.longest * 1000)
             self.longest = 0.0
             if self.latching is None:
                 self.latching = self.store.latch()
