@@ -156,13 +156,13 @@ class Server:
         stack.clusters.start(initialised.set)
         await initialised.wait()
         stack.listen()
-        stack.start_clockwork(self.bootstrap.stats_flush_interval)
         self.state = "LIVE"
         stack.server_stats.live = 1
         stack.server_stats.initialization_time_ms.record(int((time.monotonic() - began) * 1000))
         gc.collect()
         gc.freeze()
         gc.set_threshold(_COLLECT_AFTER, 50, 100)
+        stack.start_clockwork(self.bootstrap.stats_flush_interval)
         for warning in self.warnings:
             log.warning("%s", warning)
         where = ", ".join(address.text for address in stack.addresses().values())
