@@ -17,6 +17,7 @@ from sidecar.codec.http1_head import (
     NO_BODY,
     UNTIL_CLOSE,
     VERSIONS,
+    field_error,
     parse_request_head,
     parse_response_head,
 )
@@ -97,6 +98,8 @@ class Http1Reader(Generic[H]):
         "sink",
         "state",
     )  # fmt: skip
+
+    longest_gap = _LONGEST_GAP
 
     def __init__(self, lines_seen: FieldLines, max_head_bytes: int = 60 * 1024, max_fields: int = 100) -> None:
         self.sink: Sink[H] | None = None
@@ -234,7 +237,7 @@ class Http1Reader(Generic[H]):
             while partial[gap : gap + 2] == b"\r\n":
                 gap += 2
             self.gap += gap
-            if self.gap > _LONGEST_GAP:
+            if self.gap > self.longest_gap:
                 raise self.fail("http1.codec_error")
             del partial[:gap]
         search_from = max(0, known - gap - 3)
@@ -360,7 +363,7 @@ class Http1Reader(Generic[H]):
         search_from = max(0, known - 3)
         end = partial.find(b"\r\n\r\n", search_from)
         if end > most or (end < 0 and len(partial) > most):
-            raise self.fail("http1.trailers_too_large", 431)
+            raise self.fail("http1.headers_too_large", 431)
         if end < 0:
             if _BARE_LF.search(partial, search_from):
                 raise self.fail("http1.codec_error")
@@ -369,11 +372,11 @@ class Http1Reader(Generic[H]):
         self.partial = None
         lines = bytes(partial[:end]).split(b"\r\n")
         if len(lines) > self.max_fields:
-            raise self.fail("http1.trailers_too_large", 431)
+            raise self.fail("http1.headers_too_large", 431)
         try:
             trailers = [self.lines_seen[line] for line in lines]
         except ValueError:
-            raise self.fail("http1.codec_error") from None
+            raise self.fail(field_error(bytes(partial[:end]))) from None
         self.state = DONE
         self.sink.on_trailers([field for field in trailers if field[0] not in _NEVER_IN_TRAILERS])  # type: ignore[union-attr]
         return at + end + 4 - known
@@ -421,6 +424,8 @@ class ResponseReader(Http1Reader[ResponseHead]):
     """Reads responses from an upstream. ``expect`` names the method of the request that the next one answers."""
 
     __slots__ = ("method", "upgrade")
+
+    longest_gap = 0  # no empty lines before a response, as Envoy
 
     def __init__(
         self,

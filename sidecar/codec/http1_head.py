@@ -17,7 +17,7 @@ UNTIL_CLOSE: Final = -2
 """Framing of a message: a length in bytes, or one of these."""
 
 _METHODS: Final = frozenset(
-    b"GET HEAD POST PUT DELETE CONNECT OPTIONS TRACE PATCH PROPFIND PROPPATCH MKCOL COPY MOVE LOCK UNLOCK SEARCH BIND"
+    b"GET HEAD POST PUT DELETE OPTIONS TRACE PATCH PROPFIND PROPPATCH MKCOL COPY MOVE LOCK UNLOCK SEARCH BIND"
     b" REBIND UNBIND ACL REPORT MKACTIVITY CHECKOUT MERGE M-SEARCH NOTIFY SUBSCRIBE UNSUBSCRIBE PURGE MKCALENDAR LINK"
     b" UNLINK SOURCE".split()
 )
@@ -57,17 +57,21 @@ def parse_request_head(
     except ValueError:
         raise _first_line_error(block) from None
     version = versions.get(version_text)
-    if version is None or method not in _METHODS or not is_target(target):
-        raise _first_line_error(block)
     named = None
-    if target[:1] != b"/":
+    if version is None or method not in _METHODS or not is_target(target):
+        if version is None or method != b"CONNECT" or not is_target(target):
+            raise _first_line_error(block)
+        if not _CONNECT_TARGET.fullmatch(target):
+            raise ProtocolError("http1.invalid_url")
+        named, target = target, b""
+    elif target[:1] != b"/":
         named, target = _take_target(method, target, absolute_urls)
     if len(lines) > most_fields:
         raise ProtocolError("http1.too_many_headers", 431)
     try:
         fields = [lines_seen[line] for line in lines]
     except ValueError:
-        raise ProtocolError("http1.codec_error") from None
+        raise ProtocolError(field_error(block)) from None
     head = RequestHead(method, target, b"", fields, version)
     index = head.index
     host = index.pop(b"host", None)
@@ -109,21 +113,22 @@ def parse_request_head(
 def _first_line_error(block: bytes) -> ProtocolError:
     """What is wrong with a request line, in Envoy's terms: an old version, a control character, or anything else."""
     line, _, _ = block.partition(b"\r\n")
-    if any((code < 0x20 and code != 0x09) or code == 0x7F for code in line):
-        return ProtocolError("http1.invalid_characters")
-    parts = line.split(b" ")
-    if parts[0] in _METHODS and len(parts) in (2, 3) and is_target(parts[1]):
-        if len(parts) == 2 or _OLD_VERSION.fullmatch(parts[2]):
+    method, *rest = line.split(b" ")
+    if (method in _METHODS or method == b"CONNECT") and len(rest) in (1, 2):
+        if _CONTROL.search(rest[0]):
+            return ProtocolError("http1.invalid_characters")
+        if is_target(rest[0]) and (_OLD_VERSION.fullmatch(rest[1]) if len(rest) == 2 else rest[0][:1] in b"/*"):
             return ProtocolError("low_version", 426)
     return ProtocolError("http1.codec_error")
 
 
+def field_error(block: bytes) -> str:
+    """Envoy's word for what is wrong in a block of field lines."""
+    return "http1.invalid_characters" if _CONTROL.search(block) else "http1.codec_error"
+
+
 def _take_target(method: bytes, target: bytes, absolute_urls: bool) -> tuple[bytes | None, bytes]:
     """The authority, if there is one, and the path of a target that is not in origin form (RFC 9112 section 3.2)."""
-    if method == b"CONNECT":
-        if not _HOST_AND_PORT.fullmatch(target):
-            raise ProtocolError("http1.invalid_url")
-        return target, b""
     if target == b"*" and method == b"OPTIONS":
         return None, target
     scheme, mark, rest = target.partition(b"://")
@@ -140,10 +145,11 @@ def _take_target(method: bytes, target: bytes, absolute_urls: bool) -> tuple[byt
     return authority, path if path[:1] == b"/" else b"/" + path
 
 
-_HOST_AND_PORT: Final = re.compile(
-    rb"(?:[A-Za-z0-9\-._~%!$&'()*+,;=]++|\[[0-9A-Fa-f:.]++\])"
-    rb"(?::(?:[0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?"
-)
+_HOST: Final = rb"(?:[A-Za-z0-9\-._~%!$&'()*+,;=]++|\[[0-9A-Fa-f:.]++\])"
+_PORT: Final = rb":(?:[0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+_HOST_AND_PORT: Final = re.compile(_HOST + b"(?:" + _PORT + b")?")
+_CONNECT_TARGET: Final = re.compile(_HOST + _PORT)
+_CONTROL: Final = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
 def parse_response_head(

@@ -23,7 +23,7 @@ class HttpProtocolOptions:
     idle_timeout: float = 3600.0
     max_connection_duration: float = 0.0
     max_headers_count: int = 100
-    max_response_headers_kb: int = 60
+    max_response_headers_kb: int = 80
     max_stream_duration: float = 0.0
     headers_with_underscores_action: str = "ALLOW"
     max_requests_per_connection: int = 0
@@ -90,7 +90,7 @@ def parse_upstream_protocol_options(node: Node | None) -> HttpProtocolOptions:
     return HttpProtocolOptions(
         idle_timeout=seconds(node, "idle_timeout", 3600.0),
         max_headers_count=node.wrapped("max_headers_count", 100),
-        max_response_headers_kb=node.wrapped("max_response_headers_kb", 60),
+        max_response_headers_kb=node.wrapped("max_response_headers_kb", 80),
         max_requests_per_connection=node.wrapped("max_requests_per_connection", 0),
     )
 

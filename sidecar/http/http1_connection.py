@@ -137,6 +137,8 @@ class Http1Connection(asyncio.Protocol, Timed):
             self.now = self.worker.clock()
             self.stream = None
             stream.on_downstream_closed(self.now)
+        elif self.head_began != inf and remote:
+            self._left_within_a_head()
         self.reader.sink = None
         self.worker.wheel.cancel(self)
         self.manager.closed(self, remote, stream is not None)
@@ -307,6 +309,7 @@ class Http1Connection(asyncio.Protocol, Timed):
     def reset(self) -> None:
         """End the connection now: the response cannot be completed."""
         self.stream = None
+        self.flush()
         self._abort()
 
     def close_after_response(self) -> None:
@@ -497,6 +500,14 @@ class Http1Connection(asyncio.Protocol, Timed):
         poll = select.poll()
         poll.register(self.transport.get_extra_info("socket").fileno(), _GONE)
         return bool(poll.poll(0))
+
+    def _left_within_a_head(self) -> None:
+        """As Envoy, a head that was begun counts and is logged as a request."""
+        stats = self.manager.stats
+        stats.downstream_rq_total += 1
+        stats.downstream_rq_active += 1
+        now = self.worker.clock()
+        Stream(self, self.manager, RequestHead(b"", b"", b"", []), now).on_downstream_closed(now)
 
     def _head_timed_out(self, waited: float) -> None:
         """A head was begun and not finished: 408, as the shortest of three timeouts words it."""

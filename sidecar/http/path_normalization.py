@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _ESCAPE: Final = re.compile(rb"%([0-9A-Fa-f]{2})")
 _ESCAPED_SLASH: Final = re.compile(rb"%2[Ff]|%5[Cc]")
+_UNSAFE: Final = re.compile(rb'["<>^`{|}]')  # URLs may not have them
 _SLASHES: Final = re.compile(rb"/{2,}")
 _UNRESERVED: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 
@@ -35,16 +36,17 @@ def compile_path_normalization(config: HttpConnectionManager) -> Normalize | Non
         before = path
         redirect = False
         if action != "KEEP_UNCHANGED" and b"%" in path and _ESCAPED_SLASH.search(path):
-            if action == "REJECT_REQUEST":
-                stream.manager.stats.downstream_rq_failed_path_normalization += 1
-                return stream.reply(400, details="path_normalization_failed")
             path = _ESCAPED_SLASH.sub(lambda escape: b"/" if escape[0] in (b"%2F", b"%2f") else b"\\", path)
+            if action == "REJECT_REQUEST":
+                request.path = path + mark + query
+                stream.manager.stats.downstream_rq_failed_path_normalization += 1
+                return stream.refuse(400, b"", "path_normalization_failed")
             redirect = action == "UNESCAPE_AND_REDIRECT"
         if normalize:
             canonical = canonical_path(path)
             if canonical is None:
                 stream.manager.stats.downstream_rq_failed_path_normalization += 1
-                return stream.reply(400, details="path_normalization_failed")
+                return stream.refuse(400, b"", "path_normalization_failed")
             path = canonical
         if merge:
             path = _SLASHES.sub(b"/", path)
@@ -52,7 +54,7 @@ def compile_path_normalization(config: HttpConnectionManager) -> Normalize | Non
             request.path = path + mark + query
             if redirect:
                 stream.manager.stats.downstream_rq_redirected_with_normalized_path += 1
-                return stream.reply(307, details="path_normalization_redirect", headers=((b"location", request.path),))
+                return stream.reply(307, details="path_normalization_failed", headers=((b"location", request.path),))
         return False
 
     return apply
@@ -66,6 +68,8 @@ def canonical_path(path: bytes) -> bytes | None:
         if b"%00" in path:
             return None
         path = _ESCAPE.sub(_unescape, path)
+    if _UNSAFE.search(path):
+        path = _UNSAFE.sub(lambda unsafe: b"%%%02X" % unsafe[0][0], path)
     if b"/." in path:
         path = _without_dots(path)
     return path
@@ -82,6 +86,10 @@ def _without_dots(path: bytes) -> bytes:
     segments = path.split(b"/")[1:]
     for at, segment in enumerate(segments):
         last = at == len(segments) - 1
+        if segment[:1] == b"." and b";" in segment:
+            name = segment.partition(b";")[0]
+            if name in (b".", b".."):  # its parameters do not make it another segment
+                segment = name
         if segment == b".":
             if last:
                 kept.append(b"")

@@ -18,7 +18,14 @@ CompileFormat = Callable[[str], Callable[[Any], bytes]]
 
 MutateHead = Callable[[Head, StreamInfo], None]
 
-_APPEND, _ADD_IF_ABSENT, _OVERWRITE_OR_ADD, _OVERWRITE = range(4)
+_APPEND, _ADD_IF_ABSENT, _OVERWRITE_OR_ADD, _OVERWRITE, _JOIN = range(5)
+_JOINED = frozenset(
+    b"accept accept-encoding authorization cache-control connection content-encoding content-length content-type date"
+    b" etag expect grpc-message grpc-status grpc-timeout keep-alive location origin proxy-connection server te"
+    b" transfer-encoding upgrade user-agent vary via x-forwarded-for x-forwarded-host x-forwarded-port"
+    b" x-forwarded-proto x-request-id".split()
+)
+"""Fields that stand once in a head for Envoy: what is appended to them joins their value, behind a comma."""
 _ACTIONS = {
     "APPEND_IF_EXISTS_OR_ADD": _APPEND,
     "ADD_IF_ABSENT": _ADD_IF_ABSENT,
@@ -46,7 +53,10 @@ def compile_header_mutations(
         value = compile_value(option.value, compile_format)
         if value == b"" and not option.keep_empty_value:
             continue
-        entries.append((option.key, value, _ACTIONS[option.append_action], option.keep_empty_value))
+        action = _ACTIONS[option.append_action]
+        if action == _APPEND and option.key in _JOINED:
+            action = _JOIN
+        entries.append((option.key, value, action, option.keep_empty_value))
     if not entries:
         return _compile_removals(removals) if removals else None
     if all(isinstance(value, bytes) and action in (_APPEND, _OVERWRITE_OR_ADD) for _, value, action, _ in entries):
@@ -95,6 +105,8 @@ def _compile_general(removals: tuple[bytes, ...], entries: Any) -> MutateHead:
                 continue
             if action == _APPEND:
                 appends.append((name, value))
+            elif action == _JOIN:
+                overwrites.append((name, index[name] + b"," + value if index.get(name) else value))
             elif action == _ADD_IF_ABSENT:
                 if name not in index:
                     appends.append((name, value))

@@ -121,7 +121,7 @@ class RetryPolicy:
             if trusted:
                 policy = self._merged_with(index)
             request.remove_all(_RETRY_HEADERS)
-        if not policy.config.retry_on or not policy.num_retries:
+        if not policy.config.retry_on:
             return None
         if policy.retriable_request_headers:
             for matches in policy.retriable_request_headers:

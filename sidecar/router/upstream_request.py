@@ -78,6 +78,7 @@ class UpstreamRequest:
         "head_passed",
         "host",
         "host_selection_retry_max_attempts",
+        "interim",
         "mirrors",
         "override_host",
         "per_try_timeout",
@@ -93,6 +94,7 @@ class UpstreamRequest:
         "sent_at",
         "stream",
         "timeout",
+        "timeout_status",
         "trailers",
         "tried",
         "try_deadline",
@@ -117,9 +119,10 @@ class UpstreamRequest:
         self.backoff: Callback | None = None
         self.trailers: list[Field] | None = None
         self.tunnel_held: list[bytes] | None = None  # what the client sent before the host agreed to an upgrade
-        self.waiting = self.retrying = self.head_passed = False
+        self.waiting = self.retrying = self.head_passed = self.interim = False
         self.abandoned = self.repeated = False  # the body is too large to be repeated; it was repeated once
         self.retries = 0
+        self.timeout_status = 504
         self.mirrors: Sequence[Any] = ()
 
     @property
@@ -149,6 +152,8 @@ class UpstreamRequest:
         if not _CONTROLS.isdisjoint(index):  # those of clients who may not use them were removed before
             retry = (retry or NO_RETRIES).for_request(request)
             timeout, per_try = request_timeouts(route, retry, request, router.respect_expected_timeout)
+            if request.remove(b"x-envoy-upstream-rq-timeout-alt-response"):
+                self.timeout_status = 204
         self.timeout = timeout
         self.per_try_timeout = per_try
         host = self.cluster.pick(self)
@@ -367,8 +372,8 @@ class UpstreamRequest:
             self._give_up()
             stream = self.stream
             stream.on_upstream_failure(
-                504,
-                b"upstream request timeout",
+                self.timeout_status,
+                b"upstream request timeout" if self.timeout_status == 504 else b"",
                 "response_timeout",
                 flag.UPSTREAM_REQUEST_TIMEOUT,
                 (),
@@ -382,8 +387,8 @@ class UpstreamRequest:
             self._give_up()
             if not self._retry(None, _PER_TRY_TIMEOUT, True):
                 self.stream.on_upstream_failure(
-                    504,
-                    b"upstream request timeout",
+                    self.timeout_status,
+                    b"upstream request timeout" if self.timeout_status == 504 else b"",
                     "upstream_per_try_timeout",
                     flag.UPSTREAM_REQUEST_TIMEOUT,
                     (),
@@ -404,8 +409,8 @@ class UpstreamRequest:
         self._give_up()
         if self.head_passed or not self._retry(None, _PER_TRY_TIMEOUT, True):
             self.stream.on_upstream_failure(
-                504,
-                b"upstream request timeout",
+                self.timeout_status,
+                b"upstream request timeout" if self.timeout_status == 504 else b"",
                 "upstream_per_try_idle_timeout",
                 flag.UPSTREAM_REQUEST_TIMEOUT,
                 (),
@@ -448,6 +453,7 @@ class UpstreamRequest:
             if status == 101:
                 self._upgraded(head)
             else:
+                self.interim = True
                 stream.on_informational(head)
             return False
         worker = self.router.worker
@@ -476,6 +482,7 @@ class UpstreamRequest:
         elif self.retries:
             stats.upstream_rq_retry_success += 1
         self.head_passed = True
+        stream.upstream_head_received = self.upstream.reader.head_size
         stream.response_code_details = "via_upstream"
         if 200 <= status < 300 and self.request.method == b"CONNECT":
             stream.tunnel = self
@@ -601,7 +608,7 @@ class UpstreamRequest:
             return
         stream = self.stream
         words = reason.replace(" ", "_")
-        if self.head_passed:
+        if self.head_passed or self.interim:
             details = "upstream_reset_after_response_started{%s}" % words
             self.router.stats.rq_reset_after_downstream_response_started += 1
         elif failure:
@@ -648,6 +655,7 @@ class UpstreamRequest:
         else:
             self.retries_left -= 1
         assert retry is not None
+        self._end_retry()
         if not breaker.may_retry():
             stats.upstream_rq_retry_overflow += 1
             stream.response_flags |= flag.UPSTREAM_OVERFLOW

@@ -48,13 +48,10 @@ LISTENERS: dict[str, dict[str, Any]] = {
     "http10": {"http_protocol_options": {"accept_http_10": True}},
     "http10-host": {"http_protocol_options": {"accept_http_10": True, "default_host_for_http_10": "default.test"}},
     "absolute-off": {"http_protocol_options": {"allow_absolute_url": False}},
-    "chunked-length": {"http_protocol_options": {"allow_chunked_length": True}},
     "trailers": {"http_protocol_options": {"enable_trailers": True}},
     "proper": {"http_protocol_options": PROPER},
     "small": {"max_request_headers_kb": 1, **common(max_headers_count=10)},
     "max-requests": common(max_requests_per_connection=2),
-    "stream-errors": {"stream_error_on_invalid_http_message": True},
-    "scheme-match": {"scheme_header_transformation": {"match_upstream": True}},
 }
 
 
@@ -111,10 +108,6 @@ add(
     listener="http10",
 )
 get("absolute-off", "http://b.test/x", listener="absolute-off")
-SMUGGLE = (
-    b"POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
-)
-add("chunked-length-allowed", SMUGGLE, listener="chunked-length")
 add(
     "trailers-enabled",
     request("POST", "/", chunks=[b"one"], trailers=[("X-Sum", "1"), ("X-Two", "2")]),
@@ -141,9 +134,6 @@ add(
     methods=["GET", "GET"],
     listener="max-requests",
 )
-add("stream-errors-no-host", b"GET / HTTP/1.1\r\n\r\n", listener="stream-errors")
-add("stream-errors-bad-header", b"GET / HTTP/1.1\r\nHost: a.test\r\nX Y: 1\r\n\r\n", listener="stream-errors")
-get("scheme-match", listener="scheme-match")
 
 MIXED = [("X-MiXed", "1"), ("x-lower", "2"), ("ACCEPT", "*/*")]
 ANSWER = reply(headers=[("X-MiXed-Back", "1"), ("ETAG", '"e"'), ("x-lower-back", "2")])
