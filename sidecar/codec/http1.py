@@ -90,6 +90,7 @@ class Http1Reader(Generic[H]):
         "interrupted",
         "keep_alive",
         "keep_case",
+        "keep_trailers",
         "lines_seen",
         "max_fields",
         "max_head_bytes",
@@ -113,6 +114,7 @@ class Http1Reader(Generic[H]):
         self.max_fields = max_fields
         self.head_size = 0
         self.gap = 0  # bytes of empty lines before a head
+        self.keep_trailers = True  # hand them on, and do not only read them
         self.keep_case = False  # remember how the peer spells the names of fields
         self.keep_alive = True  # as the last head left it (RFC 9112 section 9.3)
 
@@ -378,6 +380,9 @@ class Http1Reader(Generic[H]):
         except ValueError:
             raise self.fail(field_error(bytes(partial[:end]))) from None
         self.state = DONE
+        if not self.keep_trailers:
+            self.sink.on_data(b"", True)  # type: ignore[union-attr]
+            return at + end + 4 - known
         self.sink.on_trailers([field for field in trailers if field[0] not in _NEVER_IN_TRAILERS])  # type: ignore[union-attr]
         return at + end + 4 - known
 

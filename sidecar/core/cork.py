@@ -14,6 +14,9 @@ from typing import Final, Protocol
 AT_ONCE: Final = 32
 """As many connections with output do not wait for the end of the turn: the first of them has waited long enough."""
 
+BULK: Final = 32768
+"""So many bytes in one read do not wait either: more of them may follow in the same turn."""
+
 
 class Corked(Protocol):
     """A connection with collected output."""
@@ -31,9 +34,9 @@ class Cork:
         self.scheduled = False
         self.waiting: list[Corked] = []
 
-    def settle(self) -> None:
-        """See to it that all is flushed at the end of this turn, or now if it is much."""
-        if len(self.waiting) >= AT_ONCE:
+    def settle(self, size: int = 0) -> None:
+        """See to it that all is flushed at the end of this turn, or now if it is much; ``size`` bytes were read."""
+        if len(self.waiting) >= AT_ONCE or size >= BULK:
             self.pull()
         elif not self.scheduled:
             self.scheduled = True

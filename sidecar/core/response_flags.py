@@ -6,6 +6,7 @@ Source: Envoy's access-log documentation, operators ``%RESPONSE_FLAGS%`` and ``%
 from __future__ import annotations
 
 _NAMES = (
+    ("URX", "UpstreamRetryLimitExceeded"),
     ("LH", "FailedLocalHealthCheck"),
     ("UH", "NoHealthyUpstream"),
     ("UT", "UpstreamRequestTimeout"),
@@ -40,7 +41,11 @@ _NAMES = (
 
 SHORT_NAMES: tuple[str, ...] = tuple(short for short, _ in _NAMES)
 LONG_NAMES: tuple[str, ...] = tuple(long for _, long in _NAMES)
-BY_SHORT_NAME: dict[str, int] = {short: 1 << bit for bit, short in enumerate(SHORT_NAMES)}
+BY_SHORT_NAME: dict[str, int] = {}
+"""The bits of each flag. Envoy writes flags in the order in which they were set, so that URX has two: a request runs out
+of retries before it fails, a TCP session fails before it runs out of attempts."""
+for _bit, _short in enumerate(SHORT_NAMES):
+    BY_SHORT_NAME[_short] = BY_SHORT_NAME.get(_short, 0) | 1 << _bit
 
 FAILED_LOCAL_HEALTH_CHECK = BY_SHORT_NAME["LH"]
 NO_HEALTHY_UPSTREAM = BY_SHORT_NAME["UH"]
@@ -55,7 +60,8 @@ DELAY_INJECTED = BY_SHORT_NAME["DI"]
 FAULT_INJECTED = BY_SHORT_NAME["FI"]
 RATE_LIMITED = BY_SHORT_NAME["RL"]
 DOWNSTREAM_CONNECTION_TERMINATION = BY_SHORT_NAME["DC"]
-UPSTREAM_RETRY_LIMIT_EXCEEDED = BY_SHORT_NAME["URX"]
+UPSTREAM_RETRY_LIMIT_EXCEEDED = 1
+CONNECT_ATTEMPTS_EXCEEDED = BY_SHORT_NAME["URX"] & ~UPSTREAM_RETRY_LIMIT_EXCEEDED
 STREAM_IDLE_TIMEOUT = BY_SHORT_NAME["SI"]
 INVALID_ENVOY_REQUEST_HEADERS = BY_SHORT_NAME["IH"]
 DOWNSTREAM_PROTOCOL_ERROR = BY_SHORT_NAME["DPE"]
@@ -69,14 +75,18 @@ _short_memo: dict[int, bytes] = {0: b"-"}
 
 
 def short_names(flags: int) -> bytes:
-    """The set flags as Envoy writes them for ``%RESPONSE_FLAGS%``: ``UF,URX``, or ``-`` for none."""
+    """The set flags as Envoy writes them for ``%RESPONSE_FLAGS%``: ``URX,UF``, or ``-`` for none."""
     text = _short_memo.get(flags)
     if text is None:
-        text = ",".join(name for bit, name in enumerate(SHORT_NAMES) if flags >> bit & 1).encode()
+        text = _names(flags, SHORT_NAMES)
         _short_memo[flags] = text
     return text
 
 
 def long_names(flags: int) -> bytes:
     """The set flags as Envoy writes them for ``%RESPONSE_FLAGS_LONG%``, or ``-`` for none."""
-    return ",".join(name for bit, name in enumerate(LONG_NAMES) if flags >> bit & 1).encode() or b"-"
+    return _names(flags, LONG_NAMES) or b"-"
+
+
+def _names(flags: int, names: tuple[str, ...]) -> bytes:
+    return ",".join(name for bit, name in enumerate(names) if flags >> bit & 1).encode()

@@ -108,6 +108,7 @@ class StreamInfo:
         "bytes_sent",
         "request_head_size",
         "response_head_size",
+        "upstream_head_received",
         "upstream_bytes_sent",
         "upstream_bytes_received",
         # times
@@ -149,6 +150,7 @@ class StreamInfo:
         self.bytes_sent = 0
         self.request_head_size = 0
         self.response_head_size = 0
+        self.upstream_head_received = 0
         self.upstream_bytes_sent = 0
         self.upstream_bytes_received = 0
         self.request_complete = 0.0

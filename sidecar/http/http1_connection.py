@@ -11,7 +11,7 @@ from sidecar.codec.errors import ProtocolError
 from sidecar.codec.http1 import BROKEN, DONE, HEAD, TUNNEL, RequestReader
 from sidecar.codec.http1_head import proper_case, reason_phrase, render_fields, spell, status_line
 from sidecar.core import response_flags as flag
-from sidecar.core.cork import AT_ONCE
+from sidecar.core.cork import AT_ONCE, BULK
 from sidecar.core.head import Field, RequestHead, ResponseHead
 from sidecar.core.stream_info import ConnectionInfo
 from sidecar.core.timer_wheel import Timed
@@ -122,8 +122,8 @@ class Http1Connection(asyncio.Protocol, Timed):
             self.head_began = self.now
             self.wake_by(self.now + self.manager.options.head_patience)
         cork = worker.cork
-        if cork.waiting and (not cork.scheduled or len(cork.waiting) >= AT_ONCE):
-            cork.settle()
+        if cork.waiting and (not cork.scheduled or len(cork.waiting) >= AT_ONCE or len(data) >= BULK):
+            cork.settle(len(data))
 
     def eof_received(self) -> bool | None:
         """As Envoy, we take a FIN as the end of the connection: a request that is under way is given up."""
@@ -241,6 +241,8 @@ class Http1Connection(asyncio.Protocol, Timed):
         elif self.proper_case:
             fields = proper_case(fields)
         data = status_line(status) + render_fields(fields)
+        if request.version == 10:
+            data = b"HTTP/1.0" + data[8:]
         stream.response_head_size = len(data)
         self._collect(data)
 

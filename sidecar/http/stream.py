@@ -131,6 +131,8 @@ class Stream(StreamInfo):
                     if entry is not None:
                         route = entry
                 self.route = route
+                if route.limit is not None:
+                    route.limit(self)
                 if route.per_filter:
                     self.chain = route.request_chain or manager.chain_for(route)
             if b"upgrade" in self.request.index or self.request.method == b"CONNECT":

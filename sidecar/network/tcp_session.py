@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from sidecar.core.address import from_socket_name
 from sidecar.core.response_flags import (
+    CONNECT_ATTEMPTS_EXCEEDED,
     DURATION_TIMEOUT,
     NO_CLUSTER_FOUND,
     NO_HEALTHY_UPSTREAM,
     UPSTREAM_CONNECTION_FAILURE,
     UPSTREAM_OVERFLOW,
     UPSTREAM_REMOTE_RESET,
-    UPSTREAM_RETRY_LIMIT_EXCEEDED,
 )
 from sidecar.core.stream_info import ConnectionInfo, StreamInfo
 from sidecar.core.timer_wheel import Timed
@@ -95,7 +95,7 @@ class TcpSession(Timed):
             return
         if self.attempts >= self.proxy.config.max_connect_attempts:
             stats.upstream_cx_connect_attempts_exceeded += 1
-            self._give_up(UPSTREAM_RETRY_LIMIT_EXCEEDED)
+            self._give_up(CONNECT_ATTEMPTS_EXCEEDED)
             return
         self.host = host = cluster.pick(self)
         if host is None:
@@ -222,7 +222,6 @@ class TcpSession(Timed):
         if now >= self.expires:
             proxy.stats.max_downstream_connection_duration += 1
             self.record.response_flags |= DURATION_TIMEOUT
-            self.record.response_code_details = "max_duration_timeout"
             self.abort()
             return
         idle = proxy.config.idle_timeout

@@ -22,7 +22,7 @@ from sidecar.codec.http1 import (
 from sidecar.codec.http1_head import proper_case, render_fields, spell
 from sidecar.codec.wire import FieldLines
 from sidecar.core.address import Address, from_socket_name
-from sidecar.core.cork import AT_ONCE
+from sidecar.core.cork import AT_ONCE, BULK
 from sidecar.core.head import Field, RequestHead
 from sidecar.core.timer_wheel import Timed
 from sidecar.core.upstream import (
@@ -108,6 +108,7 @@ class Http1Connection(asyncio.Protocol, Timed):
         options = pool.options
         self.reader = ResponseReader(pool.lines_seen, options.max_head_bytes, options.max_fields)
         self.reader.keep_case = options.header_case == "preserve"
+        self.reader.keep_trailers = options.trailers
         self.sink: UpstreamSink | None = None
         self.out: list[bytes] = []
         self.chunked = False
@@ -145,8 +146,8 @@ class Http1Connection(asyncio.Protocol, Timed):
                 self.transport.pause_reading()
                 pool.worker.loop.call_soon(self._next_turn)
         cork = pool.worker.cork
-        if cork.waiting and (not cork.scheduled or len(cork.waiting) >= AT_ONCE):
-            cork.settle()
+        if cork.waiting and (not cork.scheduled or len(cork.waiting) >= AT_ONCE or len(data) >= BULK):
+            cork.settle(len(data))
 
     def eof_received(self) -> bool | None:
         reader = self.reader

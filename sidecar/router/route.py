@@ -89,6 +89,7 @@ class Route:
         "max_stream_duration",
         "grpc_timeout_header_max",
         "grpc_timeout_header_offset",
+        "limit",
         "retry",
         "request_body_buffer_limit",
         "include_request_attempt_count",
@@ -132,6 +133,7 @@ class Route:
         self.max_stream_duration: float | None = None
         self.grpc_timeout_header_max: float | None = None
         self.grpc_timeout_header_offset: float | None = None
+        self.limit: Mutate | None = None  # sets the stream's deadlines, where the route has its own
         self.retry: RetryPolicy | None = None
         self.request_body_buffer_limit: int | None = None
         self.include_request_attempt_count = False

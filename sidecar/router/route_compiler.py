@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from sidecar.config.header_mutations import HeaderMutations
@@ -24,6 +25,7 @@ from sidecar.router.redirect import compile_redirect, redirect_to_tls
 from sidecar.router.retry_policy import RetryPolicy
 from sidecar.router.rewrite import compile_rewrite
 from sidecar.router.route import DIRECT_RESPONSE, REDIRECT, Mirror, Route
+from sidecar.router.timeouts import limit_stream
 from sidecar.router.weighted_clusters import named_by_header, weighted
 
 Levels = tuple[MutateHead | None, ...]
@@ -114,6 +116,8 @@ class RouteCompiler:
             route.max_stream_duration = action.max_stream_duration.max_stream_duration
             route.grpc_timeout_header_max = action.max_stream_duration.grpc_timeout_header_max
             route.grpc_timeout_header_offset = action.max_stream_duration.grpc_timeout_header_offset
+        if route.idle_timeout is not None or action.max_stream_duration is not None:
+            route.limit = partial(limit_stream, route)
         route.retry = None if action.retry_policy is None else RetryPolicy(action.retry_policy)
         route.rewrite = compile_rewrite(config.match, action, self._compile_format, self._keep_original)
         route.auto_host_rewrite = action.auto_host_rewrite

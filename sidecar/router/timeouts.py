@@ -9,6 +9,8 @@ out of requests from outside. Times are in seconds; 0 is no limit.
 from __future__ import annotations
 
 import re
+from math import inf
+from typing import Any
 
 from sidecar.core.head import RequestHead
 from sidecar.core.matching import parse_unsigned
@@ -83,6 +85,18 @@ def stream_duration(route: Route, request: RequestHead, default: float | None) -
     if route.max_stream_duration is not None:
         return route.max_stream_duration or None
     return default or None
+
+
+def limit_stream(route: Route, stream: Any) -> None:
+    """Give the stream the route's own deadlines in place of the connection manager's."""
+    if route.idle_timeout is not None:
+        stream.idle_timeout = route.idle_timeout or inf
+    deadline = stream.duration_deadline
+    duration = stream_duration(route, stream.request, None if deadline == inf else deadline - stream.start)
+    stream.duration_deadline = inf if duration is None else stream.start + duration
+    due = min(stream.last_activity + stream.idle_timeout, stream.duration_deadline)
+    if due != inf:
+        stream.downstream.wake_by(due)
 
 
 def _limit_grpc_timeout(route: Route, timeout: float) -> float:

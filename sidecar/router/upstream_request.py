@@ -307,6 +307,8 @@ class UpstreamRequest:
             cluster.outlier.on_local_origin_failure(host, reason)
         if reason in (CONNECTION_TERMINATION, PROTOCOL_ERROR):
             cluster.stats.upstream_rq_rx_reset += 1
+        if reason == OVERFLOW:
+            self.stream.host = None  # as Envoy: it was not asked
         self.stream.upstream_failure_reason = failure
         self._failed(reason, failure, sent=sent)
 
@@ -522,6 +524,9 @@ class UpstreamRequest:
         stream.on_response_data(data, end)
 
     def on_trailers(self, trailers: list[Field]) -> None:
+        if not self.cluster.config.http_protocol_options.enable_trailers:
+            self.on_data(b"", True)
+            return
         self._release(True)
         self.stream.on_response_trailers(trailers)
 

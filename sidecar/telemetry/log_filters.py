@@ -86,7 +86,8 @@ def _compile_share(numerator: int, denominator: int, independent: bool, random: 
     def sampled(stream: StreamInfo) -> bool:
         if not independent:
             try:
-                return int(stream.request_id[:8], 16) % denominator < numerator
+                identifier = stream.request_id or (stream.request or NO_REQUEST).index.get(b"x-request-id", b"")
+                return int(identifier[:8], 16) % denominator < numerator
             except ValueError:
                 pass  # no UUID: as Envoy, decide by chance
         return random.randrange(denominator) < numerator

@@ -53,6 +53,7 @@ def _all(prefix: str, address: str) -> dict[str, Operator]:
 
 
 _HOST = "(host.address if host is not None else no_address)"
+_UPSTREAM_REMOTE = "(host.address if host is not None and stream.upstream_local_address else no_address)"
 _UPSTREAM_LOCAL = "(stream.upstream_local_address or no_address)"
 _HOST_NAME = text("host and (host.hostname or host.address.text)")
 
@@ -62,7 +63,7 @@ ADDRESSES = {
     **_all("DOWNSTREAM_LOCAL", "connection.local_address"),
     **_all("DOWNSTREAM_DIRECT_LOCAL", "connection.direct_local_address"),
     **_all("UPSTREAM_LOCAL", _UPSTREAM_LOCAL),
-    **_all("UPSTREAM_REMOTE", _HOST),
+    **_all("UPSTREAM_REMOTE", _UPSTREAM_REMOTE),
     "UPSTREAM_HOST": plain(text("host and host.address.text")),
     "UPSTREAM_HOST_NAME": plain(_HOST_NAME),
     "UPSTREAM_HOST_NAME_WITHOUT_PORT": plain(text("host and (host.hostname or host.address.ip or host.address.text)")),

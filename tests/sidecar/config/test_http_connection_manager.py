@@ -126,7 +126,7 @@ def test_protocol_options() -> None:
             "ignore_http_11_upgrade": [{"prefix": "TLS/"}],
         },
     )
-    assert built.common_http_protocol_options == HttpProtocolOptions(1.0, 2.0, 3, 60, 4.0, "DROP_HEADER", 5)
+    assert built.common_http_protocol_options == HttpProtocolOptions(1.0, 2.0, 3, 80, 4.0, "DROP_HEADER", 5)
     assert built.http_protocol_options == Http1ProtocolOptions(
         False,
         True,

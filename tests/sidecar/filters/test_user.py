@@ -6,7 +6,7 @@ import pytest
 
 from examples.filters.api_key import ApiKeyFilter
 from sidecar.config.filters.user_filter import UserFilter
-from sidecar.filters import PAUSE, HttpFilter, user
+from sidecar.filters import PAUSE, HttpFilter
 from sidecar.filters.registry import make_filter, make_route_filter
 from sidecar.filters.user import find_user_filter
 from sidecar.http.filter_chain import FilterChain

@@ -126,9 +126,9 @@ def test_headers_that_are_not_trusted_only_go() -> None:
     assert head.fields == []
 
 
-def test_no_retries_is_no_policy() -> None:
-    assert policy("5xx", num_retries=0).for_request(request()) is None
-    assert policy("5xx").for_request(request(headers=[("x-envoy-max-retries", "0")])) is None
+def test_no_condition_is_no_policy_and_no_retries_are_a_limit() -> None:
+    none = policy("5xx").for_request(request(headers=[("x-envoy-max-retries", "0")]))
+    assert none is not None and none.num_retries == 0
     assert policy("").for_request(request(headers=[("x-envoy-max-retries", "4")])) is None
 
 

@@ -41,6 +41,7 @@ def http_stream(*fields: Field, path: bytes = b"/a?b=c", method: bytes = b"GET",
     stream.response_code_details = "via_upstream"
     stream.bytes_received, stream.bytes_sent = 5, 83
     stream.host = LoggedHost(Address("10.0.0.1", 8080))
+    stream.upstream_local_address = Address("10.0.0.2", 3210)
     stream.cluster_name = "backend"
     stream.request_complete = 8.0
     stream.upstream_first_tx = stream.upstream_last_tx = 8.0625

@@ -55,7 +55,7 @@ def test_the_default_line() -> None:
         ("%COMMON_DURATION(DS_RX_BEG:DS_TX_END)% %COMMON_DURATION(DS_TX_BEG:DS_TX_END:ns)%", b"250 125000000"),
         ("%UPSTREAM_HOST% %UPSTREAM_HOST_NAME%", b"10.0.0.1:8080 10.0.0.1:8080"),
         ("%UPSTREAM_REMOTE_ADDRESS% %UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%", b"10.0.0.1:8080 10.0.0.1"),
-        ("%UPSTREAM_REMOTE_PORT% %UPSTREAM_LOCAL_ADDRESS% %UPSTREAM_LOCAL_PORT%", b"8080 - -"),
+        ("%UPSTREAM_REMOTE_PORT% %UPSTREAM_LOCAL_ADDRESS% %UPSTREAM_LOCAL_PORT%", b"8080 10.0.0.2:3210 3210"),
         ("%DOWNSTREAM_REMOTE_ADDRESS% %DOWNSTREAM_DIRECT_REMOTE_ADDRESS%", b"127.0.0.2:4321 127.0.0.2:4321"),
         ("%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT% %DOWNSTREAM_REMOTE_PORT%", b"127.0.0.2 4321"),
         ("%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT(24)%", b"127.0.0.0/24"),
@@ -73,7 +73,7 @@ def test_commands(format: str, expected: bytes) -> None:
 
 
 def test_missing_values_are_a_dash_in_logs_and_nothing_in_headers() -> None:
-    format = "a%REQ(X)%b%ROUTE_NAME%c%UPSTREAM_LOCAL_PORT%d%DYNAMIC_METADATA(n:k)%e%RESPONSE_FLAGS%"
+    format = "a%REQ(X)%b%ROUTE_NAME%c%UPSTREAM_PEER_SUBJECT%d%DYNAMIC_METADATA(n:k)%e%RESPONSE_FLAGS%"
     assert text(format) == b"a-b-c-d-e-"
     assert text(format, omit_empty_values=True) == compile_header_value(format)(http_stream()) == b"abcde-"
 
