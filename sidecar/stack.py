@@ -41,6 +41,7 @@ from sidecar.http.early_logs import EarlyLogs
 from sidecar.http.filter_chain import FilterChain
 from sidecar.http.forwarding import compile_forwarding, compile_response_finish
 from sidecar.http.local_reply import compile_local_reply, plain_reply
+from sidecar.http.underscores import compile_underscores
 from sidecar.listener.connection_limits import ConnectionLimit, global_limit, listener_limit
 from sidecar.listener.directory import Directory
 from sidecar.listener.filters import ListenerFilterStats, build_listener_filters
@@ -70,7 +71,7 @@ from sidecar.telemetry.groups.cluster import (
     ClusterStats,
     OutlierDetectionStats,
 )
-from sidecar.telemetry.groups.http_connection_manager import RouterStats, connection_manager_stats
+from sidecar.telemetry.groups.http_connection_manager import Http1CodecStats, RouterStats, connection_manager_stats
 from sidecar.telemetry.groups.listener import ListenerManagerStats, ListenerStats, WorkerConnectionStats
 from sidecar.telemetry.groups.network_filters import TcpProxyStats
 from sidecar.telemetry.groups.server import (
@@ -415,6 +416,9 @@ class Stack:
                         ),
                     ]
                 )
+        underscores = config.common_http_protocol_options.headers_with_underscores_action
+        if underscores != "ALLOW":
+            manager.judge = compile_underscores(underscores, self.store.shared(Http1CodecStats, "http1."))
         manager.make_chain = lambda route: FilterChain([*first, *self._filters_for(route, filters, context)])
         for route in routes.routes:
             if route.per_filter:

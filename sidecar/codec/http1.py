@@ -8,6 +8,7 @@ keeps what follows, until its owner calls ``next_message``.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Final, Generic, Protocol, TypeVar
 
 from sidecar.codec.errors import ProtocolError
@@ -390,7 +391,7 @@ class Http1Reader(Generic[H]):
 class RequestReader(Http1Reader[RequestHead]):
     """Reads requests from a client: ``http_10`` from one that speaks HTTP/1.0, too."""
 
-    __slots__ = ("absolute_urls", "versions")
+    __slots__ = ("absolute_urls", "judge", "versions")
 
     def __init__(
         self,
@@ -403,12 +404,15 @@ class RequestReader(Http1Reader[RequestHead]):
         super().__init__(lines_seen, max_head_bytes, max_fields)
         self.versions = VERSIONS if http_10 else HTTP_1_1_ONLY
         self.absolute_urls = absolute_urls
+        self.judge: Callable[[RequestHead], None] | None = None  # may change a head, or raise ProtocolError
 
     def take_head(self, block: bytes, data: bytes, rest: int) -> bool:
         try:
             head, framing = parse_request_head(
                 block, self.lines_seen, self.max_fields, self.versions, self.absolute_urls
             )
+            if self.judge is not None:
+                self.judge(head)
         except ProtocolError:
             self.state = BROKEN
             raise

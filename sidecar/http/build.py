@@ -26,7 +26,6 @@ def options_of(config: HttpConnectionManager, buffer_limit: int) -> Options:
     options.max_requests = common.max_requests_per_connection
     options.max_request_head_bytes = config.max_request_headers_kb * 1024
     options.max_request_fields = common.max_headers_count
-    options.underscores = common.headers_with_underscores_action
     options.buffer_limit = buffer_limit
     options.trailers = http1.enable_trailers
     options.accept_http_10 = http1.accept_http_10

@@ -10,6 +10,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sidecar.codec.wire import FieldLines
+from sidecar.core.head import RequestHead
 from sidecar.core.stream_info import ConnectionInfo, StreamInfo
 from sidecar.core.worker import Worker
 from sidecar.http.filter_chain import FilterChain
@@ -41,7 +42,6 @@ class Options:
         "request_timeout",
         "stream_idle_timeout",
         "trailers",
-        "underscores",
         "upgrades",
     )  # fmt: skip
 
@@ -58,7 +58,6 @@ class Options:
         self.max_request_head_bytes = 60 * 1024
         self.max_request_fields = 100
         self.buffer_limit = 1 << 20
-        self.underscores = "ALLOW"
         self.trailers = False
         self.accept_http_10 = True
         self.allow_absolute_url = True
@@ -90,6 +89,7 @@ class ConnectionManager:
         "draining",
         "empty_chain",
         "finish_response",
+        "judge",
         "lines_seen",
         "listener_codes",
         "local_reply",
@@ -133,6 +133,7 @@ class ConnectionManager:
         self.connections: set[Http1Connection] = set()
         self.upgrade_chains: dict[bytes, FilterChain] = {}
         self.empty_chain = FilterChain(())
+        self.judge: Callable[[RequestHead], None] | None = None  # of every request's head, as the codec has read it
         self.make_chain: Callable[[Any], FilterChain] = lambda route: default_chain
         self.draining = False
 

@@ -73,6 +73,7 @@ class Http1Connection(asyncio.Protocol, Timed):
             options.allow_absolute_url,
         )
         self.reader.sink = self
+        self.reader.judge = manager.judge
         self.reader.keep_case = options.header_case == "preserve"
         self.stream: Stream | None = None
         self.out: list[bytes] = []
