@@ -99,13 +99,12 @@ class Router:
         upstream.start(request, end)
 
     def _answer(self, stream: Any, route: Any) -> None:
+        self.stats.rq_direct_response += 1  # redirects, too: Envoy's rq_redirect is no counter of theirs
         if route.kind == "redirect":
-            self.stats.rq_redirect += 1
             status, location = route.redirect(stream.request, stream)
             headers: tuple[Field, ...] = ((b"location", location),)
             stream.reply(status, details="direct_response", headers=headers, mutate=route.mutate_response)
         else:
-            self.stats.rq_direct_response += 1
             status, body, body_format = route.direct_response
             request = stream.request
             headers = ()

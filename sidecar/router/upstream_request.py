@@ -372,15 +372,7 @@ class UpstreamRequest:
             stats.upstream_rq_timeout += 1
             self._host_timed_out()
             self._give_up()
-            stream = self.stream
-            stream.on_upstream_failure(
-                self.timeout_status,
-                b"upstream request timeout" if self.timeout_status == 504 else b"",
-                "response_timeout",
-                flag.UPSTREAM_REQUEST_TIMEOUT,
-                (),
-                self._mutate_reply,
-            )
+            self._time_out("response_timeout")
             return inf
         if now >= self.try_deadline and not self.head_passed:
             self.try_deadline = inf
@@ -388,14 +380,7 @@ class UpstreamRequest:
             self._host_timed_out()
             self._give_up()
             if not self._retry(None, _PER_TRY_TIMEOUT, True):
-                self.stream.on_upstream_failure(
-                    self.timeout_status,
-                    b"upstream request timeout" if self.timeout_status == 504 else b"",
-                    "upstream_per_try_timeout",
-                    flag.UPSTREAM_REQUEST_TIMEOUT,
-                    (),
-                    self._mutate_reply,
-                )
+                self._time_out("upstream_per_try_timeout")
                 return inf
         due = self.deadline if self.head_passed else min(self.deadline, self.try_deadline)
         retry = self.retry
@@ -410,14 +395,7 @@ class UpstreamRequest:
         self._host_timed_out()
         self._give_up()
         if self.head_passed or not self._retry(None, _PER_TRY_TIMEOUT, True):
-            self.stream.on_upstream_failure(
-                self.timeout_status,
-                b"upstream request timeout" if self.timeout_status == 504 else b"",
-                "upstream_per_try_idle_timeout",
-                flag.UPSTREAM_REQUEST_TIMEOUT,
-                (),
-                self._mutate_reply,
-            )
+            self._time_out("upstream_per_try_idle_timeout")
         return inf
 
     def _host_timed_out(self) -> None:
@@ -484,13 +462,17 @@ class UpstreamRequest:
         elif self.retries:
             stats.upstream_rq_retry_success += 1
         self.head_passed = True
-        stream.upstream_head_received = self.upstream.reader.head_size
+        stream.upstream_head_received = self.upstream.reader.head_size  # type: ignore[union-attr]
         stream.response_code_details = "via_upstream"
         if 200 <= status < 300 and self.request.method == b"CONNECT":
             stream.tunnel = self
-        stats.external_codes[status] += 1
         took = int((now - self.sent_at) * 1000)
-        stats.external_upstream_rq_time.record(took)
+        if b"x-envoy-internal" in self.request.index and self._internal():
+            stats.internal_codes[status] += 1
+            stats.internal_upstream_rq_time.record(took)
+        else:
+            stats.external_codes[status] += 1
+            stats.external_upstream_rq_time.record(took)
         if not stream.request_ended:
             if stream.upgrade == b"websocket" and status < 300:
                 stream.reply(status, details="websocket_handshake_unsuccessful")
@@ -603,9 +585,7 @@ class UpstreamRequest:
         stream = self.stream
         stream.upstream = None
         stream.attempt_count = stream.attempt_count or 1
-        stream.on_upstream_failure(
-            503, b"no healthy upstream", "no_healthy_upstream", flag.NO_HEALTHY_UPSTREAM, (), self._mutate_reply
-        )
+        self._answer(503, b"no healthy upstream", "no_healthy_upstream", flag.NO_HEALTHY_UPSTREAM)
 
     def _failed(self, reason: str, failure: str, sent: bool) -> None:
         """The attempt broke before or within the response."""
@@ -629,7 +609,22 @@ class UpstreamRequest:
         status = 502 if reason == PROTOCOL_ERROR else 503
         headers = _OVERLOADED if reason == OVERFLOW and not self.router.suppress_headers else ()
         flags = _FLAGS.get(reason, flag.UPSTREAM_REMOTE_RESET)
-        stream.on_upstream_failure(status, body, details, flags, headers, self._mutate_reply)
+        self._answer(status, body, details, flags, headers)
+
+    def _answer(self, status: int, body: bytes, details: str, flags: int, headers: Sequence[Field] = ()) -> None:
+        """The router gives up, and answers in the host's stead if the host has not begun to; the cluster counts it."""
+        if not self.head_passed:
+            stats = self.cluster.stats
+            codes = stats.internal_codes if self._internal() else stats.external_codes
+            codes[status] += 1
+        self.stream.on_upstream_failure(status, body, details, flags, headers, self._mutate_reply)
+
+    def _time_out(self, details: str) -> None:
+        body = b"upstream request timeout" if self.timeout_status == 504 else b""
+        self._answer(self.timeout_status, body, details, flag.UPSTREAM_REQUEST_TIMEOUT)
+
+    def _internal(self) -> bool:
+        return self.request.index.get(b"x-envoy-internal") == b"true"
 
     def _mutate_reply(self, stream: Any) -> None:
         """What the route says about responses holds for those that the router makes itself, too."""
