@@ -62,6 +62,11 @@ class UpstreamStream(Protocol):
 class UpstreamSink(Protocol):
     """Who asked: the router's request."""
 
+    @property
+    def tunnels(self) -> bool:
+        """Whether the host may speak first: the connection is to carry bytes as they are."""
+        ...
+
     def on_head(self, head: ResponseHead, end: bool) -> None: ...
 
     def on_data(self, data: bytes, end: bool) -> None: ...

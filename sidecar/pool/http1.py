@@ -272,6 +272,17 @@ class Http1Connection(asyncio.Protocol, Timed):
         self.requests += 1
         self.request_open = True
         self.reader.state = TUNNEL
+        if self.reader.held is not None:
+            self.pool.worker.loop.call_soon(self._deliver_early)
+
+    def _deliver_early(self) -> None:
+        """What the host of a tunnel said before it was asked."""
+        if not self.closed:
+            self.reader.take_held()
+            if not self.paused:
+                self.transport.resume_reading()
+            if self.pool.worker.cork.waiting:
+                self.pool.worker.cork.pull()
 
     def send_data(self, data: bytes, end: bool) -> None:
         if self.chunked:
@@ -373,7 +384,10 @@ class Http1Connection(asyncio.Protocol, Timed):
         sink = self.sink
         if sink is None:
             if not self.closed and self.reader.held is not None:
-                self._close_here(active=False)  # bytes that nobody asked for: whose response would they be?
+                if self.idle_since:
+                    self._close_here(active=False)  # bytes that nobody asked for: whose response would they be?
+                else:
+                    self.transport.pause_reading()  # only just connected: the pool decides
             return
         self.sink = self.reader.sink = None
         pool = self.pool
@@ -550,6 +564,9 @@ class Http1Pool:
         self.connecting -= 1
         now = self.worker.clock()
         if not failure and connection.closed:  # it ended before we could use it
+            self._broken_off()
+        elif not failure and connection.reader.held is not None and not (self.pending and self.pending[0][0].tunnels):
+            connection.close()  # an answer before the question
             self._broken_off()
         elif not failure:
             self.stats.upstream_cx_connect_ms.record(int((now - connection.opened) * 1000))

@@ -127,6 +127,8 @@ class ShadowRequest(Timed):
         if upstream is not None:
             self.on_ready(upstream)
 
+    tunnels = False
+
     def on_ready(self, stream: UpstreamStream) -> None:
         self.waiting = False
         self.upstream = stream

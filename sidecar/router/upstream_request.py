@@ -121,6 +121,7 @@ class UpstreamRequest:
         self.tunnel_held: list[bytes] | None = None  # what the client sent before the host agreed to an upgrade
         self.waiting = self.retrying = self.head_passed = self.interim = False
         self.abandoned = self.repeated = False  # the body is too large to be repeated; it was repeated once
+        self.reused = False
         self.retries = 0
         self.timeout_status = 504
         self.mirrors: Sequence[Any] = ()
@@ -221,7 +222,7 @@ class UpstreamRequest:
         self.waiting = True
         connection = pool.acquire(self, self.route.priority)
         if connection is not None:
-            if stream.upgrade == b"connect" and self.route.connect_terminates:
+            if stream.upgrade and self.tunnels:
                 self._connect_through(connection)
             else:
                 self._send(connection)
@@ -236,7 +237,6 @@ class UpstreamRequest:
             connection = fresh
         self.waiting = False
         self.upstream = connection
-        self.reused = False
         stream = self.stream
         stream.upstream_connection_id = connection.id
         stream.upstream_local_address = connection.local_address
@@ -246,10 +246,14 @@ class UpstreamRequest:
 
     # the pool's side
 
+    @property
+    def tunnels(self) -> bool:
+        return bool(self.stream.upgrade == b"connect" and self.route.connect_terminates)
+
     def on_ready(self, connection: UpstreamStream) -> None:
         stream = self.stream
         stream.now = self.router.worker.clock()
-        if stream.upgrade == b"connect" and self.route.connect_terminates:
+        if stream.upgrade and self.tunnels:
             self._connect_through(connection)
         else:
             self._send(connection)

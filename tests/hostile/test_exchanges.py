@@ -92,6 +92,30 @@ async def test_a_connect_tunnel() -> None:
         client.close()
 
 
+async def test_a_host_that_speaks_first_is_heard_through_a_tunnel_only() -> None:
+    async def upstream(peer: Peer) -> None:
+        await peer.send(b"220 ready\r\n")
+        await peer.rest()
+
+    upgrade = {"upgrade_type": "CONNECT", "connect_config": {}}
+    routes = [
+        {"match": {"connect_matcher": {}}, "route": {"cluster": "up", "upgrade_configs": [upgrade]}},
+        {"match": {"prefix": "/"}, "route": {"cluster": "up"}},
+    ]
+    async with sidecar(upstream, routes=routes, manager={"upgrade_configs": [{"upgrade_type": "CONNECT"}]}) as setting:
+        for _ in range(20):
+            client = await setting.client()
+            await client.send(b"CONNECT a.example:25 HTTP/1.1\r\n\r\n")
+            assert (await client.until(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+            assert await client.exactly(11) == b"220 ready\r\n"
+            client.close()
+            client = await setting.client()
+            await client.send(GET)
+            head, body = await client.message()
+            assert head.startswith(b"HTTP/1.1 50") and b"220" not in body
+            client.close()
+
+
 @pytest.mark.parametrize("enabled", [True, False])
 async def test_trailers(enabled: bool) -> None:
     seen = b""
