@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import json
 import logging
+import os
 import signal
 import sys
 import time
@@ -34,10 +35,21 @@ _ACCEPTED = {
 }  # fmt: skip
 
 
+class _HelpFormatter(argparse.HelpFormatter):
+    """Knows the width by itself: argparse would load half a megabyte to ask the terminal, with or without --help."""
+
+    def __init__(self, prog: str) -> None:
+        columns = os.environ.get("COLUMNS", "")
+        super().__init__(prog, width=int(columns) - 2 if columns.isdecimal() else 100)
+
+
 def parser() -> argparse.ArgumentParser:
     """The options, named as Envoy names them."""
     made = argparse.ArgumentParser(
-        "sidecar", description="A proxy that runs Envoy's configuration.", allow_abbrev=False
+        "sidecar",
+        description="A proxy that runs Envoy's configuration.",
+        allow_abbrev=False,
+        formatter_class=_HelpFormatter,
     )
     made.add_argument("-c", "--config", "--config-path", dest="config", metavar="FILE", help="bootstrap, YAML or JSON")
     made.add_argument("--config-yaml", metavar="YAML", help="YAML that is merged over the bootstrap")

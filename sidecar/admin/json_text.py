@@ -6,10 +6,9 @@ Objects and arrays may be lazy (`Object`, `Array`), so that a page of many megab
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from json.encoder import encode_basestring
 from math import isfinite, isnan
 from typing import Any, TypeAlias
-
-import orjson
 
 CHUNK = 400
 """Lines in a chunk: well under a millisecond's work."""
@@ -113,7 +112,7 @@ def scalar(value: Any) -> str:
 
 def quoted(text: str) -> str:
     """A JSON string; what is dangerous inside HTML is escaped, as protobuf does."""
-    quoted = orjson.dumps(text).decode()
+    quoted = encode_basestring(text)
     if text.isalnum():
         return quoted
     return (

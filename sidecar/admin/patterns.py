@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import re2
-
 
 class InvalidPatternError(ValueError):
     """The expression is none; the text says why."""
@@ -13,6 +11,8 @@ class InvalidPatternError(ValueError):
 
 def compile_pattern(expression: str) -> Any:
     """The compiled expression. Raises InvalidPatternError."""
+    import re2  # 2 MB, of which most have no need
+
     options = re2.Options()
     options.log_errors = False
     try:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from urllib.parse import unquote
-
 
 def parse_target(target: bytes) -> tuple[str, list[tuple[str, str]]]:
     """The path, and the parameters in their order with %-escapes decoded. A plus sign stays one, as in Envoy."""
     path, _, query = target.decode("utf-8", "replace").partition("#")[0].partition("?")
+    from urllib.parse import unquote  # half a megabyte; what stands around it has no need of it
+
     parameters = []
     for part in filter(None, query.split("&")):
         name, _, value = part.partition("=")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from google.protobuf.message import DecodeError, Message
@@ -43,10 +42,10 @@ def load_bootstrap(
         message.CopyFrom(config)
     elif isinstance(config, Mapping):
         sources.append(Source(config, "configuration"))
-    elif config is not None and Path(config).suffix == ".pb":
-        _parse(Path(config), message)
+    elif config is not None and os.fspath(config).endswith(".pb"):
+        _parse(config, message)
     elif config is not None:
-        sources.append(Source(_read(Path(config)), str(config)))
+        sources.append(Source(_read(config), str(config)))
     if config_yaml is not None:
         sources.append(Source(config_yaml, "--config-yaml"))
     for source in sources:
@@ -85,9 +84,10 @@ def _name_of(config: object) -> str:
     return str(config) if isinstance(config, (str, os.PathLike)) else "configuration"
 
 
-def _read(path: Path) -> bytes:
+def _read(path: str | os.PathLike[str]) -> bytes:
     try:
-        return path.read_bytes()
+        with open(path, "rb") as file:
+            return file.read()
     except FileNotFoundError:
         problem, what_to_do = "there is no such file", "check the path given with --config"
     except IsADirectoryError:
@@ -97,7 +97,7 @@ def _read(path: Path) -> bytes:
     raise ConfigurationError([Problem(str(path), 0, 0, "", problem, what_to_do)])
 
 
-def _parse(path: Path, message: Message) -> None:
+def _parse(path: str | os.PathLike[str], message: Message) -> None:
     try:
         message.ParseFromString(_read(path))
     except DecodeError:

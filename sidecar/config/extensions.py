@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import re
-from difflib import get_close_matches
 from functools import lru_cache
-from pathlib import Path
 
 from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.message import Message
@@ -56,12 +55,18 @@ def _find(type_name: str) -> bool:
         return False
     mark = f"_globals['_{match['message'].replace('.', '_').upper()}']"
     directory = _directory(match["package"])
-    for file in sorted(directory.glob("*_pb2.py")) if directory else ():
-        if mark in file.read_text(encoding="utf-8", errors="replace"):
-            importlib.import_module(f"{match['package']}.{file.stem}")
+    for file in _modules(directory) if directory else ():
+        with open(os.path.join(directory, file), encoding="utf-8", errors="replace") as source:
+            found = mark in source.read()
+        if found:
+            importlib.import_module(f"{match['package']}.{file.removesuffix('.py')}")
             if _has_message(pool, type_name):
                 return True
     return False
+
+
+def _modules(directory: str) -> list[str]:
+    return sorted(file for file in os.listdir(directory) if file.endswith("_pb2.py"))
 
 
 def _has_message(pool: descriptor_pool.DescriptorPool, type_name: str) -> bool:
@@ -72,27 +77,30 @@ def _has_message(pool: descriptor_pool.DescriptorPool, type_name: str) -> bool:
     return True
 
 
-def _directory(package: str) -> Path | None:
+def _directory(package: str) -> str:
+    """Where a package's modules are; empty if there is none of that name."""
     root, _, rest = package.partition(".")
     spec = importlib.util.find_spec(root)
-    places = (Path(location, *rest.split(".")) for location in (spec and spec.submodule_search_locations) or ())
-    return next((place for place in places if place.is_dir()), None)
+    places = (os.path.join(place, *rest.split(".")) for place in (spec and spec.submodule_search_locations) or ())
+    return next(filter(os.path.isdir, places), "")
 
 
 def _advice(type_name: str) -> str:
     """What to write instead of a type that is not known; imports what stands in the package most like the one given."""
+    from difflib import get_close_matches  # only for what is wrong
+
     otherwise = "write the full type URL of an Envoy v3 message"
     spec = importlib.util.find_spec("envoy")
     packages = {
-        ".".join(("envoy", *directory.relative_to(root).parts)): directory
+        os.path.relpath(directory, os.path.dirname(root)).replace(os.sep, "."): directory
         for root in (spec and spec.submodule_search_locations) or ()
-        for directory in Path(root).rglob("v*")
-        if directory.is_dir()
+        for directory, _, _ in os.walk(root)
+        if os.path.basename(directory).startswith("v")
     }
     close = get_close_matches(type_name.rpartition(".")[0], packages, n=1)
     known: list[str] = []
     for package in close:
-        for file in sorted(packages[package].glob("*_pb2.py")):
-            module = importlib.import_module(f"{package}.{file.stem}")
+        for file in _modules(packages[package]):
+            module = importlib.import_module(f"{package}.{file.removesuffix('.py')}")
             known += [f"{package}.{name}" for name in module.DESCRIPTOR.message_types_by_name]
     return did_you_mean(type_name, known, otherwise)

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, TypeAlias
 
-import re2
-
 from sidecar.config.fields import Node
 
 StringPattern: TypeAlias = Literal["exact", "prefix", "suffix", "contains", "safe_regex"]
@@ -141,7 +139,10 @@ _NOTHING = StringMatcher("exact", b"")
 
 
 @lru_cache(maxsize=4096)
-def _regex_problem(regex: bytes) -> str | None:
+def regex_problem(regex: bytes) -> str | None:
+    """Why RE2 does not take an expression, or None."""
+    import re2  # 2 MB, of which most configurations have no need
+
     options = re2.Options()
     options.log_errors = False
     try:
@@ -154,6 +155,8 @@ def _regex_problem(regex: bytes) -> str | None:
 
 def regex_groups(regex: bytes) -> int:
     """How many groups a valid RE2 expression has."""
+    import re2
+
     return int(re2.compile(regex).groups)
 
 
@@ -171,7 +174,7 @@ def parse_regex(node: Node) -> RegexMatcher:
     """`type.matcher.v3.RegexMatcher`; an expression that RE2 does not take is refused."""
     node.ignore("google_re2", "RE2 is the only engine")
     regex = node.get("regex").encode()
-    problem = _regex_problem(regex)
+    problem = regex_problem(regex)
     if problem is not None:
         node.refuse(f"is no regular expression for RE2: {problem}", "regex", "correct it; see RE2's syntax")
         return RegexMatcher(b"")

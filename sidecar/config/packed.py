@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from google.protobuf import json_format
 from google.protobuf.message import DecodeError, Message
 
 from sidecar.config.extensions import TYPED_STRUCTS, UnknownType, message_class, type_name_of
@@ -35,7 +34,9 @@ def from_typed_struct(typed_struct: Any) -> Message:
     try:
         message = message_class(type_name_of(typed_struct.type_url))()
     except UnknownType:
-        return typed_struct  # type: ignore[no-any-return]
+        return typed_struct
+    from google.protobuf import json_format  # only for a TypedStruct
+
     problems: list[Problem] = []
     Source(json_format.MessageToDict(typed_struct.value), "").read(message, problems)
     if problems:

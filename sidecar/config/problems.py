@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 
@@ -67,5 +66,7 @@ def key_label(key: object) -> str:
 
 def did_you_mean(wrong: str, known: Iterable[str], otherwise: str = "") -> str:
     """The instruction that goes with an unknown name: the name most like it, or `otherwise` when none is."""
+    from difflib import get_close_matches  # only for what is wrong
+
     matches = get_close_matches(wrong, list(known), n=1, cutoff=0.6)
     return f"did you mean {matches[0]!r}?" if matches else otherwise

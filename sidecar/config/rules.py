@@ -10,8 +10,6 @@ import re
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any
-from urllib.parse import urlsplit
-from uuid import UUID
 
 from sidecar.config.json_mapping import MAX_DURATION_SECONDS
 
@@ -54,7 +52,7 @@ def string_checks(rules: Any) -> list[Check]:
     if rules.HasField("const"):
         checks.append(_unless(lambda value: bool(value == rules.const), f"must be {rules.const!r}"))
     if rules.HasField("pattern"):
-        checks.append(_unless(_searcher(rules.pattern), f"must match the regular expression {rules.pattern}"))
+        checks.append(_pattern_check(rules.pattern))
     known = rules.WhichOneof("well_known")
     if known == "well_known_regex":
         pattern, words = _HEADER_PATTERNS[rules.well_known_regex, rules.strict]
@@ -71,7 +69,7 @@ def bytes_checks(rules: Any) -> list[Check]:
     if rules.HasField("const"):
         checks.append(_unless(lambda value: bool(value == rules.const), f"must be {rules.const!r}"))
     if rules.HasField("pattern"):
-        checks.append(_unless(_searcher(rules.pattern), f"must match the regular expression {rules.pattern}"))
+        checks.append(_pattern_check(rules.pattern))
     lengths = {"ip": (4, 16), "ipv4": (4,), "ipv6": (16,)}.get(rules.WhichOneof("well_known") or "")
     if lengths:
         checks.append(_unless(lambda value: len(value) in lengths, "must be an IP address in bytes"))
@@ -209,6 +207,10 @@ def _counted(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
+def _pattern_check(pattern: str) -> Check:
+    return _unless(lambda value: _searcher(pattern)(value), f"must match the regular expression {pattern}")
+
+
 @lru_cache(maxsize=64)
 def _searcher(pattern: str) -> Callable[[Any], bool]:
     import re2  # only few configurations meet a pattern, and the library takes memory
@@ -233,6 +235,24 @@ def _email(value: str) -> bool:
     return bool(user and at) and len(user) <= 64 and _hostname(host)
 
 
+def _uri(value: str) -> bool:
+    from urllib.parse import urlsplit
+
+    return bool(urlsplit(value).scheme)
+
+
+def _uri_reference(value: str) -> bool:
+    from urllib.parse import urlsplit
+
+    return urlsplit(value) is not None
+
+
+def _uuid(value: str) -> bool:
+    from uuid import UUID
+
+    return UUID(value) is not None
+
+
 _WELL_KNOWN: dict[str, tuple[Callable[[str], object], str]] = {
     "address": (
         lambda value: _succeeds(ipaddress.ip_address, value) or _hostname(value),
@@ -243,7 +263,7 @@ _WELL_KNOWN: dict[str, tuple[Callable[[str], object], str]] = {
     "ip": (ipaddress.ip_address, "must be an IP address"),
     "ipv4": (ipaddress.IPv4Address, "must be an IPv4 address"),
     "ipv6": (ipaddress.IPv6Address, "must be an IPv6 address"),
-    "uri": (lambda value: urlsplit(value).scheme, "must be an absolute URI"),
-    "uri_ref": (lambda value: urlsplit(value) is not None, "must be a URI reference"),
-    "uuid": (lambda value: UUID(value) is not None, "must be a UUID"),
+    "uri": (_uri, "must be an absolute URI"),
+    "uri_ref": (_uri_reference, "must be a URI reference"),
+    "uuid": (_uuid, "must be a UUID"),
 }

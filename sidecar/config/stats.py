@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import re2
-
 from sidecar.config.fields import Node
-from sidecar.config.matcher import StringMatcher, parse_string_matcher
+from sidecar.config.matcher import StringMatcher, parse_string_matcher, regex_problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +68,8 @@ def _parse_tag(node: Node) -> TagSpecifier:
             return TagSpecifier(name, None, node.get("fixed_value"))
         case "regex":
             regex = node.get("regex")
-            options = re2.Options()
-            options.log_errors = False
-            try:
-                re2.compile(regex, options)
-            except re2.error as error:
-                reason = error.args[0].decode("utf-8", "replace")
-                node.refuse(f"is no regular expression for RE2: {reason}", "regex", "correct it; see RE2's syntax")
+            if (problem := regex_problem(regex.encode())) is not None:
+                node.refuse(f"is no regular expression for RE2: {problem}", "regex", "correct it; see RE2's syntax")
             return TagSpecifier(name, regex)
         case _:
             if not name.startswith("envoy."):

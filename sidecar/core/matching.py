@@ -7,14 +7,12 @@ per request and look at nothing else. Comparisons are on bytes, as they came ove
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any, Protocol
-
-import orjson
-import re2
 
 from sidecar.config.matcher import (
     HeaderMatcher,
@@ -89,15 +87,17 @@ def parse_unsigned(text: bytes) -> int | None:
 _SMALL_PROGRAM = 1000
 
 
-def _bytewise() -> re2.Options:
-    """RE2's Latin-1 mode, as in Envoy: a dot is any byte, so that bytes that are no UTF-8 escape no expression."""
+@lru_cache(maxsize=1)
+def _engine() -> tuple[Any, Any]:
+    """RE2, and the options for its Latin-1 mode, as in Envoy: a dot is any byte, so that bytes that are no UTF-8 escape
+    no expression. Loaded by the first expression, for it takes 2 MB.
+    """
+    import re2
+
     options = re2.Options()
     options.encoding = re2.Options.Encoding.LATIN1
     options.log_errors = False
-    return options
-
-
-_BYTEWISE = _bytewise()
+    return re2, options
 
 
 @lru_cache(maxsize=4096)
@@ -107,11 +107,12 @@ def compile_regex(regex: bytes) -> Text:
     A set of one expression answers in half the time, but has no way out when its automaton outgrows its memory: large
     programs are matched in the usual way.
     """
-    compiled = re2.compile(regex, _BYTEWISE)
+    re2, bytewise = _engine()
+    compiled = re2.compile(regex, bytewise)
     if compiled.programsize > _SMALL_PROGRAM:
         fullmatch = compiled.fullmatch
         return lambda text: fullmatch(text) is not None
-    only = re2.Set.FullMatchSet(_BYTEWISE)
+    only = re2.Set.FullMatchSet(bytewise)
     only.Add(regex)
     only.Compile()
     match = only.Match
@@ -305,7 +306,8 @@ def compile_substitution(rewrite: RegexMatchAndSubstitute) -> Callable[[bytes], 
             at += 1
     pieces.append(bytes(literal))
     parts = tuple(pieces)
-    pattern = re2.compile(rewrite.pattern.regex, _BYTEWISE)
+    re2, bytewise = _engine()
+    pattern = re2.compile(rewrite.pattern.regex, bytewise)
     if len(parts) == 1:
         constant = bytes(literal)
 
@@ -337,4 +339,4 @@ def canonical(value: Any) -> str:
     """The text by which metadata values are compared: JSON with sorted keys, and 1.0 is 1."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import TypeVar
 
 from sidecar.config.filters.buffer import Buffer
 from sidecar.config.filters.compressor import Compressor, CompressorPerRoute
@@ -17,40 +17,56 @@ from sidecar.config.filters.rbac import HttpRbac
 from sidecar.config.filters.user_filter import UserFilter
 from sidecar.config.http_filters import FilterConfig, PerRouteConfig
 from sidecar.core.http_filter import HttpFilter
-from sidecar.filters.buffer import BufferFilter
-from sidecar.filters.compressor import make_compressor, make_route_compressor
 from sidecar.filters.context import FilterContext, NamedFilter
-from sidecar.filters.cors import CorsFilter, merge_policies
-from sidecar.filters.decompressor import DecompressorFilter
-from sidecar.filters.fault import make_fault
-from sidecar.filters.header_mutation import make_header_mutation, make_route_header_mutation
-from sidecar.filters.health_check import HealthCheckFilter
-from sidecar.filters.local_ratelimit import make_local_rate_limit
-from sidecar.filters.rbac import make_rbac, make_route_rbac
-from sidecar.filters.user import make_user_filter
-
-
-def _make_buffer(config: Buffer, name: str, context: FilterContext) -> HttpFilter:
-    return NamedFilter(name) if config.max_request_bytes is None else BufferFilter(name, config.max_request_bytes)
-
-
-_MAKERS: Mapping[type, Callable[[Any, str, FilterContext], HttpFilter]] = {
-    HTTPFault: make_fault,
-    HttpRbac: make_rbac,
-    LocalRateLimit: make_local_rate_limit,
-    Cors: lambda config, name, context: NamedFilter(name),
-    HeaderMutation: lambda config, name, context: make_header_mutation((config,), name, context),
-    HealthCheck: lambda config, name, context: HealthCheckFilter(name, config, context),
-    Buffer: _make_buffer,
-    Compressor: make_compressor,
-    Decompressor: lambda config, name, context: DecompressorFilter(name, config, context),
-    UserFilter: make_user_filter,
-}
 
 
 def make_filter(config: FilterConfig, name: str, context: FilterContext) -> HttpFilter:
-    """The chain's own instance of a filter. Raises ValueError for a format or a user's filter that is wrong."""
-    return _MAKERS[type(config)](config, name, context)
+    """The chain's own instance of a filter. Raises ValueError for a format or a user's filter that is wrong.
+
+    Each filter is loaded by the first configuration that has it.
+    """
+    match config:
+        case HTTPFault():
+            from sidecar.filters.fault import make_fault
+
+            return make_fault(config, name, context)
+        case HttpRbac():
+            from sidecar.filters.rbac import make_rbac
+
+            return make_rbac(config, name, context)
+        case LocalRateLimit():
+            from sidecar.filters.local_ratelimit import make_local_rate_limit
+
+            return make_local_rate_limit(config, name, context)
+        case Cors():
+            return NamedFilter(name)
+        case HeaderMutation():
+            from sidecar.filters.header_mutation import make_header_mutation
+
+            return make_header_mutation((config,), name, context)
+        case HealthCheck():
+            from sidecar.filters.health_check import HealthCheckFilter
+
+            return HealthCheckFilter(name, config, context)
+        case Buffer():
+            from sidecar.filters.buffer import BufferFilter
+
+            limit = config.max_request_bytes
+            return NamedFilter(name) if limit is None else BufferFilter(name, limit)
+        case Compressor():
+            from sidecar.filters.compressor import make_compressor
+
+            return make_compressor(config, name, context)
+        case Decompressor():
+            from sidecar.filters.decompressor import DecompressorFilter
+
+            return DecompressorFilter(name, config, context)
+        case UserFilter():
+            from sidecar.filters.user import make_user_filter
+
+            return make_user_filter(config, name, context)
+        case _:
+            raise TypeError(f"{type(config).__name__} is no filter of a chain")
 
 
 def make_route_filter(
@@ -84,13 +100,21 @@ def _make_route_filter(
 ) -> HttpFilter:
     match config:
         case HttpRbac():
+            from sidecar.filters.rbac import make_route_rbac
+
             return make_route_rbac(base, config)  # type: ignore[arg-type]
         case CorsPolicy():
+            from sidecar.filters.cors import CorsFilter, merge_policies
+
             return CorsFilter(base.name, merge_policies(_all_of(CorsPolicy, levels)), context)
         case HeaderMutation():
+            from sidecar.filters.header_mutation import make_route_header_mutation
+
             assert isinstance(base_config, HeaderMutation)
             return make_route_header_mutation(base_config, _all_of(HeaderMutation, levels), base.name, context)
         case CompressorPerRoute():
+            from sidecar.filters.compressor import make_route_compressor
+
             assert isinstance(base_config, Compressor)
             return make_route_compressor(base_config, config, base.name, context)
         case HTTPFault() | LocalRateLimit() | Buffer() | UserFilter():

@@ -6,8 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from math import isnan
 from typing import Any
 
-import orjson
-
 from .histogram import (
     QUANTILES,
     HistogramView,
@@ -157,7 +155,7 @@ def json(
     yield b"]}"
 
 
-_PERCENTILES = orjson.dumps([0, 25, 50, 75, 90, 95, 99, 99.5, 99.9, 100])
+_PERCENTILES = b"[0,25,50,75,90,95,99,99.5,99.9,100]"
 _JSON_FRAMES = {
     "summary": (b'{"histograms":{"supported_quantiles":' + _PERCENTILES + b',"computed_quantiles":[', b"]}}"),
     "detailed": (b'{"histograms":{"supported_percentiles":' + _PERCENTILES + b',"details":[', b"]}}"),
@@ -168,6 +166,8 @@ _JSON_FRAMES = {
 
 def _objects(before: bytes, objects: list[dict[str, Any]]) -> bytes:
     """The objects of a JSON list without its brackets, with `before` in front of them; nothing for none."""
+    import orjson  # only pages of statistics as JSON need it
+
     return before + orjson.dumps(objects)[1:-1] if objects else b""
 
 

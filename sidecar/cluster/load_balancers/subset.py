@@ -5,12 +5,11 @@ Source: Envoy's documentation, "Load balancer subsets", and `Cluster.LbSubsetCon
 
 from __future__ import annotations
 
+import json
 from collections.abc import Generator
 from functools import lru_cache
 from itertools import product
 from typing import Any
-
-import orjson
 
 from sidecar.cluster.context import LoadBalancerContext, Pick, SubsetKey
 from sidecar.cluster.host import Host
@@ -199,7 +198,7 @@ def _alternatives(key: SubsetKey) -> tuple[SubsetKey, ...] | None:
     """What to ask for, one after the other, by the `fallback_list` among the metadata to match; None without one."""
     own = dict(key)
     listed = own.pop(_FALLBACK_LIST, None)
-    fallbacks = None if listed is None else orjson.loads(listed)
+    fallbacks = None if listed is None else json.loads(listed)
     if not isinstance(fallbacks, list):
         return None
     if not fallbacks:

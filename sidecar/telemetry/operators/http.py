@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from typing import Any
-from urllib.parse import unquote_to_bytes
 
 from sidecar.core.head import Field, Head, RequestHead, ResponseHead
 from sidecar.core.matching import parse_unsigned, path_only
@@ -142,6 +141,8 @@ def _query(command: Command, context: FormatContext) -> Value:
 
 
 def _query_parameter(command: Command, context: FormatContext) -> Value:
+    from urllib.parse import unquote_to_bytes  # half a megabyte that few formats need
+
     wanted = command.arguments.encode()
 
     def find(path: bytes) -> bytes | None:

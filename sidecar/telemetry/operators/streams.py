@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import uuid
 from typing import Any
 
 from sidecar.core.response_flags import long_names, short_names
@@ -72,6 +71,8 @@ def _server_name(command: Command, context: FormatContext) -> Value:
 
 
 def _unique_id() -> str:
+    import uuid  # half a megabyte that few formats need
+
     return str(uuid.uuid4())
 
 
