@@ -114,12 +114,14 @@ class Path1:
         """Every request once, with its response."""
         receive = self.connection.data_received
         upstreams = MemoryDialer.made
+        end_turn = self.worker.cork.pull
         for request in self.requests:
             receive(request)
             for upstream in upstreams:
                 if upstream.sink is not None:
                     upstream.data_received(RESPONSE)
                     break
+            end_turn()
 
     def stages(self) -> list[tuple[str, float]]:
         """(what, microseconds) of the stages that can be called alone, and of the whole."""

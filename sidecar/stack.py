@@ -33,13 +33,15 @@ from sidecar.core.address import Address
 from sidecar.core.head import RequestHead
 from sidecar.core.http_filter import HttpFilter
 from sidecar.core.worker import Worker
+from sidecar.express.request import ExpressLane
 from sidecar.filters.context import FilterContext
 from sidecar.filters.registry import make_filter, make_route_filter
 from sidecar.http.build import options_of
 from sidecar.http.connection_manager import ConnectionManager
 from sidecar.http.early_logs import EarlyLogs
 from sidecar.http.filter_chain import FilterChain
-from sidecar.http.forwarding import compile_forwarding, compile_response_finish
+from sidecar.http.forwarding import DateHeader, compile_forwarding, compile_response_finish, new_request_id
+from sidecar.http.stream import Stream
 from sidecar.http.local_reply import compile_local_reply, plain_reply
 from sidecar.http.underscores import compile_underscores
 from sidecar.listener.connection_limits import ConnectionLimit, global_limit, listener_limit
@@ -58,6 +60,7 @@ from sidecar.router.header_mutation import compile_header_mutations
 from sidecar.router.route import Route
 from sidecar.router.route_table import RouteTable, compile_route_configuration
 from sidecar.router.router import Router
+from sidecar.router.upstream_request import UpstreamRequest
 from sidecar.telemetry import tags
 from sidecar.telemetry.access_log import Logger, compile_access_logs, compile_format
 from sidecar.telemetry.clockwork import Clockwork
@@ -423,9 +426,31 @@ class Stack:
         for route in routes.routes:
             if route.per_filter:
                 manager.chain_for(route)  # now, so that what is wrong in it stops the start
+        manager.lane = self.express_lane(config, manager, router)
         self.managers.append(manager)
         self.route_tables.append((f"listener {listener.name}, connection manager {config.stat_prefix}", routes))
         return manager
+
+    def express_lane(
+        self, config: HttpConnectionManager, manager: ConnectionManager, router: Router
+    ) -> ExpressLane | None:
+        """The way of plain requests in one function, where the configuration lets requests be plain."""
+        chain, options = manager.default_chain, manager.options
+        if (
+            any(one.keeps_streams for one in chain.filters)
+            or chain.complete
+            or not (chain.plain_request and chain.plain_response)
+            or options.header_case != "lower"
+            or options.max_requests
+            or router.strict_headers
+            or config.always_set_request_id_in_response
+        ):
+            return None
+        normalizes = config.normalize_path or config.merge_slashes or config.path_with_escaped_slashes_action != "KEEP_UNCHANGED"
+        date = DateHeader()
+        return ExpressLane(
+            manager, router, Stream, UpstreamRequest, new_request_id, lambda second: date.at(second)[1], normalizes
+        )
 
     def early_logs(self, config: HttpConnectionManager) -> list[HttpFilter]:
         """What writes access-log lines before a request's end, where that is configured."""

@@ -82,6 +82,9 @@ class HttpFilter:
     name = ""
     """The filter's name in the configuration, for logs and messages."""
 
+    keeps_streams = True
+    """Whether the filter may look at a stream after its hooks have returned; if no filter does, streams serve again."""
+
     def on_request(self, stream: FilterStream, end: bool) -> bool | None:
         """The request's head is complete in ``stream.request``; ``end``: no body follows."""
         return None

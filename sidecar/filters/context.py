@@ -78,5 +78,7 @@ class NamedFilter(HttpFilter):
 
     __slots__ = ("name",)
 
+    keeps_streams = False
+
     def __init__(self, name: str) -> None:
         self.name = name

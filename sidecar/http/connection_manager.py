@@ -90,6 +90,7 @@ class ConnectionManager:
         "empty_chain",
         "finish_response",
         "judge",
+        "lane",
         "lines_seen",
         "listener_codes",
         "local_reply",
@@ -136,6 +137,7 @@ class ConnectionManager:
         self.judge: Callable[[RequestHead], None] | None = None  # of every request's head, as the codec has read it
         self.make_chain: Callable[[Any], FilterChain] = lambda route: default_chain
         self.draining = False
+        self.lane: Any = None  # the express lane, where the configuration has nothing that it could not take
 
     def accept(self, info: ConnectionInfo) -> Http1Connection:
         """The protocol for a new downstream connection."""

@@ -43,6 +43,7 @@ class Http1Connection(asyncio.Protocol, Timed):
         "idle_since",
         "info",
         "keep_alive",
+        "kind",
         "manager",
         "now",
         "out",
@@ -93,6 +94,7 @@ class Http1Connection(asyncio.Protocol, Timed):
         self.close_at = inf
         self.turns = 0
         self.proper_case = options.header_case == "proper"
+        self.kind: Any = None if manager.lane is None else manager.lane.kind_of(info)
 
     # the event loop's side
 
@@ -110,16 +112,28 @@ class Http1Connection(asyncio.Protocol, Timed):
 
     def data_received(self, data: bytes) -> None:
         worker = self.worker
+        reader = self.reader
+        lane = self.manager.lane
+        if lane is not None and self.stream is None and reader.state == HEAD and reader.partial is None:
+            if lane.take(self, data):
+                cork = worker.cork
+                if cork.waiting and (not cork.scheduled or len(cork.waiting) >= AT_ONCE):
+                    cork.settle()
+                return
+        else:
+            lane = None
         self.now = worker.clock()
         self.manager.stats.downstream_cx_rx_bytes_total += len(data)
         try:
-            self.reader.receive(data)
+            reader.receive(data)
         except ProtocolError as error:
             self._protocol_error(error)
         self.turns = 0
-        if self.reader.held is not None:
+        if lane is not None and self.requests > 1 and reader.head_size == len(data):
+            lane.learn(self, data)
+        if reader.held is not None:
             self._hold_back()
-        elif self.reader.partial is not None and self.head_began == inf and self.stream is None:
+        elif reader.partial is not None and self.head_began == inf and self.stream is None:
             self.head_began = self.now
             self.wake_by(self.now + self.manager.options.head_patience)
         cork = worker.cork
@@ -131,7 +145,7 @@ class Http1Connection(asyncio.Protocol, Timed):
         return None
 
     def connection_lost(self, error: Exception | None) -> None:
-        remote = not self.closed
+        remote = not self.closed and not self.closing
         self.closed = True
         stream = self.stream
         if stream is not None:
@@ -294,6 +308,9 @@ class Http1Connection(asyncio.Protocol, Timed):
         self.upstream_full = False
         reader = self.reader
         if not self.keep_alive or reader.state != DONE:
+            if reader.state != DONE and reader.state != TUNNEL:
+                self.manager.stats.downstream_rq_response_before_rq_complete += 1
+                self.manager.stats.downstream_rq_rx_reset += 1
             self.close_after_flush()
             return
         self.idle_since = self.now
@@ -363,6 +380,7 @@ class Http1Connection(asyncio.Protocol, Timed):
         self.now = now
         due = inf
         if now >= self.close_at:
+            self.manager.stats.downstream_cx_delayed_close_timeout += 1
             self._abort()
             return
         due = self.close_at
@@ -430,14 +448,17 @@ class Http1Connection(asyncio.Protocol, Timed):
             self.transport.abort()
 
     def _protocol_error(self, error: ProtocolError) -> None:
-        self.manager.stats.downstream_cx_protocol_error += 1
+        if error.head is None:
+            self.manager.stats.downstream_cx_protocol_error += 1
         self.keep_alive = False
         stream = self.stream
         if stream is None:
+            self.manager.stats.downstream_rq_http1_total += 1
             stream = self.stream = Stream(self, self.manager, error.head or RequestHead(b"", b"", b"", []), self.now)
         if error.head is not None:
             self.manager.stats.downstream_rq_total += 1
             self.manager.stats.downstream_rq_active += 1
+            self.reader.state = DONE  # nothing of the request is missing
             stream.reply(error.status, details=error.details)
         else:
             stream.on_protocol_error(error.status, reason_phrase(error.status), error.details)
@@ -508,6 +529,7 @@ class Http1Connection(asyncio.Protocol, Timed):
         """As Envoy, a head that was begun counts and is logged as a request."""
         stats = self.manager.stats
         stats.downstream_rq_total += 1
+        stats.downstream_rq_http1_total += 1
         stats.downstream_rq_active += 1
         now = self.worker.clock()
         Stream(self, self.manager, RequestHead(b"", b"", b"", []), now).on_downstream_closed(now)
@@ -518,6 +540,7 @@ class Http1Connection(asyncio.Protocol, Timed):
         self.keep_alive = False
         self.head_began = inf
         stats.downstream_rq_total += 1
+        stats.downstream_rq_http1_total += 1
         stats.downstream_rq_active += 1
         stream = self.stream = Stream(self, self.manager, RequestHead(b"", b"", b"", []), self.now)
         if waited >= options.request_headers_timeout:

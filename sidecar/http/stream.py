@@ -79,6 +79,7 @@ class Stream(StreamInfo):
         "request_ended",
         "response_at",
         "response_ended",
+        "shape",
         "tunnel",
         "upgrade",
         "upstream",
@@ -107,6 +108,7 @@ class Stream(StreamInfo):
         self.upgrade = b""
         self.local = False
         self.passing_data = False
+        self.shape: Any = None  # of the request, where the express lane made the stream
 
     # the request
 
@@ -131,6 +133,16 @@ class Stream(StreamInfo):
                     if entry is not None:
                         route = entry
                 self.route = route
+        except Exception:
+            self.filter_failed()
+            return
+        self.go_on(route, end)
+
+    def go_on(self, route: Any, end: bool) -> None:
+        """The request is prepared and its route is known: through the filters, to the router."""
+        manager = self.manager
+        try:
+            if route is not None:
                 if route.limit is not None:
                     route.limit(self)
                 if route.per_filter:
@@ -141,10 +153,10 @@ class Stream(StreamInfo):
             chain = self.chain
             for hook in chain.request:
                 if hook(self, end):
-                    self._paused_by(hook)
+                    self.paused_by(hook)
                     return
         except Exception:
-            self._filter_failed()
+            self.filter_failed()
             return
         manager.router.on_request(self, end)
 
@@ -175,7 +187,7 @@ class Stream(StreamInfo):
             for _, hook in self.chain.request_trailers:
                 hook(self, trailers)
         except Exception:
-            self._filter_failed()
+            self.filter_failed()
             return
         if self.request_at != _RUNNING:
             self._filter_request_data(b"", True, 0)
@@ -207,7 +219,7 @@ class Stream(StreamInfo):
                                 self.response_ended = True
                             return
             except Exception:
-                self._filter_failed()
+                self.filter_failed()
                 return
         self._send_head(head, end)
 
@@ -234,7 +246,7 @@ class Stream(StreamInfo):
             try:
                 filtered = self._filter_response_data(data, end)
             except Exception:
-                self._filter_failed()
+                self.filter_failed()
                 return
             if filtered is None or self.over or self.response_at != _RUNNING:
                 return
@@ -258,7 +270,7 @@ class Stream(StreamInfo):
                 for _, hook in self.chain.response_trailers:
                     hook(self, trailers)
             except Exception:
-                self._filter_failed()
+                self.filter_failed()
                 return
         self.downstream.send_trailers(trailers)
         self._response_sent()
@@ -361,7 +373,7 @@ class Stream(StreamInfo):
                         self._hold(chain, b"".join(held or ()), at)
                     return
         except Exception:
-            self._filter_failed()
+            self.filter_failed()
             return
         self.request_at = _RUNNING
         self.manager.router.on_request(self, ended and not has_body)
@@ -391,7 +403,7 @@ class Stream(StreamInfo):
                 if position < at and (body or ended):
                     body = hook(self, body, ended)
         except Exception:
-            self._filter_failed()
+            self.filter_failed()
             return
         self.response_at = _RUNNING
         self._send_head(head, ended and not body)
@@ -564,7 +576,7 @@ class Stream(StreamInfo):
             write(self)
         self.filter_data = None
 
-    def _paused_by(self, hook: Any) -> None:
+    def paused_by(self, hook: Any) -> None:
         if self.over or self.response_ended:
             return
         chain = self.chain
@@ -589,7 +601,7 @@ class Stream(StreamInfo):
                     if self.over or self.response_ended:
                         return
         except Exception:
-            self._filter_failed()
+            self.filter_failed()
             return
         self.passing_data = False
         if self.request_at != _RUNNING:
@@ -630,7 +642,7 @@ class Stream(StreamInfo):
                 for _, hook in self.chain.response_trailers:
                     hook(self, trailers)
         except Exception:
-            self._filter_failed()
+            self.filter_failed()
             return
         self.bytes_sent += len(data)
         if not end:
@@ -664,7 +676,7 @@ class Stream(StreamInfo):
                 self.reply(500, b"", details="response_payload_too_large")
         return data
 
-    def _filter_failed(self) -> None:
+    def filter_failed(self) -> None:
         """A filter raised: fail closed, and say which."""
         log.exception("HTTP filter failed; the request is answered with 500: %r", self.chain)
         if not self.over:

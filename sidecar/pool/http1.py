@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import deque
+from collections.abc import Callable
 from math import inf
 from typing import Any
 
@@ -40,6 +41,10 @@ _BODYLESS = frozenset((b"GET", b"HEAD", b"DELETE", b"TRACE", b"CONNECT"))
 _READ = 256 * 1024
 _UNFINISHED = frozenset((BODY, CHUNK_SIZE, CHUNK_DATA, CHUNK_END, TRAILERS))
 """Where a reader stands within a message whose end it would recognise."""
+
+
+Respond = Callable[[Any, Any, bytes], bool]
+"""Takes care of a read of a connection that waits for a response, if it is a plain one: the express lane's way back."""
 
 
 class PoolOptions:
@@ -98,6 +103,7 @@ class Http1Connection(asyncio.Protocol, Timed):
         "reader",
         "request_open",
         "requests",
+        "respond",
         "sink",
         "transport",
     )  # fmt: skip
@@ -110,6 +116,7 @@ class Http1Connection(asyncio.Protocol, Timed):
         self.reader.keep_case = options.header_case == "preserve"
         self.reader.keep_trailers = options.trailers
         self.sink: UpstreamSink | None = None
+        self.respond: Respond | None = None
         self.out: list[bytes] = []
         self.chunked = False
         self.request_open = False  # the request has not been sent to its end
@@ -133,6 +140,12 @@ class Http1Connection(asyncio.Protocol, Timed):
 
     def data_received(self, data: bytes) -> None:
         pool = self.pool
+        respond = self.respond
+        if respond is not None and respond(self, self.sink, data):
+            cork = pool.worker.cork
+            if not cork.scheduled or len(cork.waiting) >= AT_ONCE:
+                cork.settle()
+            return
         reader = self.reader
         pool.stats.upstream_cx_rx_bytes_total += len(data)
         try:
@@ -202,6 +215,7 @@ class Http1Connection(asyncio.Protocol, Timed):
             stats.upstream_cx_destroy_remote += 1
             if self.sink is not None:
                 stats.upstream_cx_destroy_remote_with_active_rq += 1
+                stats.upstream_cx_destroy_with_active_rq += 1
         self.pool.connection_closed(self)
 
     def _protocol_error(self) -> None:
@@ -244,6 +258,7 @@ class Http1Connection(asyncio.Protocol, Timed):
 
     def send_head(self, sink: UpstreamSink, head: RequestHead, end: bool, now: float) -> None:
         self.sink = sink
+        self.respond = None
         self.requests += 1
         self.reader.expect(head.method, sink, b"upgrade" in head.index)
         fields = head.fields
@@ -269,6 +284,7 @@ class Http1Connection(asyncio.Protocol, Timed):
 
     def open_tunnel(self, sink: UpstreamSink) -> None:
         self.sink = self.reader.sink = sink
+        self.respond = None
         self.requests += 1
         self.request_open = True
         self.reader.state = TUNNEL
@@ -416,6 +432,7 @@ class Http1Connection(asyncio.Protocol, Timed):
         stats.upstream_cx_destroy_local += 1
         if active:
             stats.upstream_cx_destroy_local_with_active_rq += 1
+            stats.upstream_cx_destroy_with_active_rq += 1
         self.pool.connection_closed(self)
         self.transport.abort()
 
@@ -438,6 +455,7 @@ class Http1Pool:
         "lines_seen",
         "options",
         "pending",
+        "plain",
         "stats",
         "worker",
     )  # fmt: skip
@@ -457,6 +475,7 @@ class Http1Pool:
         self.stats = stats
         self.breakers = breakers
         self.options = options
+        self.plain = options.header_case == "lower"
         self.dialer = dialer
         self.lines_seen = lines_seen
         self.idle: list[Http1Connection] = []
@@ -500,7 +519,8 @@ class Http1Pool:
         stats = self.stats
         stats.upstream_cx_destroy += 1
         stats.upstream_cx_active -= 1
-        stats.upstream_rq_per_cx.record(connection.requests)
+        if connection.requests:
+            stats.upstream_rq_per_cx.record(connection.requests)
         stats.upstream_cx_length_ms.record(int((self.worker.clock() - connection.opened) * 1000))
         self.host.cx_active -= 1
         self.breakers[0].cx_active -= 1
@@ -580,6 +600,9 @@ class Http1Pool:
             self.stats.upstream_cx_connect_fail += 1
             if timed_out:
                 self.stats.upstream_cx_connect_timeout += 1
+                self.stats.upstream_cx_destroy_local += 1
+            else:
+                self.stats.upstream_cx_destroy_remote += 1
             connection.closed = True
             if connection.transport is not None:
                 connection.transport.abort()

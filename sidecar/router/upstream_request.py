@@ -75,6 +75,7 @@ class UpstreamRequest:
         "cluster",
         "deadline",
         "end_sent",
+        "head",
         "head_passed",
         "host",
         "host_selection_retry_max_attempts",
@@ -82,6 +83,7 @@ class UpstreamRequest:
         "mirrors",
         "override_host",
         "per_try_timeout",
+        "plan",
         "repeated",
         "request",
         "retries",
@@ -125,6 +127,8 @@ class UpstreamRequest:
         self.retries = 0
         self.timeout_status = 504
         self.mirrors: Sequence[Any] = ()
+        self.plan: Any = None  # what the express lane keeps of it
+        self.head: Any = None
 
     @property
     def subset(self) -> Any:
@@ -159,7 +163,7 @@ class UpstreamRequest:
         self.per_try_timeout = per_try
         host = self.cluster.pick(self)
         if host is None:
-            self._no_host()
+            self.no_host()
             return
         if route.mutate_request is not None:
             route.mutate_request(stream)
@@ -188,9 +192,10 @@ class UpstreamRequest:
         if end and timeout:
             self.deadline = stream.now + timeout
             stream.downstream.wake_by(self.deadline)
-        self._attempt(host)
+        self.attempt(host)
 
-    def _attempt(self, host: Any) -> None:
+    def attempt(self, host: Any) -> None:
+        """Send the request to ``host``, now or once there is a connection."""
         stream = self.stream
         stream.attempt_count += 1
         self.host = stream.host = host
@@ -200,15 +205,12 @@ class UpstreamRequest:
             self.request.set(b"x-envoy-attempt-count", b"%d" % stream.attempt_count)
         breaker = self.breaker
         if breaker.rq_active >= breaker.max_requests:
-            self.cluster.stats.upstream_rq_pending_overflow += 1
+            self.cluster.stats.upstream_rq_active_overflow += 1
             self._failed(OVERFLOW, "", sent=False)
             return
         breaker.rq_active += 1
         host.rq_active += 1
-        host.rq_total += 1
-        stats = self.cluster.stats
-        stats.upstream_rq_total += 1
-        stats.upstream_rq_active += 1
+        self.cluster.stats.upstream_rq_active += 1
         if self.per_try_timeout:
             self.try_deadline = stream.now + self.per_try_timeout
             stream.downstream.wake_by(self.try_deadline)
@@ -237,6 +239,8 @@ class UpstreamRequest:
             connection = fresh
         self.waiting = False
         self.upstream = connection
+        self.host.rq_total += 1
+        self.cluster.stats.upstream_rq_total += 1
         stream = self.stream
         stream.upstream_connection_id = connection.id
         stream.upstream_local_address = connection.local_address
@@ -261,6 +265,8 @@ class UpstreamRequest:
     def _send(self, connection: UpstreamStream) -> None:
         self.waiting = False
         self.upstream = connection
+        self.host.rq_total += 1
+        self.cluster.stats.upstream_rq_total += 1
         self.reused = connection.requests > 0
         stream = self.stream
         stream.upstream_connection_id = connection.id
@@ -309,8 +315,6 @@ class UpstreamRequest:
         cluster = self.cluster
         if cluster.outlier is not None and reason != OVERFLOW:
             cluster.outlier.on_local_origin_failure(host, reason)
-        if reason in (CONNECTION_TERMINATION, PROTOCOL_ERROR):
-            cluster.stats.upstream_rq_rx_reset += 1
         if reason == OVERFLOW:
             self.stream.host = None  # as Envoy: it was not asked
         self.stream.upstream_failure_reason = failure
@@ -581,10 +585,10 @@ class UpstreamRequest:
         elif self.upstream is not None:
             connection = self.upstream
             self._release(False)
-            self.cluster.stats.upstream_rq_tx_reset += 1
             connection.cancel()
 
-    def _no_host(self) -> None:
+    def no_host(self) -> None:
+        """Answer that nobody can take the request."""
         self.cluster.stats.upstream_cx_none_healthy += 1
         stream = self.stream
         stream.upstream = None
@@ -690,9 +694,9 @@ class UpstreamRequest:
         host = self.cluster.pick(self)
         if host is None:
             self._end_retry()
-            self._no_host()
+            self.no_host()
             return
-        self._attempt(host)
+        self.attempt(host)
 
     def _certainly_unprocessed(self, reason: str) -> bool:
         """Whether the host cannot have acted on the attempt, so that repeating it once is safe whatever is configured.

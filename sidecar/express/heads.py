@@ -1,0 +1,120 @@
+"""Heads that are known by their shape: fields and index are made when somebody asks, which on the plain path nobody does.
+
+Whoever changes a head does it through ``fields`` (the methods of ``Head`` do), so a head whose fields were never asked for
+goes on as its shape says.
+"""
+
+from __future__ import annotations
+
+from sidecar.core.head import Field, RequestHead, ResponseHead
+
+OpenField = tuple[int, bytes, int]
+"""Where an open field stands among the fields, its name, and which of the values it has."""
+
+
+class Template:
+    """The fields that heads of one shape have, with the places of the values."""
+
+    __slots__ = ("fields", "index", "open")
+
+    def __init__(self, fields: list[Field], index: dict[bytes, bytes], open_fields: tuple[OpenField, ...]) -> None:
+        self.fields = fields
+        self.index = index
+        self.open = open_fields
+
+    def with_field(self, name: bytes, value: bytes) -> Template:
+        """The same with one more field at the end."""
+        return Template([*self.fields, (name, value)], {**self.index, name: value}, self.open)
+
+    def filled_fields(self, values: tuple[bytes, ...]) -> list[Field]:
+        fields = self.fields.copy()
+        for at, name, number in self.open:
+            fields[at] = (name, values[number])
+        return fields
+
+    def filled_index(self, values: tuple[bytes, ...]) -> dict[bytes, bytes]:
+        index = self.index.copy()
+        for _, name, number in self.open:
+            index[name] = values[number]
+        return index
+
+    def __repr__(self) -> str:
+        return f"<Template of {len(self.fields)} fields, {len(self.open)} open>"
+
+
+class ShapedRequestHead(RequestHead):
+    """A request's head as a template and values."""
+
+    __slots__ = ("made_fields", "made_index", "template", "values")
+
+    def __init__(self, method: bytes, authority: bytes, scheme: bytes, template: Template) -> None:
+        self.method = method
+        self.path = b""
+        self.authority = authority
+        self.scheme = scheme
+        self.version = 11
+        self.names = None
+        self.template = template
+        self.values: tuple[bytes, ...] = ()
+        self.made_fields: list[Field] | None = None
+        self.made_index: dict[bytes, bytes] | None = None
+
+    @property
+    def fields(self) -> list[Field]:  # type: ignore[override]
+        fields = self.made_fields
+        if fields is None:
+            fields = self.made_fields = self.template.filled_fields(self.values)
+        return fields
+
+    @fields.setter
+    def fields(self, fields: list[Field]) -> None:
+        self.made_fields = fields
+
+    @property
+    def index(self) -> dict[bytes, bytes]:  # type: ignore[override]
+        index = self.made_index
+        if index is None:
+            index = self.made_index = self.template.filled_index(self.values)
+        return index
+
+    @index.setter
+    def index(self, index: dict[bytes, bytes]) -> None:
+        self.made_index = index
+
+
+class ShapedResponseHead(ResponseHead):
+    """A response's head as a template and values."""
+
+    __slots__ = ("made_fields", "made_index", "template", "values")
+
+    def __init__(self, status: int, reason: bytes, version: int, template: Template) -> None:
+        self.status = status
+        self.reason = reason
+        self.version = version
+        self.names = None
+        self.template = template
+        self.values: tuple[bytes, ...] = ()
+        self.made_fields: list[Field] | None = None
+        self.made_index: dict[bytes, bytes] | None = None
+
+    @property
+    def fields(self) -> list[Field]:  # type: ignore[override]
+        fields = self.made_fields
+        if fields is None:
+            fields = self.made_fields = self.template.filled_fields(self.values)
+        return fields
+
+    @fields.setter
+    def fields(self, fields: list[Field]) -> None:
+        self.made_fields = fields
+
+    @property
+    def index(self) -> dict[bytes, bytes]:  # type: ignore[override]
+        index = self.made_index
+        if index is None:
+            index = self.made_index = self.template.filled_index(self.values)
+        return index
+
+    @index.setter
+    def index(self, index: dict[bytes, bytes]) -> None:
+        self.made_index = index

@@ -1,0 +1,134 @@
+"""What a request of a known shape becomes on a route: the head that goes upstream, and what the router decides by."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sidecar.codec.http1_head import render_fields
+from sidecar.core.head import Field
+from sidecar.express.heads import ShapedRequestHead, Template
+from sidecar.express.shape import Cut, literal
+
+FORWARD = "forward"
+
+
+class RequestShape:
+    """Requests that differ in path and open values only, as connections of one kind send them.
+
+    ``start`` is the method and a blank. ``generated`` says which of the outgoing values is a new request id, -1 for none;
+    ``replaced`` whether it takes the place of one that came. ``remote_address`` is the client's, where the fields tell it.
+    ``idle`` keeps streams for the next requests.
+    """
+
+    __slots__ = (
+        "constants",
+        "cut",
+        "generated",
+        "head",
+        "idle",
+        "lines",
+        "plans",
+        "remote_address",
+        "replaced",
+        "start",
+        "unpack",
+    )  # fmt: skip
+
+    def __init__(self, cut: Cut, method: bytes, authority: bytes, scheme: bytes, template: Template) -> None:
+        self.cut = cut
+        self.unpack = cut.unpack
+        self.constants = cut.constants
+        self.start = method + b" "
+        self.head = (method, authority, scheme, template)
+        self.generated = -1
+        self.replaced = False
+        self.remote_address: Any = None
+        self.plans: dict[Any, Plan | None] = {}
+        self.idle: list[Any] = []
+        self.lines: list[bytes] = []
+
+    def new_head(self) -> ShapedRequestHead:
+        return ShapedRequestHead(*self.head)
+
+    def __repr__(self) -> str:
+        return f"<RequestShape {self.start!r} {self.cut!r}, {len(self.plans)} plans>"
+
+
+class Plan:
+    """A shape on a route. ``render % (path, *values)`` is what goes upstream; ``idle`` keeps upstream requests."""
+
+    __slots__ = (
+        "cluster_name",
+        "idle",
+        "internal",
+        "per_try_timeout",
+        "priority",
+        "render",
+        "responses",
+        "retries",
+        "retry",
+        "template",
+        "timeout",
+    )  # fmt: skip
+
+    def __init__(self, cluster_name: str, route: Any, responses: Any) -> None:
+        self.cluster_name = cluster_name
+        self.priority: int = route.priority
+        self.retry = route.retry
+        self.retries: int = 0 if route.retry is None else route.retry.num_retries
+        self.timeout: float = route.timeout or 0.0
+        self.per_try_timeout: float = 0.0 if route.retry is None else route.retry.per_try_timeout or 0.0
+        self.responses = responses
+        self.idle: list[Any] = []
+        self.internal = False
+        self.template = Template([], {}, ())
+        self.render = b""
+
+    def __repr__(self) -> str:
+        return f"<Plan to {self.cluster_name}>"
+
+
+def is_plain(route: Any) -> bool:
+    """Whether a route does no more with a request than forward it to a cluster that is known by now."""
+    retry = route.retry
+    return (
+        route.kind == FORWARD
+        and route.limit is None
+        and not route.per_filter
+        and route.mutate_request is None
+        and route.rewrite is None
+        and not route.auto_host_rewrite
+        and not route.mirrors
+        and route.mutate_response is None
+        and not route.include_request_attempt_count
+        and not route.include_attempt_count_in_response
+        and route.hash_key is None
+        and (
+            retry is None
+            or not (retry.retriable_request_headers or retry.per_try_idle_timeout or retry.header_matchers)
+        )
+    )
+
+
+def make_plan(shape: RequestShape, route: Any, cluster_name: str, suppress_headers: bool, responses: Any) -> Plan:
+    """The plan of a plain route for a shape."""
+    plan = Plan(cluster_name, route, responses)
+    method, authority, _, template = shape.head
+    expected = plan.per_try_timeout or plan.timeout
+    if expected and not suppress_headers:
+        template = template.with_field(b"x-envoy-expected-rq-timeout-ms", b"%d" % int(expected * 1000))
+    plan.template = template
+    plan.internal = template.index.get(b"x-envoy-internal") == b"true"
+    plan.render = b"%b %%b HTTP/1.1\r\nhost: %b\r\n%b" % (
+        literal(method), literal(authority), render_template(template)
+    )  # fmt: skip
+    return plan
+
+
+def render_template(template: Template) -> bytes:
+    """The field lines of a template, with ``%b`` for each value, and the empty line behind them."""
+    places = {at for at, _, _ in template.open}
+    fields: list[Field] = [
+        (literal(name), b"%b" if at in places else literal(value)) for at, (name, value) in enumerate(template.fields)
+    ]
+    return render_fields(fields)

@@ -1,0 +1,372 @@
+"""The way to the upstream in one function: a whole request of a known shape, from the client's connection to the pool's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+from sidecar.codec.errors import ProtocolError
+from sidecar.codec.http1 import DONE, HEAD
+from sidecar.codec.http1_head import NO_BODY, parse_request_head
+from sidecar.codec.wire import FieldLines
+from sidecar.express.heads import Template
+from sidecar.express.plan import RequestShape, is_plain, make_plan
+from sidecar.express.response import Responses, compile_response_lane
+from sidecar.express.shape import CANONICAL_PATH, PATH, REQUEST_VALUES, Pace, cut, differing, plain
+
+_METHODS = frozenset((b"GET", b"DELETE"))
+_NEVER = frozenset(
+    (b"expect", b"upgrade", b"te", b"http2-settings", b"transfer-encoding", b"content-length", b"keep-alive",
+     b"proxy-connection", b"x-forwarded-client-cert", b"x-envoy-internal")
+)  # fmt: skip
+_KINDS = 1024
+_SHAPES = 256
+
+Kind = dict[int, RequestShape]
+"""The shapes that connections of one kind send, by the size of their heads behind the path."""
+
+
+class ExpressLane:
+    """The lane of one connection manager. ``take(connection, data)`` is true if the read was taken care of."""
+
+    __slots__ = (
+        "kinds",
+        "make_stream",
+        "manager",
+        "normalizes",
+        "pace",
+        "path",
+        "responses",
+        "take",
+        "volatile",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        manager: Any,
+        router: Any,
+        make_stream: Callable[..., Any],
+        make_upstream_request: Callable[..., Any],
+        new_request_id: Callable[[int], bytes],
+        date_of: Callable[[int], bytes],
+        normalizes: bool,
+    ) -> None:
+        self.manager = manager
+        self.make_stream = make_stream
+        self.normalizes = normalizes
+        self.path = CANONICAL_PATH if normalizes else PATH
+        self.kinds: dict[Any, Kind] = {}
+        self.volatile = set(REQUEST_VALUES)
+        self.responses: dict[str, Responses] = {}
+        self.pace = Pace()
+        self.take = self._compile(router, make_upstream_request, new_request_id, date_of)
+
+    def kind_of(self, info: Any) -> Kind:
+        """The shapes of connections like this one: what the preparation of a request reads of its connection."""
+        key = (info.remote_address.text, info.local_address.port, info.tls is None)
+        kind = self.kinds.get(key)
+        if kind is None:
+            if len(self.kinds) >= _KINDS:
+                self.kinds.clear()
+            kind = self.kinds[key] = {}
+        return kind
+
+    def learn(self, connection: Any, data: bytes) -> None:
+        """Find out what becomes of requests such as this one, which has just gone through the stages."""
+        if not self.pace.permits(connection.now):
+            return
+        at = data.find(b" HTTP/1.1\r\n")
+        lines = data[at:-4].split(b"\r\n")
+        kind: Kind = connection.kind
+        before = kind.get(len(data) - at)
+        if before is not None:
+            self.volatile |= differing(before.lines, lines, len(self.volatile))
+        shape = self._shape(connection, data, at)
+        if shape is not None:
+            shape.lines = lines
+            if len(kind) >= _SHAPES:
+                kind.clear()
+            kind[shape.cut.size] = shape
+
+    def _shape(self, connection: Any, data: bytes, at: int) -> RequestShape | None:
+        pieces = cut(data[at:], self.volatile)
+        if pieces is None:
+            return None
+        manager = self.manager
+        try:
+            head, framing = parse_request_head(data[:-4], FieldLines(), manager.options.max_request_fields)
+            if manager.judge is not None:
+                if any(b"_" in name for name in head.index):
+                    return None
+                manager.judge(head)
+        except ProtocolError:
+            return None
+        index = head.index
+        if (
+            framing != NO_BODY
+            or head.method not in _METHODS
+            or not _NEVER.isdisjoint(index)
+            or index.get(b"connection", b"keep-alive").lower() != b"keep-alive"
+        ):
+            return None
+        path = head.path
+        given = {name: index[name] for name in pieces.names}
+        scratch = self.make_stream(connection, manager, head, connection.now)
+        scratch.worker = _Dice()
+        if manager.prepare(scratch) or head.path != path or head.authority == b"":
+            return None
+        if any(name.startswith((b"x-envoy-", b"x-forwarded-client-cert")) and name not in _HARMLESS for name in index):
+            return None
+        order: list[bytes] = []
+        opened: list[tuple[int, bytes, int]] = []
+        generated = -1
+        for place, (name, value) in enumerate(head.fields):
+            if name in given and value is given[name]:
+                pass
+            elif name == b"x-request-id" and value != given.get(name) and value not in data:
+                generated = len(order)
+            elif name in given:
+                return None
+            else:
+                continue
+            opened.append((place, name, len(order)))
+            order.append(name)
+        replaced = generated >= 0 and b"x-request-id" in given
+        incoming = [name for name in order if name in given]
+        if incoming != list(pieces.names) or len(set(order)) != len(order) or (0 <= generated < len(order) - 1 and not replaced):
+            return None
+        shape = RequestShape(
+            pieces, head.method, head.authority, head.scheme, Template(head.fields, head.index, tuple(opened))
+        )
+        shape.generated = generated
+        shape.replaced = replaced
+        if scratch.remote_address is not connection.info.remote_address:
+            shape.remote_address = scratch.remote_address
+        return shape
+
+    def responses_of(self, cluster_name: str) -> Responses:
+        found = self.responses.get(cluster_name)
+        if found is None:
+            found = self.responses[cluster_name] = Responses()
+        return found
+
+    def _compile(
+        self,
+        router: Any,
+        make_upstream_request: Callable[..., Any],
+        new_request_id: Callable[[int], bytes],
+        date_of: Callable[[int], bytes],
+    ) -> Callable[[Any, bytes], bool]:
+        manager = self.manager
+        worker = manager.worker
+        clock = worker.clock
+        cork = worker.cork
+        epoch: float = worker.epoch
+        random = worker.random
+        getrandbits = random.getrandbits
+        stats = manager.stats
+        router_stats = router.stats
+        match = manager.routes.match
+        cluster_of = router.cluster_of
+        on_request = router.on_request
+        options = manager.options
+        path_characters = self.path
+        normalizes = self.normalizes
+        hooks = manager.default_chain.request
+        make_stream = self.make_stream
+        suppress_headers: bool = router.suppress_headers
+        stream_idle_timeout: float = options.stream_idle_timeout
+        max_stream_duration: float = options.max_stream_duration
+        most: int = options.max_request_head_bytes
+        patience = min(stream_idle_timeout, max_stream_duration)
+        respond = compile_response_lane(manager, router, date_of)
+        responses_of = self.responses_of
+
+        def take(connection: Any, data: bytes) -> bool:
+            at = data.find(b" HTTP/1.1\r\n")
+            shape = connection.kind.get(len(data) - at)
+            if shape is None or at < 0:
+                return False
+            pieces = shape.unpack(data, at)
+            start = shape.start
+            if pieces[::2] != shape.constants or not data.startswith(start):
+                return False
+            path = data[len(start) : at]
+            if path[:1] != b"/" or path.translate(None, path_characters) or len(data) > most:
+                return False
+            if normalizes and (b"//" in path or b"/." in path):
+                return False
+            values = pieces[1::2]
+            if (values and not plain(values)) or manager.draining or not connection.keep_alive:
+                return False
+            # the connection: Http1Connection.on_head
+            now = clock()
+            info = connection.info
+            idle = shape.idle
+            if idle:
+                stream = idle.pop()
+                head = stream.request
+                head.made_fields = head.made_index = None
+                head.template = shape.head[3]
+                stream.connection = info
+                stream.downstream = connection
+                stream.remote_address = shape.remote_address or info.remote_address
+                stream.start_time = now + epoch
+                stream.start = now
+                stream.now = now
+                stream.last_activity = now
+                stream.cluster_name = ""
+                stream.response = None
+                stream.response_code = stream.bytes_sent = stream.response_head_size = 0
+                stream.upstream_head_received = stream.upstream_bytes_received = 0
+                stream.response_code_details = ""
+                stream.response_ended = stream.over = False
+                stream.upstream_first_rx = stream.upstream_last_rx = stream.downstream_first_tx = stream.end = 0.0
+                stream.dynamic_metadata = stream.filter_data = stream.filter_state = None
+            else:
+                head = shape.new_head()
+                stream = make_stream(connection, manager, head, now)
+                stream.shape = shape
+                stream.request_ended = True
+                stream.request_deadline = _NEVER_DUE
+                if shape.remote_address is not None:
+                    stream.remote_address = shape.remote_address
+            head.path = path
+            if shape.generated >= 0:
+                identifier = new_request_id(getrandbits(128))
+                if shape.replaced:
+                    number = shape.generated
+                    values = (*values[:number], identifier, *values[number + 1 :])
+                else:
+                    values += (identifier,)
+            head.values = values
+            connection.now = now
+            connection.stream = stream
+            connection.requests += 1
+            reader = connection.reader
+            reader.state = DONE
+            size = len(data)
+            reader.head_size = size
+            stream.request_head_size = size
+            stream.request_complete = now
+            stats.downstream_cx_rx_bytes_total += size
+            # the stream: Stream.begin
+            stats.downstream_rq_total += 1
+            stats.downstream_rq_active += 1
+            stats.downstream_rq_http1_total += 1
+            stream.idle_timeout = stream_idle_timeout
+            stream.duration_deadline = now + max_stream_duration
+            if now + patience < connection.due:
+                connection.wake_by(now + patience)
+            try:
+                route = match(head, stream)
+                name = ""
+                if route is not None:
+                    if route.pick_cluster is not None:
+                        name, entry = route.pick_cluster(head, random, stream)
+                        stream.cluster_name = name
+                        if entry is not None:
+                            route = entry
+                stream.route = route
+                plan = shape.plans.get(route, 0)
+                if plan == 0:
+                    name = "" if route is None else route.cluster_name or name
+                    plan = None
+                    if name and is_plain(route) and (route.cluster_name or not route.pick_cluster):
+                        plan = make_plan(shape, route, name, suppress_headers, responses_of(name))
+                    shape.plans[route] = plan
+                if plan is None:
+                    stream.go_on(route, True)
+                    return True
+                for hook in hooks:
+                    if hook(stream, True):
+                        stream.paused_by(hook)
+                        return True
+            except Exception:
+                stream.filter_failed()
+                return True
+            # the router: Router.on_request and UpstreamRequest.start
+            cluster = cluster_of(plan.cluster_name)
+            if cluster is None or head.made_fields is not None:
+                on_request(stream, True)
+                return True
+            router_stats.rq_total += 1
+            stream.cluster_name = plan.cluster_name
+            idle = plan.idle
+            if idle:
+                request = idle.pop()
+                request.stream = stream
+                request.cluster = cluster
+                request.breaker = breaker = cluster.breakers[plan.priority]
+            else:
+                request = make_upstream_request(router, stream, route, cluster)
+                breaker = request.breaker
+                request.plan = plan
+                request.request = head
+                request.retry = plan.retry
+                request.timeout = plan.timeout
+                request.per_try_timeout = plan.per_try_timeout
+                request.body_end = request.bodyless = True
+            request.request = head
+            request.retries_left = plan.retries
+            stream.upstream = request
+            request.deadline = now + plan.timeout if plan.timeout else _NEVER_DUE
+            request.try_deadline = now + plan.per_try_timeout if plan.per_try_timeout else _NEVER_DUE
+            host = cluster.pick(request)
+            if host is None:
+                request.no_host()
+                return True
+            head.template = plan.template
+            head.made_index = None
+            pool = host.pool
+            if plan.timeout and request.deadline < connection.due:
+                connection.wake_by(request.deadline)
+            if pool is None or not pool.idle or not pool.plain or breaker.rq_active >= breaker.max_requests:
+                request.attempt(host)
+                return True
+            # the attempt: UpstreamRequest._attempt and _send
+            if request.try_deadline < connection.due:
+                connection.wake_by(request.try_deadline)
+            stream.attempt_count = 1
+            request.host = stream.host = host
+            breaker.rq_active += 1
+            host.rq_active += 1
+            host.rq_total += 1
+            upstream_stats = cluster.stats
+            upstream_stats.upstream_rq_total += 1
+            upstream_stats.upstream_rq_active += 1
+            upstream = pool.idle.pop()
+            request.upstream = upstream
+            request.reused = upstream.requests > 0
+            stream.upstream_connection_id = upstream.id
+            stream.upstream_local_address = upstream.local_address
+            request.sent_at = stream.upstream_first_tx = stream.upstream_last_tx = now
+            # the pool's connection: Http1Connection.send_head
+            upstream.sink = request
+            upstream.respond = respond
+            upstream.requests += 1
+            answers = upstream.reader
+            answers.method = head.method
+            answers.upgrade = False
+            answers.head_size = 0
+            answers.sink = request
+            answers.state = HEAD
+            upstream.out.append(plan.render % (path, *values))
+            cork.waiting.append(upstream)
+            return True
+
+        return take
+
+
+class _Dice:
+    """A worker for trying things out: it has dice of its own, so that what is tried changes no run under a seed."""
+
+    __slots__ = ("random",)
+
+    def __init__(self) -> None:
+        self.random = Random(0)
+
+
+_NEVER_DUE = float("inf")
+_HARMLESS = frozenset((b"x-envoy-internal", b"x-envoy-external-address", b"x-envoy-decorator-operation"))

@@ -1,0 +1,278 @@
+"""The way back in one function: a whole response of a known shape, from the upstream connection to the client's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from sidecar.codec.errors import ProtocolError
+from sidecar.codec.http1 import DONE, HEAD, persists
+from sidecar.codec.http1_head import parse_response_head, status_line
+from sidecar.codec.wire import FieldLines
+from sidecar.core.head import ResponseHead
+from sidecar.express.heads import ShapedResponseHead, Template
+from sidecar.express.plan import render_template
+from sidecar.express.shape import RESPONSE_VALUES, Cut, Pace, cut, differing, literal, plain
+
+_JOIN_BELOW = 16384
+_SERVICE_TIME = b"x-envoy-upstream-service-time"
+_KEPT = 64
+"""As many streams and upstream requests are kept for the next requests of their kind."""
+
+
+class ResponseShape:
+    """Whole responses that differ in open values and body only, as one connection manager passes them on.
+
+    ``render % (*values, service time or date if they are added, body)`` is what the client gets.
+    """
+
+    __slots__ = (
+        "constants",
+        "cut",
+        "dated",
+        "length_at",
+        "lines",
+        "reason",
+        "render",
+        "service_time_at",
+        "size",
+        "status",
+        "template",
+        "unpack",
+        "version",
+    )  # fmt: skip
+
+    def __init__(self, cut: Cut, head: ResponseHead, template: Template) -> None:
+        self.cut = cut
+        self.size = cut.size
+        self.unpack = cut.unpack
+        self.constants = cut.constants
+        self.status = head.status
+        self.reason = head.reason
+        self.version = head.version
+        self.template = template
+        self.length_at = cut.names.index(b"content-length")
+        self.service_time_at = -1
+        self.dated = False
+        self.render = b""
+        self.lines: list[bytes] = []
+
+    def __repr__(self) -> str:
+        return f"<ResponseShape {self.status} {self.cut!r}>"
+
+
+class Responses:
+    """The shapes of a cluster's responses by the size of their heads, for one connection manager."""
+
+    __slots__ = ("pace", "shapes", "volatile")
+
+    def __init__(self) -> None:
+        self.shapes: dict[int, ResponseShape] = {}
+        self.volatile = set(RESPONSE_VALUES)
+        self.pace = Pace()
+
+    def learn(self, manager: Any, data: bytes, end: int, suppress_headers: bool) -> None:
+        """Find out what becomes of responses such as this one, whose head ends with the empty line at ``end``."""
+        if not self.pace.permits(manager.worker.clock()):
+            return
+        block = data[:end]
+        lines = block.split(b"\r\n")
+        before = self.shapes.get(end)
+        if before is not None:
+            self.volatile |= differing(before.lines, lines, len(self.volatile))
+        pieces = cut(data[: end + 4], self.volatile)
+        if pieces is None or b"content-length" not in pieces.names:
+            return
+        try:
+            head, framing = parse_response_head(block, FieldLines(), 100, b"GET")
+        except ProtocolError:
+            return
+        connection = head.index.get(b"connection")
+        if framing <= 0 or head.status >= 500 or (connection is not None and not persists(connection, head.version)) or head.version != 11:
+            return
+        given = {name: head.index[name] for name in pieces.names}
+        if suppress_headers:
+            pass
+        elif _SERVICE_TIME in head.index:
+            head.set(_SERVICE_TIME, b"0")
+        else:
+            head.add(_SERVICE_TIME, b"0")
+        scratch = _Scratch(head)
+        manager.finish_response(scratch)
+        opened = []
+        order = []
+        for at, (name, value) in enumerate(head.fields):
+            if name == _SERVICE_TIME and not suppress_headers:
+                order.append(_SERVICE_TIME)
+                opened.append((at, name, len(order) - 1))
+            elif name == b"date" and name not in given and value not in block:
+                order.append(b"date")
+                opened.append((at, name, len(order) - 1))
+            elif name in given:
+                if value is not given[name] and value != given[name]:
+                    return
+                order.append(name)
+                opened.append((at, name, len(order) - 1))
+        names = pieces.names
+        passed = [name for name in order if name in given]
+        if passed != list(names) or len(set(order)) != len(order):
+            return
+        added = order[len(names):]
+        if order[: len(names)] != list(names) or added not in ([], [_SERVICE_TIME], [_SERVICE_TIME, b"date"], [b"date"]):
+            return
+        shape = ResponseShape(pieces, head, Template(head.fields, head.index, tuple(opened)))
+        if _SERVICE_TIME in names:
+            if suppress_headers:
+                return
+            shape.service_time_at = names.index(_SERVICE_TIME)
+        shape.dated = b"date" in added
+        shape.render = literal(status_line(head.status)) + render_template(shape.template) + b"%b"
+        if len(self.shapes) >= 256:
+            self.shapes.clear()
+        shape.lines = lines
+        self.shapes[end] = shape
+
+
+class _Scratch:
+    """As much of a stream as the finishing of a response's head looks at."""
+
+    __slots__ = ("now", "response", "start", "start_time", "tunnel")
+
+    def __init__(self, response: ResponseHead) -> None:
+        self.response = response
+        self.tunnel = None
+        self.now = self.start = self.start_time = 0.0
+
+
+def compile_response_lane(manager: Any, router: Any, date_of: Callable[[int], bytes]) -> Callable[..., bool]:
+    """``respond(connection, request, data)``: whether the read was a whole plain response, and has been passed on.
+
+    ``connection`` is the pool's, ``request`` the upstream request that waits for it. Nothing has happened if it was not.
+    """
+    worker = manager.worker
+    clock = worker.clock
+    cork = worker.cork
+    suppress_headers: bool = router.suppress_headers
+    manager_stats = manager.stats
+    listener_codes = manager.listener_codes
+    access_logs = manager.access_logs
+    idle_timeout: float = manager.options.idle_timeout
+    rq_time = manager_stats.downstream_rq_time
+
+    def respond(connection: Any, request: Any, data: bytes) -> bool:
+        reader = connection.reader
+        if reader.state != HEAD or reader.partial is not None or request.interim:
+            return False
+        plan = request.plan
+        end = data.find(b"\r\n\r\n")
+        shape = plan.responses.shapes.get(end)
+        if shape is None:
+            if end > 0 and connection.requests > 1:
+                plan.responses.learn(manager, data, end, suppress_headers)
+            return False
+        pieces = shape.unpack(data, 0)
+        if pieces[::2] != shape.constants:
+            plan.responses.learn(manager, data, end, suppress_headers)
+            return False
+        values = pieces[1::2]
+        length = values[shape.length_at]
+        body = data[shape.size :]
+        size = len(body)
+        if not length.isdigit() or int(length) != size or size >= _JOIN_BELOW or not plain(values):
+            return False
+        stream = request.stream
+        downstream = stream.downstream
+        status = shape.status
+        host = request.host
+        cluster = request.cluster
+        retry = request.retry
+        pool = connection.pool
+        requester = downstream.reader
+        if (
+            not downstream.keep_alive
+            or downstream.out
+            or downstream.full
+            or downstream.paused
+            or requester.held is not None
+            or requester.state != DONE
+            or pool.draining
+            or pool.pending
+            or connection.paused
+            or (pool.options.max_requests and connection.requests >= pool.options.max_requests)
+            or (retry is not None and retry.retriable_status[status])
+            or (
+                cluster.outlier is not None
+                and (host.consecutive_5xx or host.consecutive_gateway or host.consecutive_local_origin)
+            )
+        ):
+            return False
+        # the upstream request: UpstreamRequest._accept and _release
+        now = clock()
+        stats = cluster.stats
+        host.rq_success += 1
+        host.rq_active -= 1
+        request.breaker.rq_active -= 1
+        stats.upstream_rq_active -= 1
+        stats.upstream_cx_rx_bytes_total += len(data)
+        took = int((now - request.sent_at) * 1000)
+        if plan.internal:
+            stats.internal_codes[status] += 1
+            stats.internal_upstream_rq_time.record(took)
+        else:
+            stats.external_codes[status] += 1
+            stats.external_upstream_rq_time.record(took)
+        # the pool's connection: Http1Connection._response_complete and Http1Pool.put_back
+        reader.state = DONE
+        reader.sink = connection.sink = None
+        reader.head_size = shape.size
+        connection.idle_since = now
+        pool.idle.append(connection)
+        # the stream: Stream.on_response, and the head as the connection manager finishes it
+        if not suppress_headers:
+            if shape.service_time_at < 0:
+                values += (b"%d" % took,)
+            else:
+                at = shape.service_time_at
+                values = (*values[:at], b"%d" % took, *values[at + 1 :])
+        if shape.dated:
+            values += (date_of(int(stream.start_time + (now - stream.start))),)
+        head = request.head
+        if head is None or head.template is not shape.template:
+            head = request.head = ShapedResponseHead(status, shape.reason, shape.version, shape.template)
+        else:
+            head.made_fields = head.made_index = None
+        head.values = values
+        out = shape.render % (*values, body)
+        stream.response = head
+        stream.response_code = status
+        stream.response_code_details = "via_upstream"
+        stream.bytes_sent = stream.upstream_bytes_received = size
+        stream.upstream_head_received = shape.size
+        stream.response_head_size = len(out) - size
+        stream.upstream_first_rx = stream.upstream_last_rx = stream.downstream_first_tx = stream.end = stream.now = now
+        stream.response_ended = stream.over = True
+        stream.upstream = None
+        listener_codes[status] += 1
+        manager_stats.downstream_rq_active -= 1
+        rq_time.record(int((now - stream.start) * 1000))
+        # the client's connection: Http1Connection.send_message and finished
+        downstream.out.append(out)
+        cork.waiting.append(downstream)
+        downstream.stream = None
+        downstream.idle_since = now
+        requester.state = HEAD
+        if now + idle_timeout < downstream.due:
+            downstream.wake_by(now + idle_timeout)
+        for write in access_logs:
+            write(stream)
+        # both objects serve again, unless something out of the ordinary may still hold them
+        if stream.attempt_count == 1 and len(plan.idle) < _KEPT:
+            request.upstream = request.host = request.stream = None
+            plan.idle.append(request)
+            shape_of_request = stream.shape
+            if shape_of_request is not None and len(shape_of_request.idle) < _KEPT:
+                stream.downstream = stream.connection = stream.host = None
+                shape_of_request.idle.append(stream)
+        return True
+
+    return respond
