@@ -5,16 +5,14 @@ Source: `envoy.admin.v3.ServerInfo`, `Memory` and `UnreadyTargetsDumps`.
 
 from __future__ import annotations
 
-import resource
-import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Final
 
 from sidecar.admin.clusters import locality_json
 from sidecar.admin.context import AdminContext, ClustersView
 from sidecar.admin.json_text import json_chunks
 from sidecar.admin.page import JSON, Page
+from sidecar.core.process_memory import process_memory
 
 HOT_RESTART_VERSION: Final = "disabled"
 """What Envoy says under `--disable-hot-restart`."""
@@ -99,29 +97,16 @@ def _node(context: AdminContext) -> dict[str, Any]:
 
 def memory_page() -> Page:
     """`Memory`, in bytes as strings. There is no page heap and no thread cache here, so those are 0."""
-    anonymous, data, resident = _memory()
+    used = process_memory()
     memory = {
-        "allocated": str(anonymous),
-        "heap_size": str(data),
+        "allocated": str(used.anonymous),
+        "heap_size": str(used.data),
         "pageheap_unmapped": "0",
         "pageheap_free": "0",
         "total_thread_cache": "0",
-        "total_physical_bytes": str(resident),
+        "total_physical_bytes": str(used.resident),
     }
     return Page(200, JSON, json_chunks(memory))
-
-
-def _memory() -> tuple[int, int, int]:
-    """Bytes: anonymous memory that is resident, size of the data segment, all that is resident."""
-    try:
-        status = Path("/proc/self/status").read_text()
-    except OSError:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-        return peak, peak, peak
-    kilobytes = {name: value.split()[0] for name, _, value in (line.partition(":") for line in status.splitlines())
-                 if name in ("RssAnon", "VmData", "VmRSS")}  # fmt: skip
-    anonymous, data, resident = (int(kilobytes.get(name, "0")) * 1024 for name in ("RssAnon", "VmData", "VmRSS"))
-    return anonymous, data, resident
 
 
 def init_dump_page(clusters: ClustersView) -> Page:

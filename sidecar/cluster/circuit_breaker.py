@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class RetryBudget(Protocol):
@@ -17,7 +17,8 @@ class RetryBudget(Protocol):
 class CircuitBreaker:
     """Limits and live counts. Pools and the router do it in place: `breaker.rq_active >= breaker.max_requests`.
 
-    A breaker is open while a count has reached its limit; nothing is stored for that, the gauges derive it.
+    A breaker is open while a count has reached its limit; nothing is stored for that, the gauges derive it. `counters`
+    are the cluster's statistics, for the breaker of the usual priority: they tell whether a limit was ever approached.
     Source: `envoy.config.cluster.v3.CircuitBreakers.Thresholds`, whose defaults these are.
     """
 
@@ -34,6 +35,7 @@ class CircuitBreaker:
         "rq_pending",
         "rq_active",
         "retries_active",
+        "counters",
     )
 
     def __init__(
@@ -58,6 +60,7 @@ class CircuitBreaker:
         self.rq_pending = 0
         self.rq_active = 0
         self.retries_active = 0
+        self.counters: Any = None
 
     @property
     def retries_limit(self) -> int:

@@ -124,6 +124,7 @@ class Cluster:
                 self.outlier.forget(host)
         if added or removed:
             self.stats.membership_change += 1
+            self.stats.transport_socket_total_match_count += len(added)
             if self._changes is None:
                 self._changes = (added, removed)
             else:

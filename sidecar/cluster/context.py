@@ -58,6 +58,7 @@ class ClusterStats(Protocol):
     membership_healthy: int
     membership_degraded: int
     membership_total: int
+    transport_socket_total_match_count: int
     max_host_weight: int
     lb_healthy_panic: int
     lb_subsets_active: int

@@ -158,6 +158,7 @@ def make_cluster(
     stats = surroundings.cluster_stats(config)
     own = config.lb_config
     breakers = (_breaker(config.circuit_breakers.default), _breaker(config.circuit_breakers.high))
+    breakers[0].counters = stats
     if isinstance(own, OriginalDstLbConfig):
         discovery = OriginalDst(own, config.cleanup_interval, stats, wheel)
         cluster = Cluster(config.name, config, stats, discovery, slices, breakers)

@@ -106,7 +106,7 @@ def _numbers(name: str, source: Source, part: list[StatGroup], wanted: _Wanted) 
         lines = []
         for group in part:
             for sample in get(group):
-                if wanted.skips(group.prefix + sample.leaf, bool(sample.value)):
+                if wanted.skips(group.prefix + sample.leaf, sample.used):
                     continue
                 labels = f"{{{label_pairs(sample.tags)}{group.labels.end}}} " if sample.tags else group.labels.whole
                 lines.append(f"{name}{labels}{sample.value}\n")
@@ -115,7 +115,7 @@ def _numbers(name: str, source: Source, part: list[StatGroup], wanted: _Wanted) 
         matches, leaf = wanted.matches, source.leaf
         part = [group for group in part if matches(group.prefix + leaf)]
     if wanted.used_only:
-        part = [group for group in part if get(group)]
+        part = [group for group in part if group.used(source.attribute)]
     return [f"{name}{group.labels.whole}{get(group)}\n" for group in part]
 
 

@@ -57,14 +57,9 @@ def _name(row: tuple[str, Any]) -> str:
 
 def _collect(group: StatGroup, kinds: Sequence[Kind], used_only: bool, matches: Matches | None, into: Rows) -> int:
     weight = GROUP_WEIGHT
-    for name, value in group.samples(*kinds):
-        if isinstance(value, HistogramView):
-            weight += HISTOGRAM_WEIGHT
-            used = bool(value.cumulative)
-        else:
-            weight += 1
-            used = bool(value)
-        if (used or not used_only) and (matches is None or matches(name)):
+    for name, value in group.samples(*kinds, used_only=used_only):
+        weight += HISTOGRAM_WEIGHT if isinstance(value, HistogramView) else 1
+        if matches is None or matches(name):
             into.append((name, value))
     return weight
 

@@ -57,12 +57,19 @@ class CodeSources(list[CodeCounts]):
 class Sample:
     """One value that a derived statistic expands to.
 
-    `leaf` is the name below the group's prefix, `tags` are those that were taken out of the leaf.
+    `leaf` is the name below the group's prefix, `tags` are those that were taken out of the leaf. `written` says
+    whether it was ever counted; a value other than 0 was.
     """
 
     leaf: str
     value: Any
     tags: tuple[Tag, ...] = ()
+    written: bool = False
+
+    @property
+    def used(self) -> bool:
+        """Whether `usedonly` shows it."""
+        return self.written or bool(self.value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +91,15 @@ class StatGroup:
     `LEAVES` maps an attribute to the leaf name where that is no identifier; what is in `HIDDEN` is shown only through
     `DERIVED`. `prefix` ends with a dot or is empty; `extracted_prefix` is it without the parts that became `tags`;
     `labels` is their text. `StatsStore.add` sets these.
+
+    `INITIAL` has the values that do not begin at 0.
+
+    Envoy's `usedonly` shows what was ever written, though it be 0 again. `USED_WITH` says so of a gauge without a mark
+    for each: it was written if one of the counters that it names was; with none, it is written at the start. Counters
+    that a reset has set to 0 are in `were_used`, by attribute.
     """
 
-    __slots__ = ("extracted_prefix", "labels", "prefix", "references", "tags")
+    __slots__ = ("extracted_prefix", "labels", "prefix", "references", "tags", "were_used")
 
     COUNTERS: ClassVar[tuple[str, ...]] = ()
     GAUGES: ClassVar[tuple[str, ...]] = ()
@@ -97,12 +110,15 @@ class StatGroup:
     LEAVES: ClassVar[Mapping[str, str]] = {}
     HIDDEN: ClassVar[frozenset[str]] = frozenset()
     DERIVED: ClassVar[tuple[Derived, ...]] = ()
+    INITIAL: ClassVar[Mapping[str, int]] = {}
+    USED_WITH: ClassVar[Mapping[str, tuple[str, ...]]] = {}
 
     prefix: str
     extracted_prefix: str
     tags: tuple[Tag, ...]
     labels: Labels
     references: int
+    were_used: frozenset[str]
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {getattr(self, 'prefix', 'not in a store')!r}>"
@@ -125,26 +141,48 @@ class StatGroup:
                 if attribute not in cls.HIDDEN:
                     yield kind, attribute
 
-    def samples(self, *kinds: Kind) -> Iterator[tuple[str, Any]]:
-        """Full name and value of everything of `kinds` that the group shows now; a histogram's value is its view."""
+    def used(self, attribute: str) -> bool:
+        """Whether the statistic in `attribute` was ever written; not for histograms, whose views tell."""
+        if getattr(self, attribute) or attribute in self.were_used:
+            return True
+        beside = self.USED_WITH.get(attribute)
+        return beside is not None and (not beside or any(self.used(counter) for counter in beside))
+
+    def samples(self, *kinds: Kind, used_only: bool = False) -> Iterator[tuple[str, Any]]:
+        """Full name and value of everything of `kinds` that the group shows now; a histogram's value is its view.
+
+        With `used_only`, what was never written is left out.
+        """
         prefix = self.prefix
         leaves = self.LEAVES
         for kind, attribute in self.shown():
-            if kind in kinds:
-                value = getattr(self, attribute)
-                yield prefix + leaves.get(attribute, attribute), value.view() if kind is Kind.HISTOGRAM else value
+            if kind not in kinds:
+                continue
+            value = getattr(self, attribute)
+            if kind is Kind.HISTOGRAM:
+                value = value.view()
+                if used_only and not value.cumulative:
+                    continue
+            elif used_only and not self.used(attribute):
+                continue
+            yield prefix + leaves.get(attribute, attribute), value
         for derived in self.DERIVED:
             if derived.kind in kinds:
                 for sample in derived.expand(self):
-                    yield prefix + sample.leaf, sample.value
+                    if not used_only or sample.used:
+                        yield prefix + sample.leaf, sample.value
 
     def reset_counters(self) -> None:
         """Set every counter, response codes included, to 0; gauges and histograms stay, as in Envoy."""
+        self.were_used |= {attribute for attribute in self.COUNTERS if getattr(self, attribute)}
         for attribute in self.COUNTERS:
             setattr(self, attribute, 0)
         for attribute in self.CODES:
-            getattr(self, attribute).clear()
+            codes = getattr(self, attribute)
+            codes.update(dict.fromkeys(codes, 0))
 
+
+_NOTHING: frozenset[str] = frozenset()
 
 G = TypeVar("G", bound=StatGroup)
 
@@ -161,10 +199,11 @@ _KINDS: dict[Any, tuple[str, str]] = {
 def stat_group(cls: type[G]) -> type[G]:
     """Class decorator: slots, initialiser and name tuples from the annotations of `cls`.
 
-    Raises TypeError for an annotation that is no statistic, and for an entry of `LEAVES` that names none.
+    Raises TypeError for an annotation that is no statistic, and for one that `LEAVES`, `HIDDEN`, `INITIAL` or `USED_WITH`
+    name and that is not there.
     """
     names: dict[str, list[str]] = {names: [] for names, _ in _KINDS.values()}
-    lines = ["def __init__(self):"]
+    lines = ["def __init__(self):", " self.were_used = NOTHING"]
     for attribute, annotation in inspect.get_annotations(cls, eval_str=True).items():
         if str(annotation).startswith("typing.ClassVar"):
             continue
@@ -172,11 +211,17 @@ def stat_group(cls: type[G]) -> type[G]:
             raise TypeError(f"{cls.__name__}.{attribute} is no statistic")
         kind, initial = _KINDS[annotation]
         names[kind].append(attribute)
-        lines.append(f" self.{attribute} = {initial}")
-    made: dict[str, Any] = {"Histogram": Histogram, "CodeCounts": CodeCounts, "CodeSources": CodeSources}
+        lines.append(f" self.{attribute} = {cls.INITIAL.get(attribute, initial)}")
+    made: dict[str, Any] = {
+        "Histogram": Histogram,
+        "CodeCounts": CodeCounts,
+        "CodeSources": CodeSources,
+        "NOTHING": _NOTHING,
+    }
     exec("\n".join(lines), made)
     slots = tuple(attribute for attributes in names.values() for attribute in attributes)
-    if unknown := {*cls.LEAVES, *cls.HIDDEN} - {*slots}:
+    named = {*cls.LEAVES, *cls.HIDDEN, *cls.INITIAL, *cls.USED_WITH}.union(*cls.USED_WITH.values())
+    if unknown := named - {*slots}:
         raise TypeError(f"{cls.__name__} has no statistic {', '.join(sorted(unknown))}")
     body = {name: value for name, value in vars(cls).items() if name not in ("__dict__", "__weakref__")}
     body.update({kind: tuple(attributes) for kind, attributes in names.items()})

@@ -28,10 +28,11 @@ Members = dict[StatGroup, None]
 class Source(NamedTuple):
     """Where a metric's series come from: one statistic of the groups in `members`.
 
-    A plain statistic has `get` and its `leaf`; a derived one has `derived`.
+    A plain statistic has `get` and its `attribute`; a derived one has `derived`. `leaf` is tag-extracted.
     """
 
     members: Members
+    attribute: str
     leaf: str
     get: Callable[[Any], Any]
     derived: Derived | None
@@ -164,6 +165,6 @@ def _sources(made: type[StatGroup], members: Members) -> Iterator[tuple[Kind, st
     """The kind, the tag-extracted leaf and the source of everything that a class of groups shows."""
     for kind, attribute in made.shown():
         leaf = made.leaf(attribute)
-        yield kind, leaf, Source(members, leaf, attrgetter(attribute), None)
+        yield kind, leaf, Source(members, attribute, leaf, attrgetter(attribute), None)
     for derived in made.DERIVED:
-        yield derived.kind, derived.leaf, Source(members, derived.leaf, derived.expand, derived)
+        yield derived.kind, derived.leaf, Source(members, "", derived.leaf, derived.expand, derived)

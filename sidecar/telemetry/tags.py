@@ -89,7 +89,11 @@ def listener_http(name: str, stat_prefix: str) -> Naming:
 
 
 def worker(outer: Naming, index: int) -> Naming:
-    """What one worker counts inside `outer` (`listener(...)`, `Naming("server.")`)."""
+    """What one worker counts inside `outer` (`listener(...)`, `Naming("server.")`). In Envoy, the admin's connections
+    are the main thread's, and so they are called here.
+    """
+    if outer.prefix == "listener.admin.":
+        return outer.below("main_thread.")
     words = outer.prefix if outer.tag_extracted_prefix is None else outer.tag_extracted_prefix
     if words.count(".") > 1:
         return outer.below(f"worker_{index}.")

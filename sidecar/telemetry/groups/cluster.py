@@ -30,6 +30,13 @@ def _times(leaf: str, *attributes: str) -> Derived:
     return Derived(leaf, Kind.HISTOGRAM, expand)
 
 
+def _of_codec(leaf: str) -> Derived:
+    """A counter of the HTTP/1 codec, there once a connection was. What it counts cannot happen with a host: it is 0."""
+    return Derived(
+        leaf, Kind.COUNTER, lambda group: (Sample(leaf, 0),) if group.used("upstream_cx_http1_total") else ()
+    )
+
+
 def _response_families() -> tuple[Derived, ...]:
     families: list[Derived] = []
     sources: tuple[tuple[str, Callable[[Any], tuple[CodeCounts, ...]]], ...] = (
@@ -162,35 +169,29 @@ class ClusterStats(StatGroup):
     HIDDEN: ClassVar[frozenset[str]] = frozenset(
         {"external_upstream_rq_time", "internal_upstream_rq_time", "canary_upstream_rq_time"}
     )
+    USED_WITH: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "lb_subsets_active": ("lb_subsets_created",),
+        "membership_degraded": ("membership_change",),
+        "membership_excluded": ("membership_change",),
+        "membership_healthy": ("membership_change",),
+        "membership_total": ("membership_change",),
+        "upstream_cx_active": ("upstream_cx_total",),
+        "upstream_cx_rx_bytes_buffered": ("upstream_cx_rx_bytes_total",),
+        "upstream_rq_active": ("upstream_rq_total",),
+        "upstream_rq_pending_active": ("upstream_rq_pending_total",),
+        "warming_state": (),
+    }
     DERIVED: ClassVar[tuple[Derived, ...]] = (
         *_response_families(),
+        _of_codec("http1.dropped_headers_with_underscores"),
+        _of_codec("http1.metadata_not_supported_error"),
+        _of_codec("http1.requests_rejected_with_underscores_in_headers"),
+        _of_codec("http1.response_flood"),
         _times("upstream_rq_time", "external_upstream_rq_time", "internal_upstream_rq_time"),
         _times("external.upstream_rq_time", "external_upstream_rq_time"),
         _times("internal.upstream_rq_time", "internal_upstream_rq_time"),
         _times("canary.upstream_rq_time", "canary_upstream_rq_time"),
     )
-
-
-@stat_group
-class CircuitBreakerStats(StatGroup):
-    """`cluster.<name>.circuit_breakers.<default|high>.`: 1 while a limit is reached."""
-
-    cx_open: Gauge
-    cx_pool_open: Gauge
-    rq_open: Gauge
-    rq_pending_open: Gauge
-    rq_retry_open: Gauge
-
-
-@stat_group
-class CircuitBreakerRemainingStats(StatGroup):
-    """The same place with `track_remaining`: how much is left below each limit."""
-
-    remaining_cx: Gauge
-    remaining_cx_pools: Gauge
-    remaining_pending: Gauge
-    remaining_retries: Gauge
-    remaining_rq: Gauge
 
 
 class _BreakerGauges(StatGroup):
@@ -200,6 +201,7 @@ class _BreakerGauges(StatGroup):
 
     def __init__(self, breaker: Any) -> None:
         self.references = 0
+        self.were_used = frozenset()
         self.breaker = breaker
 
 
@@ -208,15 +210,29 @@ def _read_off(name: str) -> property:
 
 
 class BreakerStats(_BreakerGauges):
-    """`cluster.<name>.circuit_breakers.<priority>.`, 1 while a limit is reached."""
+    """`cluster.<name>.circuit_breakers.<priority>.`, 1 while a limit is reached.
+
+    That one was approached is told by the cluster's counters, where the breaker knows them (`counters`).
+    """
 
     __slots__ = ()
+    APPROACHED: ClassVar[Mapping[str, str]] = {
+        "cx_open": "upstream_cx_total",
+        "cx_pool_open": "upstream_cx_http1_total",
+        "rq_open": "upstream_rq_total",
+        "rq_pending_open": "upstream_rq_pending_total",
+        "rq_retry_open": "upstream_rq_retry",
+    }
     GAUGES: ClassVar[tuple[str, ...]] = ("cx_open", "cx_pool_open", "rq_open", "rq_pending_open", "rq_retry_open")
     cx_open = _read_off("cx_open")
     cx_pool_open = _read_off("cx_pool_open")
     rq_open = _read_off("rq_open")
     rq_pending_open = _read_off("rq_pending_open")
     rq_retry_open = _read_off("rq_retry_open")
+
+    def used(self, attribute: str) -> bool:
+        counters = self.breaker.counters
+        return bool(getattr(self, attribute)) or (counters is not None and counters.used(self.APPROACHED[attribute]))
 
 
 class BreakerRemainingStats(_BreakerGauges):
@@ -226,6 +242,7 @@ class BreakerRemainingStats(_BreakerGauges):
     GAUGES: ClassVar[tuple[str, ...]] = (
         "remaining_cx", "remaining_cx_pools", "remaining_pending", "remaining_retries", "remaining_rq",
     )  # fmt: skip
+    USED_WITH: ClassVar[Mapping[str, tuple[str, ...]]] = dict.fromkeys(GAUGES, ())
     remaining_cx = _read_off("remaining_cx")
     remaining_cx_pools = _read_off("remaining_cx_pools")
     remaining_pending = _read_off("remaining_pending")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 from ..histogram import Histogram
@@ -71,6 +71,11 @@ class HttpConnectionManagerStats(StatGroup):
     downstream_rq_tx_reset: Counter
     downstream_rq_ws_on_non_ws_route: Counter
     rs_too_large: Counter
+    tracing_client_enabled: Counter
+    tracing_health_check: Counter
+    tracing_not_traceable: Counter
+    tracing_random_sampling: Counter
+    tracing_service_forced: Counter
     downstream_cx_active: Gauge
     downstream_cx_http1_active: Gauge
     downstream_cx_http1_soft_drain: Gauge
@@ -86,6 +91,20 @@ class HttpConnectionManagerStats(StatGroup):
     codes: CodeCounts
     listener_codes: CodeSources
 
+    LEAVES: ClassVar[Mapping[str, str]] = {
+        f"tracing_{leaf}": f"tracing.{leaf}"
+        for leaf in ("client_enabled", "health_check", "not_traceable", "random_sampling", "service_forced")
+    }
+    USED_WITH: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "downstream_cx_active": ("downstream_cx_total",),
+        "downstream_cx_http1_active": ("downstream_cx_http1_total",),
+        "downstream_cx_http2_active": ("downstream_cx_http2_total",),
+        "downstream_cx_http3_active": ("downstream_cx_http3_total",),
+        "downstream_cx_rx_bytes_buffered": ("downstream_cx_rx_bytes_total",),
+        "downstream_cx_ssl_active": ("downstream_cx_ssl_total",),
+        "downstream_cx_upgrades_active": ("downstream_cx_upgrades_total",),
+        "downstream_rq_active": ("downstream_rq_total",),
+    }
     DERIVED: ClassVar[tuple[Derived, ...]] = (
         by_class("downstream_rq", lambda group: (group.codes, *group.listener_codes), always=True),
         completed("downstream_rq", lambda group: (group.codes, *group.listener_codes)),
@@ -109,8 +128,10 @@ def connection_manager_stats(
 ) -> tuple[HttpConnectionManagerStats, ListenerHttpStats]:
     """The statistics of a connection manager behind a listener (its `stat_prefix`, or its address), in `store`.
 
-    Both are shared with others of the same name, and each is given back with `store.remove`.
+    Both are shared with others of the same name, and each is given back with `store.remove`. What their codecs have in
+    common is there from now on.
     """
+    store.shared(Http1CodecStats, "http1.")
     manager = store.shared(HttpConnectionManagerStats, *http_connection_manager(stat_prefix))
     of_listener = store.shared(ListenerHttpStats, *listener_http(listener, stat_prefix))
     if not any(codes is of_listener.codes for codes in manager.listener_codes):
@@ -137,19 +158,8 @@ class RouterStats(StatGroup):
 
 
 @stat_group
-class TracingStats(StatGroup):
-    """`http.<stat_prefix>.tracing.`."""
-
-    client_enabled: Counter
-    health_check: Counter
-    not_traceable: Counter
-    random_sampling: Counter
-    service_forced: Counter
-
-
-@stat_group
 class Http1CodecStats(StatGroup):
-    """The HTTP/1 codec: `http1.` downstream, `cluster.<name>.http1.` upstream."""
+    """The HTTP/1 codec of all connection managers: `http1.`."""
 
     dropped_headers_with_underscores: Counter
     metadata_not_supported_error: Counter

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from ..stats import Counter, Gauge, StatGroup, stat_group
 
 
@@ -14,6 +17,10 @@ class FaultStats(StatGroup):
     faults_overflow: Counter
     response_rl_injected: Counter
     active_faults: Gauge
+
+    USED_WITH: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "active_faults": ("aborts_injected", "delays_injected", "response_rl_injected"),
+    }
 
 
 @stat_group

@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
 from ..histogram import Histogram
-from ..stats import Counter, Gauge, StatGroup, stat_group
+from ..stats import Counter, Derived, Gauge, Kind, Sample, StatGroup, stat_group
+
+
+def _of_extensions(leaf: str) -> Derived:
+    """Filters are never looked for elsewhere, so that none can be missing; the admin's listener does not say so."""
+
+    def expand(group: Any) -> tuple[Sample, ...]:
+        return () if group.prefix == "listener.admin." else (Sample(leaf, 0),)
+
+    return Derived(leaf, Kind.COUNTER, expand)
 
 
 @stat_group
@@ -25,13 +37,20 @@ class ListenerStats(StatGroup):
     connections_accepted_per_socket_event: Histogram
     downstream_cx_length_ms: Histogram
 
-
-@stat_group
-class ListenerExtensionStats(StatGroup):
-    """The same place, for listeners other than the admin's."""
-
-    extension_config_missing: Counter
-    network_extension_config_missing: Counter
+    USED_WITH: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "downstream_cx_active": ("downstream_cx_total",),
+        "downstream_pre_cx_active": (
+            "downstream_cx_total",
+            "downstream_listener_filter_error",
+            "downstream_listener_filter_remote_close",
+            "downstream_pre_cx_timeout",
+            "no_filter_chain_match",
+        ),
+    }
+    DERIVED: ClassVar[tuple[Derived, ...]] = (
+        _of_extensions("extension_config_missing"),
+        _of_extensions("network_extension_config_missing"),
+    )
 
 
 @stat_group
@@ -40,6 +59,8 @@ class WorkerConnectionStats(StatGroup):
 
     downstream_cx_total: Counter
     downstream_cx_active: Gauge
+
+    USED_WITH: ClassVar[Mapping[str, tuple[str, ...]]] = {"downstream_cx_active": ("downstream_cx_total",)}
 
 
 @stat_group
@@ -59,6 +80,8 @@ class ListenerManagerStats(StatGroup):
     total_listeners_warming: Gauge
     workers_pinned: Gauge
     workers_started: Gauge
+
+    USED_WITH: ClassVar[Mapping[str, tuple[str, ...]]] = {"total_listeners_warming": ()}
 
 
 @stat_group

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from ..stats import Counter, Gauge, StatGroup, stat_group
 
 
@@ -25,6 +28,11 @@ class TcpProxyStats(StatGroup):
     downstream_cx_rx_bytes_buffered: Gauge
     downstream_cx_tx_bytes_buffered: Gauge
     upstream_flush_active: Gauge
+
+    USED_WITH: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "downstream_cx_rx_bytes_buffered": ("downstream_cx_rx_bytes_total",),
+        "upstream_flush_active": ("upstream_flush_total",),
+    }
 
 
 @stat_group

@@ -27,7 +27,7 @@ def by_code(stem: str, codes: Codes) -> Derived:
 
     def expand(group: Any) -> list[Sample]:
         return [
-            Sample(f"{stem}_{status}", responses, ((RESPONSE_CODE, str(status)),))
+            Sample(f"{stem}_{status}", responses, ((RESPONSE_CODE, str(status)),), True)
             for status, responses in sorted(_total(codes(group)).items())
         ]
 
@@ -43,7 +43,7 @@ def by_class(stem: str, codes: Codes, *, always: bool = False) -> Derived:
             for status, responses in source.items():
                 classes[status // 100] += responses
         return [
-            Sample(f"{stem}_{digit}xx", classes[digit], ((RESPONSE_CODE_CLASS, str(digit)),))
+            Sample(f"{stem}_{digit}xx", classes[digit], ((RESPONSE_CODE_CLASS, str(digit)),), digit in classes)
             for digit in (range(1, 6) if always else sorted(classes))
         ]
 
@@ -54,8 +54,8 @@ def completed(stem: str, codes: Codes, *, always: bool = True) -> Derived:
     """`upstream_rq_completed`: the responses of all codes; without `always` only once there was one."""
 
     def expand(group: Any) -> Iterator[Sample]:
-        total = sum([sum(source.values()) for source in codes(group) if source])
-        if total or always:
-            yield Sample(f"{stem}_completed", total)
+        seen = [source for source in codes(group) if source]
+        if seen or always:
+            yield Sample(f"{stem}_completed", sum([sum(source.values()) for source in seen]), (), bool(seen))
 
     return Derived(f"{stem}_completed", Kind.COUNTER, expand)

@@ -2,8 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from sidecar.core.process_memory import process_memory
+
 from ..histogram import Histogram
-from ..stats import Counter, Gauge, StatGroup, TextReadout, stat_group
+from ..stats import Counter, Derived, Gauge, Kind, Sample, StatGroup, TextReadout, stat_group
+
+NO_CERTIFICATE = 0xFFFFFFFF
+"""What Envoy says of `days_until_first_cert_expiring` while there is no certificate."""
+
+
+def _of_memory(leaf: str, attribute: str) -> Derived:
+    """A gauge of the memory that the process has at the scrape."""
+
+    def expand(group: Any) -> tuple[Sample, ...]:
+        return (Sample(leaf, getattr(process_memory(), attribute)),)
+
+    return Derived(leaf, Kind.GAUGE, expand)
 
 
 @stat_group
@@ -22,9 +39,6 @@ class ServerStats(StatGroup):
     hot_restart_epoch: Gauge
     hot_restart_generation: Gauge
     live: Gauge
-    memory_allocated: Gauge
-    memory_heap_size: Gauge
-    memory_physical_size: Gauge
     parent_connections: Gauge
     seconds_until_first_ocsp_response_expiring: Gauge
     state: Gauge
@@ -33,6 +47,28 @@ class ServerStats(StatGroup):
     uptime: Gauge
     version: Gauge
     initialization_time_ms: Histogram
+
+    INITIAL: ClassVar[Mapping[str, int]] = {
+        "days_until_first_cert_expiring": NO_CERTIFICATE,
+        "hot_restart_generation": 1,
+    }
+    USED_WITH: ClassVar[Mapping[str, tuple[str, ...]]] = dict.fromkeys(
+        (
+            "dynamic_unknown_fields",
+            "hot_restart_epoch",
+            "parent_connections",
+            "state",
+            "static_unknown_fields",
+            "total_connections",
+            "wip_protos",
+        ),
+        (),
+    )
+    DERIVED: ClassVar[tuple[Derived, ...]] = (
+        _of_memory("memory_allocated", "anonymous"),
+        _of_memory("memory_heap_size", "data"),
+        _of_memory("memory_physical_size", "resident"),
+    )
 
 
 @stat_group
@@ -60,6 +96,8 @@ class ClusterManagerStats(StatGroup):
     active_clusters: Gauge
     warming_clusters: Gauge
 
+    USED_WITH: ClassVar[Mapping[str, tuple[str, ...]]] = {"warming_clusters": ()}
+
 
 @stat_group
 class RuntimeStats(StatGroup):
@@ -75,6 +113,8 @@ class RuntimeStats(StatGroup):
     num_keys: Gauge
     num_layers: Gauge
 
+    USED_WITH: ClassVar[Mapping[str, tuple[str, ...]]] = {"num_keys": (), "num_layers": ()}
+
 
 @stat_group
 class FilesystemStats(StatGroup):
@@ -86,6 +126,8 @@ class FilesystemStats(StatGroup):
     write_completed: Counter
     write_failed: Counter
     write_total_buffered: Gauge
+
+    USED_WITH: ClassVar[Mapping[str, tuple[str, ...]]] = {"write_total_buffered": ("write_buffered",)}
 
 
 @stat_group

@@ -95,7 +95,12 @@ def test_membership_changes_are_counted_and_told(clock: Clock) -> None:
     cluster = make_cluster(clock, round_robin(), host_sets_of(hosts[:3]), stats)
     told: list[tuple[Sequence[Host], Sequence[Host]]] = []
     cluster.on_membership = (lambda added, removed: told.append((added, removed)),)
-    assert stats.seen() == {"membership_change": 1, "membership_total": 3, "membership_healthy": 3}
+    assert stats.seen() == {
+        "membership_change": 1,
+        "membership_total": 3,
+        "membership_healthy": 3,
+        "transport_socket_total_match_count": 3,
+    }
     hosts[1].set_health_status("DEGRADED")
     cluster.update(host_sets_of(hosts[1:]))
     assert told == [([hosts[3]], [hosts[0]])]
@@ -105,6 +110,7 @@ def test_membership_changes_are_counted_and_told(clock: Clock) -> None:
         "membership_total": 3,
         "membership_healthy": 2,
         "membership_degraded": 1,
+        "transport_socket_total_match_count": 4,
     }
     cluster.update(host_sets_of(hosts[1:]))
     assert stats.membership_change == 2 and len(told) == 1

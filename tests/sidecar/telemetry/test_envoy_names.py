@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from sidecar.cluster.circuit_breaker import CircuitBreaker
 from sidecar.telemetry import tags
 from sidecar.telemetry.groups import cluster, http_filters, listener, network_filters, server
 from sidecar.telemetry.groups import http_connection_manager as http
@@ -42,17 +43,17 @@ def _cluster(store: StatsStore, name: str) -> cluster.ClusterStats:
     naming = tags.cluster(name)
     stats = store.add(cluster.ClusterStats(), *naming)
     for priority in ("default", "high"):
-        store.add(cluster.CircuitBreakerStats(), *naming.below(f"circuit_breakers.{priority}."))
+        store.add(cluster.BreakerStats(CircuitBreaker()), *naming.below(f"circuit_breakers.{priority}."))
     return stats
 
 
 def _clusters(store: StatsStore) -> None:
     one = _cluster(store, "one")
     naming = tags.cluster("one")
-    store.add(cluster.CircuitBreakerRemainingStats(), *naming.below("circuit_breakers.default."))
+    store.add(cluster.BreakerRemainingStats(CircuitBreaker()), *naming.below("circuit_breakers.default."))
     store.add(cluster.OutlierDetectionStats(), *naming.below("outlier_detection."))
     store.add(cluster.HealthCheckStats(), *naming.below("health_check."))
-    store.add(http.Http1CodecStats(), *naming.below("http1."))
+    one.upstream_cx_http1_total += 1
     for codes, seen in ((one.external_codes, (200, 503)), (one.internal_codes, (200,)), (one.retry_codes, (503,))):
         for status in seen:
             codes[status] += 1
@@ -92,16 +93,13 @@ def _listeners(store: StatsStore) -> None:
     for name in ("127.0.0.1:0", "127.0.0.2:0", "myl"):
         naming = tags.listener(name)
         store.add(listener.ListenerStats(), *naming)
-        store.add(listener.ListenerExtensionStats(), *naming)
         store.add(listener.WorkerConnectionStats(), *tags.worker(naming, 0))
     for name, stat_prefix in (("127.0.0.1:0", "ingress"), ("myl", "in.side")):
         http.connection_manager_stats(store, name, stat_prefix)
         store.add(http.RouterStats(), *tags.http_connection_manager(stat_prefix))
-        store.add(http.TracingStats(), *tags.http_connection_manager(stat_prefix).below("tracing."))
     route = store.add(http.RouteStats(), *tags.route("vh1", "named"))
     route.codes[200] += 1
     route.upstream_rq_time.record(1)
-    store.add(http.Http1CodecStats(), "http1.")
     store.add(listener.TlsInspectorStats(), "tls_inspector.")
     store.add(listener.HttpInspectorStats(), "http_inspector.")
     store.add(listener.ProxyProtocolStats(), "proxy_proto.")

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json as json_library
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from sidecar.cluster.circuit_breaker import CircuitBreaker
 from sidecar.telemetry import tags
 from sidecar.telemetry.exposition import prometheus
-from sidecar.telemetry.groups.cluster import CircuitBreakerStats, ClusterStats
+from sidecar.telemetry.groups.cluster import BreakerStats, ClusterStats
 from sidecar.telemetry.groups.server import SubscriptionStats
 from sidecar.telemetry.listing import json, text
 from sidecar.telemetry.stats_query import stats_page
@@ -22,7 +24,7 @@ def store_of(*names: str) -> StatsStore:
     store = StatsStore()
     for name in names:
         store.add(ClusterStats(), *tags.cluster(name))
-        store.add(CircuitBreakerStats(), *tags.cluster(name).below("circuit_breakers.default."))
+        store.add(BreakerStats(CircuitBreaker()), *tags.cluster(name).below("circuit_breakers.default."))
     return store
 
 
@@ -65,16 +67,34 @@ def test_two_prefixes_that_are_one_metric_stand_together() -> None:
     assert got == heading + 'envoy_cluster_a_b_upstream_rq_total{envoy_cluster_name="x"} 0\n' * 2
 
 
-@pytest.mark.parametrize("as_prometheus", [False, True])
-def test_usedonly_shows_what_was_counted(as_prometheus: bool) -> None:
-    store = store_of("a", "b")
+@pytest.mark.parametrize(
+    ("as_prometheus", "found"),
+    [
+        (False, {"cluster.b.upstream_cx_active", "cluster.b.upstream_cx_length_ms", "cluster.b.warming_state"}),
+        (
+            True,
+            {"envoy_cluster_upstream_cx_active", "envoy_cluster_upstream_cx_length_ms", "envoy_cluster_warming_state"},
+        ),
+    ],
+)
+def test_usedonly_shows_what_was_written(as_prometheus: bool, found: set[str]) -> None:
+    """The warming state is written when a cluster is made."""
+    store = store_of("b")
     cluster_of(store, "b").upstream_cx_active = 1
     cluster_of(store, "b").upstream_cx_length_ms.record(0)
-    names = [
-        line for line in page(store, {"usedonly": ""}, as_prometheus=as_prometheus).splitlines() if "TYPE" not in line
-    ]
-    assert names
-    assert all("upstream_cx_active" in name or "upstream_cx_length_ms" in name for name in names)
+    lines = page(store, {"usedonly": ""}, as_prometheus=as_prometheus).splitlines()
+    names = {re.split("[:{]", line)[0] for line in lines if not line.startswith("#")}
+    assert {re.sub("_(bucket|sum|count)$", "", name) for name in names} == found
+
+
+@pytest.mark.parametrize("as_prometheus", [False, True])
+def test_usedonly_shows_gauges_that_are_0_again(as_prometheus: bool) -> None:
+    store = store_of("b")
+    cluster_of(store, "b").upstream_cx_total = 1
+    parameters = {"usedonly": "", "filter": "_active$"}
+    found = page(store, parameters, as_prometheus=as_prometheus).splitlines()[-1]
+    assert found == ('envoy_cluster_upstream_cx_active{envoy_cluster_name="b"} 0' if as_prometheus else
+                     "cluster.b.upstream_cx_active: 0")  # fmt: skip
 
 
 def test_an_inverted_filter_leaves_out_what_matches() -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from sidecar.cluster.circuit_breaker import CircuitBreaker
 from sidecar.telemetry import tags
-from sidecar.telemetry.groups.cluster import CircuitBreakerStats, ClusterStats
+from sidecar.telemetry.groups.cluster import BreakerStats, ClusterStats
 from sidecar.telemetry.groups.http_connection_manager import connection_manager_stats
+from sidecar.telemetry.groups.listener import ListenerStats
+from sidecar.telemetry.groups.server import ServerStats
 from sidecar.telemetry.stats import Counter, Gauge, Kind, StatGroup, stat_group
 from sidecar.telemetry.store import StatsStore
 
@@ -29,6 +32,13 @@ def test_what_is_no_statistic_is_refused() -> None:
         @stat_group
         class Wrong(StatGroup):
             name: str
+
+    with pytest.raises(TypeError, match="Unwritten has no statistic missing"):
+
+        @stat_group
+        class Unwritten(StatGroup):
+            USED_WITH = {"present": ("missing",)}
+            present: Gauge
 
     with pytest.raises(TypeError, match="Other has no statistic missing"):
 
@@ -140,7 +150,83 @@ def test_reset_sets_counters_to_zero_and_leaves_gauges_and_histograms() -> None:
     assert values(stats, Kind.GAUGE) == {"cluster.a.upstream_cx_active": 2}
     assert stats.upstream_cx_length_ms.view().cumulative == {1: 1}
     stats.external_codes[500] += 1
-    assert stats.external_codes == {500: 1}
+    assert stats.external_codes == {200: 0, 500: 1}
+
+
+def used(group: StatGroup) -> dict[str, object]:
+    return dict(group.samples(Kind.COUNTER, Kind.GAUGE, used_only=True))
+
+
+def test_what_was_written_counts_as_used_though_it_be_0_again() -> None:
+    stats = StatsStore().add(ClusterStats(), *tags.cluster("a"))
+    assert used(stats) == {"cluster.a.warming_state": 0}
+    stats.membership_change = 1
+    stats.upstream_rq_total = 2
+    assert used(stats) == {
+        "cluster.a.membership_change": 1,
+        "cluster.a.membership_degraded": 0,
+        "cluster.a.membership_excluded": 0,
+        "cluster.a.membership_healthy": 0,
+        "cluster.a.membership_total": 0,
+        "cluster.a.upstream_rq_active": 0,
+        "cluster.a.upstream_rq_total": 2,
+        "cluster.a.warming_state": 0,
+    }
+
+
+def test_after_a_reset_the_same_statistics_count_as_used() -> None:
+    """As in Envoy, where a reset leaves the mark, and the counters by response code, where they are."""
+    store = StatsStore()
+    stats = store.add(ClusterStats(), *tags.cluster("a"))
+    stats.upstream_rq_total = 2
+    stats.external_codes[404] += 2
+    before = used(stats)
+    assert {"cluster.a.upstream_rq_4xx", "cluster.a.external.upstream_rq_404"} < before.keys()
+    store.reset_counters()
+    store.reset_counters()
+    assert used(stats) == dict.fromkeys(before, 0)
+
+
+def test_circuit_breakers_count_as_used_once_their_resource_was_taken() -> None:
+    breaker, other = CircuitBreaker(), CircuitBreaker(max_requests=0)
+    stats = breaker.counters = ClusterStats()
+    store = StatsStore()
+    group = store.add(BreakerStats(breaker), "cluster.a.circuit_breakers.default.")
+    high = store.add(BreakerStats(other), "cluster.a.circuit_breakers.high.")
+    assert used(group) == {}
+    stats.upstream_rq_total = stats.upstream_rq_retry = 1
+    assert used(group) == {f"{group.prefix}rq_open": 0, f"{group.prefix}rq_retry_open": 0}
+    assert used(high) == {f"{high.prefix}rq_open": 1}
+
+
+def test_the_codec_of_a_cluster_is_shown_once_there_was_a_connection() -> None:
+    store = StatsStore()
+    stats = store.add(ClusterStats(), *tags.cluster("a"))
+    name = "cluster.a.http1.response_flood"
+    assert name not in dict(stats.samples(Kind.COUNTER))
+    stats.upstream_cx_http1_total = 1
+    store.reset_counters()
+    assert dict(stats.samples(Kind.COUNTER))[name] == 0
+    assert name not in used(stats)
+
+
+def test_extensions_are_missing_on_no_listener_and_unheard_of_on_the_admins() -> None:
+    store = StatsStore()
+    own = store.add(ListenerStats(), *tags.listener("127.0.0.1:80"))
+    admin = store.add(ListenerStats(), *tags.listener("admin"))
+    assert dict(own.samples(Kind.COUNTER))["listener.127.0.0.1_80.extension_config_missing"] == 0
+    assert not any("extension" in name for name, _ in admin.samples(Kind.COUNTER))
+
+
+def test_the_admins_connections_are_the_main_threads() -> None:
+    assert tags.worker(tags.listener("admin"), 0) == ("listener.admin.main_thread.", (), "listener.admin.main_thread.")
+
+
+def test_the_server_says_what_memory_it_has_and_that_no_certificate_expires() -> None:
+    server = dict(StatsStore().add(ServerStats(), "server.").samples(Kind.GAUGE))
+    assert server["server.days_until_first_cert_expiring"] == 0xFFFFFFFF
+    assert server["server.memory_physical_size"] > server["server.memory_allocated"] > 1 << 20
+    assert server["server.memory_heap_size"] > 1 << 20
 
 
 def test_latching_pauses_and_reaches_every_histogram() -> None:
@@ -153,7 +239,7 @@ def test_latching_pauses_and_reaches_every_histogram() -> None:
 
 
 def test_a_group_speaks() -> None:
-    assert repr(CircuitBreakerStats()) == "<CircuitBreakerStats 'not in a store'>"
+    assert repr(BreakerStats(CircuitBreaker())) == "<BreakerStats 'not in a store'>"
     assert repr(StatsStore().add(ClusterStats(), *tags.cluster("a"))) == "<ClusterStats 'cluster.a.'>"
 
 
