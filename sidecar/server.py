@@ -17,6 +17,7 @@ from sidecar.config.bootstrap import Bootstrap, parse_bootstrap
 from sidecar.config.problems import ConfigurationError, Problem
 from sidecar.core.worker import Worker
 from sidecar.stack import Stack
+from sidecar.telemetry.formatter import format_problems
 from sidecar.telemetry.store import StatsStore
 
 if TYPE_CHECKING:
@@ -38,8 +39,8 @@ class Server:
         async with Server({"static_resources": {...}}) as server:
             host, port = server.address("ingress")
 
-    The constructor raises ``ConfigurationError`` with every problem at once. ``start`` does so for a format that cannot
-    be compiled, and raises ``OSError`` for an address that cannot be bound or a log file that cannot be opened.
+    The constructor raises ``ConfigurationError`` with every problem at once. ``start`` does so for a user's filter that
+    cannot be made, and raises ``OSError`` for an address that cannot be bound or a log file that cannot be opened.
     """
 
     def __init__(
@@ -239,7 +240,7 @@ def load(
     config: Any, config_yaml: str | None = None, service_node: str = "", service_cluster: str = ""
 ) -> tuple[Bootstrap, bytes, list[str]]:
     """The checked bootstrap, its serialised message (for /config_dump), and warnings. Raises ConfigurationError."""
-    root, context = load_bootstrap(config, config_yaml=config_yaml)
+    root, context = load_bootstrap(config, config_yaml=config_yaml, find_format_problems=format_problems)
     if service_node:
         root.message.node.id = service_node
     if service_cluster:

@@ -9,8 +9,9 @@ from typing import Any
 from google.protobuf.message import DecodeError, Message
 
 from sidecar.config.constraints import check
+from sidecar.config.context import Context, FindFormatProblems, take_every_format
 from sidecar.config.extensions import message_class
-from sidecar.config.fields import Context, Node
+from sidecar.config.fields import Node
 from sidecar.config.places import Places
 from sidecar.config.problems import ConfigurationError, Problem
 from sidecar.config.source import Source
@@ -19,13 +20,17 @@ BOOTSTRAP = "envoy.config.bootstrap.v3.Bootstrap"
 
 
 def load_bootstrap(
-    config: str | os.PathLike[str] | Mapping[str, Any] | Message | None = None, *, config_yaml: str | None = None
+    config: str | os.PathLike[str] | Mapping[str, Any] | Message | None = None,
+    *,
+    config_yaml: str | None = None,
+    find_format_problems: FindFormatProblems = take_every_format,
 ) -> tuple[Node, Context]:
     """The Bootstrap as the root Node to build from, and the Context that its builders share.
 
     `config` is a path (`.yaml`, `.yml` and `.json` hold text, `.pb` a serialised Bootstrap), a dict in protobuf's JSON
     mapping, or a Bootstrap message. `config_yaml` is text that is merged over it, as Envoy's `--config-yaml` is:
-    single fields replace, lists are appended to. One of the two is needed.
+    single fields replace, lists are appended to. One of the two is needed. `find_format_problems` tells what is wrong
+    with a format string; without it, format strings are not looked at.
 
     What does not fit, and what breaks Envoy's constraints, is in `Context.problems` when this returns, so that the
     builders can add theirs; `Context.finish`, or leaving a `with context:` block, raises all of them. Raises
@@ -53,7 +58,7 @@ def load_bootstrap(
             message.MergeFrom(source.read(message_class(BOOTSTRAP)(), problems))
         else:
             source.read(message, problems)
-    context = Context(_name_of(config), Places(sources) if sources else None)
+    context = Context(_name_of(config), Places(sources) if sources else None, find_format_problems)
     context.problems += problems
     if any(not problem.path for problem in problems):
         context.raise_problems()

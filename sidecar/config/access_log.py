@@ -10,7 +10,6 @@ from sidecar.config.core_types import (
     Fraction,
     SubstitutionFormatString,
     parse_substitution_format,
-    sorted_struct,
 )
 from sidecar.config.fields import Node
 from sidecar.config.matcher import HeaderMatcher, MetadataMatcher, parse_header_matcher, parse_metadata_matcher
@@ -184,9 +183,9 @@ def _parse_log_format(node: Node) -> SubstitutionFormatString | None:
             log_format = node.child("log_format")
             return None if log_format is None else parse_substitution_format(log_format)
         case "format":
-            return _plain_format(node.get("format"), None)
+            return _plain_format(node.format("format"), None)
         case "json_format" | "typed_json_format" as field:
-            return _plain_format(None, sorted_struct(node.struct(field) or {}))
+            return _plain_format(None, node.json_format(field))
         case _:
             return None
 

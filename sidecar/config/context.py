@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import Protocol
+from typing import Any, Protocol
 
-from sidecar.config.problems import ConfigurationError, Problem, did_you_mean
+from sidecar.config.problems import ConfigurationError, Problem, did_you_mean, key_label
 
 
 class Placed(Protocol):
@@ -24,22 +24,42 @@ class Placed(Protocol):
         """Refuse what was not read in it."""
 
 
+class FormatProblem(Protocol):
+    """What is wrong with a format string: the offset in it, the reason and what to do about it."""
+
+    position: int
+    reason: str
+    what_to_do: str
+
+
+FindFormatProblems = Callable[[str], Sequence[FormatProblem]]
+
+
+def take_every_format(format: str) -> Sequence[FormatProblem]:
+    """For configuration that is looked at without the commands of format strings."""
+    return ()
+
+
 class Context:
     """What is learnt while one source of configuration is built: problems, warnings, names and who refers to them.
 
     `source` names the file. `locate` gives the (file, line, column) of a path, and is
-    asked only for paths with a problem.
+    asked only for paths with a problem. `find_format_problems` knows the commands of format strings.
     As a context manager it finishes at the end of the block; an exception that building raises while there already are
     problems (half-built values) gives way to those problems.
     """
 
     def __init__(
-        self, source: str = "configuration", locate: Callable[[str], tuple[str, int, int]] | None = None
+        self,
+        source: str = "configuration",
+        locate: Callable[[str], tuple[str, int, int]] | None = None,
+        find_format_problems: FindFormatProblems = take_every_format,
     ) -> None:
         self.source = source
         self.problems: list[Problem] = []
         self.warnings: list[str] = []
         self._locate = locate
+        self._find_format_problems = find_format_problems
         self._roots: list[Placed] = []
         self._names: dict[str, dict[str, str]] = {}
         self._references: list[tuple[str, str, str]] = []
@@ -51,6 +71,18 @@ class Context:
         if (path, problem) not in self._said:
             self._said.add((path, problem))
             self.problems.append(Problem(self.source, 0, 0, path, problem, do))
+
+    def check_format(self, path: str, format: Any) -> None:
+        """Refuse what is wrong in a format string, or in the strings of a JSON format, which stands at `path`."""
+        if isinstance(format, str):
+            for found in self._find_format_problems(format) if "%" in format else ():
+                self.refuse(path, f"is wrong at offset {found.position}: {found.reason}", found.what_to_do)
+        elif isinstance(format, dict):
+            for key, value in format.items():
+                self.check_format(path + key_label(key), value)
+        elif isinstance(format, (list, tuple)):
+            for position, value in enumerate(format):
+                self.check_format(f"{path}[{position}]", value)
 
     def warn(self, path: str, warning: str) -> None:
         """Record something that the operator should know and that stops nothing."""

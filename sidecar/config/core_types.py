@@ -132,7 +132,7 @@ def parse_header_value_option(node: Node, *, any_header: bool = False) -> Header
         if node.has("append_action"):
             node.refuse("is set together with append_action", "append", "keep append_action only")
         append_action = "APPEND_IF_EXISTS_OR_ADD" if append else "OVERWRITE_IF_EXISTS_OR_ADD"
-    return HeaderValueOption(key, header.get("value"), append_action, node.get("keep_empty_value"))
+    return HeaderValueOption(key, header.format("value"), append_action, node.get("keep_empty_value"))
 
 
 def parse_data_source(node: Node) -> bytes:
@@ -185,21 +185,17 @@ def parse_substitution_format(node: Node) -> SubstitutionFormatString:
     json_format = None
     match node.which("format"):
         case "text_format":
-            text = node.get("text_format")
+            text = node.format("text_format")
         case "text_format_source":
             source = node.child("text_format_source")
-            text = parse_data_source(source).decode("utf-8", "replace") if source is not None else ""
+            if source is not None:
+                path = source.path_of(source.which("specifier"))
+                text = parse_data_source(source).decode("utf-8", "replace")
+                node.context.check_format(path, text)
         case "json_format":
-            json_format = sorted_struct(node.struct("json_format") or {})
+            json_format = node.json_format("json_format")
     node.ignore("json_format_options", "properties are always sorted, as in Envoy")
     return SubstitutionFormatString(text, json_format, node.get("omit_empty_values"), node.get("content_type").encode())
-
-
-def sorted_struct(value: Any) -> Any:
-    """A Struct's plain Python with the keys of every level in order, as Envoy writes JSON logs."""
-    if isinstance(value, dict):
-        return {key: sorted_struct(value[key]) for key in sorted(value)}
-    return [sorted_struct(item) for item in value] if isinstance(value, list) else value
 
 
 def parse_token_bucket(node: Node) -> TokenBucket:

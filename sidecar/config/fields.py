@@ -276,6 +276,18 @@ class Node:
             return None
         return self.any(name, known)
 
+    def format(self, name: str) -> str:
+        """A format string; what is wrong in it is refused."""
+        text: str = self.get(name)
+        self.context.check_format(self.path_of(name), text)
+        return text
+
+    def json_format(self, name: str) -> dict[str, Any]:
+        """A JSON format, with the keys of every level in order, as Envoy writes them; what is wrong in it is refused."""
+        structure = self.struct(name) or {}
+        self.context.check_format(self.path_of(name), structure)
+        return {key: _sorted(structure[key]) for key in sorted(structure)}
+
     def ignore(self, field: str, why: str) -> None:
         """Accept a field without effect. If it is set, one warning names it (one for all messages of this type)."""
         self._take(field)
@@ -334,6 +346,12 @@ class Node:
 def plain_struct(struct: Any) -> dict[str, Any]:
     """A google.protobuf.Struct as plain Python; numbers without a fraction become int."""
     return {key: _plain(value) for key, value in struct.fields.items()}
+
+
+def _sorted(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _sorted(value[key]) for key in sorted(value)}
+    return [_sorted(item) for item in value] if isinstance(value, list) else value
 
 
 def _plain(value: Any) -> Any:

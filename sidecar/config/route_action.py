@@ -217,7 +217,7 @@ def _parse_route_action(node: Node, inherited: Inherited) -> RouteAction:
         auto_host_rewrite=node.wrapped("auto_host_rewrite", False),
         host_rewrite_header=header_name(node.get("host_rewrite_header")),
         host_rewrite_path_regex=None if host_regex is None else parse_regex_rewrite(host_regex),
-        host_rewrite=node.get("host_rewrite"),
+        host_rewrite=node.format("host_rewrite"),
         append_x_forwarded_host=node.get("append_x_forwarded_host"),
         timeout=seconds(node, "timeout", 15.0),
         idle_timeout=node.duration("idle_timeout"),

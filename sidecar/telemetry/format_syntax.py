@@ -10,13 +10,17 @@ from dataclasses import dataclass
 
 
 class FormatError(ValueError):
-    """A format string that is wrong; `position` is the offset of the offending command in `format`."""
+    """A format string that is wrong; `position` is the offset of the offending command in `format`.
 
-    def __init__(self, format: str, position: int, reason: str) -> None:
-        super().__init__(f"format string {format!r}, position {position}: {reason}")
+    `what_to_do` is an instruction, for reports that show it beside the reason.
+    """
+
+    def __init__(self, format: str, position: int, reason: str, what_to_do: str = "correct it") -> None:
+        super().__init__(f"format string {format!r}, position {position}: {reason}; {what_to_do}")
         self.format = format
         self.position = position
         self.reason = reason
+        self.what_to_do = what_to_do
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +33,9 @@ class Command:
     format: str
     position: int
 
-    def error(self, reason: str) -> FormatError:
+    def error(self, reason: str, what_to_do: str = "correct it") -> FormatError:
         """The error to raise when this command is refused."""
-        return FormatError(self.format, self.position, f"{self.name}: {reason}")
+        return FormatError(self.format, self.position, f"{self.name}: {reason}", what_to_do)
 
 
 _COMMAND = re.compile(r"%([A-Z0-9_]+)(?:\((.*?)\))?(?::([0-9]+))?%")
@@ -54,7 +58,7 @@ def parse(format: str) -> list[str | Command]:
         found = _COMMAND.match(format, percent)
         if found is None:
             raise FormatError(
-                format, percent, "a command such as %PROTOCOL% must begin here; write %% for a percent sign"
+                format, percent, "a command such as %PROTOCOL% must begin here", "write %% for a percent sign"
             )
         if literal:
             pieces.append(literal)

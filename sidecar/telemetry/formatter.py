@@ -6,6 +6,8 @@ second argument, which `%LOCAL_REPLY_BODY%` shows.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from .format_code import Formatter, Line
 from .format_syntax import FormatError, parse
 from .operators import value_of
@@ -18,6 +20,7 @@ __all__ = [
     "Formatter",
     "compile_header_value",
     "compile_text",
+    "format_problems",
 ]
 
 DEFAULT_LOG_FORMAT = (
@@ -46,3 +49,22 @@ def compile_text(format: str, *, omit_empty_values: bool = False, context: Forma
 def compile_header_value(format: str, context: FormatContext = NO_CONTEXT) -> Formatter:
     """The value of a header to add, where a missing value is nothing. Raises FormatError."""
     return compile_text(format, omit_empty_values=True, context=context)
+
+
+@lru_cache(maxsize=1024)
+def format_problems(format: str) -> tuple[FormatError, ...]:
+    """Everything that is wrong with a format string: for configuration, which tells all its problems with their places.
+
+    Behind a percent sign that begins no command nothing is looked at.
+    """
+    problems = []
+    try:
+        for piece in parse(format):
+            if not isinstance(piece, str):
+                try:
+                    value_of(piece, NO_CONTEXT)
+                except FormatError as error:
+                    problems.append(error)
+    except FormatError as error:
+        problems.append(error)
+    return tuple(problems)

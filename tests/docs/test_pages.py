@@ -15,8 +15,7 @@ import yaml
 
 from sidecar import __version__
 from sidecar.__main__ import parser
-from sidecar.bootstrap.load import load_bootstrap
-from sidecar.config.bootstrap import parse_bootstrap
+from sidecar.server import load
 from tests.docs.implemented import BEGIN, END, PAGE, look, refused, render
 from tests.running import REPOSITORY
 from tests.sidecar.bootstraps import bootstrap, direct, http_listener
@@ -70,9 +69,7 @@ def test_yaml_is_accepted(text: str) -> None:
         router = http_listener("one", 0, [])["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"]
         filters = [one for one in parsed["http_filters"] if one["name"] != "envoy.filters.http.router"]
         parsed = bootstrap(http_listener("one", 0, [direct("")], http_filters=[*filters, *router]))
-    root, context = load_bootstrap(parsed)
-    with context:
-        parse_bootstrap(root)
+    load(parsed)
 
 
 def test_the_refusals_that_are_shown_are_what_is_said(tmp_path: Path) -> None:

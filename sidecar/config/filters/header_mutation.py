@@ -115,4 +115,4 @@ def _parse_record(node: Node) -> tuple[str, str]:
     value = record.child("value")
     if value is None:
         record.refuse("is required", "value", "write a string")
-    return record.get("key"), "" if value is None else value.get("string_value")
+    return record.get("key"), "" if value is None else value.format("string_value")

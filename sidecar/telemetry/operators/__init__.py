@@ -23,7 +23,7 @@ def value_of(command: Command, context: FormatContext) -> Value:
     """The value of a command. Raises FormatError for one that is unknown, or whose arguments or length are wrong."""
     operator = OPERATORS.get(command.name)
     if operator is None:
-        raise command.error("is not a command that is supported here")
+        raise command.error("is not a command that is supported here", _alternative(command.name))
     if operator.arguments == "none" and command.arguments:
         raise command.error("takes no arguments")
     if operator.arguments == "required" and not command.arguments:
@@ -31,3 +31,10 @@ def value_of(command: Command, context: FormatContext) -> Value:
     if not operator.length and command.length is not None:
         raise command.error("takes no length")
     return operator.make(command, context)
+
+
+def _alternative(name: str) -> str:
+    from difflib import get_close_matches  # only for what is wrong
+
+    close = get_close_matches(name, OPERATORS, n=1)
+    return f"did you mean {close[0]!r}?" if close else "remove it"
