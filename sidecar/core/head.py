@@ -33,6 +33,11 @@ class Head:
         """The value of ``name`` (lower case), repeated fields joined by a comma, or None."""
         return self.index.get(name)
 
+    @property
+    def repeats(self) -> bool:
+        """Whether any name occurs more than once."""
+        return len(self.index) != len(self.fields)
+
     def get_all(self, name: bytes) -> list[bytes]:
         """Every value of ``name``, in the order of the wire."""
         if name not in self.index:

@@ -15,12 +15,13 @@ OpenField = tuple[int, bytes, int]
 class Template:
     """The fields that heads of one shape have, with the places of the values."""
 
-    __slots__ = ("fields", "index", "open")
+    __slots__ = ("fields", "index", "open", "repeats")
 
     def __init__(self, fields: list[Field], index: dict[bytes, bytes], open_fields: tuple[OpenField, ...]) -> None:
         self.fields = fields
         self.index = index
         self.open = open_fields
+        self.repeats = len(index) != len(fields)
 
     def with_field(self, name: bytes, value: bytes) -> Template:
         """The same with one more field at the end."""
@@ -60,6 +61,12 @@ class ShapedRequestHead(RequestHead):
         self.made_index: dict[bytes, bytes] | None = None
 
     @property
+    def repeats(self) -> bool:
+        if self.made_fields is None:
+            return self.template.repeats
+        return len(self.index) != len(self.made_fields)
+
+    @property
     def fields(self) -> list[Field]:  # type: ignore[override]
         fields = self.made_fields
         if fields is None:
@@ -96,6 +103,12 @@ class ShapedResponseHead(ResponseHead):
         self.values: tuple[bytes, ...] = ()
         self.made_fields: list[Field] | None = None
         self.made_index: dict[bytes, bytes] | None = None
+
+    @property
+    def repeats(self) -> bool:
+        if self.made_fields is None:
+            return self.template.repeats
+        return len(self.index) != len(self.made_fields)
 
     @property
     def fields(self) -> list[Field]:  # type: ignore[override]

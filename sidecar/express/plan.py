@@ -21,6 +21,7 @@ class RequestShape:
     """
 
     __slots__ = (
+        "accepts",
         "constants",
         "cut",
         "generated",
@@ -37,6 +38,7 @@ class RequestShape:
     def __init__(self, cut: Cut, method: bytes, authority: bytes, scheme: bytes, template: Template) -> None:
         self.cut = cut
         self.unpack = cut.unpack
+        self.accepts = cut.accepts
         self.constants = cut.constants
         self.start = method + b" "
         self.head = (method, authority, scheme, template)
@@ -59,6 +61,7 @@ class Plan:
 
     __slots__ = (
         "cluster_name",
+        "expected",
         "idle",
         "internal",
         "per_try_timeout",
@@ -81,6 +84,7 @@ class Plan:
         self.responses = responses
         self.idle: list[Any] = []
         self.internal = False
+        self.expected: bytes | None = None
         self.template = Template([], {}, ())
         self.render = b""
 
@@ -116,7 +120,8 @@ def make_plan(shape: RequestShape, route: Any, cluster_name: str, suppress_heade
     method, authority, _, template = shape.head
     expected = plan.per_try_timeout or plan.timeout
     if expected and not suppress_headers:
-        template = template.with_field(b"x-envoy-expected-rq-timeout-ms", b"%d" % int(expected * 1000))
+        plan.expected = b"%d" % int(expected * 1000)
+        template = template.with_field(b"x-envoy-expected-rq-timeout-ms", plan.expected)
     plan.template = template
     plan.internal = template.index.get(b"x-envoy-internal") == b"true"
     plan.render = b"%b %%b HTTP/1.1\r\nhost: %b\r\n%b" % (

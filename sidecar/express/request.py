@@ -13,7 +13,7 @@ from sidecar.codec.wire import FieldLines
 from sidecar.express.heads import Template
 from sidecar.express.plan import RequestShape, is_plain, make_plan
 from sidecar.express.response import Responses, compile_response_lane
-from sidecar.express.shape import CANONICAL_PATH, PATH, REQUEST_VALUES, Pace, cut, differing, plain
+from sidecar.express.shape import CANONICAL_PATH, PATH, REQUEST_VALUES, Pace, cut, differing
 
 _METHODS = frozenset((b"GET", b"DELETE"))
 _NEVER = frozenset(
@@ -198,7 +198,7 @@ class ExpressLane:
             if normalizes and (b"//" in path or b"/." in path):
                 return False
             values = pieces[1::2]
-            if (values and not plain(values)) or manager.draining or not connection.keep_alive:
+            if (values and not shape.accepts(values)) or manager.draining or not connection.keep_alive:
                 return False
             # the connection: Http1Connection.on_head
             now = clock()
@@ -318,7 +318,8 @@ class ExpressLane:
                 request.no_host()
                 return True
             head.template = plan.template
-            head.made_index = None
+            if head.made_index is not None and plan.expected is not None:
+                head.made_index[_EXPECTED] = plan.expected
             pool = host.pool
             if plan.timeout and request.deadline < connection.due:
                 connection.wake_by(request.deadline)
@@ -369,4 +370,5 @@ class _Dice:
 
 
 _NEVER_DUE = float("inf")
+_EXPECTED = b"x-envoy-expected-rq-timeout-ms"
 _HARMLESS = frozenset((b"x-envoy-internal", b"x-envoy-external-address", b"x-envoy-decorator-operation"))

@@ -12,7 +12,7 @@ from sidecar.codec.wire import FieldLines
 from sidecar.core.head import ResponseHead
 from sidecar.express.heads import ShapedResponseHead, Template
 from sidecar.express.plan import render_template
-from sidecar.express.shape import RESPONSE_VALUES, Cut, Pace, cut, differing, literal, plain
+from sidecar.express.shape import RESPONSE_VALUES, Cut, Pace, cut, differing, literal
 
 _JOIN_BELOW = 16384
 _SERVICE_TIME = b"x-envoy-upstream-service-time"
@@ -27,6 +27,7 @@ class ResponseShape:
     """
 
     __slots__ = (
+        "accepts",
         "constants",
         "cut",
         "dated",
@@ -46,6 +47,7 @@ class ResponseShape:
         self.cut = cut
         self.size = cut.size
         self.unpack = cut.unpack
+        self.accepts = cut.accepts
         self.constants = cut.constants
         self.status = head.status
         self.reason = head.reason
@@ -178,7 +180,7 @@ def compile_response_lane(manager: Any, router: Any, date_of: Callable[[int], by
         length = values[shape.length_at]
         body = data[shape.size :]
         size = len(body)
-        if not length.isdigit() or int(length) != size or size >= _JOIN_BELOW or not plain(values):
+        if not length.isdigit() or int(length) != size or size >= _JOIN_BELOW or not shape.accepts(values):
             return False
         stream = request.stream
         downstream = stream.downstream

@@ -12,10 +12,12 @@ from collections.abc import Callable, Collection
 from struct import Struct
 from typing import Any, Final
 
-_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+): ([\x21-\x7e](?:[\t\x20-\x7e]*[\x21-\x7e])?)")
+_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+): ([\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?)")
+_SEPARATOR: Final = b"\n"  # occurs in no value
+_BLANK: Final = 0x20
 
 VISIBLE: Final = bytes(range(0x21, 0x7F))
-"""What a value may consist of without being looked at more closely."""
+"""What values consist of, but for blanks."""
 
 PATH: Final = bytes(sorted(set(VISIBLE) - {ord("#")}))
 """What a path may consist of that nothing has to be done to."""
@@ -94,13 +96,23 @@ class Cut:
     ``pieces[::2] == constants``. ``names`` are those of the values, in lower case.
     """
 
-    __slots__ = ("constants", "names", "size", "unpack")
+    __slots__ = ("blanks", "constants", "names", "size", "unpack")
 
     def __init__(self, pieces: list[bytes], names: tuple[bytes, ...]) -> None:
         self.constants = tuple(pieces[::2])
         self.names = names
+        self.blanks = _SEPARATOR.join(pieces[1::2]).translate(None, VISIBLE)
         self.size = sum(map(len, pieces))
         self.unpack: Callable[[bytes, int], tuple[Any, ...]] = Struct("".join(f"{len(piece)}s" for piece in pieces)).unpack_from
+
+    def accepts(self, values: tuple[bytes, ...]) -> bool:
+        """Whether the values are visible ASCII, with as many blanks as in the head that was cut, none of them outside."""
+        joined = _SEPARATOR.join(values)
+        if joined.translate(None, VISIBLE) != self.blanks:
+            return False
+        return len(self.blanks) < len(values) or not (
+            b" \n" in joined or b"\n " in joined or joined[0] == _BLANK or joined[-1] == _BLANK
+        )
 
     def __repr__(self) -> str:
         return f"<Cut of {self.size} bytes, {len(self.names)} values>"
@@ -124,16 +136,6 @@ def cut(head: bytes, volatile: Collection[bytes]) -> Cut | None:
         names.append(name)
     pieces[-1] += b"\r\n"
     return Cut(pieces, tuple(names))
-
-
-def plain(values: tuple[bytes, ...]) -> bool:
-    """Whether all values are visible ASCII with blanks only inside: what goes on as it came."""
-    if not values:
-        return True
-    rest = b"".join(values).translate(None, VISIBLE)
-    if not rest:
-        return True
-    return not rest.strip(b" \t") and all(value == value.strip(b" \t") for value in values)
 
 
 def literal(text: bytes) -> bytes:

@@ -6,8 +6,10 @@ set by the configuration. Source: Envoy's "HTTP header manipulation" and "HTTP h
 
 from __future__ import annotations
 
+from binascii import hexlify
 from collections.abc import Callable
 from ipaddress import ip_address
+from struct import Struct
 from time import gmtime, strftime
 from typing import TYPE_CHECKING, Final
 
@@ -238,13 +240,14 @@ def compile_forwarding(
     return prepare
 
 
-_VARIANT: Final = {code: b"89ab"[code % 4 : code % 4 + 1] for code in b"0123456789abcdef"}
+_RANDOM_BITS: Final = (1 << 128) - 1 - (0xF << 76) - (0x3 << 62)
+_VERSION_AND_VARIANT: Final = (0x4 << 76) | (0x2 << 62)
+_groups: Final = Struct("8s4s4s4s12s").unpack
 
 
 def new_request_id(bits: int) -> bytes:
     """A random (version 4) UUID as text, from 128 random bits (RFC 9562 section 5.4)."""
-    text = b"%032x" % bits
-    return b"%b-%b-4%b-%b-%b" % (text[:8], text[8:12], text[13:16], _VARIANT[text[16]] + text[17:20], text[20:])
+    return b"-".join(_groups(hexlify((bits & _RANDOM_BITS | _VERSION_AND_VARIANT).to_bytes(16, "big"))))
 
 
 def is_upgrade(index: dict[bytes, bytes]) -> bool:

@@ -122,9 +122,9 @@ NO_ADDRESS = Address(None)
 
 _LOCALS = {
     "request": "stream.request or no_request",
-    "index": "request.index if len(request.index) == len(request.fields) else first_values(request)",
+    "index": "first_values(request) if request.repeats else request.index",
     "response": "stream.response or no_response",
-    "response_index": "response.index if len(response.index) == len(response.fields) else first_values(response)",
+    "response_index": "first_values(response) if response.repeats else response.index",
     "connection": "stream.connection",
     "host": "stream.host",
 }
