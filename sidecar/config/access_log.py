@@ -214,9 +214,10 @@ def _parse_all(node: Node) -> tuple[AccessLogFilter, ...]:
 
 
 def _parse_runtime_filter(node: Node) -> RuntimeFilter:
-    node.get("runtime_key")
-    sampled = node.fraction("percent_sampled", (0, 100)) or (0, 100)
-    return RuntimeFilter(sampled, node.get("use_independent_randomness"))
+    sampled = node.fraction("percent_sampled") or (0, 100)
+    return RuntimeFilter(
+        node.context.runtime.fraction(node.get("runtime_key")) or sampled, node.get("use_independent_randomness")
+    )
 
 
 def _parse_header_filter(node: Node) -> HeaderFilter | None:

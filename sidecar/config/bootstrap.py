@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -21,6 +21,7 @@ from sidecar.config.core_types import (
 from sidecar.config.fields import Node
 from sidecar.config.listener import Listener, parse_listener
 from sidecar.config.matcher import StringMatcher, parse_string_matcher
+from sidecar.config.runtime import Runtime
 from sidecar.config.stats import DEFAULT_STATS_CONFIG, StatsConfig, parse_stats_config
 
 _Resource = TypeVar("_Resource")
@@ -63,7 +64,8 @@ class Bootstrap:
     """The whole of it.
 
     `layered_runtime` holds the runtime's keys in dotted form, each with the value that wins. Those that count are
-    `overload.global_downstream_max_connections` and `envoy.resource_limits.listener.NAME.connection_limit`.
+    `overload.global_downstream_max_connections`, `envoy.resource_limits.listener.NAME.connection_limit`, and those that
+    fields name as their `runtime_key` (which have their value from there already).
     `stats_flush_interval` is in seconds.
     """
 
@@ -72,21 +74,26 @@ class Bootstrap:
     static_resources: StaticResources = StaticResources()
     stats_config: StatsConfig = DEFAULT_STATS_CONFIG
     stats_flush_interval: float = 5.0
-    layered_runtime: dict[str, Any] = field(default_factory=dict)
+    layered_runtime: Mapping[str, Any] = field(default_factory=dict)
 
 
 def parse_bootstrap(node: Node) -> Bootstrap:
     """`Bootstrap`. What is wrong is recorded in the node's context, for `Context.finish` to raise."""
-    runtime, identity, admin = node.child("layered_runtime"), node.child("node"), node.child("admin")
+    layers, identity, admin = node.child("layered_runtime"), node.child("node"), node.child("admin")
     static, stats = node.child("static_resources"), node.child("stats_config")
-    return Bootstrap(
+    runtime = node.context.runtime = Runtime({} if layers is None else _parse_runtime(layers))
+    built = Bootstrap(
         NodeIdentity() if identity is None else _parse_identity(identity),
         None if admin is None else _parse_admin(admin),
         StaticResources() if static is None else _parse_static_resources(static),
         DEFAULT_STATS_CONFIG if stats is None else parse_stats_config(stats),
         seconds(node, "stats_flush_interval", 5.0),
-        {} if runtime is None else _parse_runtime(runtime),
+        runtime.values,
     )
+    for key in sorted(runtime.values.keys() - runtime.used):
+        if not _RUNTIME_KEYS.fullmatch(key):
+            node.context.warn("layered_runtime", f"the runtime key {key!r} has no effect in Mizzen")
+    return built
 
 
 def _parse_identity(node: Node) -> NodeIdentity:
@@ -137,9 +144,6 @@ def _parse_runtime(node: Node) -> dict[str, Any]:
             _flatten("", layer.struct("static_layer") or {}, flat)
         else:
             layer.ignore("admin_layer", "the runtime cannot be changed over the administration interface")
-    for key in sorted(flat):
-        if not _RUNTIME_KEYS.fullmatch(key):
-            node.context.warn(node.path, f"the runtime key {key!r} has no effect in Mizzen")
     return flat
 
 

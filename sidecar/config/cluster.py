@@ -133,6 +133,12 @@ def _check_type(node: Node, cluster_type: str, assignment: ClusterLoadAssignment
             node.refuse("must be CLUSTER_PROVIDED for ORIGINAL_DST", "lb_policy", "set it to CLUSTER_PROVIDED")
     elif provided:
         node.refuse("CLUSTER_PROVIDED is for ORIGINAL_DST alone", "lb_policy", "name another policy")
+    common = node.child("common_lb_config")
+    hashing = None if common is None else common.child("consistent_hashing_lb_config")
+    if hashing is not None and hashing.get("use_hostname_for_hashing") and node.enum("type") != "STRICT_DNS":
+        hashing.refuse(
+            "is for STRICT_DNS alone", "use_hostname_for_hashing", "remove it, or set it in a load_balancing_policy"
+        )
     if cluster_type == "LOGICAL_DNS":
         if len(assignment.endpoints) != 1 or len(assignment.endpoints[0].lb_endpoints) != 1:
             node.refuse("must have one locality with one endpoint for LOGICAL_DNS", "load_assignment", "keep one")

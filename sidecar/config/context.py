@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from sidecar.config.problems import ConfigurationError, Problem, did_you_mean, key_label
+from sidecar.config.runtime import Runtime
 
 
 class Placed(Protocol):
@@ -44,7 +45,8 @@ class Context:
     """What is learnt while one source of configuration is built: problems, warnings, names and who refers to them.
 
     `source` names the file. `locate` gives the (file, line, column) of a path, and is
-    asked only for paths with a problem. `find_format_problems` knows the commands of format strings.
+    asked only for paths with a problem. `find_format_problems` knows the commands of format strings. `runtime` answers
+    for the fields with a runtime key, once the bootstrap's layers are read.
     As a context manager it finishes at the end of the block; an exception that building raises while there already are
     problems (half-built values) gives way to those problems.
     """
@@ -60,6 +62,7 @@ class Context:
         self.warnings: list[str] = []
         self._locate = locate
         self._find_format_problems = find_format_problems
+        self.runtime = Runtime({})
         self._roots: list[Placed] = []
         self._names: dict[str, dict[str, str]] = {}
         self._references: list[tuple[str, str, str]] = []

@@ -155,17 +155,29 @@ class Node:
         return default if value is None else (value.numerator, _DENOMINATORS[value.denominator])
 
     def runtime_fraction(self, name: str, default: tuple[int, int] | None = None) -> tuple[int, int] | None:
-        """A RuntimeFractionalPercent's default value as (numerator, denominator)."""
+        """A RuntimeFractionalPercent as (numerator, denominator): its key's value in the runtime, or its default."""
         value = self._sub(name)
-        if value is None or not value.HasField("default_value"):
+        if value is None:
+            return default
+        found = self.context.runtime.fraction(value.runtime_key)
+        if found is not None:
+            return found
+        if not value.HasField("default_value"):
             return default
         return value.default_value.numerator, _DENOMINATORS[value.default_value.denominator]
 
     def runtime_value(self, name: str, default: Any = None) -> Any:
-        """The default value of a RuntimeUInt32, RuntimeDouble, RuntimeFeatureFlag or RuntimePercent (0 to 100)."""
+        """A RuntimeUInt32, RuntimeDouble, RuntimeFeatureFlag or RuntimePercent (0 to 100): its key's value in the
+        runtime, or its default.
+        """
         value = self._sub(name)
         if value is None:
             return default
+        runtime = self.context.runtime
+        readers = {"RuntimeUInt32": runtime.integer, "RuntimeFeatureFlag": runtime.flag}
+        found = readers.get(value.DESCRIPTOR.name, runtime.number)(value.runtime_key)
+        if found is not None:
+            return found
         field = value.DESCRIPTOR.fields_by_name["default_value"]
         if field.message_type is None:
             return value.default_value

@@ -171,8 +171,7 @@ _NO_RANGE = IPv6Network("::/128")
 
 
 def parse_rbac(node: Node) -> Rbac:
-    """`config.rbac.v3.RBAC`, all but conditions in CEL and audit loggers (these are ignored with a warning)."""
-    node.ignore("audit_logging_options", "there are no audit loggers; write an access log")
+    """`config.rbac.v3.RBAC`, all but conditions in CEL and audit loggers: these are refused."""
     action = node.enum("action")
     policies = tuple(_parse_policy(name, policy) for name, policy in node.map("policies").items())
     return Rbac("LOG" if action == "LOG" else "DENY" if action == "DENY" else "ALLOW", policies)

@@ -86,7 +86,7 @@ def test_common_settings_in_both_spellings() -> None:
         "consistent_hashing_lb_config": {"use_hostname_for_hashing": True, "hash_balance_factor": 150},
     }
     expected = CommonLbConfig(0.0, True, True, 150)
-    assert load_cluster(lb_policy="MAGLEV", common_lb_config=common).common_lb_config == expected
+    assert load_cluster(type="STRICT_DNS", lb_policy="MAGLEV", common_lb_config=common).common_lb_config == expected
     maglev = extension(
         "maglev.v3.Maglev",
         locality_weighted_lb_config={},
@@ -105,6 +105,14 @@ def test_common_settings_in_both_spellings() -> None:
     wrr = load_cluster(load_balancing_policy=policies(nested))
     assert (wrr.lb_policy, wrr.lb_config) == ("LEAST_REQUEST", LeastRequestLbConfig(4))
     assert wrr.common_lb_config == CommonLbConfig(50.0, True)
+
+
+@pytest.mark.parametrize("kind", ["STATIC", "LOGICAL_DNS", "ORIGINAL_DST"])
+def test_hashing_by_host_name_is_for_strict_dns_alone_as_in_envoy(kind: str) -> None:
+    hashing = {"consistent_hashing_lb_config": {"use_hostname_for_hashing": True}}
+    path = "static_resources.clusters[0].common_lb_config.consistent_hashing_lb_config.use_hostname_for_hashing"
+    document = bootstrap([], [cluster(type=kind, lb_policy="MAGLEV", common_lb_config=hashing)])
+    assert (path, "is for STRICT_DNS alone") in refusals(document)
 
 
 def test_subsets_in_both_spellings() -> None:

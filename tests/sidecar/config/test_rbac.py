@@ -28,7 +28,7 @@ from sidecar.config.rbac import (
     SourcedMetadata,
     parse_rbac,
 )
-from tests.sidecar.config.building import build, build_with_warnings, problems
+from tests.sidecar.config.building import build, problems
 
 RBAC = "envoy.config.rbac.v3.RBAC"
 ANY = {"any": True}
@@ -103,10 +103,9 @@ def test_principal(document: dict[str, Any], expected: Principal) -> None:
     assert build(RBAC, rules(principal=document), parse_rbac).policies[0].principals == (expected,)
 
 
-def test_audit_logging_is_ignored_with_a_warning() -> None:
+def test_audit_logging_is_refused_for_somebody_relies_on_it() -> None:
     document = {**rules(), "audit_logging_options": {"audit_condition": "ON_DENY"}}
-    _, warnings = build_with_warnings(RBAC, document, parse_rbac)
-    assert len(warnings) == 1 and "audit_logging_options" in warnings[0]
+    assert problems(RBAC, document, parse_rbac) == [("audit_logging_options", "is not implemented by Mizzen")]
 
 
 @pytest.mark.parametrize(
