@@ -199,6 +199,8 @@ class OutlierDetector(Timed):
         self._marked[host] = None
         if self.due == inf:
             self._arm(now)
+        if host.pool is not None:
+            host.pool.drain_connections()
         self._changed()
         return True
 

@@ -104,6 +104,7 @@ class Http1Connection(asyncio.Protocol, Timed):
         "request_open",
         "requests",
         "respond",
+        "retiring",
         "sink",
         "transport",
     )  # fmt: skip
@@ -128,6 +129,7 @@ class Http1Connection(asyncio.Protocol, Timed):
         self.full = False
         self.paused = False
         self.closed = False
+        self.retiring = False  # carries no further request
         self.transport: Any = None
 
     # the event loop's side
@@ -413,6 +415,7 @@ class Http1Connection(asyncio.Protocol, Timed):
             or reader.held is not None
             or not reader.keep_alive
             or pool.draining
+            or self.retiring
             or (pool.options.max_requests and self.requests >= pool.options.max_requests)
         ):
             self._close_here(active=False)
@@ -505,6 +508,8 @@ class Http1Pool:
             sink, priority = self.pending.popleft()
             self._left_pending(priority)
             sink.on_ready(connection)
+        elif self.draining:
+            connection.close()
         else:
             self.idle.append(connection)
 
@@ -524,7 +529,7 @@ class Http1Pool:
         stats.upstream_cx_length_ms.record(int((self.worker.clock() - connection.opened) * 1000))
         self.host.cx_active -= 1
         self.breakers[0].cx_active -= 1
-        if len(self.pending) > self.connecting and not self.draining:
+        if len(self.pending) > self.connecting:
             self._connect()
 
     def drain(self) -> None:
@@ -533,9 +538,19 @@ class Http1Pool:
         for connection in list(self.idle):
             connection.close()
 
+    def drain_connections(self) -> None:
+        """The host fares badly: as Envoy, what is under way ends, and further requests get new connections."""
+        for connection in list(self.idle):
+            connection.close()
+        for connection in self.all:
+            if connection.sink is not None:
+                connection.retiring = True
+                connection.respond = None  # the express lane would keep it
+
     def close(self) -> None:
         """End all connections now."""
         self.draining = True
+        self.pending.clear()
         for connection in list(self.all):
             connection.out.clear()
             if connection.transport is not None:
@@ -622,7 +637,7 @@ class Http1Pool:
             sink, priority = self.pending.popleft()
             self._left_pending(priority)
             sink.on_reset(CONNECTION_TERMINATION)
-        if len(self.pending) > self.connecting and not self.draining:
+        if len(self.pending) > self.connecting:
             self._connect()
 
     def __repr__(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -65,6 +66,16 @@ def test_five_errors_in_a_row_eject_and_nothing_less_does(clock: Clock) -> None:
         "ejections_detected_consecutive_5xx": 1,
         "ejections_enforced_consecutive_5xx": 1,
     }
+
+
+def test_ejection_ends_the_connections_to_the_host(clock: Clock) -> None:
+    setting = Setting(clock, 2, max_ejection_percent=50)
+    drained: list[int] = []
+    for number, host in enumerate(setting.hosts):
+        host.pool = SimpleNamespace(drain_connections=lambda number=number: drained.append(number))
+    setting.answers(setting.hosts[1], *[500] * 5)
+    setting.answers(setting.hosts[0], *[500] * 5)
+    assert drained == setting.ejected() == [1]
 
 
 def test_an_ejected_host_comes_back_on_a_tick_of_the_sweep(clock: Clock) -> None:

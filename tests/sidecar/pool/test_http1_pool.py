@@ -112,12 +112,16 @@ class Bench:
             address=Address("127.0.0.1", 1), cx_active=0, cx_total=0, cx_connect_fail=0, rq_active=0
         )
         self.stats = ClusterStats()
-        self.breaker = SimpleNamespace(
-            cx_active=0, rq_pending=0, max_connections=most[0], max_pending_requests=most[1]
-        )
+        self.breaker = SimpleNamespace(cx_active=0, rq_pending=0, max_connections=most[0], max_pending_requests=most[1])
         self.dialer = Dialer()
         self.pool = Http1Pool(
-            self.worker, self.host, self.stats, (self.breaker, self.breaker), options, self.dialer, FieldLines()  # type: ignore[arg-type]
+            self.worker,
+            self.host,
+            self.stats,
+            (self.breaker, self.breaker),
+            options,
+            self.dialer,
+            FieldLines(),  # type: ignore[arg-type]
         )
 
     def acquire(self) -> tuple[Sink, Any]:
@@ -297,6 +301,82 @@ def test_a_drained_pool_keeps_nothing(loop: asyncio.AbstractEventLoop) -> None:
     assert idle.aborted and not busy.aborted
     second.connection.data_received(RESPONSE)
     assert second.events[-1] == (200, b"hi") and busy.aborted and made.at_rest()
+
+
+def test_those_who_wait_when_a_pool_is_drained_are_still_served(loop: asyncio.AbstractEventLoop) -> None:
+    made = bench(loop, connections=1)
+    first, second, third = (made.acquire()[0] for _ in range(3))
+    busy = made.dialer.connect()
+    ask(first.connection, first)
+    made.pool.drain()
+    first.connection.data_received(RESPONSE)
+    assert busy.aborted and second.events == []
+    made.pool.forget(third)
+    made.dialer.connect()
+    ask(second.connection, second)
+    second.connection.data_received(RESPONSE)
+    assert second.events == ["ready", (200, b"hi")] and made.at_rest()
+
+
+def test_a_connection_that_a_drained_pool_no_longer_needs_is_closed(loop: asyncio.AbstractEventLoop) -> None:
+    made = bench(loop)
+    sink, _ = made.acquire()
+    made.pool.drain()
+    made.pool.forget(sink)
+    assert made.dialer.connect().aborted and made.at_rest()
+
+
+def test_connections_to_a_host_that_fares_badly_end_and_new_ones_stay(loop: asyncio.AbstractEventLoop) -> None:
+    made = bench(loop)
+    first, second = made.acquire()[0], made.acquire()[0]
+    idle, busy = made.dialer.connect(), made.dialer.connect()
+    ask(first.connection, first)
+    ask(second.connection, second)
+    first.connection.data_received(RESPONSE)
+    made.pool.drain_connections()
+    assert idle.aborted and not busy.aborted
+    second.connection.data_received(RESPONSE)
+    assert second.events[-1] == (200, b"hi") and busy.aborted and made.at_rest()
+    third, _ = made.acquire()
+    made.dialer.connect()
+    ask(third.connection, third)
+    third.connection.data_received(RESPONSE)
+    assert made.pool.idle == [third.connection]
+
+
+@pytest.mark.parametrize("active", [False, True])
+def test_ends_of_connections_add_up(loop: asyncio.AbstractEventLoop, active: bool) -> None:
+    made = bench(loop)
+    for remote in (True, False):
+        sink, _ = made.acquire()
+        made.dialer.connect()
+        connection = sink.connection
+        ask(connection, sink)
+        if not active:
+            connection.data_received(RESPONSE)
+        if remote:
+            connection.connection_lost(None)
+        elif active:
+            connection.cancel()
+        else:
+            connection.close()
+    stats = made.stats
+    assert (stats.upstream_cx_destroy, stats.upstream_cx_destroy_remote, stats.upstream_cx_destroy_local) == (2, 1, 1)
+    assert stats.upstream_cx_destroy_with_active_rq == 2 * active
+    assert stats.upstream_cx_destroy_remote_with_active_rq == stats.upstream_cx_destroy_local_with_active_rq == active
+
+
+@pytest.mark.parametrize("timed_out", [False, True])
+def test_a_failed_connection_is_one_that_ended_without_a_request(
+    loop: asyncio.AbstractEventLoop, timed_out: bool
+) -> None:
+    made = bench(loop)
+    made.acquire()
+    made.dialer.fail(timed_out)
+    stats = made.stats
+    assert (stats.upstream_cx_destroy_local, stats.upstream_cx_destroy_remote) == (timed_out, not timed_out)
+    assert stats.upstream_cx_destroy == 1
+    assert not stats.upstream_rq_per_cx.view().cumulative and stats.upstream_cx_length_ms.view().cumulative
 
 
 @pytest.mark.parametrize(
