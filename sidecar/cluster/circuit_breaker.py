@@ -18,7 +18,7 @@ class CircuitBreaker:
     """Limits and live counts. Pools and the router do it in place: `breaker.rq_active >= breaker.max_requests`.
 
     A breaker is open while a count has reached its limit; nothing is stored for that, the gauges derive it. `counters`
-    are the cluster's statistics, for the breaker of the usual priority: they tell whether a limit was ever approached.
+    are the cluster's statistics, once there was use of the priority: they tell whether a limit was ever approached.
     Source: `envoy.config.cluster.v3.CircuitBreakers.Thresholds`, whose defaults these are.
     """
 

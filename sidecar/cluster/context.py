@@ -60,10 +60,16 @@ class ClusterStats(Protocol):
     membership_total: int
     transport_socket_total_match_count: int
     max_host_weight: int
+    maglev_max_entries_per_host: int
+    maglev_min_entries_per_host: int
+    ring_hash_max_hashes_per_host: int
+    ring_hash_min_hashes_per_host: int
+    ring_hash_size: int
     lb_healthy_panic: int
     lb_subsets_active: int
     lb_subsets_created: int
     lb_subsets_removed: int
+    lb_subsets_single_host_per_subset_duplicate: int
     lb_subsets_selected: int
     lb_subsets_fallback: int
     lb_subsets_fallback_panic: int

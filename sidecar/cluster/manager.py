@@ -25,8 +25,21 @@ from sidecar.config.load_balancing import OriginalDstLbConfig
 from sidecar.core.timer_wheel import TimerWheel
 
 
+class ClusterManagerStats(Protocol):
+    """Statistics below `cluster_manager.`, under Envoy's names."""
+
+    cluster_added: int
+    cluster_modified: int
+    cluster_removed: int
+
+
 class Surroundings(Protocol):
     """What clusters need of the stages around them; `stack.py` hands it in."""
+
+    @property
+    def cluster_manager_stats(self) -> ClusterManagerStats:
+        """What is counted of all clusters."""
+        ...
 
     def cluster_stats(self, config: ClusterConfig) -> ClusterStats:
         """The statistics below `cluster.<name>.`"""
@@ -74,6 +87,11 @@ class ClusterManager:
     def add(self, config: ClusterConfig) -> Cluster:
         """Make a cluster. Before `start` it is in use at once, afterwards when it is warm; an old one then closes."""
         cluster = self._make(config)
+        stats = self._surroundings.cluster_manager_stats
+        if cluster.name in self._clusters or cluster.name in self._warming:
+            stats.cluster_modified += 1
+        else:
+            stats.cluster_added += 1
         if not self._started:
             self._clusters[cluster.name] = cluster
             return cluster
@@ -90,6 +108,8 @@ class ClusterManager:
         gone = [found for found in (self._clusters.pop(name, None), self._warming.pop(name, None)) if found is not None]
         for cluster in gone:
             cluster.close()
+        if gone:
+            self._surroundings.cluster_manager_stats.cluster_removed += 1
         return bool(gone)
 
     def start(self, ready: Callable[[], None]) -> None:

@@ -564,6 +564,7 @@ class Http1Pool:
             sink.on_reset(OVERFLOW)
             return
         self.pending.append((sink, priority))
+        breaker.counters = stats
         breaker.rq_pending += 1
         stats.upstream_rq_pending_total += 1
         stats.upstream_rq_pending_active += 1

@@ -9,6 +9,7 @@ from collections.abc import Generator
 from math import ceil
 from random import Random
 
+from sidecar.cluster.context import ClusterStats
 from sidecar.cluster.host import Host
 from sidecar.cluster.load_balancers.hashing import HashPolicy, HashTable, WeightedHosts
 
@@ -42,6 +43,10 @@ class BoundedTable:
             if load < least:
                 chosen, least = host, load
         return chosen
+
+    def publish(self, stats: ClusterStats) -> None:
+        """The table's own gauges."""
+        self.table.publish(stats)
 
 
 class BoundedLoad:

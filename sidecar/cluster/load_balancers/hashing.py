@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Protocol
 
-from sidecar.cluster.context import LoadBalancerContext, Pick
+from sidecar.cluster.context import ClusterStats, LoadBalancerContext, Pick
 from sidecar.cluster.host import Host
 from sidecar.cluster.host_set import Hosts, HostSet, HostSets
 from sidecar.cluster.load_balancers.layered import Build, CommonOptions
@@ -18,9 +18,13 @@ WeightedHosts = list[tuple[Host, float]]
 
 
 class HashTable(Protocol):
-    """Maps every 64-bit hash to a host. `attempt` counts the choices that were refused before for the same hash."""
+    """Maps every 64-bit hash to a host. `attempt` counts the choices that were refused before for the same hash.
+
+    `publish` sets the gauges that say how large it is, and how evenly the hosts share it.
+    """
 
     def host(self, hash_key: int, attempt: int) -> Host | None: ...
+    def publish(self, stats: ClusterStats) -> None: ...
 
 
 class HashPolicy(Protocol):
@@ -44,7 +48,9 @@ class HashBalancer:
         tables: list[HashTable] = []
         for priority, host_set in enumerate(host_sets):
             weighted = weighted_hosts(host_set, load.panic[priority], options.locality_weighted)
-            tables.append((yield from self.policy.table(weighted)))
+            table = yield from self.policy.table(weighted)
+            table.publish(options.stats)
+            tables.append(table)
         find = override_finder(host_sets, options.accepts_override)
         getrandbits, stats, choose_priority, panic = options.random.getrandbits, options.stats, load.choose, load.panic
         only = tables[0] if load.only_priority == 0 else None
@@ -59,19 +65,19 @@ class HashBalancer:
             if key is None:
                 key = getrandbits(64)
             if only is not None:
-                table = only
+                chosen = only
             else:
                 priority = choose_priority(key)[0]
-                table = tables[priority]
+                chosen = tables[priority]
                 if panic[priority]:
                     stats.lb_healthy_panic += 1
-            host = table.host(key, 0)
+            host = chosen.host(key, 0)
             tried = context.tried
             if tried:
                 for attempt in range(1, context.host_selection_retry_max_attempts + 1):
                     if host is None or host not in tried:
                         break
-                    host = table.host(key, attempt)
+                    host = chosen.host(key, attempt)
             return host
 
         result: Pick = pick

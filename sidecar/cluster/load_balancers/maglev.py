@@ -10,6 +10,7 @@ from collections.abc import Generator
 
 from xxhash import xxh64_intdigest
 
+from sidecar.cluster.context import ClusterStats
 from sidecar.cluster.host import Host
 from sidecar.cluster.load_balancers.hashing import HashTable, WeightedHosts, hash_key_of
 
@@ -18,13 +19,14 @@ _MASK = 0xFFFFFFFFFFFFFFFF
 
 
 class Table:
-    """For each remainder of a hash, the place of its host in `hosts`."""
+    """For each remainder of a hash, the place of its host in `hosts`. `fewest` and `most` are how many a host has."""
 
-    __slots__ = ("places", "hosts")
+    __slots__ = ("places", "hosts", "fewest", "most")
 
     def __init__(self, places: array[int], hosts: list[Host]) -> None:
         self.places = places
         self.hosts = hosts
+        self.fewest = self.most = 0
 
     def host(self, hash_key: int, attempt: int) -> Host | None:
         """The host for the hash; after refusals for another one, far from it."""
@@ -33,6 +35,11 @@ class Table:
         if attempt:
             hash_key ^= _MASK - attempt + 1
         return self.hosts[self.places[hash_key % len(self.places)]]
+
+    def publish(self, stats: ClusterStats) -> None:
+        """Envoy's gauges below `maglev_lb.`"""
+        stats.maglev_min_entries_per_host = self.fewest
+        stats.maglev_max_entries_per_host = self.most
 
 
 class Maglev:
@@ -86,6 +93,7 @@ class Maglev:
                     steps = 0
                     yield
         table.places = places
+        table.fewest, table.most = round(min(targets) / heaviest), round(max(targets) / heaviest)
         return table
 
 

@@ -9,6 +9,7 @@ from math import ceil
 
 from xxhash import xxh64_intdigest
 
+from sidecar.cluster.context import ClusterStats
 from sidecar.cluster.host import Host
 from sidecar.cluster.load_balancers.hashing import HashTable, WeightedHosts, hash_key_of
 from sidecar.cluster.load_balancers.murmur_hash import murmur_hash_2
@@ -18,14 +19,18 @@ _PLACE_BITS = 24
 
 
 class Ring:
-    """Points on a circle of 2**64, in order, each with the place of its host in `hosts`."""
+    """Points on a circle of 2**64, in order, each with the place of its host in `hosts`.
 
-    __slots__ = ("points", "places", "hosts")
+    `fewest` and `most` are how many points a host has.
+    """
+
+    __slots__ = ("points", "places", "hosts", "fewest", "most")
 
     def __init__(self, points: array[int], places: array[int], hosts: list[Host]) -> None:
         self.points = points
         self.places = places
         self.hosts = hosts
+        self.fewest = self.most = 0
 
     def host(self, hash_key: int, attempt: int) -> Host | None:
         """The host of the first point at or behind the hash; `attempt` points further on after refusals."""
@@ -33,6 +38,12 @@ class Ring:
         if not size:
             return None
         return self.hosts[self.places[(bisect_left(self.points, hash_key) + attempt) % size]]
+
+    def publish(self, stats: ClusterStats) -> None:
+        """Envoy's gauges below `ring_hash_lb.`"""
+        stats.ring_hash_size = len(self.points)
+        stats.ring_hash_min_hashes_per_host = self.fewest
+        stats.ring_hash_max_hashes_per_host = self.most
 
 
 class RingHash:
@@ -67,6 +78,7 @@ class RingHash:
         buckets: list[list[int]] = [[] for _ in range(1 << bits)]
         shift, digest = 64 - bits, self._hash
         made, target = 0, 0.0
+        numbers: list[int] = []
         for place, (host, weight) in enumerate(hosts):
             key = hash_key_of(host, self.use_hostname) + b"_%d"
             target += scale * weight
@@ -78,6 +90,8 @@ class RingHash:
                 made += 1
                 if not made % _AT_ONCE:
                     yield
+            numbers.append(number)
+        ring.fewest, ring.most = min(numbers), max(numbers)
         for bucket in buckets:
             bucket.sort()
             points.extend(entry >> _PLACE_BITS for entry in bucket)

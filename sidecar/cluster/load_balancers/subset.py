@@ -146,13 +146,17 @@ class SubsetBalancer:
 
     def _members(self, host_sets: HostSets) -> dict[SubsetKey, set[Host]]:
         members: dict[SubsetKey, set[Host]] = {}
+        duplicates = 0
         for selector in self.config.subset_selectors:
             for host_set in host_sets:
                 for host in host_set.hosts:
                     for key in self._keys(selector, host):
                         hosts = members.setdefault(key, set())
-                        if not (selector.single_host_per_subset and hosts):
+                        if selector.single_host_per_subset and hosts:
+                            duplicates += 1
+                        else:
                             hosts.add(host)
+        self.options.stats.lb_subsets_single_host_per_subset_duplicate = duplicates
         return members
 
     def _keys(self, selector: LbSubsetSelector, host: Host) -> list[SubsetKey]:

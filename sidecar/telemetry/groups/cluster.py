@@ -37,6 +37,26 @@ def _of_codec(leaf: str) -> Derived:
     )
 
 
+def _of_balancer(leaf: str, attribute: str) -> Derived:
+    """A gauge that some balancers alone have: it is there, and counts as used, once one has set it."""
+
+    def expand(group: Any) -> tuple[Sample, ...]:
+        value = getattr(group, attribute)
+        return () if value < 0 else (Sample(leaf, value, (), True),)
+
+    return Derived(leaf, Kind.GAUGE, expand)
+
+
+_OF_BALANCERS = {
+    "lb_subsets_single_host_per_subset_duplicate": "lb_subsets_single_host_per_subset_duplicate",
+    "maglev_max_entries_per_host": "maglev_lb.max_entries_per_host",
+    "maglev_min_entries_per_host": "maglev_lb.min_entries_per_host",
+    "ring_hash_max_hashes_per_host": "ring_hash_lb.max_hashes_per_host",
+    "ring_hash_min_hashes_per_host": "ring_hash_lb.min_hashes_per_host",
+    "ring_hash_size": "ring_hash_lb.size",
+}
+
+
 def _response_families() -> tuple[Derived, ...]:
     families: list[Derived] = []
     sources: tuple[tuple[str, Callable[[Any], tuple[CodeCounts, ...]]], ...] = (
@@ -138,6 +158,12 @@ class ClusterStats(StatGroup):
     upstream_rq_total: Counter
     upstream_rq_tx_reset: Counter
     lb_subsets_active: Gauge
+    lb_subsets_single_host_per_subset_duplicate: Gauge
+    maglev_max_entries_per_host: Gauge
+    maglev_min_entries_per_host: Gauge
+    ring_hash_max_hashes_per_host: Gauge
+    ring_hash_min_hashes_per_host: Gauge
+    ring_hash_size: Gauge
     max_host_weight: Gauge
     membership_degraded: Gauge
     membership_excluded: Gauge
@@ -167,8 +193,9 @@ class ClusterStats(StatGroup):
         "transport_socket_total_match_count": "default.total_match_count",
     }
     HIDDEN: ClassVar[frozenset[str]] = frozenset(
-        {"external_upstream_rq_time", "internal_upstream_rq_time", "canary_upstream_rq_time"}
+        {"external_upstream_rq_time", "internal_upstream_rq_time", "canary_upstream_rq_time", *_OF_BALANCERS}
     )
+    INITIAL: ClassVar[Mapping[str, int]] = dict.fromkeys(_OF_BALANCERS, -1)
     USED_WITH: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "lb_subsets_active": ("lb_subsets_created",),
         "membership_degraded": ("membership_change",),
@@ -187,6 +214,7 @@ class ClusterStats(StatGroup):
         _of_codec("http1.metadata_not_supported_error"),
         _of_codec("http1.requests_rejected_with_underscores_in_headers"),
         _of_codec("http1.response_flood"),
+        *(_of_balancer(leaf, attribute) for attribute, leaf in _OF_BALANCERS.items()),
         _times("upstream_rq_time", "external_upstream_rq_time", "internal_upstream_rq_time"),
         _times("external.upstream_rq_time", "external_upstream_rq_time"),
         _times("internal.upstream_rq_time", "internal_upstream_rq_time"),
@@ -309,23 +337,6 @@ class RequestResponseSizeStats(StatGroup):
     upstream_rs_headers_size: Histogram
     upstream_rs_headers_count: Histogram
     upstream_rs_body_size: Histogram
-
-
-@stat_group
-class RingHashStats(StatGroup):
-    """`cluster.<name>.ring_hash_lb.`."""
-
-    size: Gauge
-    min_hashes_per_host: Gauge
-    max_hashes_per_host: Gauge
-
-
-@stat_group
-class MaglevStats(StatGroup):
-    """`cluster.<name>.maglev_lb.`."""
-
-    min_entries_per_host: Gauge
-    max_entries_per_host: Gauge
 
 
 @stat_group

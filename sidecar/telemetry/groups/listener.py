@@ -65,7 +65,7 @@ class WorkerConnectionStats(StatGroup):
 
 @stat_group
 class ListenerManagerStats(StatGroup):
-    """`listener_manager.`."""
+    """`listener_manager.`. There is one worker, and it runs."""
 
     listener_added: Counter
     listener_create_failure: Counter
@@ -81,6 +81,7 @@ class ListenerManagerStats(StatGroup):
     workers_pinned: Gauge
     workers_started: Gauge
 
+    INITIAL: ClassVar[Mapping[str, int]] = {"workers_started": 1}
     USED_WITH: ClassVar[Mapping[str, tuple[str, ...]]] = {"total_listeners_warming": ()}
 
 

@@ -145,6 +145,7 @@ class Stages:
     def __init__(self) -> None:
         self.stats: dict[str, Any] = {}
         self.outliers: dict[str, Any] = {}
+        self.cluster_manager_stats: Any = Counts()
         self.scripted = ScriptedResolver()
 
     def cluster_stats(self, config: ClusterConfig) -> ClusterStats:

@@ -71,8 +71,14 @@ def test_a_host_that_leaves_moves_little_more_than_its_own_keys(policy: HashPoli
 def test_maglev_gives_each_host_its_share_of_the_table(weights: list[int]) -> None:
     size = 1009
     hosts = [(host, host.weight / sum(weights)) for host in make_hosts(len(weights), weights)]
+    stats: Any = Counts()
     table = finish(Maglev(size).table(hosts))
     counts = Counter(table.host(place, 0) for place in range(size))
+    table.publish(stats)
+    assert (stats.maglev_min_entries_per_host, stats.maglev_max_entries_per_host) == (
+        min(counts.values()),
+        max(counts.values()),
+    )
     for host, share in hosts:
         assert abs(counts[host] - share * size) <= max(weights) / min(weights) + 1
 
@@ -84,6 +90,13 @@ def test_ring_points_are_in_proportion_to_the_weights(weights: list[int]) -> Non
     assert len(ring.points) >= 500
     assert list(ring.points) == sorted(ring.points)
     counts = Counter(ring.places)
+    stats = Counts()
+    ring.publish(stats)
+    assert stats.seen() == {
+        "ring_hash_size": len(ring.points),
+        "ring_hash_min_hashes_per_host": min(counts.values()),
+        "ring_hash_max_hashes_per_host": max(counts.values()),
+    }
     for place, (_, share) in enumerate(hosts):
         assert abs(counts[place] - share * len(ring.points)) <= 2
 
@@ -123,9 +136,9 @@ def test_unhealthy_hosts_are_not_in_the_table_unless_in_panic(policy: HashPolicy
     for host in hosts[1:3]:
         host.set_health_status("UNHEALTHY")
     pick = finish(balancer(policy, stats).build(host_sets_of(hosts)))
-    assert stats.seen() == {}
+    assert stats.lb_healthy_panic == 0
     assert {pick(Context(hash_key=hash_key)) for hash_key in HASHES} == set(hosts)
-    assert stats.seen() == {"lb_healthy_panic": len(HASHES)}
+    assert stats.lb_healthy_panic == len(HASHES)
 
 
 @pytest.mark.parametrize("policy", POLICIES, ids=NAMES)
@@ -135,6 +148,21 @@ def test_no_hosts_and_override_hosts(policy: HashPolicy) -> None:
     pick = finish(balancer(policy).build(host_sets_of(hosts)))
     for hash_key in HASHES[:20]:
         assert pick(Context(hash_key=hash_key, override_host="10.0.0.3:80")) is hosts[3]
+
+
+@pytest.mark.parametrize("bound", [0, 200])
+def test_a_balancer_publishes_its_table(bound: int) -> None:
+    """Envoy 1.40 says the same of three hosts of one weight."""
+    stats = Counts()
+    for policy in (RingHash(), Maglev()):
+        finish(balancer(BoundedLoad(policy, bound) if bound else policy, stats).build(host_sets_of(make_hosts(3))))
+    assert stats.seen() == {
+        "ring_hash_size": 1026,
+        "ring_hash_min_hashes_per_host": 342,
+        "ring_hash_max_hashes_per_host": 342,
+        "maglev_min_entries_per_host": 21845,
+        "maglev_max_entries_per_host": 21846,
+    }
 
 
 def test_a_host_above_its_bound_passes_requests_on() -> None:

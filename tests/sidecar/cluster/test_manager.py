@@ -73,7 +73,7 @@ def test_a_new_version_serves_once_it_is_warm(clock: Clock) -> None:
 
 
 def test_removal_and_closing(clock: Clock) -> None:
-    manager, _ = manager_of(clock)
+    manager, stages = manager_of(clock)
     gone: list[str] = []
     manager.on_membership = lambda added, removed: gone.extend(host.address.text for host in removed)
     manager.add(config("a", "10.0.0.1"))
@@ -82,6 +82,8 @@ def test_removal_and_closing(clock: Clock) -> None:
     assert manager.remove("a") and not manager.remove("a")
     assert manager.get("a") is None and gone == ["10.0.0.1:80"]
     manager.add(config("dns", "dns.test", kind="STRICT_DNS"))
+    manager.add(config("dns", "dns.test", kind="STRICT_DNS"))
+    assert stages.cluster_manager_stats.seen() == {"cluster_added": 3, "cluster_modified": 1, "cluster_removed": 1}
     manager.close()
     assert gone == ["10.0.0.1:80", "10.0.0.2:80"]
     assert not manager.clusters and not manager.warming

@@ -104,8 +104,10 @@ def test_a_list_may_stand_for_any_of_its_values() -> None:
 
 def test_a_single_host_per_subset() -> None:
     config = LbSubsetConfig((selector("v", single_host_per_subset=True),))
-    pick = finish(balancer(config).build(host_sets_of([host(1, v=1), host(2, v=1)])))
+    stats = Counts()
+    pick = finish(balancer(config, stats).build(host_sets_of([host(1, v=1), host(2, v=1), host(3, v=2)])))
     assert ports(pick, subset_key(v=1)) == {1}
+    assert stats.lb_subsets_single_host_per_subset_duplicate == 1
 
 
 def test_an_empty_default_subset_falls_back_to_any_host_if_panic_mode_says_so() -> None:

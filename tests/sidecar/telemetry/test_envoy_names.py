@@ -64,10 +64,10 @@ def _clusters(store: StatsStore) -> None:
     _cluster(store, "two")
     store.add(cluster.TimeoutBudgetStats(), *tags.cluster("two"))
     store.add(cluster.RequestResponseSizeStats(), *tags.cluster("two"))
-    _cluster(store, "ring.hash")
-    store.add(cluster.RingHashStats(), *tags.cluster("ring.hash").below("ring_hash_lb."))
-    _cluster(store, "mag:lev")
-    store.add(cluster.MaglevStats(), *tags.cluster("mag:lev").below("maglev_lb."))
+    ring = _cluster(store, "ring.hash")
+    ring.ring_hash_size = ring.ring_hash_min_hashes_per_host = ring.ring_hash_max_hashes_per_host = 1
+    maglev = _cluster(store, "mag:lev")
+    maglev.maglev_min_entries_per_host = maglev.maglev_max_entries_per_host = 1
 
 
 def _http_filters(store: StatsStore) -> None:

@@ -210,6 +210,14 @@ def test_the_codec_of_a_cluster_is_shown_once_there_was_a_connection() -> None:
     assert name not in used(stats)
 
 
+def test_the_gauges_of_a_balancer_are_shown_by_clusters_that_have_it() -> None:
+    stats = StatsStore().add(ClusterStats(), *tags.cluster("a"))
+    assert not any("ring_hash" in name for name, _ in stats.samples(Kind.GAUGE))
+    stats.ring_hash_size = 0
+    assert used(stats)["cluster.a.ring_hash_lb.size"] == 0
+    assert not any("maglev" in name for name, _ in stats.samples(Kind.GAUGE))
+
+
 def test_extensions_are_missing_on_no_listener_and_unheard_of_on_the_admins() -> None:
     store = StatsStore()
     own = store.add(ListenerStats(), *tags.listener("127.0.0.1:80"))
