@@ -10,6 +10,7 @@ from sidecar.codec.errors import ProtocolError
 from sidecar.codec.http1 import DONE, HEAD
 from sidecar.codec.http1_head import NO_BODY, parse_request_head
 from sidecar.codec.wire import FieldLines
+from sidecar.core.head import RequestHead
 from sidecar.express.heads import Template
 from sidecar.express.plan import RequestShape, is_plain, make_plan
 from sidecar.express.response import Responses, compile_response_lane
@@ -64,7 +65,7 @@ class ExpressLane:
 
     def kind_of(self, info: Any) -> Kind:
         """The shapes of connections like this one: what the preparation of a request reads of its connection."""
-        key = (info.remote_address.text, info.local_address.port, info.tls is None)
+        key = (info.remote_address.ip, info.local_address.port, info.tls is None)
         kind = self.kinds.get(key)
         if kind is None:
             if len(self.kinds) >= _KINDS:
@@ -112,9 +113,8 @@ class ExpressLane:
             return None
         path = head.path
         given = {name: index[name] for name in pieces.names}
-        scratch = self.make_stream(connection, manager, head, connection.now)
-        scratch.worker = _Dice()
-        if manager.prepare(scratch) or head.path != path or head.authority == b"":
+        trial = _Trial(connection.info, head)
+        if manager.prepare(trial) or trial.answered or head.path != path or head.authority == b"":
             return None
         if any(name.startswith((b"x-envoy-", b"x-forwarded-client-cert")) and name not in _HARMLESS for name in index):
             return None
@@ -141,8 +141,8 @@ class ExpressLane:
         )
         shape.generated = generated
         shape.replaced = replaced
-        if scratch.remote_address is not connection.info.remote_address:
-            shape.remote_address = scratch.remote_address
+        if trial.remote_address is not connection.info.remote_address:
+            shape.remote_address = trial.remote_address
         return shape
 
     def responses_of(self, cluster_name: str) -> Responses:
@@ -218,11 +218,14 @@ class ExpressLane:
                 stream.last_activity = now
                 stream.cluster_name = ""
                 stream.response = None
-                stream.response_code = stream.bytes_sent = stream.response_head_size = 0
+                stream.response_code = stream.bytes_sent = stream.response_head_size = stream.attempt_count = 0
                 stream.upstream_head_received = stream.upstream_bytes_received = 0
                 stream.response_code_details = ""
                 stream.response_ended = stream.over = False
                 stream.upstream_first_rx = stream.upstream_last_rx = stream.downstream_first_tx = stream.end = 0.0
+                stream.upstream_first_tx = stream.upstream_last_tx = 0.0
+                stream.upstream_connection_id = 0
+                stream.upstream_local_address = None
                 stream.dynamic_metadata = stream.filter_data = stream.filter_state = None
             else:
                 head = shape.new_head()
@@ -360,13 +363,33 @@ class ExpressLane:
         return take
 
 
-class _Dice:
-    """A worker for trying things out: it has dice of its own, so that what is tried changes no run under a seed."""
+class _Trial:
+    """A stream for trying out what the preparation makes of a head: nothing that happens to it is counted or sent.
 
-    __slots__ = ("random",)
+    It is its own worker and connection manager, with dice of its own, so that a trial changes no run under a seed.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, info: Any, request: RequestHead) -> None:
+        self.connection = info
+        self.remote_address = info.remote_address
+        self.request = request
+        self.answered = False
+        self.worker = self.manager = self
+        self.stats = _Counts()
         self.random = Random(0)
+
+    def reply(self, *_: Any, **__: Any) -> bool:
+        self.answered = True
+        return True
+
+    refuse = continue_request = reply
+
+
+class _Counts:
+    """Counts whatever it is asked to, for nobody."""
+
+    def __getattr__(self, name: str) -> int:
+        return 0
 
 
 _NEVER_DUE = float("inf")

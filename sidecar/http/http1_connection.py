@@ -313,8 +313,8 @@ class Http1Connection(asyncio.Protocol, Timed):
                 self.manager.stats.downstream_rq_rx_reset += 1
             self.close_after_flush()
             return
-        self.idle_since = self.now
-        self.wake_by(self.now + self.manager.options.idle_timeout)
+        self.idle_since = now = self.worker.clock()
+        self.wake_by(now + self.manager.options.idle_timeout)
         if self.turns >= _MESSAGES_PER_READ:  # let others have their turn before the rest of this read
             self.worker.loop.call_soon(self._next_turn)
             return

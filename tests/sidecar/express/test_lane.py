@@ -1,0 +1,180 @@
+"""What takes the express lane, and what the lane learns by itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sidecar.express.shape import Pace, cut, differing
+from tests.sidecar.http.exchanges import USER_FILTERS
+from tests.sidecar.http.running import HELLO, TO_UP, Sidecar, bootstrap, http_filter, user_filter
+
+_PLAIN = b"GET /items/%d HTTP/1.1\r\nHost: a\r\nUser-Agent: test\r\nX-Request-Id: %032d\r\n\r\n"
+
+
+class Watch:
+    """Counts what the lane is offered and what it takes."""
+
+    def __init__(self, sidecar: Sidecar) -> None:
+        self.sidecar = sidecar
+        self.offered = self.taken = self.answered = 0
+        lane = sidecar.manager.lane
+        take = lane.take
+
+        def watched(connection: Any, data: bytes) -> bool:
+            self.offered += 1
+            taken: bool = take(connection, data)
+            self.taken += taken
+            return taken
+
+        lane.take = watched
+
+    def exchange(self, client: Any, request: bytes, response: bytes = HELLO) -> bytes:
+        """Send the request, let the host answer, and give the client's answer."""
+        client.send(request)
+        for host in self.sidecar.hosts:
+            if host.receive():
+                waiting = host.transport.protocol
+                sink = waiting.sink
+                host.send(response)
+                self.answered += sink is not None and bool(sink.plan) and sink.stream is None
+        answer: bytes = client.receive()
+        return answer
+
+
+@pytest.fixture
+def sidecar() -> Sidecar:
+    return Sidecar()
+
+
+def test_a_shape_is_known_after_two_requests(sidecar: Sidecar) -> None:
+    watch = Watch(sidecar)
+    client = sidecar.client()
+    for number in range(10):
+        assert watch.exchange(client, _PLAIN % (number, number)).endswith(b"\r\n\r\nhello")
+    assert (watch.offered, watch.taken) == (10, 8)
+    assert watch.answered >= 7  # the first of them teaches what becomes of the response
+    other = sidecar.client()
+    watch.exchange(other, _PLAIN % (1, 1))
+    assert watch.taken == 9, "connections of one kind share what was learnt"
+
+
+def test_fields_that_vary_are_found_out(sidecar: Sidecar) -> None:
+    watch = Watch(sidecar)
+    client = sidecar.client()
+    for number in range(12):
+        watch.exchange(client, b"GET / HTTP/1.1\r\nHost: a\r\nX-User: %03d\r\nX-Hop: %03d\r\n\r\n" % (number, number))
+    assert watch.taken == 9
+    assert {b"x-user", b"x-hop"} <= sidecar.manager.lane.volatile
+
+
+def test_responses_that_vary_are_found_out(sidecar: Sidecar) -> None:
+    watch = Watch(sidecar)
+    client = sidecar.client()
+    for number in range(12):
+        answer = watch.exchange(
+            client, _PLAIN % (1, 1), b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Served-By: %02d\r\n\r\nok" % number
+        )
+        assert b"x-served-by: %02d\r\n" % number in answer
+    assert watch.answered >= 7
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nTE: trailers\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nx-request-id: 1\r\nx-request-id: 2\r\n\r\n",
+        b"GET /#x HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n",
+    ],
+)
+def test_what_is_not_plain_goes_through_the_stages(sidecar: Sidecar, request_bytes: bytes) -> None:
+    watch = Watch(sidecar)
+    client = sidecar.client()
+    for _ in range(5):
+        watch.exchange(sidecar.client() if client.closed else client, request_bytes)
+    assert watch.taken == 0
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"filters": [user_filter("marker")]},
+        {"filters": [http_filter("buffer.v3.Buffer", max_request_bytes=100)]},
+        {"manager": {"http_protocol_options": {"header_key_format": {"proper_case_words": {}}}}},
+        {"manager": {"always_set_request_id_in_response": True}},
+        {"manager": {"common_http_protocol_options": {"max_requests_per_connection": 5}}},
+    ],
+)
+def test_configurations_without_a_lane(more: dict[str, Any]) -> None:
+    assert Sidecar(bootstrap(**more), USER_FILTERS).manager.lane is None
+
+
+@pytest.mark.parametrize(
+    "route",
+    [
+        {**TO_UP, "request_headers_to_add": [{"header": {"key": "x-a", "value": "b"}}]},
+        {**TO_UP, "route": {"cluster": "up", "prefix_rewrite": "/x"}},
+        {**TO_UP, "route": {"cluster_header": "x-cluster"}},
+        {"match": {"prefix": "/"}, "direct_response": {"status": 200}},
+    ],
+)
+def test_routes_that_do_more_than_forward_are_left_in_time(route: dict[str, Any]) -> None:
+    sidecar = Sidecar(routes=[route])
+    watch = Watch(sidecar)
+    client = sidecar.client()
+    request = b"GET /a HTTP/1.1\r\nHost: a\r\nx-cluster: up\r\n\r\n"
+    first = watch.exchange(client, request)
+    assert first.startswith(b"HTTP/1.1 200 ")
+    for _ in range(5):
+        assert watch.exchange(client, request) == first
+    assert watch.taken == 4
+    assert watch.answered == 0
+
+
+def test_secrets_are_in_no_shape(sidecar: Sidecar) -> None:
+    watch = Watch(sidecar)
+    client = sidecar.client()
+    for number in range(5):
+        watch.exchange(client, b"GET / HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer s%d\r\nCookie: key=s%d\r\n\r\n" % (number, number))
+    assert watch.taken == 3
+    (shape,) = client.protocol.kind.values()
+    assert not any(b"s0" in piece or b"s1" in piece for piece in shape.constants)
+
+
+def test_learning_has_a_pace() -> None:
+    pace = Pace()
+    assert sum(pace.permits(1000.0) for _ in range(1000)) == 32
+    assert pace.permits(1001.0)
+
+
+def test_a_cut_opens_fields_of_a_plain_form_only() -> None:
+    head = b" HTTP/1.1\r\nHost: a\r\nCookie: a=b; c=d\r\n\r\n"
+    opened = cut(head, {b"cookie"})
+    assert opened is not None
+    assert opened.constants == (b" HTTP/1.1\r\nHost: a\r\nCookie: ", b"\r\n\r\n")
+    assert opened.size == len(head)
+    assert opened.accepts((b"x=y; z=t",))
+    for value in (b" =y; z=t", b"x=y; z= ", b"x=y;z==t", b"x=y;\tz=t", b"x=y; \r\nA", b"x=y; z=\xff", b"x=y; z=\n", b"\nx=y z=t"):
+        assert not opened.accepts((value,)), value
+    for line in (b"Cookie:a=b", b"Cookie:  a=b", b"Cookie: ", b"Cookie: a\tb", b"Cookie: a\xff"):
+        assert cut(b" HTTP/1.1\r\n" + line + b"\r\n\r\n", {b"cookie"}) is None, line
+    assert cut(b" HTTP/1.1\r\nCookie: a\r\nCookie: b\r\n\r\n", {b"cookie"}) is None
+
+
+def test_values_do_not_run_into_each_other() -> None:
+    opened = cut(b"x\r\nEtag: a b\r\nDate: c\r\n\r\n", {b"etag", b"date"})
+    assert opened is not None
+    assert opened.accepts((b"d e", b"f"))
+    for values in ((b"def", b" f"), (b"d\ne", b"f"), (b"de ", b"f"), (b"d e", b"\n")):
+        assert not opened.accepts(values), values
+
+
+def test_only_fields_that_nothing_decides_by_may_vary() -> None:
+    assert differing([b"A: 1", b"Host: a", b"x-envoy-x: 1"], [b"A: 2", b"Host: b", b"x-envoy-x: 2"], 0) == {b"a"}
+    assert differing([b"A: 1"], [b"B: 1"], 0) == set()
+    assert differing([b"A: 1"], [b"A: 2"], 256) == set()
