@@ -1,0 +1,292 @@
+"""Keys, certificates and what certificates are checked against, and where they come from.
+
+`envoy.extensions.transport_sockets.tls.v3`: TlsCertificate, CertificateValidationContext, Secret, SdsSecretConfig. Files
+are named here and read by the transport, which watches them.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+import re
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
+
+from sidecar.config.fields import Node
+from sidecar.config.matcher import StringMatcher, parse_string_matcher
+
+_TYPES_OF_SAN: Final = ("EMAIL", "DNS", "URI", "IP_ADDRESS")
+_SHA256 = re.compile(r"[0-9a-fA-F]{64}|[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){31}")
+
+
+@dataclass(frozen=True, slots=True)
+class DataSource:
+    """Bytes, or the file that has them; exactly one of the two is not empty.
+
+    `watched_directory` is the directory whose changes say that the file is to be read again, empty for the file itself.
+    """
+
+    filename: str = ""
+    inline: bytes = field(default=b"", repr=False)
+    watched_directory: str = ""
+
+    def read(self) -> bytes:
+        """The bytes, from the file as it is now. Raises OSError."""
+        if not self.filename:
+            return self.inline
+        with open(self.filename, "rb") as file:
+            return file.read()
+
+
+@dataclass(frozen=True, slots=True)
+class TlsCertificate:
+    """A certificate with what stands above it and its private key, or both in one `pkcs12`."""
+
+    certificate_chain: DataSource | None = None
+    private_key: DataSource | None = None
+    pkcs12: DataSource | None = None
+    password: DataSource | None = None
+
+    @property
+    def sources(self) -> tuple[DataSource, ...]:
+        """Those that are set."""
+        found = (self.certificate_chain, self.private_key, self.pkcs12, self.password)
+        return tuple(source for source in found if source is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class SubjectAltNameMatcher:
+    """A condition on one subject alternative name; `san_type` is EMAIL, DNS, URI or IP_ADDRESS, empty for any."""
+
+    san_type: str
+    matcher: StringMatcher
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateValidationContext:
+    """What a peer's certificate must be.
+
+    `verify_certificate_hash` are SHA-256 digests of certificates in lower-case hex, `verify_certificate_spki` those of
+    public keys as bytes; one of either is enough. `trust_chain_verification` is VERIFY_TRUST_CHAIN or ACCEPT_UNTRUSTED.
+    """
+
+    trusted_ca: DataSource | None = None
+    system_root_certs: bool = False
+    crl: DataSource | None = None
+    only_verify_leaf_cert_crl: bool = False
+    verify_certificate_spki: frozenset[bytes] = frozenset()
+    verify_certificate_hash: frozenset[str] = frozenset()
+    match_typed_subject_alt_names: tuple[SubjectAltNameMatcher, ...] = ()
+    allow_expired_certificate: bool = False
+    trust_chain_verification: str = "VERIFY_TRUST_CHAIN"
+
+    @property
+    def sources(self) -> tuple[DataSource, ...]:
+        """Those that are set."""
+        return tuple(source for source in (self.trusted_ca, self.crl) if source is not None)
+
+    @property
+    def trusts(self) -> bool:
+        """Whether there are roots to verify chains against."""
+        return self.trusted_ca is not None or self.system_root_certs
+
+
+@dataclass(frozen=True, slots=True)
+class SecretReference:
+    """A secret by name: one of the bootstrap's when `path` is empty, else one in that file, which is watched.
+
+    `watched_directory` is empty when the file itself is watched.
+    """
+
+    name: str
+    path: str = ""
+    watched_directory: str = ""
+
+
+Certificates: TypeAlias = TlsCertificate | SecretReference
+Validation: TypeAlias = CertificateValidationContext | SecretReference
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A named secret: a certificate with its key, or a validation context."""
+
+    name: str
+    value: TlsCertificate | CertificateValidationContext
+
+
+def parse_secret(node: Node) -> Secret:
+    """`Secret`. Other kinds than certificates and validation contexts are not implemented."""
+    name = node.get("name")
+    match node.which("type"):
+        case "tls_certificate":
+            certificate = node.child("tls_certificate")
+            value = TlsCertificate() if certificate is None else parse_tls_certificate(certificate)
+            return Secret(name, value)
+        case "validation_context":
+            validation = node.child("validation_context")
+            return Secret(
+                name, NO_VALIDATION if validation is None else parse_validation_context(validation)
+            )
+        case None:
+            node.refuse("holds no secret", do="add a tls_certificate or a validation_context")
+    return Secret(name, NO_VALIDATION)
+
+
+def parse_static_secret(node: Node) -> Secret:
+    """A `Secret` of the bootstrap, which others may refer to."""
+    secret = parse_secret(node)
+    kind = "TLS certificate secret" if isinstance(secret.value, TlsCertificate) else "validation context secret"
+    node.context.declare(kind, secret.name, node)
+    return secret
+
+
+def parse_tls_certificate(node: Node) -> TlsCertificate:
+    """`TlsCertificate`."""
+    watched = _watched_directory(node)
+    chain, key = _source(node, "certificate_chain", watched), _source(node, "private_key", watched)
+    pkcs12, password = _source(node, "pkcs12", watched), _source(node, "password", watched)
+    if pkcs12 is not None:
+        for name in ("certificate_chain", "private_key"):
+            if node.has(name):
+                node.refuse("is set together with pkcs12", name, "keep one of them")
+    elif node.has("private_key_provider"):
+        pass  # refused by name, for nobody reads it
+    else:
+        for name, source in (("certificate_chain", chain), ("private_key", key)):
+            if source is None and not node.has(name):
+                node.refuse("is required", name, "name a file, or write it inline")
+    return TlsCertificate(chain, key, pkcs12, password)
+
+
+def parse_validation_context(node: Node, *, partial: bool = False) -> CertificateValidationContext:
+    """`CertificateValidationContext`; a `partial` one is completed by another, which may bring the roots."""
+    watched = _watched_directory(node)
+    roots = node.child("system_root_certs")
+    matchers = [_parse_san_matcher(one) for one in node.children("match_typed_subject_alt_names")]
+    matchers += [SubjectAltNameMatcher("", parse_string_matcher(one)) for one in node.children("match_subject_alt_names")]
+    context = CertificateValidationContext(
+        _source(node, "trusted_ca", watched),
+        roots is not None,
+        _source(node, "crl", watched),
+        node.get("only_verify_leaf_cert_crl"),
+        _parse_spkis(node),
+        _parse_hashes(node),
+        tuple(matchers),
+        node.get("allow_expired_certificate"),
+        node.enum("trust_chain_verification"),
+    )
+    if context.trusted_ca is not None and context.system_root_certs:
+        node.refuse("is set together with trusted_ca", "system_root_certs", "keep one of them")
+    if not context.trusts and not partial:
+        if context.match_typed_subject_alt_names:
+            field_name = "match_typed_subject_alt_names"
+            if not node.has(field_name):
+                field_name = "match_subject_alt_names"
+            node.refuse("needs trusted_ca: anybody could claim a name", field_name, "add trusted_ca")
+        if context.crl is not None or node.has("crl"):
+            node.refuse("needs trusted_ca, whose authorities revoke", "crl", "add trusted_ca")
+    return context
+
+
+def parse_secret_reference(node: Node, kind: str) -> SecretReference:
+    """`SdsSecretConfig`: a static secret of this `kind`, or one in a watched file."""
+    name = node.get("name")
+    source = node.child("sds_config")
+    if source is None:
+        if not name:
+            node.refuse("is required to find a static secret", "name", "name one of static_resources.secrets")
+        else:
+            node.context.reference(kind, name, node, "name")
+        return SecretReference(name)
+    source.get("resource_api_version")
+    source.ignore("initial_fetch_timeout", "files are read at once")
+    match source.which("config_source_specifier"):
+        case "path":
+            return SecretReference(name, source.get("path"))
+        case "path_config_source":
+            path = source.child("path_config_source")
+            if path is not None:
+                return SecretReference(name, path.get("path"), _watched_directory(path))
+        case None:
+            source.refuse("names no source", do="add path_config_source")
+        case other:
+            # Read, so that this is the only complaint; SDS over gRPC fits into the transport's SecretSource.
+            source.child(other)
+            source.refuse(
+                "secrets over gRPC (SDS) are not implemented by Mizzen yet", other,
+                "use path_config_source, static secrets, or files in the context itself",
+            )  # fmt: skip
+            _leave_unread(source, other)
+    return SecretReference(name)
+
+
+def _leave_unread(source: Node, name: str) -> None:
+    inside = source.child(name)
+    if inside is not None:
+        inside._read = ~0
+
+
+def _watched_directory(node: Node) -> str:
+    watched = node.child("watched_directory")
+    return "" if watched is None else str(watched.get("path"))
+
+
+def _source(node: Node, name: str, watched: str) -> DataSource | None:
+    source = node.child(name)
+    if source is None:
+        return None
+    watched = _watched_directory(source) or watched
+    match source.which("specifier"):
+        case "filename":
+            return DataSource(source.get("filename"), watched_directory=watched)
+        case "environment_variable":
+            variable = source.get("environment_variable")
+            value = os.environb.get(variable.encode())
+            if value:
+                return DataSource(inline=value)
+            source.refuse(
+                f"names {variable}, which is {'not set' if value is None else 'empty'}", "environment_variable", "set it"
+            )
+        case "inline_bytes":
+            return DataSource(inline=bytes(source.get("inline_bytes")))
+        case "inline_string":
+            return DataSource(inline=source.get("inline_string").encode())
+        case _:
+            source.refuse("is empty", do="name a file, or write it inline")
+    return None
+
+
+def _parse_san_matcher(node: Node) -> SubjectAltNameMatcher:
+    san_type = node.enum("san_type")
+    if san_type not in _TYPES_OF_SAN:
+        node.refuse(f"{san_type} is not implemented by Mizzen", "san_type", f"use {', '.join(_TYPES_OF_SAN)}")
+    return SubjectAltNameMatcher(san_type, parse_string_matcher(node.child("matcher")))
+
+
+def _parse_hashes(node: Node) -> frozenset[str]:
+    digests = node.get("verify_certificate_hash")
+    for digest in digests:
+        if not _SHA256.fullmatch(digest):
+            node.refuse(
+                f"{digest!r} is no SHA-256 digest", "verify_certificate_hash", "write 64 hex digits, colons between or not"
+            )
+    return frozenset(digest.replace(":", "").lower() for digest in digests)
+
+
+def _parse_spkis(node: Node) -> frozenset[bytes]:
+    digests = set()
+    for text in node.get("verify_certificate_spki"):
+        try:
+            digest = base64.b64decode(text, validate=True)
+        except binascii.Error:
+            digest = b""
+        if len(digest) != 32:
+            node.refuse(f"{text!r} is no SHA-256 digest in base64", "verify_certificate_spki", "correct it")
+        digests.add(digest)
+    return frozenset(digests)
+
+
+NO_VALIDATION: Final = CertificateValidationContext()
+"""Nothing is asked of the peer's certificate."""

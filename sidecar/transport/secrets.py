@@ -1,0 +1,136 @@
+"""Where certificates and validation contexts come from while the sidecar runs, and hearing of new ones.
+
+A ``SecretSource`` is all that a TLS context knows of it. Those in the configuration never change (the files that they
+name do, and are watched by the contexts), those in files of their own are read again when the file changes, and SDS over
+gRPC will be a third kind.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Generic, Protocol, TypeVar
+
+from sidecar.config.tls_secrets import CertificateValidationContext, SecretReference, TlsCertificate
+from sidecar.transport.watching import FileWatcher
+
+_log = logging.getLogger(__name__)
+
+Value = TypeVar("Value", TlsCertificate, CertificateValidationContext)
+Covariant = TypeVar("Covariant", covariant=True)
+
+
+class SecretSource(Protocol[Covariant]):
+    """A secret that may come later and may change."""
+
+    @property
+    def value(self) -> Covariant | None:
+        """The newest, None until there is one."""
+
+    def subscribe(self, changed: Callable[[], None]) -> None:
+        """Call ``changed`` whenever there is a new value."""
+
+
+class FixedSecret(Generic[Value]):
+    """One that stands in the configuration."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Value) -> None:
+        self.value: Value | None = value
+
+    def subscribe(self, changed: Callable[[], None]) -> None:
+        """It never changes."""
+
+    def __repr__(self) -> str:
+        return f"<FixedSecret {type(self.value).__name__}>"
+
+
+class FileSecret(Generic[Value]):
+    """One in a file of its own, read again when the file (or its watched directory) changes.
+
+    A file that cannot be read or understood leaves the last good value in place, and says so in the log.
+    """
+
+    __slots__ = ("_changed", "_load", "name", "path", "value", "watch")
+
+    def __init__(self, reference: SecretReference, load: Callable[[str, str], Value], watcher: FileWatcher) -> None:
+        self.name = reference.name
+        self.path = reference.path
+        self.value: Value | None = None
+        self._load: Callable[[str, str], Value] = load
+        self._changed: list[Callable[[], None]] = []
+        self.watch = watcher.watch((reference.watched_directory or reference.path,), self._read)
+        self._read()
+
+    def subscribe(self, changed: Callable[[], None]) -> None:
+        self._changed.append(changed)
+
+    def _read(self) -> None:
+        try:
+            value = self._load(self.path, self.name)
+        except (OSError, ValueError) as error:
+            _log.warning("secret %r in %s: %s; the last good one stays", self.name, self.path, error)
+            return
+        if value != self.value:
+            self.value = value
+            for changed in self._changed:
+                changed()
+
+    def __repr__(self) -> str:
+        return f"<FileSecret {self.name!r} in {self.path}{'' if self.value else ', not there yet'}>"
+
+
+class Secrets:
+    """Finds the source of a secret: in the configuration itself, among the bootstrap's secrets, in a watched file.
+
+    ``load_certificate`` and ``load_validation`` read the secret of a name from a file (``config.tls_secret_file``); they
+    raise OSError or ValueError. References to the same file share one source.
+    """
+
+    __slots__ = ("_certificates", "_load_certificate", "_load_validation", "_static", "_validations", "watcher")
+
+    def __init__(
+        self,
+        watcher: FileWatcher,
+        static: Mapping[str, TlsCertificate | CertificateValidationContext],
+        load_certificate: Callable[[str, str], TlsCertificate],
+        load_validation: Callable[[str, str], CertificateValidationContext],
+    ) -> None:
+        self.watcher = watcher
+        self._static = static
+        self._load_certificate = load_certificate
+        self._load_validation = load_validation
+        self._certificates: dict[SecretReference, FileSecret[TlsCertificate]] = {}
+        self._validations: dict[SecretReference, FileSecret[CertificateValidationContext]] = {}
+
+    def certificate(self, secret: TlsCertificate | SecretReference) -> SecretSource[TlsCertificate]:
+        """The source of a certificate. Raises LookupError for a name that is not there."""
+        if isinstance(secret, SecretReference):
+            if secret.path:
+                found = self._certificates.get(secret)
+                if found is None:
+                    found = self._certificates[secret] = FileSecret(secret, self._load_certificate, self.watcher)
+                return found
+            named = self._static[secret.name]
+            assert isinstance(named, TlsCertificate)
+            secret = named
+        return FixedSecret(secret)
+
+    def validation(
+        self, secret: CertificateValidationContext | SecretReference
+    ) -> SecretSource[CertificateValidationContext]:
+        """The source of a validation context. Raises LookupError for a name that is not there."""
+        if isinstance(secret, SecretReference):
+            if secret.path:
+                found = self._validations.get(secret)
+                if found is None:
+                    found = self._validations[secret] = FileSecret(secret, self._load_validation, self.watcher)
+                return found
+            named = self._static[secret.name]
+            assert isinstance(named, CertificateValidationContext)
+            secret = named
+        return FixedSecret(secret)
+
+    def __repr__(self) -> str:
+        return f"<Secrets {len(self._static)} static, {len(self._certificates) + len(self._validations)} in files>"

@@ -1,0 +1,657 @@
+"""Handshakes that succeed and that do not: versions, suites, ALPN, names, certificates of both sides, slow and odd clients."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import socket
+import ssl
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, pkcs12
+from cryptography.x509 import KeyUsage
+
+from sidecar.config.tls import UpstreamTlsContext
+from sidecar.core.address import Address
+from sidecar.core.stream_info import ConnectionInfo
+from sidecar.transport.failures import TlsFailure
+from sidecar.transport.handshake_limit import HandshakeLimit
+from tests.sidecar.transport.certificates import Authority, Certificate
+from tests.sidecar.transport.serving import (
+    AUTHORITY,
+    CLIENT,
+    CURL,
+    OPENSSL,
+    SERVER,
+    STRANGERS,
+    Document,
+    Inner,
+    client_context,
+    command,
+    dial,
+    downstream,
+    echo,
+    exchange,
+    in_thread,
+    inline,
+    needs_curl,
+    needs_openssl,
+    on_loop,
+    originating,
+    respond,
+    run,
+    serving,
+    surroundings,
+    trusted,
+    upstream,
+)
+
+VERIFY_FAILED = "TLS_error:|268435581:SSL routines:OPENSSL_internal:CERTIFICATE_VERIFY_FAILED:verify cert failed: "
+X509 = VERIFY_FAILED + "X509_verify_cert: certificate verification error at depth 0: "
+EXPIRED = AUTHORITY.issue("old", ["server.example", "spiffe://td/client"], days=(-3, -1))
+FUTURE = AUTHORITY.issue("new", ["server.example", "spiffe://td/client"], days=(1, 3))
+STRANGER = STRANGERS.issue("stranger", ["server.example", "spiffe://td/client"])
+REVOKED = AUTHORITY.issue("revoked", ["spiffe://td/client"])
+CRL = {"inline_string": AUTHORITY.revoke(REVOKED).decode()}
+
+
+def parameters(**fields: Any) -> Document:
+    return {"tls_params": fields}
+
+
+def versions(lowest: str, highest: str) -> Document:
+    return parameters(tls_minimum_protocol_version=lowest, tls_maximum_protocol_version=highest)
+
+
+def restricted(lowest: ssl.TLSVersion, highest: ssl.TLSVersion, suites: str = "") -> ssl.SSLContext:
+    context = client_context()
+    context.minimum_version, context.maximum_version = lowest, highest
+    if suites:
+        context.set_ciphers(suites)
+    return context
+
+
+@on_loop
+async def test_a_handshake_is_counted_and_described() -> None:
+    async with serving(downstream()) as server:
+        assert await in_thread(exchange, server.port, client_context()) == b"ping"
+        assert server.stats.set() == {"handshake": 1, "no_certificate": 1}
+        assert server.stats.named == {"ciphers.TLS_AES_256_GCM_SHA384": 1, "versions.TLSv1.3": 1}
+        tls = server.connections[0].info.tls
+        assert (tls.version, tls.cipher, tls.presented, tls.resumed) == (
+            "TLSv1.3", "TLS_AES_256_GCM_SHA384", False, False,
+        )  # fmt: skip
+        assert tls.local.subject == b"CN=server"
+        assert tls.local.uri_sans == (b"spiffe://td/server",)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "agreed"),
+    [
+        (restricted(ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_2), "TLSv1.2"),
+        (restricted(ssl.TLSVersion.TLSv1_3, ssl.TLSVersion.TLSv1_3), "TLSv1.3"),
+    ],
+    ids=["1.2", "1.3"],
+)
+@on_loop
+async def test_versions_that_both_sides_have(theirs: ssl.SSLContext, agreed: str) -> None:
+    async with serving(downstream()) as server:
+        assert await in_thread(exchange, server.port, theirs) == b"ping"
+        assert server.connections[0].info.tls.version == agreed
+
+
+@on_loop
+async def test_a_version_that_we_do_not_want_is_refused_in_envoys_words() -> None:
+    async with serving(downstream(common=versions("TLSv1_3", "TLSv1_3"))) as server:
+        with pytest.raises(ssl.SSLError):
+            await in_thread(exchange, server.port, restricted(ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_2))
+        await server.until(lambda: server.reasons == [
+            "TLS_error:|268435696:SSL routines:OPENSSL_internal:UNSUPPORTED_PROTOCOL:TLS_error_end"
+        ])  # fmt: skip
+        assert server.stats.set() == {"connection_error": 1}
+        assert server.inners == []
+
+
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
+@on_loop
+async def test_old_versions_only_when_configured() -> None:
+    context = client_context()
+    context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
+    context.set_ciphers("ECDHE-ECDSA-AES128-SHA:@SECLEVEL=0")
+    common = parameters(
+        tls_minimum_protocol_version="TLSv1_0",
+        tls_maximum_protocol_version="TLSv1_1",
+        cipher_suites=["ECDHE-ECDSA-AES128-SHA"],
+    )
+    async with serving(downstream(common=common)) as server:
+        assert await in_thread(exchange, server.port, context) == b"ping"
+        assert server.stats.named["versions.TLSv1.1"] == 1
+
+
+@on_loop
+async def test_cipher_suites_are_those_of_the_configuration() -> None:
+    common = parameters(tls_maximum_protocol_version="TLSv1_2", cipher_suites=["ECDHE-ECDSA-AES128-GCM-SHA256"])
+    one_two = (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_2)
+    async with serving(downstream(common=common)) as server:
+        assert await in_thread(exchange, server.port, restricted(*one_two)) == b"ping"
+        assert server.stats.named["ciphers.ECDHE-ECDSA-AES128-GCM-SHA256"] == 1
+        with pytest.raises(ssl.SSLError):
+            await in_thread(exchange, server.port, restricted(*one_two, "ECDHE-ECDSA-AES256-GCM-SHA384"))
+        await server.until(lambda: server.stats.connection_error)
+        assert server.reasons[1].endswith(":NO_SHARED_CIPHER:TLS_error_end")
+
+
+@pytest.mark.parametrize(("client_wins", "agreed"), [(False, "AES128"), (True, "AES256")])
+@on_loop
+async def test_whose_preference_decides_the_suite(client_wins: bool, agreed: str) -> None:
+    suites = ["ECDHE-ECDSA-AES128-GCM-SHA256", "ECDHE-ECDSA-AES256-GCM-SHA384"]
+    theirs = restricted(ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_2, ":".join(reversed(suites)))
+    config = downstream(common=parameters(cipher_suites=suites), prefer_client_ciphers=client_wins)
+    async with serving(config) as server:
+        await in_thread(exchange, server.port, theirs)
+        assert agreed in server.connections[0].info.tls.cipher
+
+
+@on_loop
+async def test_a_curve_that_the_client_lacks_is_no_common_ground() -> None:
+    async with serving(downstream(common=parameters(ecdh_curves=["P-384"]))) as server:
+        context = client_context()
+        assert await in_thread(exchange, server.port, context) == b"ping"
+        context.set_ecdh_curve("prime256v1")
+        with pytest.raises(ssl.SSLError):
+            await in_thread(exchange, server.port, context)
+        assert server.stats.named["curves.P-384"] == 1
+
+
+@pytest.mark.parametrize(("offered", "agreed"), [(["h2", "http/1.1"], "h2"), (["http/1.1"], "http/1.1"), (["x"], "")])
+@on_loop
+async def test_alpn_takes_our_first_choice_or_none(offered: list[str], agreed: str) -> None:
+    context = client_context()
+    context.set_alpn_protocols(offered)
+    async with serving(downstream(common={"alpn_protocols": ["h2", "http/1.1"]})) as server:
+        assert await in_thread(exchange, server.port, context) == b"ping"
+        assert server.connections[0].info.tls.application_protocol == agreed
+
+
+# certificates by name
+
+
+@needs_openssl
+@pytest.mark.parametrize(
+    ("name", "kind", "subject"),
+    [
+        ("a.example", "", "a"),
+        ("A.Example", "", "a"),
+        ("x.b.example", "", "b"),
+        ("x.y.b.example", "", "default"),
+        ("b.example", "", "default"),
+        ("both.example", "ECDSA+SHA256", "both ecdsa"),
+        ("both.example", "RSA-PSS+SHA256", "both rsa"),
+        ("", "", "default"),
+    ],
+)
+@on_loop
+async def test_the_certificate_is_chosen_by_name_and_key(name: str, kind: str, subject: str) -> None:
+    certificates = [
+        AUTHORITY.issue("default", ["default.example"]),
+        AUTHORITY.issue("a", ["a.example"]),
+        AUTHORITY.issue("b", ["*.b.example"]),
+        AUTHORITY.issue("both rsa", ["both.example"], kind="rsa"),
+        AUTHORITY.issue("both ecdsa", ["both.example"]),
+    ]
+    async with serving(downstream(*certificates)) as server:
+        assert OPENSSL is not None
+        arguments = ["-servername", name] if name else ["-noservername"]
+        if kind:
+            arguments += ["-sigalgs", kind]
+        _, output = await command(OPENSSL, "s_client", "-connect", f"127.0.0.1:{server.port}", *arguments)
+        assert f"subject=CN = {subject}\n" in output
+
+
+@on_loop
+async def test_a_scan_of_all_certificates_when_no_name_fits() -> None:
+    rsa_only = client_context()
+    rsa_only.check_hostname = False
+    rsa_only.maximum_version = ssl.TLSVersion.TLSv1_2
+    rsa_only.set_ciphers("ECDHE-RSA-AES128-GCM-SHA256")
+    certificates = [SERVER, AUTHORITY.issue("rsa", ["rsa.example"], kind="rsa")]
+    async with serving(downstream(*certificates, full_scan_certs_on_sni_mismatch=True)) as server:
+        assert await in_thread(exchange, server.port, rsa_only, "other.example") == b"ping"
+    async with serving(downstream(*certificates)) as server:
+        with pytest.raises(ssl.SSLError):
+            await in_thread(exchange, server.port, rsa_only, "other.example")
+
+
+@on_loop
+async def test_what_a_listener_filter_has_read_is_not_read_again() -> None:
+    other = AUTHORITY.issue("a", ["a.example"])
+    async with serving(downstream(SERVER, other)) as server:
+        connection = server.tls.accept(_inspected("a.example"))
+        assert connection.server_name == "a.example"
+        loop = asyncio.get_running_loop()
+        listener = await loop.create_server(lambda: connection, "127.0.0.1", 0)
+        context = client_context()
+        context.check_hostname = False
+        port = listener.sockets[0].getsockname()[1]
+        answer = in_thread(exchange, port, context, "server.example")
+        assert await answer == b"ping"
+        assert connection.info.tls.local.subject == b"CN=a"
+        listener.close()
+
+
+def _inspected(name: str) -> ConnectionInfo:
+    info = ConnectionInfo(1, Address("127.0.0.1"), Address("127.0.0.1"), 0.0)
+    info.transport_protocol = "tls"
+    info.requested_server_name = name
+    return info
+
+
+@on_loop
+async def test_a_client_without_a_name_is_refused_when_one_is_required() -> None:
+    async with serving(downstream(require_sni=True)) as server:
+        assert await in_thread(exchange, server.port, client_context()) == b"ping"
+        with pytest.raises(OSError):
+            await in_thread(exchange, server.port, client_context(), "127.0.0.1")
+        assert server.stats.set() == {"handshake": 1, "no_certificate": 1, "connection_error": 1}
+
+
+@on_loop
+async def test_a_client_hello_in_single_bytes_is_understood() -> None:
+    def trickle(port: int) -> bytes:
+        context = client_context()
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        client = context.wrap_bio(incoming, outgoing, server_hostname="a.example")
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as plain:
+            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            while True:
+                try:
+                    client.do_handshake()
+                    break
+                except ssl.SSLWantReadError:
+                    for byte in outgoing.read():
+                        plain.sendall(bytes((byte,)))
+                    incoming.write(plain.recv(65536))
+            client.write(b"small")
+            plain.sendall(outgoing.read())
+            while True:
+                incoming.write(plain.recv(65536))
+                try:
+                    return client.read()
+                except ssl.SSLWantReadError:
+                    continue
+
+    async with serving(downstream(SERVER, AUTHORITY.issue("a", ["a.example"]))) as server:
+        assert await in_thread(trickle, server.port) == b"small"
+        assert server.connections[0].info.tls.server_name == "a.example"
+        assert server.connections[0].info.tls.local.subject == b"CN=a"
+
+
+# client certificates
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["1.2", "1.3"])
+@pytest.mark.parametrize(
+    ("certificate", "validation", "required", "counter", "words"),
+    [
+        (CLIENT, {}, True, "", ""),
+        (CLIENT, {}, False, "", ""),
+        (None, {}, False, "", ""),
+        (None, {}, True, "fail_verify_no_cert",
+         "TLS_error:|268435648:SSL routines:OPENSSL_internal:PEER_DID_NOT_RETURN_A_CERTIFICATE:"
+         "peer did not provide required client certificate:TLS_error_end"),
+        (EXPIRED, {}, True, "fail_verify_error", X509 + "certificate has expired:TLS_error_end"),
+        (EXPIRED, {}, False, "fail_verify_error", X509 + "certificate has expired:TLS_error_end"),
+        (FUTURE, {}, True, "fail_verify_error", X509 + "certificate is not yet valid:TLS_error_end"),
+        (EXPIRED, {"allow_expired_certificate": True}, True, "", ""),
+        (STRANGER, {}, True, "fail_verify_error", X509 + "unable to get local issuer certificate:TLS_error_end"),
+        (STRANGER, {}, False, "fail_verify_error", X509 + "unable to get local issuer certificate:TLS_error_end"),
+        (CLIENT, {"crl": CRL}, True, "", ""),
+        (REVOKED, {}, True, "", ""),
+        (REVOKED, {"crl": CRL}, True, "fail_verify_error",
+         X509 + "certificate revocation check against provided CRLs failed: certificate revoked:TLS_error_end"),
+        (REVOKED, {"crl": CRL, "only_verify_leaf_cert_crl": True}, True, "fail_verify_error",
+         X509 + "certificate revocation check against provided CRLs failed: certificate revoked:TLS_error_end"),
+        (CLIENT, {"match_typed_subject_alt_names": [{"san_type": "URI", "matcher": {"prefix": "spiffe://td/"}}]},
+         True, "", ""),
+        (CLIENT, {"match_typed_subject_alt_names": [{"san_type": "URI", "matcher": {"exact": "spiffe://td/x"}}]},
+         True, "fail_verify_san",
+         VERIFY_FAILED + "SAN matcher, certificate SANs are [spiffe://td/client, client.example]:TLS_error_end"),
+        (None, {"match_typed_subject_alt_names": [{"san_type": "URI", "matcher": {"prefix": "spiffe://td/"}}]},
+         False, "fail_verify_no_cert",
+         "TLS_error:|268435648:SSL routines:OPENSSL_internal:PEER_DID_NOT_RETURN_A_CERTIFICATE:"
+         "peer did not provide required client certificate:TLS_error_end"),
+        (CLIENT, {"verify_certificate_hash": [CLIENT.sha256.upper()]}, True, "", ""),
+        (CLIENT, {"verify_certificate_hash": ["00" * 32]}, True, "fail_verify_cert_hash",
+         VERIFY_FAILED + "cert hash and spki:TLS_error_end"),
+    ],
+)  # fmt: skip
+def test_client_certificates(
+    tmp_path: Path,
+    version: ssl.TLSVersion,
+    certificate: Certificate | None,
+    validation: Document,
+    required: bool,
+    counter: str,
+    words: str,
+) -> None:
+    def answer(port: int, context: ssl.SSLContext) -> bytes:
+        try:
+            return exchange(port, context)
+        except OSError:
+            return b""
+
+    async def test() -> None:
+        context = client_context(certificate, tmp_path)
+        context.minimum_version = context.maximum_version = version
+        config = downstream(validation=trusted(**validation), require_client_certificate=required)
+        async with serving(config) as server:
+            assert await in_thread(answer, server.port, context) == (b"" if counter else b"ping")
+            await server.until(lambda: server.stats.set())
+            assert getattr(server.stats, counter or "handshake") == 1
+            assert server.stats.connection_error == 0
+            assert server.reasons == [words]
+            assert server.inners == [] if counter else server.inners[0].received == b"ping"
+
+    run(test())
+
+
+@on_loop
+async def test_a_certificate_under_an_intermediate_needs_the_intermediate(tmp_path: Path) -> None:
+    middle = Authority("Middle", parent=AUTHORITY)
+    certificate = middle.issue("below", ["spiffe://td/below"])
+    alone = Certificate(certificate.certificate, certificate.key)
+    for validation, shown, good in (
+        (trusted(), certificate, True),
+        (trusted(), alone, False),
+        (trusted(middle), alone, True),
+    ):
+        async with serving(downstream(validation=validation, require_client_certificate=True)) as server:
+            context = client_context(shown, tmp_path)
+            context.maximum_version = ssl.TLSVersion.TLSv1_2
+            if good:
+                assert await in_thread(exchange, server.port, context) == b"ping"
+                length = 2 if shown is certificate else 1
+                assert len(server.connections[0].info.tls.chain) == length
+            else:
+                with pytest.raises(OSError):
+                    await in_thread(exchange, server.port, context)
+                assert server.stats.fail_verify_error == 1
+
+
+# upstream
+
+
+@pytest.mark.parametrize(
+    ("shown", "fields", "validation", "counter", "words"),
+    [
+        (SERVER, {}, {}, "", ""),
+        (EXPIRED, {}, {}, "fail_verify_error", X509 + "certificate has expired:TLS_error_end"),
+        (EXPIRED, {}, {"allow_expired_certificate": True}, "", ""),
+        (STRANGER, {}, {}, "fail_verify_error", X509 + "unable to get local issuer certificate:TLS_error_end"),
+        (STRANGER, {}, {"trust_chain_verification": "ACCEPT_UNTRUSTED"}, "", ""),
+        (SERVER, {"sni": "server.example", "auto_sni_san_validation": True}, {}, "", ""),
+        (SERVER, {"sni": "a.wild.example", "auto_sni_san_validation": True}, {}, "", ""),
+        (SERVER, {"sni": "other.example", "auto_sni_san_validation": True}, {}, "fail_verify_san",
+         VERIFY_FAILED + "SAN matcher, certificate SANs are [server.example, *.wild.example, spiffe://td/server]"),
+        (SERVER, {}, {"match_typed_subject_alt_names": [{"san_type": "DNS", "matcher": {"exact": "a.wild.example"}}]},
+         "", ""),
+        (SERVER, {}, {"match_typed_subject_alt_names": [{"san_type": "DNS", "matcher": {"exact": "a.b.wild.example"}}]},
+         "fail_verify_san", VERIFY_FAILED + "SAN matcher"),
+        (SERVER, {}, {"match_typed_subject_alt_names": [{"san_type": "IP_ADDRESS", "matcher": {"exact": "127.0.0.1"}}]},
+         "", ""),
+        (SERVER, {}, {"verify_certificate_hash": ["11" * 32]}, "fail_verify_cert_hash",
+         VERIFY_FAILED + "cert hash and spki:TLS_error_end"),
+    ],
+)  # fmt: skip
+@on_loop
+async def test_what_an_endpoint_must_show(
+    shown: Certificate, fields: Document, validation: Document, counter: str, words: str
+) -> None:
+    async with serving(downstream(shown), lambda: Inner(echo)) as server:
+        tls = originating(upstream(validation=trusted(**validation), **fields), server.surroundings)
+        if counter:
+            with pytest.raises(TlsFailure) as raised:
+                await dial(tls, server.port)
+            if "IP" not in words:
+                assert raised.value.words.startswith(words.removesuffix("]")[:150])
+            assert getattr(tls.stats, counter) == 1 and tls.stats.handshake == 0
+        else:
+            connection, inner = await dial(tls, server.port)
+            connection.write(b"hello")
+            await inner.until(lambda: inner.received == b"hello")
+            assert tls.stats.handshake == 1
+
+
+@on_loop
+async def test_the_server_name_that_is_sent() -> None:
+    names = [AUTHORITY.issue(name, [name]) for name in ("default.example", "a.example", "b.example")]
+    async with serving(downstream(*names)) as server:
+        around = server.surroundings
+        cases: tuple[tuple[UpstreamTlsContext, dict[str, Any], str], ...] = (
+            (upstream(sni="a.example"), {}, "a.example"),
+            (upstream(sni="a.example"), {"server_name": "b.example"}, "b.example"),
+            (upstream(sni="a.example", auto_host_sni=True), {"hostname": "b.example"}, "b.example"),
+            (upstream(sni="a.example", auto_host_sni=True), {}, "a.example"),
+            (upstream(sni="a.example"), {"hostname": "b.example"}, "a.example"),
+            (upstream(), {}, "default.example"),
+        )
+        for config, options, expected in cases:
+            connection, _ = await dial(originating(config, around), server.port, **options)
+            assert connection.tls is not None and connection.tls.peer is not None
+            assert connection.tls.peer.dns_sans == (expected.encode(),)
+        with pytest.raises(TlsFailure, match="SAN matcher"):
+            await dial(originating(upstream(sni="a.example"), around), server.port, names=("b.example",))
+
+
+@on_loop
+async def test_our_client_certificate_is_shown_to_endpoints() -> None:
+    config = downstream(validation=trusted(), require_client_certificate=True)
+    async with serving(config) as server:
+        await dial(originating(upstream(CLIENT), server.surroundings), server.port)
+        await server.first()
+        tls = server.connections[0].info.tls
+        assert tls.uri_sans == (b"spiffe://td/client",) and tls.subject == b"CN=client" and tls.presented
+        inner = Inner()
+        with pytest.raises(TlsFailure) as raised:
+            await dial(originating(upstream(), server.surroundings), server.port, inner)
+        assert raised.value.words == (
+            "TLS_error:|268436496:SSL routines:OPENSSL_internal:SSLV3_ALERT_HANDSHAKE_FAILURE:TLS_error_end"
+        )
+        assert inner.events == []
+
+
+@on_loop
+async def test_an_rsa_key_that_must_not_sign_is_refused_when_that_is_enforced() -> None:
+    usage = KeyUsage(False, False, True, False, False, False, False, False, False)
+    odd = AUTHORITY.issue("odd", ["odd.example"], kind="rsa", usage=usage)
+    async with serving(downstream(odd)) as server:
+        with pytest.raises(TlsFailure):
+            await dial(originating(upstream(enforce_rsa_key_usage=True), server.surroundings), server.port)
+
+
+@needs_openssl
+@on_loop
+async def test_an_openssl_server_is_spoken_to(tmp_path: Path) -> None:
+    certificate, key = SERVER.write(tmp_path, "server")
+    assert OPENSSL is not None
+    process = await asyncio.create_subprocess_exec(
+        OPENSSL, "s_server", "-accept", "127.0.0.1:0", "-cert", str(certificate), "-key", str(key), "-rev", "-tls1_3",
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, stdin=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        port = 0
+        async with asyncio.timeout(10):
+            while not port:
+                line = (await process.stdout.readline()).decode()
+                if line.startswith("ACCEPT"):
+                    port = int(line.rpartition(":")[2])
+        tls = originating(upstream(common=versions("TLSv1_2", "TLSv1_3"), sni="server.example"), surroundings())
+        connection, inner = await dial(tls, port)
+        connection.write(b"abc\n")
+        await inner.until(lambda: inner.received == b"cba\n")
+        assert connection.tls is not None and connection.tls.version == "TLSv1.3"
+        connection.write_eof()
+        await inner.until(lambda: "eof" in inner.events or "lost" in inner.events)
+        connection.abort()
+    finally:
+        process.kill()
+        await process.wait()
+
+
+@needs_curl
+@on_loop
+async def test_curl_is_served() -> None:
+    common = {"alpn_protocols": ["http/1.1"]}
+    async with serving(downstream(common=common), lambda: Inner(respond)) as server:
+        assert CURL is not None
+        for version in ("--tls-max=1.2", "--tlsv1.3"):
+            status, output = await command(
+                CURL, "-sk", *version.split("="), "-m", "10", f"https://127.0.0.1:{server.port}/"
+            )
+            assert (status, output) == (0, "hello")
+        assert server.stats.handshake == 2
+
+
+# odd and slow clients
+
+
+@pytest.mark.parametrize(
+    ("sent", "reason"),
+    [
+        (b"GET / HTTP/1.1\r\nhost: x\r\n\r\n", "268435612:SSL routines:OPENSSL_internal:HTTP_REQUEST:"),
+        (b"\x00\x01 this is no TLS at all", "268435703:SSL routines:OPENSSL_internal:WRONG_VERSION_NUMBER:"),
+        (b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00", ""),
+    ],
+)
+@pytest.mark.parametrize("several", [False, True])
+@on_loop
+async def test_what_is_no_client_hello_is_refused(sent: bytes, reason: str, several: bool) -> None:
+    def talk(port: int) -> None:
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as plain:
+            plain.sendall(sent)
+            while plain.recv(1000):
+                pass
+
+    certificates = [SERVER, AUTHORITY.issue("a", ["a.example"])] if several else [SERVER]
+    async with serving(downstream(*certificates)) as server:
+        await in_thread(talk, server.port)
+        await server.until(lambda: server.stats.connection_error == 1)
+        assert reason in server.reasons[0]
+        assert server.inners == []
+        assert len(server.surroundings.limit.active) == 0
+
+
+@on_loop
+async def test_a_client_that_goes_within_the_handshake_counts_as_nothing() -> None:
+    async with serving(downstream()) as server:
+        _, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(b"\x16\x03\x01\x02\x00\x01")
+        writer.close()
+        await server.until(lambda: server.connections and server.connections[0].failure is not None)
+        assert server.stats.set() == {} and server.reasons == [""]
+
+
+@on_loop
+async def test_a_slow_handshake_is_ended() -> None:
+    async with serving(downstream(), handshake_timeout=0.05) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(b"\x16\x03\x01")
+        async with asyncio.timeout(5):
+            assert await reader.read() == b""
+        assert server.timeouts == ["timeout"]
+        assert server.connections[0].info.termination_details == "transport socket timeout was reached"
+        writer.close()
+
+
+@on_loop
+async def test_a_quick_handshake_is_not_ended_later() -> None:
+    async with serving(downstream(), handshake_timeout=0.1) as server:
+        connection, inner = await dial(originating(upstream(), server.surroundings), server.port)
+        await asyncio.sleep(0.2)
+        connection.write(b"still here")
+        await inner.until(lambda: inner.received == b"still here")
+        assert len(server.surroundings.worker.wheel) == 0
+
+
+@on_loop
+async def test_handshakes_beyond_the_limit_wait_for_their_turn() -> None:
+    limit = HandshakeLimit(maximum=1, patience=60.0)
+    async with serving(downstream(), limit=limit) as server:
+        _, first = await asyncio.open_connection("127.0.0.1", server.port)
+        await server.until(lambda: limit.active)
+        waiting = asyncio.ensure_future(in_thread(exchange, server.port, client_context()))
+        await server.until(lambda: limit.waiting)
+        assert not waiting.done()
+        first.close()
+        assert await waiting == b"ping"
+        assert not limit.active and not limit.waiting
+
+
+@on_loop
+async def test_a_flood_of_half_open_handshakes_makes_room_for_others() -> None:
+    limit = HandshakeLimit(maximum=50, patience=0.0)
+    async with serving(downstream(), limit=limit) as server:
+        flood = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(200)]
+        await server.until(lambda: len(server.connections) == 200)
+        assert len(limit.active) <= 50
+        for _ in range(3):
+            assert await in_thread(exchange, server.port, client_context()) == b"ping"
+        for _, writer in flood:
+            writer.close()
+        await server.until(lambda: not limit.active and not limit.waiting)
+
+
+@on_loop
+async def test_renegotiation_is_refused() -> None:
+    async with serving(downstream(common=versions("TLSv1_2", "TLSv1_2"))) as server:
+        assert OPENSSL is not None
+        _, output = await command(
+            OPENSSL, "s_client", "-connect", f"127.0.0.1:{server.port}", "-tls1_2", given=b"R\n", timeout=10
+        )
+        assert "RENEGOTIATING" in output and "no renegotiation" in output
+
+
+@on_loop
+async def test_an_upstream_that_speaks_no_tls_is_a_connection_error() -> None:
+    async def plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(10)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    listener = await asyncio.start_server(plain, "127.0.0.1", 0)
+    tls = originating(upstream(), surroundings())
+    with pytest.raises(TlsFailure) as raised:
+        await dial(tls, listener.sockets[0].getsockname()[1])
+    assert "268435703" in raised.value.words and tls.stats.connection_error == 1
+    listener.close()
+
+
+@on_loop
+async def test_an_upstream_that_closes_within_the_handshake_has_no_words() -> None:
+    async def closing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(10)
+        writer.close()
+
+    listener = await asyncio.start_server(closing, "127.0.0.1", 0)
+    tls = originating(upstream(), surroundings())
+    with pytest.raises(TlsFailure) as raised:
+        await dial(tls, listener.sockets[0].getsockname()[1])
+    assert raised.value.words == "" and tls.stats.connection_error == 0
+    listener.close()
+
+
+@on_loop
+async def test_encrypted_keys_and_bundles_are_opened() -> None:
+    encrypted = inline(SERVER)
+    encrypted["private_key"] = {"inline_string": SERVER.encrypted_key_pem(b"secret").decode()}
+    encrypted["password"] = {"inline_string": "secret"}
+    bundle = pkcs12.serialize_key_and_certificates(
+        b"server", SERVER.key, SERVER.certificate, None, BestAvailableEncryption(b"secret")
+    )
+    bundled = {"pkcs12": {"inline_bytes": base64.b64encode(bundle).decode()}, "password": {"inline_string": "secret"}}
+    for certificate in (encrypted, bundled):
+        async with serving(downstream(common={"tls_certificates": [certificate]})) as server:
+            assert await in_thread(exchange, server.port, client_context()) == b"ping"
