@@ -7,6 +7,7 @@ The downstream connection calls ``begin``, ``on_data``, ``on_trailers``; the rou
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Sequence
 from math import inf
 from random import Random
@@ -678,12 +679,27 @@ class Stream(StreamInfo):
 
     def filter_failed(self) -> None:
         """A filter raised: fail closed, and say which."""
-        log.exception("HTTP filter failed; the request is answered with 500: %r", self.chain)
-        if not self.over:
-            if self.response is not None and not self.response_ended:
-                self.chain = self.manager.empty_chain
-                self.response = None
-            self.reply(500, b"", details="filter_failed")
+        failed = "what prepares a request"
+        at = sys.exc_info()[2]
+        while at is not None:
+            hook = at.tb_frame.f_locals.get("hook")
+            if hook is not None:
+                failed = f"HTTP filter {hook.__self__.name}"
+                break
+            at = at.tb_next
+        log.exception("%s failed; the request is answered with 500", failed)
+        if self.over:
+            return
+        if self.downstream_first_tx:  # the response's head is on its way: what follows cannot be another
+            self.response_code_details = "filter_failed"
+            self.reset("filter_failed")
+            return
+        if self.response is not None and not self.response_ended:
+            without_hooks = FilterChain(())
+            without_hooks.complete = self.chain.complete
+            self.chain = without_hooks
+            self.response = None
+        self.reply(500, b"", details="filter_failed")
 
     def __repr__(self) -> str:
         request = self.request

@@ -232,13 +232,13 @@ class Sidecar:
     def __init__(
         self,
         config: Mapping[str, Any] | None = None,
-        filters: Mapping[str, Callable[[Any], HttpFilter]] | None = None,
+        user_filters: Mapping[str, Callable[[Any], HttpFilter]] | None = None,
         **more: Any,
     ) -> None:
         self.loop = MemoryLoop()
         self.worker = Worker(self.loop, self.loop.time, lambda: EPOCH, seed=1)  # type: ignore[arg-type]
         self.worker.join_below = 16384
-        self.stack = MemoryStack(_loaded(orjson.dumps(config or bootstrap(**more))), self.worker, filters or {})
+        self.stack = MemoryStack(_loaded(orjson.dumps(config or bootstrap(**more))), self.worker, user_filters or {})
         self.stack.clusters.start(lambda: None)
         (self.manager,) = self.stack.managers
         self.dialer = self.stack.memory_dialer
