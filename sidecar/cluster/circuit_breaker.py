@@ -46,7 +46,7 @@ class CircuitBreaker:
         max_retries: int = 3,
         retry_budget: RetryBudget | None = None,
         track_remaining: bool = False,
-        max_connection_pools: int = 0xFFFFFFFF,
+        max_connection_pools: int = 0xFFFFFFFFFFFFFFFF,
     ) -> None:
         self.max_connections = max_connections
         self.max_pending_requests = max_pending_requests

@@ -205,6 +205,7 @@ class UpstreamRequest:
             self.request.set(b"x-envoy-attempt-count", b"%d" % stream.attempt_count)
         breaker = self.breaker
         if breaker.rq_active >= breaker.max_requests:
+            host.rq_error += 1
             self.cluster.stats.upstream_rq_active_overflow += 1
             self._failed(OVERFLOW, "", sent=False)
             return
