@@ -266,6 +266,10 @@ class Sidecar:
         (host,) = self.hosts
         return host
 
+    def asked(self) -> list[tuple[Host, bytes]]:
+        """The upstream connections over which something has come since the last call, and what."""
+        return [(host, data) for host in self.hosts if (data := host.receive())]
+
     def advance(self, seconds: float) -> None:
         """Let time pass."""
         self.loop.advance(seconds)

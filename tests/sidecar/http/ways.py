@@ -136,6 +136,7 @@ def _state(connection: Any) -> Any:
     return (
         connection.stream is None, connection.keep_alive, connection.requests, connection.closed, connection.closing,
         connection.full, connection.paused, connection.upstream_full, connection.closing or connection.head_began,
+        connection.idle_since,
         connection.retire_at, connection.close_at, reader.state, b"".join(reader.held or ()), reader.partial,
     )  # fmt: skip
 
