@@ -67,7 +67,7 @@ class ShapedRequestHead(RequestHead):
         return len(self.index) != len(self.made_fields)
 
     @property
-    def fields(self) -> list[Field]:  # type: ignore[override]
+    def fields(self) -> list[Field]:
         fields = self.made_fields
         if fields is None:
             fields = self.made_fields = self.template.filled_fields(self.values)
@@ -78,7 +78,7 @@ class ShapedRequestHead(RequestHead):
         self.made_fields = fields
 
     @property
-    def index(self) -> dict[bytes, bytes]:  # type: ignore[override]
+    def index(self) -> dict[bytes, bytes]:
         index = self.made_index
         if index is None:
             index = self.made_index = self.template.filled_index(self.values)
@@ -111,7 +111,7 @@ class ShapedResponseHead(ResponseHead):
         return len(self.index) != len(self.made_fields)
 
     @property
-    def fields(self) -> list[Field]:  # type: ignore[override]
+    def fields(self) -> list[Field]:
         fields = self.made_fields
         if fields is None:
             fields = self.made_fields = self.template.filled_fields(self.values)
@@ -122,7 +122,7 @@ class ShapedResponseHead(ResponseHead):
         self.made_fields = fields
 
     @property
-    def index(self) -> dict[bytes, bytes]:  # type: ignore[override]
+    def index(self) -> dict[bytes, bytes]:
         index = self.made_index
         if index is None:
             index = self.made_index = self.template.filled_index(self.values)

@@ -7,8 +7,8 @@ from random import Random
 from typing import Any
 
 from sidecar.codec.errors import ProtocolError
-from sidecar.codec.http1 import DONE, HEAD
 from sidecar.codec.http1_head import NO_BODY, parse_request_head
+from sidecar.codec.http1_reader import DONE, HEAD
 from sidecar.codec.wire import FieldLines
 from sidecar.core.head import RequestHead
 from sidecar.express.heads import Template
@@ -134,7 +134,11 @@ class ExpressLane:
             order.append(name)
         replaced = generated >= 0 and b"x-request-id" in given
         incoming = [name for name in order if name in given]
-        if incoming != list(pieces.names) or len(set(order)) != len(order) or (0 <= generated < len(order) - 1 and not replaced):
+        if (
+            incoming != list(pieces.names)
+            or len(set(order)) != len(order)
+            or (0 <= generated < len(order) - 1 and not replaced)
+        ):
             return None
         shape = RequestShape(
             pieces, head.method, head.authority, head.scheme, Template(head.fields, head.index, tuple(opened))

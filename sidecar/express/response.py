@@ -6,15 +6,18 @@ from collections.abc import Callable
 from typing import Any
 
 from sidecar.codec.errors import ProtocolError
-from sidecar.codec.http1 import DONE, HEAD, persists
+from sidecar.codec.http1 import persists
 from sidecar.codec.http1_head import parse_response_head, status_line
+from sidecar.codec.http1_reader import DONE, HEAD
 from sidecar.codec.wire import FieldLines
 from sidecar.core.head import ResponseHead
-from sidecar.express.heads import ShapedResponseHead, Template
+from sidecar.express.heads import OpenField, ShapedResponseHead, Template
 from sidecar.express.plan import render_template
 from sidecar.express.shape import RESPONSE_VALUES, Cut, Pace, cut, differing, literal
 
 _JOIN_BELOW = 16384
+_SHAPES = 256
+_MOST_FIELDS = 100
 _SERVICE_TIME = b"x-envoy-upstream-service-time"
 _KEPT = 64
 """As many streams and upstream requests are kept for the next requests of their kind."""
@@ -77,65 +80,60 @@ class Responses:
         """Find out what becomes of responses such as this one, whose head ends with the empty line at ``end``."""
         if not self.pace.permits(manager.worker.clock()):
             return
-        block = data[:end]
-        lines = block.split(b"\r\n")
+        lines = data[:end].split(b"\r\n")
         before = self.shapes.get(end)
         if before is not None:
             self.volatile |= differing(before.lines, lines, len(self.volatile))
-        pieces = cut(data[: end + 4], self.volatile)
-        if pieces is None or b"content-length" not in pieces.names:
-            return
-        try:
-            head, framing = parse_response_head(block, FieldLines(), 100, b"GET")
-        except ProtocolError:
-            return
-        connection = head.index.get(b"connection")
-        if framing <= 0 or head.status >= 500 or (connection is not None and not persists(connection, head.version)) or head.version != 11:
-            return
-        given = {name: head.index[name] for name in pieces.names}
-        if suppress_headers:
-            pass
-        elif _SERVICE_TIME in head.index:
+        shape = _shape(manager, data[: end + 4], self.volatile, suppress_headers)
+        if shape is not None:
+            shape.lines = lines
+            if len(self.shapes) >= _SHAPES:
+                self.shapes.clear()
+            self.shapes[end] = shape
+
+
+def _shape(manager: Any, block: bytes, volatile: set[bytes], suppress_headers: bool) -> ResponseShape | None:
+    """What becomes of a response with this head, if it is a plain one; found out by what the stages make of it."""
+    pieces = cut(block, volatile)
+    if pieces is None or b"content-length" not in pieces.names:
+        return None
+    try:
+        head, framing = parse_response_head(block[:-4], FieldLines(), _MOST_FIELDS, b"GET")
+    except ProtocolError:
+        return None
+    connection = head.index.get(b"connection", b"keep-alive")
+    if framing <= 0 or head.status >= 500 or head.version != 11 or not persists(connection, head.version):
+        return None
+    names = pieces.names
+    given = {name: head.index[name] for name in names}
+    if not suppress_headers:
+        if _SERVICE_TIME in head.index:
             head.set(_SERVICE_TIME, b"0")
         else:
             head.add(_SERVICE_TIME, b"0")
-        scratch = _Scratch(head)
-        manager.finish_response(scratch)
-        opened = []
-        order = []
-        for at, (name, value) in enumerate(head.fields):
-            if name == _SERVICE_TIME and not suppress_headers:
-                order.append(_SERVICE_TIME)
-                opened.append((at, name, len(order) - 1))
-            elif name == b"date" and name not in given and value not in block:
-                order.append(b"date")
-                opened.append((at, name, len(order) - 1))
-            elif name in given:
-                if value is not given[name] and value != given[name]:
-                    return
-                order.append(name)
-                opened.append((at, name, len(order) - 1))
-        names = pieces.names
-        passed = [name for name in order if name in given]
-        if passed != list(names) or len(set(order)) != len(order):
-            return
-        added = order[len(names):]
-        if order[: len(names)] != list(names) or added not in ([], [_SERVICE_TIME], [_SERVICE_TIME, b"date"], [b"date"]):
-            return
-        shape = ResponseShape(pieces, head, Template(head.fields, head.index, tuple(opened)))
-        if _SERVICE_TIME in names:
-            if suppress_headers:
-                return
-            shape.service_time_at = names.index(_SERVICE_TIME)
-        shape.dated = b"date" in added
-        shape.render = literal(status_line(head.status)) + render_template(shape.template) + b"%b"
-        if len(self.shapes) >= 256:
-            self.shapes.clear()
-        shape.lines = lines
-        self.shapes[end] = shape
+    manager.finish_response(_Trial(head))
+    order: list[bytes] = []
+    opened: list[OpenField] = []
+    for at, (name, value) in enumerate(head.fields):
+        own_time = name == _SERVICE_TIME and not suppress_headers
+        own_date = name == b"date" and name not in given and value not in block
+        if own_time or own_date or name in given:
+            if name in given and not own_time and value != given[name]:
+                return None
+            opened.append((at, name, len(order)))
+            order.append(name)
+    added = tuple(order[len(names) :])
+    if tuple(order[: len(names)]) != names or added not in ((), (_SERVICE_TIME,), (_SERVICE_TIME, b"date"), (b"date",)):
+        return None
+    shape = ResponseShape(pieces, head, Template(head.fields, head.index, tuple(opened)))
+    if _SERVICE_TIME in names and not suppress_headers:
+        shape.service_time_at = names.index(_SERVICE_TIME)
+    shape.dated = b"date" in added
+    shape.render = literal(status_line(head.status)) + render_template(shape.template) + b"%b"
+    return shape
 
 
-class _Scratch:
+class _Trial:
     """As much of a stream as the finishing of a response's head looks at."""
 
     __slots__ = ("now", "response", "start", "start_time", "tunnel")

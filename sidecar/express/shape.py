@@ -103,7 +103,9 @@ class Cut:
         self.names = names
         self.blanks = _SEPARATOR.join(pieces[1::2]).translate(None, VISIBLE)
         self.size = sum(map(len, pieces))
-        self.unpack: Callable[[bytes, int], tuple[Any, ...]] = Struct("".join(f"{len(piece)}s" for piece in pieces)).unpack_from
+        self.unpack: Callable[[bytes, int], tuple[Any, ...]] = Struct(
+            "".join(f"{len(piece)}s" for piece in pieces)
+        ).unpack_from
 
     def accepts(self, values: tuple[bytes, ...]) -> bool:
         """Whether the values are visible ASCII, with as many blanks as in the head that was cut, none of them outside."""

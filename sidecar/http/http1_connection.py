@@ -2,61 +2,46 @@
 
 from __future__ import annotations
 
-import asyncio
 import select
 from math import inf
 from typing import Any
 
 from sidecar.codec.errors import ProtocolError
-from sidecar.codec.http1 import BROKEN, DONE, HEAD, TUNNEL, RequestReader
-from sidecar.codec.http1_head import proper_case, reason_phrase, render_fields, spell, status_line
+from sidecar.codec.http1 import RequestReader
+from sidecar.codec.http1_head import reason_phrase
+from sidecar.codec.http1_reader import BROKEN, DONE, HEAD, TUNNEL
 from sidecar.core import response_flags as flag
 from sidecar.core.cork import AT_ONCE, BULK
-from sidecar.core.head import Field, RequestHead, ResponseHead
+from sidecar.core.head import Field, RequestHead
 from sidecar.core.stream_info import ConnectionInfo
-from sidecar.core.timer_wheel import Timed
 from sidecar.http.connection_manager import ConnectionManager
 from sidecar.http.forwarding import upgrade_of
+from sidecar.http.http1_writer import Http1Writer
 from sidecar.http.stream import Stream
 
-_JOIN_BELOW = 16384
 _MESSAGES_PER_READ = 32
 _HELD_HIGH = 64 * 1024
 _PROBE_EVERY = 1.0  # seconds between looks at a peer that is not being read from
 _GONE = select.POLLRDHUP | select.POLLHUP | select.POLLERR
-_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_LAST_CHUNK = b"0\r\n\r\n"
-_CHUNKED = (b"transfer-encoding", b"chunked")
 
 
-class Http1Connection(asyncio.Protocol, Timed):
+class Http1Connection(Http1Writer):
     """The protocol that the listener gives a connection; also the ``Downstream`` of its streams, one after another."""
 
     __slots__ = (
-        "chunked",
         "close_at",
-        "closed",
-        "closing",
         "expires",
         "full",
         "head_began",
         "idle_since",
         "info",
-        "keep_alive",
         "kind",
-        "manager",
         "now",
-        "out",
         "paused",
-        "proper_case",
-        "reader",
         "requests",
         "retire_at",
-        "stream",
-        "transport",
         "turns",
         "upstream_full",
-        "worker",
     )  # fmt: skip
 
     def __init__(self, manager: ConnectionManager, info: ConnectionInfo) -> None:
@@ -215,93 +200,6 @@ class Http1Connection(asyncio.Protocol, Timed):
 
     # the stream's side
 
-    def send_informational(self, head: ResponseHead) -> None:
-        """Send a 1xx response; the final one is still to come."""
-        if self.closed or self.stream is None or self.stream.request.version == 10:
-            return
-        self._collect(_CONTINUE if head.status == 100 else status_line(head.status) + render_fields(head.fields))
-
-    def send_head(self, head: ResponseHead, end: bool) -> None:
-        """Send a response's head with the framing that the request's version and method allow."""
-        if self.closed:
-            return
-        stream = self.stream
-        assert stream is not None
-        request = stream.request
-        fields = head.fields
-        status = head.status
-        self.chunked = False
-        if b"content-length" not in head.index:
-            if end:
-                if status == 204 or status == 304:
-                    pass
-                elif request.method != b"HEAD":
-                    fields = [*fields, (b"content-length", b"0")]
-                elif request.version == 11:
-                    fields = [*fields, _CHUNKED]
-            elif request.version == 11 and stream.tunnel is None:
-                self.chunked = True
-                fields = [*fields, _CHUNKED]
-            elif stream.tunnel is None:
-                self.keep_alive = False
-        if self.reader.state != DONE and stream.tunnel is None:
-            self.keep_alive = False
-        if not self.keep_alive:
-            if stream.tunnel is None:
-                fields = [*fields, (b"connection", b"close")]
-        elif request.version == 10:
-            fields = [*fields, (b"connection", b"keep-alive")]
-        if head.names is not None:
-            fields = spell(fields, head.names)
-        elif self.proper_case:
-            fields = proper_case(fields)
-        data = status_line(status) + render_fields(fields)
-        if request.version == 10:
-            data = b"HTTP/1.0" + data[8:]
-        stream.response_head_size = len(data)
-        self._collect(data)
-
-    def send_message(self, head: ResponseHead, body: bytes) -> None:
-        """Send a response whose body is whole and has a Content-Length: head and data in one write."""
-        stream = self.stream
-        if self.closed or stream is None:
-            return
-        request = stream.request
-        if (
-            head.names is not None
-            or self.proper_case
-            or not self.keep_alive
-            or self.reader.state != DONE
-            or request.version == 10
-            or request.method == b"HEAD"
-            or self.out
-            or len(body) >= _JOIN_BELOW
-        ):
-            self.send_head(head, False)
-            self.send_data(body, True)
-            return
-        data = b"%b%b%b" % (status_line(head.status), render_fields(head.fields), body)
-        stream.response_head_size = len(data) - len(body)
-        self.worker.cork.waiting.append(self)
-        self.out.append(data)
-
-    def send_data(self, data: bytes, end: bool) -> None:
-        if self.closed:
-            return
-        if self.chunked:
-            if data:
-                self._collect(b"%x\r\n" % len(data))
-                self._collect(data)
-                self._collect(b"\r\n0\r\n\r\n" if end else b"\r\n")
-            elif end:
-                self._collect(_LAST_CHUNK)
-        elif data:
-            self._collect(data)
-
-    def send_trailers(self, trailers: list[Field]) -> None:
-        if self.chunked and not self.closed:
-            self._collect(b"0\r\n" + render_fields(trailers if self.manager.options.trailers else []))
-
     def finished(self) -> None:
         """The stream is over: its response was sent whole. Await the next request, or close."""
         self.stream = None
@@ -313,7 +211,7 @@ class Http1Connection(asyncio.Protocol, Timed):
                 self.manager.stats.downstream_rq_rx_reset += 1
             self.close_after_flush()
             return
-        self.idle_since = now = self.worker.clock()
+        self.now = self.idle_since = now = self.worker.clock()
         self.wake_by(now + self.manager.options.idle_timeout)
         if self.turns >= _MESSAGES_PER_READ:  # let others have their turn before the rest of this read
             self.worker.loop.call_soon(self._next_turn)
@@ -350,27 +248,6 @@ class Http1Connection(asyncio.Protocol, Timed):
         self.upstream_full = False
         if self.paused:
             self._may_resume()
-
-    def flush(self) -> None:
-        out = self.out
-        if not out or self.closed:
-            return
-        if len(out) == 1:
-            data = out.pop()
-            self.manager.stats.downstream_cx_tx_bytes_total += len(data)
-            self.transport.write(data)
-            if self.closing:
-                self._half_close()
-            return
-        size = sum(map(len, out))
-        self.manager.stats.downstream_cx_tx_bytes_total += size
-        if size < self.worker.join_below:
-            self.transport.write(b"".join(out))
-        else:
-            self.transport.writelines(out)
-        out.clear()
-        if self.closing:
-            self._half_close()
 
     # timers and closing
 
@@ -553,11 +430,6 @@ class Http1Connection(asyncio.Protocol, Timed):
             stats.downstream_rq_idle_timeout += 1
             flags = flag.STREAM_IDLE_TIMEOUT
             stream.reply(408, b"stream timeout", details="stream_idle_timeout", flags=flags)
-
-    def _collect(self, data: bytes) -> None:
-        if not self.out:
-            self.worker.cork.waiting.append(self)
-        self.out.append(data)
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "closing" if self.closing else "idle" if self.stream is None else "busy"

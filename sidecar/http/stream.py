@@ -572,7 +572,10 @@ class Stream(StreamInfo):
         stats.downstream_rq_active -= 1
         stats.downstream_rq_time.record(int((now - self.start) * 1000))
         for hook in self.chain.complete:
-            hook(self)
+            try:
+                hook(self)
+            except Exception:
+                log.exception("HTTP filter %s failed at the end of a stream", hook.__self__.name)  # type: ignore[attr-defined]
         for write in manager.access_logs:
             write(self)
         self.filter_data = None

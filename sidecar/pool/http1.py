@@ -10,17 +10,9 @@ from math import inf
 from typing import Any
 
 from sidecar.codec.errors import ProtocolError
-from sidecar.codec.http1 import (
-    BODY,
-    CHUNK_DATA,
-    CHUNK_END,
-    CHUNK_SIZE,
-    DONE,
-    TRAILERS,
-    TUNNEL,
-    ResponseReader,
-)
+from sidecar.codec.http1 import ResponseReader
 from sidecar.codec.http1_head import proper_case, render_fields, spell
+from sidecar.codec.http1_reader import BODY, CHUNK_DATA, CHUNK_END, CHUNK_SIZE, DONE, TRAILERS, TUNNEL
 from sidecar.codec.wire import FieldLines
 from sidecar.core.address import Address, from_socket_name
 from sidecar.core.cork import AT_ONCE, BULK

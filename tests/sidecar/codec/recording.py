@@ -7,7 +7,8 @@ from itertools import pairwise
 from typing import Any
 
 from sidecar.codec.errors import ProtocolError
-from sidecar.codec.http1 import DONE, Http1Reader, RequestReader, ResponseReader
+from sidecar.codec.http1 import RequestReader, ResponseReader
+from sidecar.codec.http1_reader import DONE, Http1Reader
 from sidecar.codec.wire import Field, FieldLines
 from sidecar.core.head import RequestHead, ResponseHead
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.codec.http1 import DONE
+from sidecar.codec.http1_reader import DONE
 from sidecar.codec.wire import FieldLines
 from tests.sidecar.codec.recording import cut, one_by_one, read_request, read_response
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sidecar.codec.http1 import DONE
+from sidecar.codec.http1_reader import DONE
 from tests.sidecar.codec.recording import one_by_one, read_request
 
 HOST = b"Host: a\r\n"

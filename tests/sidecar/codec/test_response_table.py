@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sidecar.codec.http1 import DONE, TO_CLOSE, TUNNEL
 from sidecar.codec.http1_head import status_line
+from sidecar.codec.http1_reader import DONE, TO_CLOSE, TUNNEL
 from tests.sidecar.codec.recording import Outcome, one_by_one, read_response
 
 OK = b"HTTP/1.1 200 OK\r\n"

@@ -59,10 +59,6 @@ def test_idle_begins_when_the_response_ends() -> None:
         assert client.closed
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="http1_connection.py `finished`: a pipelined request starts at `self.now`, when its bytes came, not when it is taken",
-)
 def test_a_pipelined_request_lasts_from_when_it_is_taken() -> None:
     with running() as sidecar:
         sidecar.client().send(GET + GET)

@@ -256,10 +256,6 @@ def test_a_filter_that_raises_fails_closed_by_name(hook: str, caplog: pytest.Log
         assert record.exc_text is not None and "out of order" in record.exc_text
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="stream.py `_over` calls the hooks of `chain.complete` unguarded: what they raise keeps the log from being written",
-)
 def test_a_filter_that_raises_when_all_is_over_keeps_no_line_from_the_log() -> None:
     sidecar = Sidecar(None, {"one": lambda config: failing("on_complete")}, filters=[user_filter("one")])
     sidecar.client().send(GET)
