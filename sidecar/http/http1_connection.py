@@ -141,7 +141,7 @@ class Http1Connection(Http1Writer):
             self._left_within_a_head()
         self.reader.sink = None
         self.worker.wheel.cancel(self)
-        self.manager.closed(self, remote, stream is not None)
+        self.manager.closed(self, remote, stream is not None or (self.head_began != inf and remote))
         if self.worker.cork.waiting:
             self.worker.cork.pull()
 

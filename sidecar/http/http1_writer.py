@@ -56,6 +56,7 @@ class Http1Writer(asyncio.Protocol, Timed):
         """Send a 1xx response; the final one is still to come."""
         if self.closed or self.stream is None or self.stream.request.version == 10:
             return
+        self.manager.listener_codes[head.status] += 1
         self._collect(_CONTINUE if head.status == 100 else status_line(head.status) + render_fields(head.fields))
 
     def send_head(self, head: ResponseHead, end: bool) -> None:

@@ -328,6 +328,8 @@ class Stream(StreamInfo):
             upstream.cancel()
         self.response_flags |= flags
         self.response_code_details = details
+        if details == "request_payload_too_large":
+            self.manager.stats.downstream_rq_too_large += 1
         if self.response is not None and self.response_at == _RUNNING:
             self.reset(details)
             return PAUSE
@@ -438,6 +440,7 @@ class Stream(StreamInfo):
             upstream, self.upstream = self.upstream, None
             upstream.cancel()
         self.manager.stats.downstream_rq_tx_reset += 1
+        self.manager.stats.downstream_rq_rx_reset += 1  # Envoy counts a reset of either side here
         downstream = self.downstream
         self._over()
         downstream.reset()
@@ -540,6 +543,8 @@ class Stream(StreamInfo):
             self.refuse(403, b"", "upgrade_failed")
             return True
         self.upgrade = kind
+        manager.stats.downstream_cx_upgrades_total += 1
+        manager.stats.downstream_cx_upgrades_active += 1
         chain = manager.upgrade_chains.get(kind)
         if chain is not None:
             self.chain = chain
@@ -570,6 +575,8 @@ class Stream(StreamInfo):
         now = self.end = self.now
         stats = manager.stats
         stats.downstream_rq_active -= 1
+        if self.upgrade:
+            stats.downstream_cx_upgrades_active -= 1
         stats.downstream_rq_time.record(int((now - self.start) * 1000))
         for hook in self.chain.complete:
             try:

@@ -166,10 +166,13 @@ class Http1Connection(asyncio.Protocol, Timed):
             self.sink = self.reader.sink = None
             sink.on_data(b"", True)
         elif reader.state in _UNFINISHED or reader.partial:
+            self._closed_remotely()
             self._protocol_error()  # as Envoy: a message that ends in its midst
+            self.transport.abort()
         elif reader.eof() and reader.state == DONE:
-            self.request_open = True  # whatever the peer wants: this connection is not used again
-            self._response_complete()
+            self.sink = reader.sink = None
+            self._closed_remotely()
+            self.transport.abort()
         if self.pool.worker.cork.waiting:
             self.pool.worker.cork.pull()
         return None
@@ -410,7 +413,11 @@ class Http1Connection(asyncio.Protocol, Timed):
             or self.retiring
             or (pool.options.max_requests and self.requests >= pool.options.max_requests)
         ):
-            self._close_here(active=False)
+            if pool.options.max_requests and self.requests >= pool.options.max_requests:
+                pool.stats.upstream_cx_max_requests += 1
+            if not reader.keep_alive:
+                pool.stats.upstream_cx_close_notify += 1
+            self._close_here(active=self.request_open)
             return
         self.chunked = False
         if self.paused:

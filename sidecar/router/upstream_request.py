@@ -439,6 +439,10 @@ class UpstreamRequest:
         stream = self.stream
         status = head.status
         if status < 200:
+            if not self.interim:  # as Envoy, the first one
+                stats = self.cluster.stats
+                codes = stats.internal_codes if self._internal() else stats.external_codes
+                codes[status] += 1
             if status == 101:
                 self._upgraded(head)
             else:
@@ -604,7 +608,8 @@ class UpstreamRequest:
         words = reason.replace(" ", "_")
         if self.head_passed or self.interim:
             details = "upstream_reset_after_response_started{%s}" % words
-            self.router.stats.rq_reset_after_downstream_response_started += 1
+            if (self.request.get(b"content-type") or b"").startswith(b"application/grpc"):
+                self.router.stats.rq_reset_after_downstream_response_started += 1
         elif failure:
             details = "upstream_reset_before_response_started{%s|%s}" % (words, failure.replace(" ", "_"))
         else:

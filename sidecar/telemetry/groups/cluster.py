@@ -16,7 +16,7 @@ from ..stats import (
     StatGroup,
     stat_group,
 )
-from .response_codes import by_class, by_code, completed
+from .response_codes import by_class, by_code, completed, unknown
 
 
 def _times(leaf: str, *attributes: str) -> Derived:
@@ -68,7 +68,8 @@ def _response_families() -> tuple[Derived, ...]:
     )
     for words, codes in sources:
         stem = f"{words}upstream_rq"
-        families += [by_code(stem, codes), by_class(stem, codes), completed(stem, codes, always=not words)]
+        families += [by_code(stem, codes), unknown(stem, codes), by_class(stem, codes)]
+        families.append(completed(stem, codes, always=not words))
     return tuple(families)
 
 

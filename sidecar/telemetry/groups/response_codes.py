@@ -11,6 +11,8 @@ from ..tags import RESPONSE_CODE, RESPONSE_CODE_CLASS
 Codes = Callable[[Any], tuple[CodeCounts, ...]]
 """Which counts of a group add up to the response counters."""
 
+_KNOWN = range(100, 600)
+
 
 def _total(sources: tuple[CodeCounts, ...]) -> CodeCounts:
     if len(sources) == 1:
@@ -29,9 +31,21 @@ def by_code(stem: str, codes: Codes) -> Derived:
         return [
             Sample(f"{stem}_{status}", responses, ((RESPONSE_CODE, str(status)),), True)
             for status, responses in sorted(_total(codes(group)).items())
+            if status in _KNOWN
         ]
 
     return Derived(stem, Kind.COUNTER, expand)
+
+
+def unknown(stem: str, codes: Codes) -> Derived:
+    """`upstream_rq_unknown`: responses with a code of no class."""
+
+    def expand(group: Any) -> Iterator[Sample]:
+        found = [source[status] for source in codes(group) for status in source if status not in _KNOWN]
+        if found:
+            yield Sample(f"{stem}_unknown", sum(found), (), True)
+
+    return Derived(f"{stem}_unknown", Kind.COUNTER, expand)
 
 
 def by_class(stem: str, codes: Codes, *, always: bool = False) -> Derived:
@@ -41,7 +55,8 @@ def by_class(stem: str, codes: Codes, *, always: bool = False) -> Derived:
         classes = CodeCounts()
         for source in codes(group):
             for status, responses in source.items():
-                classes[status // 100] += responses
+                if status in _KNOWN:
+                    classes[status // 100] += responses
         return [
             Sample(f"{stem}_{digit}xx", classes[digit], ((RESPONSE_CODE_CLASS, str(digit)),), digit in classes)
             for digit in (range(1, 6) if always else sorted(classes))

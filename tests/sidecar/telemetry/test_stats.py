@@ -75,6 +75,17 @@ def test_responses_are_counted_once_and_shown_under_all_of_envoys_names() -> Non
     }
 
 
+def test_codes_of_no_class_are_counted_together() -> None:
+    stats = StatsStore().add(ClusterStats(), *tags.cluster("a"))
+    for status in (99, 599, 600, 999):
+        stats.external_codes[status] += 1
+    assert values(stats, Kind.COUNTER) == {
+        f"cluster.a.{words}upstream_rq_{name}": value
+        for words in ("", "external.")
+        for name, value in {"599": 1, "5xx": 1, "unknown": 3, "completed": 4}.items()
+    }
+
+
 def test_upstream_times_are_recorded_once() -> None:
     stats = StatsStore().add(ClusterStats(), *tags.cluster("a"))
     stats.external_upstream_rq_time.record(3)
