@@ -16,7 +16,8 @@ class RequestShape:
     """Requests that differ in path and open values only, as connections of one kind send them.
 
     ``start`` is the method and a blank. ``generated`` says which of the outgoing values is a new request id, -1 for none;
-    ``replaced`` whether it takes the place of one that came. ``remote_address`` is the client's, where the fields tell it.
+    ``replaced`` whether it takes the place of one that came, ``length_at`` which is the length of
+    a body. ``remote_address`` is the client's, where the fields tell it.
     ``idle`` keeps streams for the next requests.
     """
 
@@ -27,6 +28,7 @@ class RequestShape:
         "generated",
         "head",
         "idle",
+        "length_at",
         "lines",
         "plans",
         "remote_address",
@@ -44,6 +46,7 @@ class RequestShape:
         self.head = (method, authority, scheme, template)
         self.generated = -1
         self.replaced = False
+        self.length_at = -1
         self.remote_address: Any = None
         self.plans: dict[Any, Plan | None] = {}
         self.idle: list[Any] = []

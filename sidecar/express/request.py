@@ -7,8 +7,8 @@ from random import Random
 from typing import Any
 
 from sidecar.codec.errors import ProtocolError
-from sidecar.codec.http1_head import NO_BODY, parse_request_head
-from sidecar.codec.http1_reader import DONE, HEAD
+from sidecar.codec.http1_head import parse_request_head
+from sidecar.codec.http1_reader import BODY, DONE, HEAD
 from sidecar.codec.wire import FieldLines
 from sidecar.core.head import RequestHead
 from sidecar.express.heads import Template
@@ -17,15 +17,17 @@ from sidecar.express.response import Responses, compile_response_lane
 from sidecar.express.shape import CANONICAL_PATH, PATH, REQUEST_VALUES, Pace, cut, differing
 
 _METHODS = frozenset((b"GET", b"DELETE"))
+_METHODS_WITH_BODY = frozenset((b"POST", b"PUT", b"PATCH", b"GET", b"DELETE"))
+_LONGEST_BODY = 16384
 _NEVER = frozenset(
-    (b"expect", b"upgrade", b"te", b"http2-settings", b"transfer-encoding", b"content-length", b"keep-alive",
+    (b"expect", b"upgrade", b"te", b"http2-settings", b"transfer-encoding", b"keep-alive",
      b"proxy-connection", b"x-forwarded-client-cert", b"x-envoy-internal")
 )  # fmt: skip
 _KINDS = 1024
 _SHAPES = 256
 
 Kind = dict[int, RequestShape]
-"""The shapes that connections of one kind send, by the size of their heads behind the path."""
+"""The shapes that connections of one kind send, by the size of their heads behind the path: less than 0 with a body."""
 
 
 class ExpressLane:
@@ -77,20 +79,21 @@ class ExpressLane:
         """Find out what becomes of requests such as this one, which has just gone through the stages."""
         if not self.pace.permits(connection.now):
             return
-        at = data.find(b" HTTP/1.1\r\n")
-        lines = data[at:-4].split(b"\r\n")
+        at, end = data.find(b" HTTP/1.1\r\n"), data.find(b"\r\n\r\n") + 4
+        lines = data[at : end - 4].split(b"\r\n")
         kind: Kind = connection.kind
-        before = kind.get(len(data) - at)
+        size = end - at if end == len(data) else at - end
+        before = kind.get(size)
         if before is not None:
             self.volatile |= differing(before.lines, lines, len(self.volatile))
-        shape = self._shape(connection, data, at)
+        shape = self._shape(connection, data[:end], at, len(data) - end)
         if shape is not None:
             shape.lines = lines
             if len(kind) >= _SHAPES:
                 kind.clear()
-            kind[shape.cut.size] = shape
+            kind[size] = shape
 
-    def _shape(self, connection: Any, data: bytes, at: int) -> RequestShape | None:
+    def _shape(self, connection: Any, data: bytes, at: int, length: int) -> RequestShape | None:
         pieces = cut(data[at:], self.volatile)
         if pieces is None:
             return None
@@ -105,8 +108,9 @@ class ExpressLane:
             return None
         index = head.index
         if (
-            framing != NO_BODY
-            or head.method not in _METHODS
+            framing != length
+            or head.method not in (_METHODS_WITH_BODY if length else _METHODS)
+            or (b"content-length" in index) is not bool(length)
             or not _NEVER.isdisjoint(index)
             or index.get(b"connection", b"keep-alive").lower() != b"keep-alive"
         ):
@@ -143,6 +147,7 @@ class ExpressLane:
         shape = RequestShape(
             pieces, head.method, head.authority, head.scheme, Template(head.fields, head.index, tuple(opened))
         )
+        shape.length_at = pieces.names.index(b"content-length") if length else -1
         shape.generated = generated
         shape.replaced = replaced
         if trial.remote_address is not connection.info.remote_address:
@@ -183,27 +188,42 @@ class ExpressLane:
         stream_idle_timeout: float = options.stream_idle_timeout
         max_stream_duration: float = options.max_stream_duration
         most: int = options.max_request_head_bytes
+        request_timeout: float = options.request_timeout
+        longest_body = min(_LONGEST_BODY, router.retry_budget_bytes)
         patience = min(stream_idle_timeout, max_stream_duration)
         respond = compile_response_lane(manager, router, date_of)
         responses_of = self.responses_of
 
         def take(connection: Any, data: bytes) -> bool:
             at = data.find(b" HTTP/1.1\r\n")
-            shape = connection.kind.get(len(data) - at)
-            if shape is None or at < 0:
+            size = len(data)
+            body = None
+            shape = connection.kind.get(size - at)
+            if shape is None:
+                end = data.find(b"\r\n\r\n", at) + 4
+                shape = connection.kind.get(at - end)
+                if shape is None:
+                    return False
+                body = data[end:]
+                size = end
+            if at < 0 or size > most:
                 return False
             pieces = shape.unpack(data, at)
             start = shape.start
             if pieces[::2] != shape.constants or not data.startswith(start):
                 return False
             path = data[len(start) : at]
-            if path[:1] != b"/" or path.translate(None, path_characters) or len(data) > most:
+            if path[:1] != b"/" or path.translate(None, path_characters):
                 return False
             if normalizes and (b"//" in path or b"/." in path):
                 return False
             values = pieces[1::2]
             if (values and not shape.accepts(values)) or manager.draining or not connection.keep_alive:
                 return False
+            if body is not None:
+                length = values[shape.length_at]
+                if not length.isdigit() or int(length) != len(body) or len(body) > longest_body:
+                    return False
             # the connection: Http1Connection.on_head
             now = clock()
             info = connection.info
@@ -235,7 +255,6 @@ class ExpressLane:
                 head = shape.new_head()
                 stream = make_stream(connection, manager, head, now)
                 stream.shape = shape
-                stream.request_ended = True
                 stream.request_deadline = _NEVER_DUE
                 if shape.remote_address is not None:
                     stream.remote_address = shape.remote_address
@@ -252,12 +271,19 @@ class ExpressLane:
             connection.stream = stream
             connection.requests += 1
             reader = connection.reader
-            reader.state = DONE
-            size = len(data)
-            reader.head_size = size
-            stream.request_head_size = size
-            stream.request_complete = now
-            stats.downstream_cx_rx_bytes_total += size
+            reader.head_size = stream.request_head_size = size
+            stats.downstream_cx_rx_bytes_total += len(data)
+            if body is None:
+                reader.state = DONE
+                stream.request_complete = now
+                stream.request_ended = True
+            else:
+                reader.state = BODY
+                reader.remaining = len(body)
+                stream.request_complete = 0.0
+                stream.request_ended = False
+                stream.request_deadline = now + request_timeout
+                stream.bytes_received = 0
             # the stream: Stream.begin
             stats.downstream_rq_total += 1
             stats.downstream_rq_active += 1
@@ -284,20 +310,20 @@ class ExpressLane:
                         plan = make_plan(shape, route, name, suppress_headers, responses_of(name))
                     shape.plans[route] = plan
                 if plan is None:
-                    stream.go_on(route, True)
-                    return True
+                    stream.go_on(route, body is None)
+                    return body is None or deliver(connection, body)
                 for hook in hooks:
-                    if hook(stream, True):
+                    if hook(stream, body is None):
                         stream.paused_by(hook)
-                        return True
+                        return body is None or deliver(connection, body)
             except Exception:
                 stream.filter_failed()
-                return True
+                return body is None or deliver(connection, body)
             # the router: Router.on_request and UpstreamRequest.start
             cluster = cluster_of(plan.cluster_name)
             if cluster is None or head.made_fields is not None:
-                on_request(stream, True)
-                return True
+                on_request(stream, body is None)
+                return body is None or deliver(connection, body)
             router_stats.rq_total += 1
             stream.cluster_name = plan.cluster_name
             idle = plan.idle
@@ -314,25 +340,31 @@ class ExpressLane:
                 request.retry = plan.retry
                 request.timeout = plan.timeout
                 request.per_try_timeout = plan.per_try_timeout
-                request.body_end = request.bodyless = True
             request.request = head
             request.retries_left = plan.retries
             stream.upstream = request
-            request.deadline = now + plan.timeout if plan.timeout else _NEVER_DUE
+            request.body_end = request.bodyless = body is None
+            request.deadline = _NEVER_DUE
+            if body is None:
+                if plan.timeout:
+                    request.deadline = now + plan.timeout
+            elif plan.retry is not None:
+                request.body = []
+                request.body_size = 0
             request.try_deadline = now + plan.per_try_timeout if plan.per_try_timeout else _NEVER_DUE
             host = cluster.pick(request)
             if host is None:
                 request.no_host()
-                return True
+                return body is None or deliver(connection, body)
             head.template = plan.template
             if head.made_index is not None and plan.expected is not None:
                 head.made_index[_EXPECTED] = plan.expected
             pool = host.pool
-            if plan.timeout and request.deadline < connection.due:
+            if request.deadline < connection.due:
                 connection.wake_by(request.deadline)
             if pool is None or not pool.idle or not pool.plain or breaker.rq_active >= breaker.max_requests:
                 request.attempt(host)
-                return True
+                return body is None or deliver(connection, body)
             # the attempt: UpstreamRequest._attempt and _send
             if request.try_deadline < connection.due:
                 connection.wake_by(request.try_deadline)
@@ -362,9 +394,35 @@ class ExpressLane:
             answers.state = HEAD
             upstream.out.append(plan.render % (path, *values))
             cork.waiting.append(upstream)
+            if body is not None:
+                # the body: Stream.on_data, UpstreamRequest.on_request_data, Http1Connection.send_data
+                upstream.out.append(body)
+                reader.state = DONE
+                reader.remaining = 0
+                stream.bytes_received = len(body)
+                stream.request_ended = True
+                stream.request_complete = now
+                request.body_end = True
+                if plan.retry is not None:
+                    request.body.append(body)
+                    request.body_size = len(body)
+                if plan.timeout:
+                    request.deadline = now + plan.timeout
+                    if request.deadline < connection.due:
+                        connection.wake_by(request.deadline)
             return True
 
         return take
+
+
+def deliver(connection: Any, body: bytes) -> bool:
+    """Go on with the body, after the stages have taken over with the head: Http1Reader._body."""
+    reader = connection.reader
+    if reader.state == BODY:
+        reader.remaining = 0
+        reader.state = DONE
+        connection.on_data(body, True)
+    return True
 
 
 class _Trial:

@@ -30,6 +30,7 @@ REQUEST_VALUES: Final = frozenset(
         b"x-request-id", b"traceparent", b"x-b3-traceid", b"x-b3-spanid", b"x-b3-parentspanid", b"b3",
         b"x-correlation-id", b"x-amzn-trace-id", b"x-cloud-trace-context", b"x-datadog-trace-id",
         b"x-datadog-parent-id", b"authorization", b"cookie", b"proxy-authorization", b"idempotency-key",
+        b"content-length",
     )
 )  # fmt: skip
 """Fields whose values differ from request to request, or are secrets that no shape may keep."""

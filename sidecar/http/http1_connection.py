@@ -114,7 +114,7 @@ class Http1Connection(Http1Writer):
         except ProtocolError as error:
             self._protocol_error(error)
         self.turns = 0
-        if lane is not None and self.requests > 1 and reader.head_size == len(data):
+        if lane is not None and self.requests > 1 and 0 < reader.head_size <= len(data):
             lane.learn(self, data)
         if reader.held is not None:
             self._hold_back()

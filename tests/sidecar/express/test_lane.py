@@ -136,11 +136,25 @@ def test_routes_that_do_more_than_forward_are_left_in_time(route: dict[str, Any]
     assert watch.answered == 0
 
 
+def test_a_body_that_comes_with_its_head_takes_the_lane(sidecar: Sidecar) -> None:
+    watch = Watch(sidecar)
+    client = sidecar.client()
+    for number in range(6):
+        watch.exchange(client, b"POST /%d HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nbody%d" % (number, number))
+    assert watch.taken == 4
+    assert bytes(sidecar.host.transport.written).endswith(b"\r\n\r\nbody5")
+    client.send(b"POST /6 HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n")
+    assert watch.taken == 4, "a body that is still to come is not waited for"
+
+
 def test_secrets_are_in_no_shape(sidecar: Sidecar) -> None:
     watch = Watch(sidecar)
     client = sidecar.client()
     for number in range(5):
-        watch.exchange(client, b"GET / HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer s%d\r\nCookie: key=s%d\r\n\r\n" % (number, number))
+        watch.exchange(
+            client,
+            b"GET / HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer s%d\r\nCookie: key=s%d\r\n\r\n" % (number, number),
+        )
     assert watch.taken == 3
     (shape,) = client.protocol.kind.values()
     assert not any(b"s0" in piece or b"s1" in piece for piece in shape.constants)
@@ -159,7 +173,16 @@ def test_a_cut_opens_fields_of_a_plain_form_only() -> None:
     assert opened.constants == (b" HTTP/1.1\r\nHost: a\r\nCookie: ", b"\r\n\r\n")
     assert opened.size == len(head)
     assert opened.accepts((b"x=y; z=t",))
-    for value in (b" =y; z=t", b"x=y; z= ", b"x=y;z==t", b"x=y;\tz=t", b"x=y; \r\nA", b"x=y; z=\xff", b"x=y; z=\n", b"\nx=y z=t"):
+    for value in (
+        b" =y; z=t",
+        b"x=y; z= ",
+        b"x=y;z==t",
+        b"x=y;\tz=t",
+        b"x=y; \r\nA",
+        b"x=y; z=\xff",
+        b"x=y; z=\n",
+        b"\nx=y z=t",
+    ):
         assert not opened.accepts((value,)), value
     for line in (b"Cookie:a=b", b"Cookie:  a=b", b"Cookie: ", b"Cookie: a\tb", b"Cookie: a\xff"):
         assert cut(b" HTTP/1.1\r\n" + line + b"\r\n\r\n", {b"cookie"}) is None, line
