@@ -206,7 +206,7 @@ class Http1Connection(Http1Writer):
         self.upstream_full = False
         reader = self.reader
         if not self.keep_alive or reader.state != DONE:
-            if reader.state != DONE and reader.state != TUNNEL:
+            if reader.state != DONE:
                 self.manager.stats.downstream_rq_response_before_rq_complete += 1
                 self.manager.stats.downstream_rq_rx_reset += 1
             self.close_after_flush()

@@ -458,6 +458,8 @@ class Stream(StreamInfo):
             upstream, self.upstream = self.upstream, None
             upstream.cancel()
         self.manager.stats.downstream_rq_rx_reset += 1
+        if self.tunnel is not None:
+            self.manager.stats.downstream_rq_response_before_rq_complete += 1
         self._over()
 
     def on_protocol_error(self, status: int, body: bytes, details: str) -> None:

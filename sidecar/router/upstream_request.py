@@ -627,7 +627,7 @@ class UpstreamRequest:
 
     def _answer(self, status: int, body: bytes, details: str, flags: int, headers: Sequence[Field] = ()) -> None:
         """The router gives up, and answers in the host's stead if the host has not begun to; the cluster counts it."""
-        if not self.head_passed:
+        if not self.head_passed and not self.interim:
             stats = self.cluster.stats
             codes = stats.internal_codes if self._internal() else stats.external_codes
             codes[status] += 1
