@@ -1,103 +1,39 @@
-"""A TLS connection on the ssl module's memory BIOs: a protocol towards the event loop, a transport towards what is inside.
+"""A TLS connection from its handshake on, on the ssl module's memory BIOs.
 
-The inner protocol exists only once the handshake is done and the peer is who it must be. Half-close works in both
-directions: ``write_eof`` sends close_notify and then closes the sending side, the peer's close_notify is
-``eof_received``; as in Envoy, so is an end without close_notify. Written bytes are encrypted at once, and the raw
-transport buffers them, so its watermarks are the connection's; what was read and is not wanted yet stays encrypted.
-Source: RFC 8446 and RFC 5246 (section 7.2.1 for closing).
+The inner protocol exists only once the handshake is done and the peer is who it must be.
 """
 
 from __future__ import annotations
 
-import asyncio
-import os
 import ssl
-from contextlib import suppress
 from math import inf
-from typing import Any, Final
+from typing import Any
 
-from sidecar.core.timer_wheel import Timed
 from sidecar.core.worker import Worker
 from sidecar.transport.failures import TlsFailure, from_ssl
 from sidecar.transport.handshake_limit import HandshakeLimit
 from sidecar.transport.identity import ConnectionTls
 from sidecar.transport.statistics import TlsStats
-
-_RECORD: Final = 16384
-"""As many bytes as one record holds at most: a read of this size leaves nothing of a record behind."""
-
-_PIECE: Final = 16 * _RECORD
-"""So many bytes are encrypted before what came of them is handed on: large writes never exist twice."""
-
-_READ: Final = 65536
-_HANDSHAKE, _OPEN, _CLOSED = 0, 1, 2
+from sidecar.transport.stream import CLOSED, HANDSHAKE, OPEN, TlsStream
 
 
-class TlsConnection(asyncio.Protocol, Timed):
+class TlsConnection(TlsStream):
     """Either side of TLS; ``DownstreamConnection`` and ``UpstreamConnection`` know how the handshake begins and ends.
 
-    ``failure`` is why it failed, None if it did not. ``timeout`` is how long the handshake may take, in seconds.
+    ``timeout`` is how long the handshake may take, in seconds.
     """
 
-    __slots__ = (
-        "worker",
-        "stats",
-        "limit",
-        "since",
-        "raw",
-        "inner",
-        "deliver",
-        "state",
-        "ssl_object",
-        "head",
-        "curve",
-        "read",
-        "encrypt",
-        "incoming",
-        "outgoing",
-        "tls",
-        "failure",
-        "paused",
-        "session_wanted",
-        "timeout",
-        "held_back",
-        "began",
-        "eof",
-        "eof_held",
-        "error_held",
-        "closing",
-        "eof_written",
-    )
+    __slots__ = ("limit", "since", "head", "curve", "timeout", "held_back", "began")
 
     def __init__(self, worker: Worker, stats: TlsStats, limit: HandshakeLimit, timeout: float = inf) -> None:
-        self.due = inf
-        self.worker = worker
-        self.stats = stats
+        super().__init__(worker, stats)
         self.limit = limit
         self.since = 0.0
-        self.raw: Any = None
-        self.inner: Any = None
-        self.deliver: Any = None  # the inner protocol's data_received
-        self.state = _HANDSHAKE
-        self.ssl_object: ssl.SSLObject | None = None
-        self.head = b""  # what was read before there is one
+        self.head = b""  # what was read before there is an ``ssl_object``
         self.curve = ""  # the only one that may be agreed on, if there is but one
-        self.read: Any = None
-        self.encrypt: Any = None
-        self.incoming = ssl.MemoryBIO()
-        self.outgoing = ssl.MemoryBIO()
-        self.tls: ConnectionTls | None = None
-        self.failure: TlsFailure | None = None
-        self.session_wanted = False  # until there is a session that can be resumed
         self.timeout = timeout
         self.held_back = False  # until it is the handshake's turn
         self.began = False
-        self.paused = False  # the inner protocol wants no data
-        self.eof = False  # the peer sends no more
-        self.eof_held = False  # which the inner protocol does not know yet
-        self.error_held: ssl.SSLError | None = None  # TLS broke behind data that is being delivered
-        self.closing = False
-        self.eof_written = False
 
     # what the two sides know
 
@@ -117,21 +53,17 @@ class TlsConnection(asyncio.Protocol, Timed):
         """All is well: the inner protocol."""
         raise NotImplementedError
 
-    def failed(self, failure: TlsFailure) -> None:
-        """The handshake came to nothing, or TLS broke later; the connection is being closed."""
-        raise NotImplementedError
-
     def timed_out(self) -> None:
         """The handshake took too long; the connection is being closed."""
         raise NotImplementedError
 
-    def keep_session(self) -> None:
-        """The first bytes after the handshake were read: by now there may be a session to resume."""
-
-    # the event loop's side
+    # its turn
 
     def connection_made(self, transport: Any) -> None:
         self.raw = transport
+        if self.closing:
+            transport.abort()
+            return
         self.since = self.worker.clock()
         if self.timeout != inf:
             self.worker.wheel.arm(self, self.since + self.timeout)
@@ -144,240 +76,43 @@ class TlsConnection(asyncio.Protocol, Timed):
     def begin(self) -> None:
         """The handshake may begin."""
         self.began = True
-        if self.closing:
-            return
         if self.held_back:
             self.raw.resume_reading()
         self.start()
         if self.head and self.ssl_object is None and not self.closing:
             self.hello()
 
-    def data_received(self, data: bytes) -> None:
-        incoming = self.incoming
-        if self.state != _OPEN:
-            if self.ssl_object is None:
-                self._early(data)
-            else:
-                incoming.write(data)
-                self._shake()
-            return
-        incoming.write(data)
-        if self.paused or self.closing:
-            return
-        try:
-            plain = self.read(_RECORD)
-            if incoming.pending:
-                plain = self._read_on(plain)
-        except ssl.SSLWantReadError:
-            plain = None
-        except ssl.SSLError as error:
-            self._broken(error)
-            return
-        if self.outgoing.pending:
-            self._flush()
-        if self.session_wanted:
-            self.keep_session()
-        if plain:
-            self.deliver(plain)
-        elif plain is not None:
-            self._peer_ended()
-
-    def eof_received(self) -> bool | None:
-        if self.state != _OPEN:
-            self._give_up(TlsFailure("", ""))
-            return None
-        if self.closing:
-            return None
-        if self.eof_held or (self.paused and self.incoming.pending):
-            self.eof_held = True
-            return True
-        self._peer_ended()
-        return None if self.closing else True
-
-    def connection_lost(self, error: Exception | None) -> None:
-        if error is not None and self.state == _OPEN and not self.closing and not self.eof:
-            self._read_out()
-        self._leave_handshake()
-        if self.state != _OPEN and self.failure is None:
-            self.failure = TlsFailure("", "")
-            self.failed(self.failure)
-        self.state = _CLOSED
-        self.closing = True
-        inner, self.inner, self.deliver = self.inner, None, None
-        self.read = self.encrypt = self.ssl_object = None
-        if inner is not None:
-            inner.connection_lost(error or self.failure)
-
-    def pause_writing(self) -> None:
-        if self.inner is not None:
-            self.inner.pause_writing()
-
-    def resume_writing(self) -> None:
-        if self.inner is not None:
-            self.inner.resume_writing()
-
     def on_timer(self, now: float) -> None:
         """The handshake's deadline."""
-        if self.state == _HANDSHAKE and not self.closing:
+        if self.state == HANDSHAKE and not self.closing:
             self.timed_out()
-            self._give_up(TlsFailure("", ""))
+            self.give_up(TlsFailure("", ""))
 
     def crowd_out(self) -> None:
         """Others wait, and this handshake has lasted long."""
-        self._give_up(TlsFailure("", ""))
-
-    # the inner protocol's side
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Encrypt and send."""
-        if self.closing or self.state != _OPEN:
-            return
-        if self.eof_written:
-            raise RuntimeError("cannot write after write_eof")
-        size = len(data)
-        if size <= _PIECE:
-            if not size:
-                return
-            try:
-                self.encrypt(data)
-            except ssl.SSLError as error:
-                self._broken(error)
-                return
-            self.raw.write(self.outgoing.read())
-            return
-        view = memoryview(data)
-        try:
-            for at in range(0, size, _PIECE):
-                self.encrypt(view[at : at + _PIECE])
-                self.raw.write(self.outgoing.read())
-        except ssl.SSLError as error:
-            self._broken(error)
-
-    def writelines(self, pieces: list[bytes]) -> None:
-        """Encrypt all together and send: small pieces share their records."""
-        self.write(b"".join(pieces))
-
-    def write_eof(self) -> None:
-        """No more is written: close_notify, then the end of the sending side."""
-        if self.closing or self.eof_written or self.state != _OPEN:
-            return
-        self.eof_written = True
-        if self.paused and self.incoming.pending:
-            return  # OpenSSL would lose what is not read yet; `_resumed` goes on
-        self._notify_close()
-        self.raw.write_eof()
-
-    def can_write_eof(self) -> bool:
-        """Always."""
-        return True
-
-    def close(self) -> None:
-        """Send what is written, then close."""
-        if self.closing:
-            return
-        self.closing = True
-        if self.state == _OPEN:
-            if not self.eof_written:
-                self._notify_close()
-            self.raw.close()
-        elif self.raw is not None:
-            self.raw.abort()
-
-    def abort(self) -> None:
-        """Close at once; what is not sent yet is lost."""
-        self.closing = True
-        if self.raw is not None:
-            self.raw.abort()
-
-    def is_closing(self) -> bool:
-        """Whether it is closed or will be."""
-        return self.closing or self.raw is None or bool(self.raw.is_closing())
-
-    def pause_reading(self) -> None:
-        """Deliver nothing until ``resume_reading``."""
-        if not self.paused:
-            self.paused = True
-            if not self.closing:
-                self.raw.pause_reading()
-
-    def resume_reading(self) -> None:
-        """Go on, with what is held first."""
-        if not self.paused:
-            return
-        self.paused = False
-        if self.closing:
-            return
-        if self.incoming.pending or self.eof_held or self.error_held is not None or self.eof_written:
-            self.worker.loop.call_soon(self._resumed)
-        else:
-            self.raw.resume_reading()
-
-    def is_reading(self) -> bool:
-        """Whether data may be delivered."""
-        return not self.paused and not self.closing
-
-    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        """Of the encrypted bytes that wait to be sent."""
-        self.raw.set_write_buffer_limits(high, low)
-
-    def get_write_buffer_limits(self) -> tuple[int, int]:
-        """Low and high."""
-        limits: tuple[int, int] = self.raw.get_write_buffer_limits()
-        return limits
-
-    def get_write_buffer_size(self) -> int:
-        """Encrypted bytes that wait to be sent."""
-        return int(self.raw.get_write_buffer_size())
-
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """`ssl_object`, `sslcontext`, `peercert`, `cipher`, `compression`, `tls` (the ``ConnectionTls``); else the raw one's."""
-        ssl_object = self.ssl_object
-        match name:
-            case "tls":
-                return default if self.tls is None else self.tls
-            case "ssl_object":
-                return default if ssl_object is None else ssl_object
-            case "sslcontext":
-                return default if ssl_object is None else ssl_object.context
-            case "peercert":
-                return default if ssl_object is None else ssl_object.getpeercert()
-            case "cipher":
-                return default if ssl_object is None else ssl_object.cipher()
-            case "compression":
-                return default if ssl_object is None else ssl_object.compression()
-        return self.raw.get_extra_info(name, default)
-
-    def get_protocol(self) -> TlsConnection:
-        """This connection, for those who want to ``switch``."""
-        return self
-
-    def set_protocol(self, protocol: Any) -> None:
-        """Let another protocol take over; its ``connection_made`` is not called."""
-        self.inner = protocol
-        self.deliver = protocol.data_received
-
-    def switch(self, protocol: Any) -> None:
-        """As ``set_protocol``."""
-        self.set_protocol(protocol)
+        self.give_up(TlsFailure("", ""))
 
     # the handshake
-
-    def _early(self, data: bytes) -> None:
-        if not self.closing:
-            self.head += data
-            if self.began:
-                self.hello()
-            else:  # uvloop forgets that reading was paused in `connection_made`
-                self.raw.pause_reading()
 
     def set_up(self, ssl_object: ssl.SSLObject) -> None:
         """The object for ``incoming`` and ``outgoing`` is there: shake hands."""
         self.ssl_object = ssl_object
         self.incoming.write(self.head)
         self.head = b""
-        self._shake()
+        self._advance()
 
-    def _shake(self) -> None:
+    def shake(self, data: bytes) -> None:
+        if self.ssl_object is not None:
+            self.incoming.write(data)
+            self._advance()
+        elif not self.closing:
+            self.head += data
+            if self.began:
+                self.hello()
+            else:  # uvloop forgets that reading was paused in `connection_made`
+                self.raw.pause_reading()
+
+    def _advance(self) -> None:
         ssl_object = self.ssl_object
         if self.closing or ssl_object is None:
             return
@@ -388,17 +123,17 @@ class TlsConnection(asyncio.Protocol, Timed):
             return
         except ssl.SSLError as error:
             self._flush()  # the alert
-            self._give_up(from_ssl(error))
+            self.give_up(from_ssl(error))
             return
         self.tls, failure = self.finish(ssl_object)
         if failure is not None:
             # What was prepared would tell the peer that all is well.
-            self._give_up(failure)
+            self.give_up(failure)
             return
         self._flush()
         self._leave_handshake()
         self._count(self.tls)
-        self.state = _OPEN
+        self.state = OPEN
         self.read = ssl_object.read
         self.encrypt = ssl_object.write
         self.set_protocol(self.opened())
@@ -418,115 +153,25 @@ class TlsConnection(asyncio.Protocol, Timed):
         if self.curve and (tls.version == "TLSv1.3" or "ECDHE" in tls.cipher):
             stats.count("curves", self.curve)
 
-    def _leave_handshake(self) -> None:
-        if self.due != inf:
-            self.worker.wheel.cancel(self)
-        if self.state == _HANDSHAKE:
-            self.limit.leave(self)
-
-    def _give_up(self, failure: TlsFailure) -> None:
-        """No connection comes of this one."""
+    def give_up(self, failure: TlsFailure) -> None:
         if self.failure is None:
             self.failure = failure
             if failure.counter:
                 setattr(self.stats, failure.counter, getattr(self.stats, failure.counter) + 1)
             self._leave_handshake()
-            self.state = _CLOSED
+            self.state = CLOSED
             self.closing = True
             self.raw.close()
             self.failed(failure)
 
-    # while it is open
+    def ended(self) -> None:
+        self._leave_handshake()
+        if self.state != OPEN and self.failure is None:
+            self.failure = TlsFailure("", "")
+            self.failed(self.failure)
 
-    def _read_on(self, first: bytes) -> bytes:
-        """All that can be decrypted, the first piece included. An end or an error behind data is kept for later."""
-        read, incoming = self.read, self.incoming
-        pieces = []
-        while first:
-            pieces.append(first)
-            if not incoming.pending:
-                break
-            try:
-                first = read(_RECORD)
-            except ssl.SSLWantReadError:
-                break
-            except ssl.SSLError as error:
-                self.error_held = error
-                self.worker.loop.call_soon(self._resumed)
-                break
-            if not first:
-                self.eof_held = True
-                self.worker.loop.call_soon(self._resumed)
-        return b"".join(pieces)
-
-    def _drain(self) -> None:
-        """Deliver what is held in ``incoming``."""
-        self.data_received(b"")
-
-    def _resumed(self) -> None:
-        if self.paused or self.closing or self.state != _OPEN:
-            return
-        if self.incoming.pending:
-            self._drain()
-        if self.eof_written and not self.paused and not self.closing:
-            self._end_writing()
-        error, self.error_held = self.error_held, None
-        if error is not None and not self.closing:
-            self._broken(error)
-        if self.eof_held and not self.paused and not self.closing:
-            self.eof_held = False
-            self._peer_ended()
-        if not self.paused and not self.closing:
-            self.raw.resume_reading()
-
-    def _end_writing(self) -> None:
-        if not self.raw.is_closing():
-            self._notify_close()
-            self.raw.write_eof()
-
-    def _peer_ended(self) -> None:
-        if self.eof:
-            return
-        self.eof = True
-        if not self.inner.eof_received():
-            self.close()
-
-    def _notify_close(self) -> None:
-        assert self.ssl_object is not None
-        with suppress(ssl.SSLError):  # mostly: the peer's has not come yet
-            self.ssl_object.unwrap()
-        if self.outgoing.pending:
-            self.raw.write(self.outgoing.read())
-
-    def _flush(self) -> None:
-        if self.outgoing.pending and not self.raw.is_closing():
-            self.raw.write(self.outgoing.read())
-
-    def _broken(self, error: ssl.SSLError) -> None:
-        """TLS cannot go on: the peer sent an alert, or what is no TLS."""
-        if isinstance(error, ssl.SSLZeroReturnError):  # close_notify after our own
-            self._peer_ended()
-            return
-        failure = self.failure = from_ssl(error)
-        if failure.counter:
-            setattr(self.stats, failure.counter, getattr(self.stats, failure.counter) + 1)
-        self.failed(failure)
-        self._flush()
-        self.closing = True
-        self.raw.close()
-
-    def _read_out(self) -> None:
-        """Writing failed; what the peer had sent before it went (a 413, say) is still there to be read."""
-        descriptor = self.raw.get_extra_info("socket").fileno()
-        while not self.closing and not self.eof and not self.paused:
-            try:
-                data = os.read(descriptor, _READ)
-            except OSError:
-                return
-            if not data:  # after an error this is no proper end
-                return
-            self.data_received(data)
-
-    def __repr__(self) -> str:
-        state = ("shaking hands", "open", "closed")[self.state]
-        return f"<{type(self).__name__} {state}{' and closing' if self.closing else ''}, {self.inner!r} in {self.raw!r}>"
+    def _leave_handshake(self) -> None:
+        if self.due != inf:
+            self.worker.wheel.cancel(self)
+        if self.state == HANDSHAKE:
+            self.limit.leave(self)

@@ -99,7 +99,7 @@ def server_context(
             context.options |= _PRIORITIZE_CHACHA
     if not tickets:
         context.options |= ssl.OP_NO_TICKET
-        context.num_tickets = 0
+    context.num_tickets = int(tickets)  # of TLS 1.3; each costs a tenth of a handshake
     if validation is not None and validation.trusts:
         context.verify_mode = ssl.CERT_REQUIRED if require_certificate else ssl.CERT_OPTIONAL
         _load_trust(context, validation)

@@ -32,6 +32,9 @@ _log = logging.getLogger(__name__)
 _MOST_HELLO: Final = 16384
 """Bytes of a ClientHello that are waited for."""
 
+_UNREADABLE: Final = "?"
+"""In place of a server name, where there is no ClientHello; no name is ever this."""
+
 TIMEOUT_DETAILS: Final = "transport socket timeout was reached"
 HANDSHAKE_TIMEOUT: Final = 15.0
 """Seconds for a handshake where the configuration gives no `transport_socket_connect_timeout`."""
@@ -150,7 +153,7 @@ class DownstreamConnection(TlsConnection):
         owner = self.owner
         if owner.rotation.current is None:
             _log.debug("%r: no secrets yet", owner)
-            self._give_up(TlsFailure("TLS_error:Secret is not supplied by SDS", ""))
+            self.give_up(TlsFailure("TLS_error:Secret is not supplied by SDS", ""))
 
     def hello(self) -> None:
         names = self.owner.rotation.current
@@ -159,13 +162,13 @@ class DownstreamConnection(TlsConnection):
             try:
                 found = self.owner.read_hello(self.head, _MOST_HELLO)
             except ValueError:  # OpenSSL will say what is wrong with it
-                self.server_name = ""
+                self.server_name = _UNREADABLE
             else:
                 if found is None:
                     return
                 self.server_name = found.server_name
         if self.owner.config.require_sni and not self.server_name:
-            self._give_up(TlsFailure("TLS_error:no server name", "connection_error"))
+            self.give_up(TlsFailure("TLS_error:no server name", "connection_error"))
             return
         self.chosen = names.find(self.server_name)
         self.set_up(self.chosen.context.wrap_bio(self.incoming, self.outgoing, server_side=True))

@@ -87,10 +87,13 @@ _X509_ERR_CERT_REVOKED: Final = 23
 
 
 class TlsFailure(ConnectionError):
-    """TLS did not come to be, or broke. ``counter`` is the one of ``TlsStats`` that it counts in, "" for none."""
+    """TLS did not come to be, or broke. ``counter`` is the one of ``TlsStats`` that it counts in, "" for none.
+
+    ``words`` are Envoy's, which has none where the peer just closed.
+    """
 
     def __init__(self, words: str, counter: str) -> None:
-        super().__init__(words)
+        super().__init__(words or "closed within the TLS handshake")
         self.words = words
         self.counter = counter
 

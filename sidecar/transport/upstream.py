@@ -124,17 +124,21 @@ class UpstreamConnection(TlsConnection):
         self._ready: asyncio.Future[None] | None = None
 
     async def ready(self) -> None:
-        """Wait for the end of the handshake. Raises TlsFailure, whose words are empty if the endpoint just closed."""
+        """Wait for the end of the handshake. Raises TlsFailure. When cancelled, it aborts the connection."""
         if self.failure is not None:
             raise self.failure
         if self.inner is None:
             self._ready = self.worker.loop.create_future()
-            await self._ready
+            try:
+                await self._ready
+            except asyncio.CancelledError:
+                self.abort()
+                raise
 
     def start(self) -> None:
         chosen = self.chosen = self.owner.rotation.current
         if chosen is None:
-            self._give_up(TlsFailure("TLS_error:Secret is not supplied by SDS", ""))
+            self.give_up(TlsFailure("TLS_error:Secret is not supplied by SDS", ""))
             return
         name = self.server_name
         self.session_wanted = chosen.sessions.maxlen != 0
@@ -143,7 +147,7 @@ class UpstreamConnection(TlsConnection):
         try:
             made = chosen.context.wrap_bio(self.incoming, self.outgoing, server_hostname=sent, session=session)
         except ValueError as error:
-            self._give_up(TlsFailure(f"TLS_error:{name!r} is no server name: {error}", "connection_error"))
+            self.give_up(TlsFailure(f"TLS_error:{name!r} is no server name: {error}", "connection_error"))
             return
         self.set_up(made)
 
