@@ -1,0 +1,229 @@
+"""HPACK, inbound: header blocks to lists of fields (RFC 7541).
+
+Work is remembered at two levels. ``known`` holds whatever the owner made of whole blocks, and is emptied here as soon as
+the dynamic table changes, since a block then means something else. ``texts``, shared by the connections of a worker,
+holds Huffman-coded strings with what they say. Both are bounded, and strings that differ from message to message or
+that are secret go through neither.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Generic, TypeVar
+
+from sidecar.codec.hpack_huffman import decode as huffman_decode
+from sidecar.codec.hpack_table import FIRST_DYNAMIC, OVERHEAD, STATIC, VOLATILE, HpackError, continued
+from sidecar.codec.wire import Field
+
+Kept = TypeVar("Kept")
+
+_VISIBLE: Final = bytes(range(0x21, 0x7F)) + bytes(range(0x80, 0x100))
+_BLANKS: Final = b" \t"
+_STATIC_BY_BYTE: Final = [*([STATIC[0]] * 128), *STATIC]
+_NEWEST: Final = 0x80 + FIRST_DYNAMIC - 1  # the byte that names the newest dynamic entry, less one
+_REMEMBERED: Final = VOLATILE - {b":path"}
+_MOST_BLOCKS: Final = 32
+_LONGEST_BLOCK: Final = 1024
+_PATIENCE: Final = 64
+
+
+class ListTooLarge(Exception):
+    """A header list beyond the limits. The block was decoded to its end, so the connection can go on."""
+
+    def __init__(self, details: str) -> None:
+        super().__init__(details)
+        self.details = details
+
+
+class Texts(dict[bytes, bytes]):
+    """Huffman-coded strings to the texts that they code, remembered: bounded in number and length, for all to share."""
+
+    __slots__ = ("most",)
+
+    LONGEST: Final = 128
+
+    def __init__(self, most: int = 4096) -> None:
+        super().__init__()
+        self.most = most
+
+    def __missing__(self, coded: bytes) -> bytes:
+        text = huffman_decode(coded)
+        if len(coded) <= self.LONGEST:
+            if len(self) >= self.most:
+                self.clear()
+            self[coded] = text
+        return text
+
+
+class HpackDecoder(Generic[Kept]):
+    """The inbound half of one connection's header compression.
+
+    ``table_size``: the most that the dynamic table may take, in octets, as our SETTINGS say. ``max_list_size`` bounds
+    the decoded list (RFC 9113 section 6.5.2: octets, and 32 for each field), ``max_fields`` its length.
+    """
+
+    __slots__ = (
+        "allowed", "entries", "known", "largest", "max_fields", "max_list_size", "max_size", "misses", "shrinking",
+        "size", "suspicious", "texts",
+    )  # fmt: skip
+
+    def __init__(self, texts: Texts, max_list_size: int = 60 * 1024, max_fields: int = 100) -> None:
+        self.texts = texts
+        self.entries: list[Field] = []  # the oldest first
+        self.size = 0
+        self.max_size = 4096
+        self.allowed = 4096
+        self.shrinking = False  # the peer owes an update to a smaller size
+        self.largest = 2 * OVERHEAD  # no entry of either table has ever been larger
+        self.max_list_size = max_list_size
+        self.max_fields = max_fields
+        self.suspicious = False  # some value had characters that no field may have, and may still be in the table
+        self.known: dict[bytes, Kept] = {}
+        self.misses = 0
+
+    def allow(self, size: int) -> None:
+        """Our SETTINGS with this table size have been acknowledged."""
+        self.allowed = size
+        self.shrinking = size < self.max_size
+
+    def keep(self, block: bytes, made: Kept) -> None:
+        """Remember what a block that ``decode`` has just taken was made into.
+
+        Blocks that never come again are not worth it: after some of them in a row, only a few are tried.
+        """
+        misses = self.misses = self.misses + 1
+        if (misses < _PATIENCE or not misses & 15) and len(block) <= _LONGEST_BLOCK:
+            if len(self.known) >= _MOST_BLOCKS:
+                self.known.clear()
+            self.known[block] = made
+
+    def decode(self, block: bytes) -> tuple[list[Field], bool]:
+        """The fields in ``block``, and whether it left the table as it was. Raises HpackError and ListTooLarge."""
+        fields: list[Field] = []
+        append = fields.append
+        entries = self.entries
+        steady = True
+        at = 0
+        size = len(block)
+        if self.shrinking and (not size or block[0] & 0xE0 != 0x20):
+            raise HpackError("no size update where one is due")
+        try:
+            while at < size:
+                byte = block[at]
+                at += 1
+                if byte > _NEWEST:
+                    if byte == 0xFF:
+                        index, at = continued(block, at, 127)
+                        byte = 128 + index
+                    append(entries[_NEWEST - byte])
+                    continue
+                if byte > 128:
+                    append(_STATIC_BY_BYTE[byte])
+                    continue
+                if byte & 0x40:
+                    index = byte & 0x3F
+                    if index == 0x3F:
+                        index, at = continued(block, at, 0x3F)
+                elif byte == 128:
+                    raise HpackError("index 0")
+                elif byte & 0x20:
+                    if fields:
+                        raise HpackError("size update behind a field")
+                    at = self._update_size(block, at - 1)
+                    steady = False
+                    continue
+                else:
+                    index = byte & 0x0F
+                    if index == 0x0F:
+                        index, at = continued(block, at, 0x0F)
+                if not index:
+                    length = block[at]
+                    coded = length > 127
+                    length &= 127
+                    at += 1
+                    if length == 127:
+                        length, at = continued(block, at, 127)
+                    name = block[at : at + length]
+                    at += length
+                    if coded:
+                        name = self.texts[name]
+                elif index < FIRST_DYNAMIC:
+                    name = STATIC[index][0]
+                else:
+                    name = entries[FIRST_DYNAMIC - 1 - index][0]
+                length = block[at]
+                at += 1
+                if length > 127:
+                    length &= 127
+                    if length == 127:
+                        length, at = continued(block, at, 127)
+                    value = block[at : at + length]
+                    value = huffman_decode(value) if name in _REMEMBERED else self.texts[value]
+                else:
+                    if length == 127:
+                        length, at = continued(block, at, 127)
+                    value = block[at : at + length]
+                at += length
+                # Most values have visible characters only; where blanks are among them, the rest is looked at, too.
+                rest = value.translate(None, _VISIBLE)
+                if rest and (rest.translate(None, _BLANKS) or value[0] in _BLANKS or value[-1] in _BLANKS):
+                    self.suspicious = True
+                field = (name, value)
+                append(field)
+                if byte & 0x40:
+                    steady = False
+                    self._insert(field)
+            if at > size:
+                raise HpackError("block ends inside of a string")
+        except IndexError:
+            raise HpackError("no such entry, or block ends inside of a field") from None
+        except ValueError as error:
+            raise HpackError(str(error)) from None
+        if not steady and self.known:
+            self.known.clear()
+        count = len(fields)
+        if count > self.max_fields:
+            raise ListTooLarge("http2.too_many_headers")
+        if count * self.largest + 2 * size > self.max_list_size:
+            # An exact count only where the largest entries could make a difference: a literal of n octets codes
+            # at most 8n/5.
+            total = sum([len(name) + len(value) + OVERHEAD for name, value in fields])
+            if total > self.max_list_size:
+                raise ListTooLarge("http2.headers_too_large")
+        return fields, steady
+
+    def _insert(self, field: Field) -> None:
+        entries = self.entries
+        entry = len(field[0]) + len(field[1]) + OVERHEAD
+        entries.append(field)
+        self.size += entry
+        if entry > self.largest:
+            self.largest = entry
+        if self.size > self.max_size:
+            self._evict()
+
+    def _evict(self) -> None:
+        entries = self.entries
+        size = self.size
+        gone = 0
+        while size > self.max_size:
+            name, value = entries[gone]
+            size -= len(name) + len(value) + OVERHEAD
+            gone += 1
+        del entries[:gone]
+        self.size = size
+
+    def _update_size(self, block: bytes, at: int) -> int:
+        """A dynamic table size update (RFC 7541 section 6.3); where what follows it begins."""
+        size = block[at] & 0x1F
+        at += 1
+        if size == 0x1F:
+            size, at = continued(block, at, 0x1F)
+        if size > self.allowed:
+            raise HpackError("table size above the limit")
+        self.max_size = size
+        self.shrinking = False
+        self._evict()
+        return at
+
+    def __repr__(self) -> str:
+        return f"<HpackDecoder {len(self.entries)} entries, {self.size}/{self.max_size} octets>"

@@ -1,0 +1,350 @@
+"""HTTP/2 connections, sans I/O: bytes in, calls of a sink out, and frames to write (RFC 9113).
+
+``receive`` takes what a read brought and works through its frames: a payload of DATA is cut out once and handed on, and
+nothing is built for a frame. ``ServerConnection`` and ``ClientConnection`` say what a header block means. An error of
+the connection is raised from ``receive``, with its GOAWAY already among ``out``; errors of a stream reset only that.
+No clock is read: whoever owns the connection calls ``tick`` and ``ping``, and decides what was too late.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+from sidecar.codec.hpack_decoder import ListTooLarge
+from sidecar.codec.hpack_table import HpackError
+from sidecar.codec.http2_control import Http2Control, Http2Error
+from sidecar.codec.http2_frames import (
+    ACK,
+    COMPRESSION_ERROR,
+    DATA,
+    DEFAULT_WINDOW,
+    END_HEADERS,
+    END_STREAM,
+    ENHANCE_YOUR_CALM,
+    FLOW_CONTROL_ERROR,
+    FRAME_SIZE_ERROR,
+    HEADER_SIZE,
+    HEADER_TABLE_SIZE,
+    HEADERS,
+    INITIAL_WINDOW_SIZE,
+    INTERNAL_ERROR,
+    LARGEST_STREAM_ID,
+    LEAST_MAX_FRAME_SIZE,
+    PADDED,
+    PREFACE,
+    PRIORITIZED,
+    PROTOCOL_ERROR,
+    read_header,
+    settings,
+    window_update,
+)
+from sidecar.codec.http2_head import VIOLATION, Malformed, check_trailers
+from sidecar.codec.http2_options import Http2Options
+from sidecar.codec.http2_output import Stream
+from sidecar.codec.http2_states import (
+    AWAIT_PREFACE,
+    AWAIT_SETTINGS,
+    CLOSED,
+    CONNECTION,
+    DEAD,
+    HALF_CLOSED_REMOTE,
+    IN_BLOCK,
+    READY,
+    RECV_DATA,
+    RECV_END_STREAM,
+    RECV_HEADERS,
+    STREAM,
+)
+from sidecar.codec.wire import Field
+
+_HEADS_WEIGH: Final = 10  # a header block costs as much of a turn as so many frames
+_LEAST_CONTINUATIONS: Final = 8
+
+
+class Http2Connection(Http2Control):
+    """What both roles receive. ``texts`` is shared by all connections of a worker."""
+
+    __slots__ = (
+        "backlog", "block", "block_end", "block_frames", "block_size", "block_stream", "empty_frames", "held",
+        "interrupted", "missing",
+    )  # fmt: skip
+
+    def __init__(self, options: Http2Options, first_state: int) -> None:
+        super().__init__(options, first_state)
+        self.held: list[bytes] | None = None  # a frame that has not arrived as a whole
+        self.missing = 0  # octets until it can be looked at again
+        self.backlog: list[bytes] | None = None  # what is left for another turn of the loop
+        self.interrupted = False  # ``take_held`` has to be called in another turn
+        self.block: list[bytes] = []  # a header block that has begun
+        self.block_size = 0
+        self.block_frames = 0
+        self.block_stream = 0
+        self.block_end = False
+        self.empty_frames = 0
+
+    def receive(self, data: bytes) -> None:
+        """Take what one read produced. Raises Http2Error, and takes nothing more after that."""
+        if self.interrupted:
+            self.backlog.append(data)  # type: ignore[union-attr]
+            return
+        if self.state == DEAD:
+            return
+        at = 0
+        while self.held is not None:
+            missing = self.missing
+            rest = len(data) - at
+            if rest < missing:
+                self.held.append(data[at:])
+                self.missing = missing - rest
+                return
+            frame = b"".join((*self.held, data[at : at + missing]))
+            at += missing
+            self.held = None
+            self._frames(frame, 0)
+        if at < len(data):
+            self._frames(data, at)
+        options = self.options
+        if self.control_frames > options.max_outbound_control_frames or len(self.out) > options.max_outbound_frames:
+            raise self.fail(ENHANCE_YOUR_CALM, "http2.outbound_flood")
+
+    def take_held(self) -> None:
+        """Go on with what was left for another turn."""
+        backlog = self.backlog
+        if backlog is not None:
+            self.backlog = None
+            self.interrupted = False
+            self.receive(backlog[0] if len(backlog) == 1 else b"".join(backlog))
+
+    def fail(self, code: int, details: str) -> Http2Error:
+        """End the connection with GOAWAY and take nothing more; the error to raise."""
+        self.held = self.backlog = None
+        self.interrupted = False
+        return super().fail(code, details)
+
+    def _block(self, stream_id: int, block: bytes, end: bool) -> None:
+        """A whole header block."""
+        raise NotImplementedError
+
+    def _start(self, pairs: list[tuple[int, int]], preface: bytes) -> None:
+        """Send what a connection begins with (section 3.4), and open its window."""
+        options = self.options
+        if options.hpack_table_size != self.decoder.allowed:
+            pairs.append((HEADER_TABLE_SIZE, options.hpack_table_size))
+        pairs.append((INITIAL_WINDOW_SIZE, options.initial_stream_window_size))
+        custom = dict(options.custom_settings_parameters)
+        self.out.append(preface + settings({**dict(pairs), **custom}.items()))
+        self.unacknowledged += 1
+        if self.window_in > DEFAULT_WINDOW:
+            self.out.append(window_update(0, self.window_in - DEFAULT_WINDOW))
+
+    def _decode(self, block: bytes) -> tuple[list[Field], bool]:
+        try:
+            return self.decoder.decode(block)
+        except HpackError:
+            raise self.fail(COMPRESSION_ERROR, "http2.codec_error") from None
+
+    def _frames(self, data: bytes, at: int) -> None:
+        size = len(data)
+        if self.state == AWAIT_PREFACE:
+            at = self._preface(data, at)
+        turn = self.options.frames_per_turn
+        while size - at >= HEADER_SIZE:
+            word, flags, stream_id = read_header(data, at)
+            length = word >> 8
+            kind = word & 0xFF
+            if length > LEAST_MAX_FRAME_SIZE:
+                raise self.fail(FRAME_SIZE_ERROR, "http2.frame_size")
+            end = at + HEADER_SIZE + length
+            if end > size:
+                self.held = [data[at:]]
+                self.missing = end - size
+                return
+            if turn <= 0:
+                self.interrupted = True
+                self.backlog = [data[at:]]
+                return
+            if self.state:
+                if self.state == DEAD:
+                    return
+                self._unready(kind, flags, stream_id)
+            at += HEADER_SIZE
+            stream_id &= LARGEST_STREAM_ID
+            if kind == HEADERS:
+                turn -= _HEADS_WEIGH
+                if flags == END_HEADERS | END_STREAM or flags == END_HEADERS:
+                    self._block(stream_id, data[at:end], flags == END_HEADERS | END_STREAM)
+                else:
+                    self._headers(data, at, end, flags, stream_id)
+            elif kind == DATA:
+                turn -= 1
+                self._data(data, at, end, flags, stream_id)
+            else:
+                turn -= 1
+                if kind < len(_HANDLERS):
+                    _HANDLERS[kind](self, data, at, end, flags, stream_id)
+            at = end
+        if at < size:
+            self.held = [data[at:]]
+            self.missing = at + HEADER_SIZE - size
+
+    def _preface(self, data: bytes, at: int) -> int:
+        rest = data[at : at + len(PREFACE)]
+        if not PREFACE.startswith(rest):
+            raise self.fail(PROTOCOL_ERROR, "http2.bad_preface")
+        if len(rest) < len(PREFACE):
+            self.held = [rest]
+            self.missing = len(PREFACE) - len(rest)
+            return len(data)
+        self.state = AWAIT_SETTINGS
+        return at + len(PREFACE)
+
+    def _unready(self, kind: int, flags: int, stream_id: int) -> None:
+        """A frame where only some are allowed: before the first SETTINGS, or inside of a header block."""
+        after = CONNECTION[self.state][min(kind, len(_HANDLERS))]
+        wrong = stream_id != self.block_stream if self.state == IN_BLOCK else flags & ACK
+        if after < 0 or wrong:
+            raise self.fail(PROTOCOL_ERROR, "http2.unexpected_frame")
+        self.state = after
+
+    def _data(self, data: bytes, at: int, end: int, flags: int, stream_id: int) -> None:
+        length = end - at
+        if length:
+            self.window_in -= length
+            if self.window_in < 0:
+                raise self.fail(FLOW_CONTROL_ERROR, "http2.connection_window")
+            self.empty_frames = 0
+        elif not flags & END_STREAM:
+            self._empty_frame()
+        stream = self.streams.get(stream_id)
+        if stream is None or stream.state >= HALF_CLOSED_REMOTE:
+            self._return(length)
+            self._stray(stream_id, RECV_DATA)
+            return
+        if flags & PADDED:
+            end -= self._padding(data, at, end)
+            at += 1
+            self.consumed(stream_id, length - (end - at))
+        size = end - at
+        ended = flags & END_STREAM
+        stream.credit_in -= length
+        expected = stream.expected
+        if expected >= 0:
+            expected = stream.expected = expected - size
+            if expected < 0 or (ended and expected):
+                self._return(size)
+                self._malformed(stream_id, VIOLATION)
+                return
+        if self.initial_in + stream.credit_in < 0 or not stream.headed:
+            self._return(size)
+            if stream.headed:
+                self._stream_error(stream_id, FLOW_CONTROL_ERROR, "http2.stream_window")
+            else:
+                self._malformed(stream_id, VIOLATION)
+            return
+        if ended:
+            stream.state = STREAM[stream.state][RECV_END_STREAM]
+            if stream.state == CLOSED:
+                self._closed(stream)
+            self.sink.on_data(stream_id, data[at:end], True)  # type: ignore[union-attr]
+        elif size:
+            self.sink.on_data(stream_id, data[at:end], False)  # type: ignore[union-attr]
+
+    def _empty_frame(self) -> None:
+        self.empty_frames += 1
+        if self.empty_frames > self.options.max_consecutive_inbound_frames_with_empty_payload:
+            raise self.fail(ENHANCE_YOUR_CALM, "http2.inbound_empty_frames_flood")
+
+    def _padding(self, data: bytes, at: int, end: int) -> int:
+        """How many octets of padding a frame has (section 6.1)."""
+        if at == end:
+            raise self.fail(FRAME_SIZE_ERROR, "http2.frame_size")
+        padding = data[at]
+        if padding >= end - at:
+            raise self.fail(PROTOCOL_ERROR, "http2.padding")
+        return padding
+
+    def _headers(self, data: bytes, at: int, end: int, flags: int, stream_id: int) -> None:
+        """HEADERS with padding or priority, or without the end of its block."""
+        if flags & PADDED:
+            end -= self._padding(data, at, end)
+            at += 1
+        if flags & PRIORITIZED:
+            at += 5
+            if at > end:
+                raise self.fail(FRAME_SIZE_ERROR, "http2.frame_size")
+        if flags & END_HEADERS:
+            self._block(stream_id, data[at:end], bool(flags & END_STREAM))
+            return
+        if at == end and not flags & END_STREAM:
+            self._empty_frame()
+        self.state = IN_BLOCK
+        self.block = [data[at:end]]
+        self.block_size = end - at
+        self.block_frames = 0
+        self.block_stream = stream_id
+        self.block_end = bool(flags & END_STREAM)
+
+    def _continuation(self, data: bytes, at: int, end: int, flags: int, stream_id: int) -> None:
+        if self.state != IN_BLOCK:
+            raise self.fail(PROTOCOL_ERROR, "http2.unexpected_frame")
+        self.block_size += end - at
+        self.block_frames += 1
+        most = 2 * self.options.max_header_bytes  # up to there only the stream is reset, once the block is whole
+        if self.block_size > most or self.block_frames > _LEAST_CONTINUATIONS + most // LEAST_MAX_FRAME_SIZE:
+            raise self.fail(ENHANCE_YOUR_CALM, "http2.continuation_flood")
+        if at == end and not flags & END_HEADERS:
+            self._empty_frame()
+        self.block.append(data[at:end])
+        if flags & END_HEADERS:
+            block = b"".join(self.block)
+            self.block = []
+            self.state = READY
+            self._block(stream_id, block, self.block_end)
+
+    def _trailers(self, stream: Stream, block: bytes, end: bool) -> None:
+        """A header block behind the head: what it can be is trailers."""
+        stream_id = stream.id
+        try:
+            fields, _ = self._decode(block)
+            if stream.state >= HALF_CLOSED_REMOTE:
+                self._stray(stream_id, RECV_HEADERS)
+                return
+            if not end or stream.expected > 0:
+                raise Malformed(VIOLATION)
+            check_trailers(fields, self.decoder.suspicious)
+        except Malformed as error:
+            self._malformed(stream_id, error.details)
+            return
+        except ListTooLarge as error:
+            self._stream_error(stream_id, INTERNAL_ERROR, error.details)
+            return
+        stream.state = STREAM[stream.state][RECV_END_STREAM]
+        if stream.state == CLOSED:
+            self._closed(stream)
+        self.sink.on_trailers(stream_id, fields)  # type: ignore[union-attr]
+
+    def _discard(self, stream_id: int, block: bytes) -> None:
+        """A header block that is not for any open stream: it still changes the table."""
+        with suppress(ListTooLarge):
+            self._decode(block)
+        self._stray(stream_id, RECV_HEADERS)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} state {self.state}, {len(self.streams)} streams>"
+
+
+_Handler = Callable[[Http2Connection, bytes, int, int, int, int], None]
+_HANDLERS: Final[tuple[_Handler, ...]] = (
+    Http2Connection._data,
+    Http2Connection._headers,
+    Http2Connection._priority,
+    Http2Connection._rst_stream,
+    Http2Connection._settings,
+    Http2Connection._refused_push,
+    Http2Connection._ping,
+    Http2Connection._goaway,
+    Http2Connection._window_update,
+    Http2Connection._continuation,
+)

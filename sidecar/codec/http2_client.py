@@ -1,0 +1,149 @@
+"""The client's end of an HTTP/2 connection: what the sidecar is to an upstream host."""
+
+from __future__ import annotations
+
+from sidecar.codec.hpack_decoder import HpackDecoder, ListTooLarge, Texts
+from sidecar.codec.http2 import Http2Connection
+from sidecar.codec.http2_frames import (
+    ENABLE_PUSH,
+    END_STREAM,
+    INTERNAL_ERROR,
+    LARGEST_STREAM_ID,
+    PREFACE,
+    PROTOCOL_ERROR,
+    REFUSED_STREAM,
+)
+from sidecar.codec.http2_head import (
+    NO_LENGTH,
+    VIOLATION,
+    Malformed,
+    copy_response,
+    request_block,
+    response_head,
+)
+from sidecar.codec.http2_options import Http2Options
+from sidecar.codec.http2_output import Stream
+from sidecar.codec.http2_states import (
+    AWAIT_SETTINGS,
+    CLOSED,
+    DEAD,
+    HALF_CLOSED_LOCAL,
+    HALF_CLOSED_REMOTE,
+    OPEN,
+    RECV_END_STREAM,
+    RESET_BY_PEER,
+    STREAM,
+)
+from sidecar.core.head import RequestHead, ResponseHead
+
+
+class ClientConnection(Http2Connection):
+    """Sends requests. The preface and the settings of a client are among ``out`` from the start."""
+
+    __slots__ = ("next_id",)
+
+    decoder: HpackDecoder[tuple[ResponseHead, int]]
+
+    def __init__(self, options: Http2Options, texts: Texts) -> None:
+        super().__init__(options, AWAIT_SETTINGS)
+        self.next_id = 1
+        self.decoder = HpackDecoder(texts, options.max_header_bytes, options.max_fields)
+        self._start([(ENABLE_PUSH, 0)], PREFACE)
+
+    def available(self) -> int:
+        """How many more streams may be opened now; none any more once either side drains."""
+        if self.goaway_received or self.draining or self.state == DEAD or self.next_id > LARGEST_STREAM_ID:
+            return 0
+        return max(0, min(self.peer_max_streams, self.options.max_concurrent_streams) - len(self.streams))
+
+    def open(self, head: RequestHead, end: bool) -> int:
+        """Send a request's head on a new stream; the stream's number. Ask ``available`` before.
+
+        A head with Upgrade becomes an extended CONNECT; where the peer does not take those (``extended_connect``), the
+        field is dropped, so ask that before, too.
+        """
+        stream_id = self.next_id
+        self.next_id = stream_id + 2
+        self.opened_streams += 1
+        self.streams[stream_id] = stream = Stream(stream_id, HALF_CLOSED_LOCAL if end else OPEN)
+        method = head.method
+        upgraded = False
+        if method != b"GET" or b"upgrade" in head.index:
+            stream.bodiless = method == b"HEAD"
+            if method == b"CONNECT":
+                stream.upgrade = method
+            elif b"upgrade" in head.index and self.extended_connect:
+                stream.upgrade = head.index[b"upgrade"]
+                upgraded = True
+        self._send_block(stream_id, request_block(self.encoder, head, upgraded), END_STREAM if end else 0)
+        return stream_id
+
+    def _block(self, stream_id: int, block: bytes, end: bool) -> None:
+        stream = self.streams.get(stream_id)
+        if stream is None:
+            self._discard(stream_id, block)
+            return
+        if stream.headed or stream.state >= HALF_CLOSED_REMOTE:
+            self._trailers(stream, block, end)
+            return
+        decoder = self.decoder
+        kept = decoder.known.get(block)
+        try:
+            if kept is not None:
+                decoder.misses = 0
+                head, length = kept
+                head = copy_response(head)
+            else:
+                fields, steady = self._decode(block)
+                head, length = response_head(fields, decoder.suspicious)
+                if steady:
+                    decoder.keep(block, (copy_response(head), length))
+            if head.status >= 200:
+                stream.headed = True
+                if stream.bodiless or stream.upgrade or head.status in (204, 304):
+                    length = self._unusual(stream, head, length)
+                elif end and length > 0:
+                    raise Malformed(VIOLATION)
+                stream.expected = length
+            elif end:
+                raise Malformed(VIOLATION)
+        except Malformed as error:
+            self._malformed(stream_id, error.details)
+            return
+        except ListTooLarge as error:
+            self._stream_error(stream_id, INTERNAL_ERROR, error.details)
+            return
+        if end:
+            stream.state = STREAM[stream.state][RECV_END_STREAM]
+            if stream.state == CLOSED:
+                self._closed(stream)
+        self.sink.on_head(stream_id, head, end)  # type: ignore[union-attr]
+
+    def _unusual(self, stream: Stream, head: ResponseHead, length: int) -> int:
+        """The octets that a response may have whose Content-Length does not say so (RFC 9110 section 6.4.1)."""
+        if stream.upgrade and head.status < 300:
+            head.remove(b"content-length")
+            if stream.upgrade != b"CONNECT" and head.status == 200:
+                head.status = 101
+                head.set(b"upgrade", stream.upgrade)
+                head.set(b"connection", b"upgrade")
+            return NO_LENGTH
+        return 0 if stream.bodiless or head.status in (204, 304) else length
+
+    def _setting(self, number: int, value: int) -> None:
+        if number == ENABLE_PUSH and value:
+            raise self.fail(PROTOCOL_ERROR, "http2.settings")  # a server may only forbid it to itself
+        super()._setting(number, value)
+
+    def _goaway_streams(self, last_stream_id: int) -> None:
+        for stream_id in [stream_id for stream_id in self.streams if stream_id > last_stream_id]:
+            stream = self.streams.get(stream_id)
+            if stream is not None:
+                self._forget(stream, RESET_BY_PEER)
+                self.sink.on_reset(stream_id, REFUSED_STREAM, "http2.goaway")  # type: ignore[union-attr]
+
+    def _is_idle(self, stream_id: int) -> bool:
+        return stream_id >= self.next_id or not stream_id & 1
+
+    def _last_seen(self) -> int:
+        return 0

@@ -1,0 +1,343 @@
+"""The outbound half of an HTTP/2 connection: frames, windows and the queues of data that wait for them.
+
+Frames go to ``out`` in the order in which they are to be written; the owner takes them once in a turn. Data beyond what
+the peer's windows (or a paused transport) admit waits in a queue of its stream, which is ``full`` at a bound; streams
+take turns, a frame each, when the connection's window opens (RFC 9113 section 5.2).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final, Protocol
+
+from sidecar.codec.hpack_encoder import HpackEncoder
+from sidecar.codec.http2_frames import (
+    CONTINUATION,
+    DATA,
+    DEFAULT_WINDOW,
+    END_HEADERS,
+    END_STREAM,
+    HEADERS,
+    LEAST_MAX_FRAME_SIZE,
+    rst_stream,
+    window_update,
+    write_header,
+)
+from sidecar.codec.http2_options import Http2Options
+from sidecar.codec.http2_states import (
+    CLOSED,
+    HALF_CLOSED_REMOTE,
+    OPEN,
+    RESET_BY_US,
+    SEND_DATA,
+    SEND_END_STREAM,
+    SEND_HEADERS,
+    STREAM,
+)
+from sidecar.codec.wire import Field
+from sidecar.core.head import Head
+
+_REMEMBERED_RESETS: Final = 256
+
+
+class Sink(Protocol):
+    """Where a connection delivers. ``end`` is true on the last call for a message; trailers are always last."""
+
+    def on_head(self, stream_id: int, head: Head, end: bool) -> None:
+        """A request (which begins its stream), a response, or an informational response (status below 200)."""
+        ...
+
+    def on_data(self, stream_id: int, data: bytes, end: bool) -> None:
+        """The owner owes ``consumed(stream_id, len(data))`` for it, whatever becomes of the stream."""
+        ...
+
+    def on_trailers(self, stream_id: int, fields: list[Field]) -> None: ...
+
+    def on_reset(self, stream_id: int, code: int, details: str) -> None:
+        """The stream is over: by the peer (``http2.remote_reset``), or for what the peer did wrong."""
+        ...
+
+    def on_window(self, stream_id: int) -> None:
+        """The stream was full, and has room again."""
+        ...
+
+    def on_goaway(self, last_stream_id: int, code: int, debug: bytes) -> None:
+        """The peer takes no more streams; those of ours that it will not process have been reset before."""
+        ...
+
+    def on_settings(self) -> None:
+        """The peer's settings have changed: how many streams it takes, for one."""
+        ...
+
+    def on_ping_ack(self, opaque: bytes) -> None: ...
+
+
+class Stream:
+    """A stream that is not closed. Windows are kept as what has been used of the initial ones, which may change."""
+
+    __slots__ = (
+        "bodiless", "credit_in", "credit_out", "ending", "expected", "full", "headed", "id", "offset", "queue", "queued", "state",
+        "trailers", "unreturned", "upgrade", "waiting",
+    )  # fmt: skip
+
+    def __init__(self, stream_id: int, state: int) -> None:
+        self.id = stream_id
+        self.state = state
+        self.credit_in = 0  # to be added to the initial window: how much more the peer may send
+        self.credit_out = 0  # and how much more we may
+        self.unreturned = 0  # octets that were consumed and that the peer has not been told of
+        self.expected = -1  # octets of the body that are still to come, where Content-Length said so
+        self.headed = False  # the final head has been received
+        self.bodiless = False  # the response has no body, whatever its Content-Length says
+        self.upgrade = b""  # what an extended CONNECT asked for
+        self.queue: deque[bytes] | None = None
+        self.queued = 0
+        self.offset = 0  # octets of the first piece that have left
+        self.ending = False  # END_STREAM, or ``trailers``, follow the queue
+        self.trailers: list[Field] | None = None
+        self.full = False
+        self.waiting = False  # for the connection's window
+
+    def __repr__(self) -> str:
+        return f"<Stream {self.id} state {self.state}, {self.queued} octets queued>"
+
+
+class Http2Output:
+    """What both roles send, and the open streams. ``sink`` must be set before anything is received."""
+
+    __slots__ = (
+        "control_frames", "data_frames_sent", "encoder", "ended", "initial_in", "initial_out", "max_frame_out",
+        "options", "out", "paused", "return_at", "sink", "stream_return_at", "streams", "unreturned", "waiting",
+        "window_in", "window_out",
+    )  # fmt: skip
+
+    def __init__(self, options: Http2Options) -> None:
+        self.options = options
+        self.sink: Sink | None = None
+        self.out: list[bytes] = []
+        self.control_frames = 0  # among ``out``
+        self.data_frames_sent = 0
+        self.encoder = HpackEncoder(options.hpack_table_size)
+        self.streams: dict[int, Stream] = {}
+        self.ended: dict[int, int] = {}  # the latest streams that were reset, to their states
+        self.window_out = DEFAULT_WINDOW
+        self.initial_out = DEFAULT_WINDOW
+        self.max_frame_out = LEAST_MAX_FRAME_SIZE
+        self.waiting: deque[Stream] = deque()
+        self.paused = False
+        self.window_in = options.initial_connection_window_size
+        self.initial_in = options.initial_stream_window_size
+        self.unreturned = 0
+        self.return_at = self.window_in // 2
+        self.stream_return_at = self.initial_in // 2
+
+    def take(self) -> list[bytes]:
+        """What is to be written now, as pieces in their order; what queued control frames count begins anew."""
+        out = self.out
+        self.out = []
+        self.control_frames = 0
+        return out
+
+    def pause(self) -> None:
+        """The transport is full: data waits, and only what controls the connection still goes to ``out``."""
+        self.paused = True
+
+    def resume(self) -> None:
+        """The transport has room again."""
+        self.paused = False
+        self._pump()
+
+    def send_data(self, stream_id: int, data: bytes, end: bool) -> bool:
+        """Send, or queue, data of a stream; True if the stream is full now. Nothing, for one that was reset."""
+        stream = self.streams.get(stream_id)
+        if stream is None or STREAM[stream.state][SEND_DATA] < 0 or stream.ending:
+            return False
+        size = len(data)
+        if (
+            stream.queue is None
+            and size <= self.max_frame_out
+            and size <= self.window_out
+            and size <= self.initial_out + stream.credit_out
+            and not self.paused
+        ):
+            if size:
+                self.window_out -= size
+                stream.credit_out -= size
+                self.out += (write_header(size << 8, 1 if end else 0, stream_id), data)
+            elif end:
+                self.out.append(write_header(DATA, END_STREAM, stream_id))
+            else:
+                return False
+            self.data_frames_sent += 1
+            if end:
+                self._sent_end(stream)
+            return False
+        queue = stream.queue
+        if queue is None:
+            queue = stream.queue = deque()
+        if size:
+            queue.append(data)
+            stream.queued += size
+        stream.ending = end
+        self._await_window(stream)
+        self._pump()
+        if stream.queued >= self.options.max_queued and not stream.ending:
+            stream.full = True
+        return stream.full
+
+    def send_trailers(self, stream_id: int, fields: list[Field]) -> None:
+        """Trailers, and the end of the stream, behind all of its data."""
+        stream = self.streams.get(stream_id)
+        if stream is None or STREAM[stream.state][SEND_HEADERS] < 0 or stream.ending:
+            return
+        if stream.queue is None:
+            self._send_trailers(stream, fields)
+        else:
+            stream.ending = True
+            stream.trailers = fields
+
+    def reset(self, stream_id: int, code: int) -> None:
+        """End a stream with RST_STREAM. Nothing happens if it is over already."""
+        stream = self.streams.get(stream_id)
+        if stream is not None:
+            self._forget(stream, RESET_BY_US)
+            self._control(rst_stream(stream_id, code))
+
+    def is_full(self, stream_id: int) -> bool:
+        """Whether the stream's queue is full: ``on_window`` will tell when it has room."""
+        stream = self.streams.get(stream_id)
+        return stream is not None and stream.full
+
+    def consumed(self, stream_id: int, size: int) -> None:
+        """``size`` octets of what ``on_data`` delivered are out of the way: the peer may send as many more."""
+        self._return(size)
+        stream = self.streams.get(stream_id)
+        if stream is not None and stream.state < HALF_CLOSED_REMOTE:
+            stream.unreturned += size
+            if stream.unreturned >= self.stream_return_at:
+                stream.credit_in += stream.unreturned
+                self._control(window_update(stream_id, stream.unreturned))
+                stream.unreturned = 0
+
+    def _return(self, size: int) -> None:
+        """Give octets back to the connection's window."""
+        self.unreturned += size
+        if self.unreturned >= self.return_at:
+            self.window_in += self.unreturned
+            self._control(window_update(0, self.unreturned))
+            self.unreturned = 0
+
+    def _control(self, frame: bytes) -> None:
+        self.control_frames += 1
+        self.out.append(frame)
+
+    def _send_block(self, stream_id: int, block: bytes, flags: int) -> None:
+        """A header block as HEADERS, and CONTINUATION if it is long (RFC 9113 section 4.3)."""
+        size = len(block)
+        most = self.max_frame_out
+        if size <= most:
+            self.out.append(write_header(size << 8 | HEADERS, flags | END_HEADERS, stream_id) + block)
+            return
+        kind = HEADERS
+        for at in range(0, size, most):
+            piece = block[at : at + most]
+            if at + most >= size:
+                flags |= END_HEADERS
+            self.out.append(write_header(len(piece) << 8 | kind, flags, stream_id) + piece)
+            kind = CONTINUATION
+            flags = 0
+
+    def _send_trailers(self, stream: Stream, fields: list[Field]) -> None:
+        self._send_block(stream.id, self.encoder.encode(fields), END_STREAM)
+        self._sent_end(stream)
+
+    def _sent_end(self, stream: Stream) -> None:
+        stream.state = STREAM[stream.state][SEND_END_STREAM]
+        if stream.state == CLOSED:
+            self._closed(stream)
+
+    def _closed(self, stream: Stream) -> None:
+        """Both sides have ended the stream."""
+        del self.streams[stream.id]
+
+    def _forget(self, stream: Stream, state: int) -> None:
+        """A reset has ended the stream: ``state`` says whose."""
+        stream.state = state
+        stream.queue = None
+        stream.full = False
+        del self.streams[stream.id]
+        self._remember(stream.id, state)
+
+    def _remember(self, stream_id: int, state: int) -> None:
+        ended = self.ended
+        if len(ended) >= _REMEMBERED_RESETS:
+            del ended[next(iter(ended))]
+        ended[stream_id] = state
+
+    def _await_window(self, stream: Stream) -> None:
+        if not stream.waiting and stream.queue is not None:
+            stream.waiting = True
+            self.waiting.append(stream)
+
+    def _pump(self) -> None:
+        """Send what the windows admit of the queues: a frame of each stream in turn."""
+        waiting = self.waiting
+        roomy: list[Stream] | None = None
+        most = self.options.max_queued // 2
+        while waiting and not self.paused:
+            stream = waiting[0]
+            if stream.queue and self.window_out <= 0:
+                break
+            waiting.popleft()
+            if self._send_queued(stream):
+                waiting.append(stream)
+            else:
+                stream.waiting = False
+            if stream.full and stream.queued <= most:
+                stream.full = False
+                if not stream.ending:
+                    roomy = [*(roomy or ()), stream]
+        for stream in roomy or ():
+            if stream.state in (OPEN, HALF_CLOSED_REMOTE):
+                self.sink.on_window(stream.id)  # type: ignore[union-attr]
+
+    def _send_queued(self, stream: Stream) -> bool:
+        """Send one frame of a stream's queue; True if it has more that its own window admits."""
+        queue = stream.queue
+        if queue is None:
+            return False
+        stream_window = self.initial_out + stream.credit_out
+        if queue:
+            most = min(self.max_frame_out, self.window_out, stream_window)
+            if most <= 0:
+                return False
+            offset = stream.offset
+            piece = queue[0]
+            if len(piece) - offset <= most:
+                queue.popleft()
+                if offset:
+                    piece = piece[offset:]
+                    stream.offset = 0
+            else:
+                piece = piece[offset : offset + most]
+                stream.offset = offset + most
+            size = len(piece)
+            self.window_out -= size
+            stream.credit_out -= size
+            stream.queued -= size
+        else:
+            piece = b""
+            size = 0
+        last = not queue
+        end = last and stream.ending and stream.trailers is None
+        if size or end:
+            self.out += (write_header(size << 8, 1 if end else 0, stream.id), piece)
+            self.data_frames_sent += 1
+        if not last:
+            return stream_window > size
+        stream.queue = None
+        if end:
+            self._sent_end(stream)
+        elif stream.trailers is not None:
+            self._send_trailers(stream, stream.trailers)
+        return False

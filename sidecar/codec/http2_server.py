@@ -1,0 +1,117 @@
+"""The server's end of an HTTP/2 connection: what the sidecar is to its clients."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sidecar.codec.hpack_decoder import HpackDecoder, ListTooLarge, Texts
+from sidecar.codec.http2 import Http2Connection
+from sidecar.codec.http2_frames import (
+    ENABLE_CONNECT_PROTOCOL,
+    END_STREAM,
+    ENHANCE_YOUR_CALM,
+    INTERNAL_ERROR,
+    MAX_CONCURRENT_STREAMS,
+    PROTOCOL_ERROR,
+    REFUSED_STREAM,
+)
+from sidecar.codec.http2_head import VIOLATION, Malformed, copy_request, request_head, response_block
+from sidecar.codec.http2_options import Http2Options
+from sidecar.codec.http2_output import Stream
+from sidecar.codec.http2_states import AWAIT_PREFACE, HALF_CLOSED_REMOTE, OPEN, SEND_HEADERS, STREAM
+from sidecar.core.head import RequestHead, ResponseHead
+
+_MOST_GAPS: Final = 16
+
+
+class ServerConnection(Http2Connection):
+    """Takes requests. The settings that a server begins with are among ``out`` from the start."""
+
+    __slots__ = ("gaps", "highest")
+
+    decoder: HpackDecoder[tuple[RequestHead, int]]
+
+    def __init__(self, options: Http2Options, texts: Texts) -> None:
+        super().__init__(options, AWAIT_PREFACE)
+        self.highest = 0  # the last stream that the client has opened
+        self.gaps: list[tuple[int, int]] = []  # streams that it has skipped, so that it may not use them any more
+        self.decoder = HpackDecoder(texts, options.max_header_bytes, options.max_fields)
+        pairs = [(ENABLE_CONNECT_PROTOCOL, 1)] if options.allow_connect else []
+        self._start([*pairs, (MAX_CONCURRENT_STREAMS, options.max_concurrent_streams)], b"")
+
+    def send_head(self, stream_id: int, head: ResponseHead, end: bool) -> None:
+        """Send a response's head, or an informational one (with ``end`` false). Nothing, for a stream that was reset."""
+        stream = self.streams.get(stream_id)
+        if stream is None or STREAM[stream.state][SEND_HEADERS] < 0:
+            return
+        self._send_block(stream_id, response_block(self.encoder, head), END_STREAM if end else 0)
+        if end:
+            self._sent_end(stream)
+
+    def _block(self, stream_id: int, block: bytes, end: bool) -> None:
+        stream = self.streams.get(stream_id)
+        if stream is not None:
+            self._trailers(stream, block, end)
+            return
+        highest = self.highest
+        if stream_id <= highest or not stream_id & 1 or stream_id > self.last_accepted:
+            self._discard(stream_id, block)
+            return
+        self.highest = stream_id
+        self.opened_streams += 1
+        if stream_id > highest + 2:
+            self._skip(highest + 1, stream_id - 1)
+        decoder = self.decoder
+        kept = decoder.known.get(block)
+        try:
+            if kept is not None:
+                decoder.misses = 0
+                head, length = kept
+                head = copy_request(head)
+            else:
+                fields, steady = self._decode(block)
+                head, length = request_head(fields, decoder.suspicious, self.options.allow_connect)
+                if steady:
+                    decoder.keep(block, (copy_request(head), length))
+            if end and length > 0:
+                raise Malformed(VIOLATION)
+        except Malformed as error:
+            self._malformed(stream_id, error.details)
+            return
+        except ListTooLarge as error:
+            self._stream_error(stream_id, INTERNAL_ERROR, error.details)
+            return
+        if len(self.streams) >= self.options.max_concurrent_streams:
+            self._stream_error(stream_id, REFUSED_STREAM, "http2.max_concurrent_streams")
+            return
+        self.streams[stream_id] = stream = Stream(stream_id, HALF_CLOSED_REMOTE if end else OPEN)
+        stream.headed = True
+        stream.expected = length
+        self.sink.on_head(stream_id, head, end)  # type: ignore[union-attr]
+
+    def _skip(self, first: int, last: int) -> None:
+        if len(self.gaps) >= _MOST_GAPS:
+            del self.gaps[0]
+        self.gaps.append((first, last))
+
+    def _is_idle(self, stream_id: int) -> bool:
+        return stream_id > self.highest or not stream_id & 1
+
+    def _discard(self, stream_id: int, block: bytes) -> None:
+        for first, last in self.gaps:
+            if first <= stream_id <= last:
+                raise self.fail(PROTOCOL_ERROR, "http2.stream_order")
+        super()._discard(stream_id, block)
+
+    def _last_seen(self) -> int:
+        return self.highest
+
+    def _closed(self, stream: Stream) -> None:
+        del self.streams[stream.id]
+        if self.resets_left < self.options.max_resets:
+            self.resets_left += 1
+
+    def _check_resets(self) -> None:
+        self.resets_left -= 1
+        if self.resets_left < 0:
+            raise self.fail(ENHANCE_YOUR_CALM, "http2.too_many_resets")
