@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
+from sidecar.config.core_types import RAW_BUFFER
 from sidecar.config.fields import Node
 from sidecar.config.tls_parameters import DOWNSTREAM_TLS_PARAMETERS, TlsParameters, parse_tls_parameters
 from sidecar.config.tls_secrets import (
@@ -69,6 +70,24 @@ class UpstreamTlsContext:
     max_session_keys: int = 1
     enforce_rsa_key_usage: bool = False
     place: str = field(default="", compare=False)
+
+
+def parse_downstream_transport_socket(node: Node) -> DownstreamTlsContext | None:
+    """The `transport_socket` of a filter chain; None for the plain one."""
+    socket = node.child("transport_socket")
+    extension = None if socket is None else socket.extension(known=(RAW_BUFFER, DOWNSTREAM_TLS))
+    if extension is None or extension.type_name != DOWNSTREAM_TLS:
+        return None
+    return parse_downstream_tls_context(extension)
+
+
+def parse_upstream_transport_socket(node: Node) -> UpstreamTlsContext | None:
+    """The `transport_socket` of a cluster; None for the plain one."""
+    socket = node.child("transport_socket")
+    extension = None if socket is None else socket.extension(known=(RAW_BUFFER, UPSTREAM_TLS))
+    if extension is None or extension.type_name != UPSTREAM_TLS:
+        return None
+    return parse_upstream_tls_context(extension)
 
 
 def parse_downstream_tls_context(node: Node) -> DownstreamTlsContext:

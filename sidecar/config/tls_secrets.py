@@ -212,20 +212,12 @@ def parse_secret_reference(node: Node, kind: str) -> SecretReference:
         case None:
             source.refuse("names no source", do="add path_config_source")
         case other:
-            # Read, so that this is the only complaint; SDS over gRPC fits into the transport's SecretSource.
-            source.child(other)
+            source._take(other)  # so that this is the only complaint
             source.refuse(
                 "secrets over gRPC (SDS) are not implemented by Mizzen yet", other,
                 "use path_config_source, static secrets, or files in the context itself",
             )  # fmt: skip
-            _leave_unread(source, other)
     return SecretReference(name)
-
-
-def _leave_unread(source: Node, name: str) -> None:
-    inside = source.child(name)
-    if inside is not None:
-        inside._read = ~0
 
 
 def _watched_directory(node: Node) -> str:

@@ -177,7 +177,8 @@ class DownstreamConnection(TlsConnection):
         chosen = self.chosen
         assert chosen is not None
         der = None if chosen.context.verify_mode == ssl.CERT_NONE else ssl_object.getpeercert(binary_form=True)
-        return checked(ssl_object, der, chosen.local, self.server_name, chosen.verification)
+        now = self.worker.epoch + self.worker.clock()
+        return checked(ssl_object, der, chosen.local, self.server_name, chosen.verification, now)
 
     def opened(self) -> Any:
         info = self.info
@@ -199,6 +200,7 @@ def checked(
     local: CertificateDetails | None,
     server_name: str,
     verification: Verification,
+    now: float,
     names: tuple[str, ...] = (),
 ) -> tuple[ConnectionTls, TlsFailure | None]:
     """Who is at the other end, and what is wrong with its certificate (``der``, None if it showed none)."""
@@ -213,4 +215,6 @@ def checked(
         failure = TlsFailure("TLS_error:the certificate cannot be read", "fail_verify_error")
     elif peer is not None and (names or verification.asks):
         failure = verification.check(peer, names)
+    if peer is not None and failure is None and tls.resumed:
+        failure = verification.expired(peer, now)
     return tls, failure

@@ -158,7 +158,8 @@ class UpstreamConnection(TlsConnection):
         chosen = self.chosen
         assert chosen is not None
         der = ssl_object.getpeercert(binary_form=True)
-        return checked(ssl_object, der, chosen.local, self.server_name, chosen.verification, self.names)
+        now = self.worker.epoch + self.worker.clock()
+        return checked(ssl_object, der, chosen.local, self.server_name, chosen.verification, now, self.names)
 
     def opened(self) -> Any:
         inside, self.inside = self.inside, None

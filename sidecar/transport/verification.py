@@ -21,12 +21,13 @@ _SanTest = Callable[[str, bytes], bool]
 class Verification:
     """The conditions of one validation context."""
 
-    __slots__ = ("hashes", "needs_signing_rsa", "sans", "spkis")
+    __slots__ = ("dates", "hashes", "needs_signing_rsa", "sans", "spkis")
 
     def __init__(self, validation: CertificateValidationContext, needs_signing_rsa: bool = False) -> None:
         self.sans = tuple(map(_compile_san, validation.match_typed_subject_alt_names))
         self.hashes = validation.verify_certificate_hash
         self.spkis = validation.verify_certificate_spki
+        self.dates = validation.trusts and not validation.allow_expired_certificate
         self.needs_signing_rsa = needs_signing_rsa
 
     @property
@@ -48,6 +49,17 @@ class Verification:
             return self._check(peer, names)
         except ValueError as error:  # cryptography is stricter than OpenSSL
             return verification_failed(f"cannot read the certificate: {error}", "fail_verify_error")
+
+    def expired(self, peer: CertificateDetails, now: float) -> TlsFailure | None:
+        """What is wrong with the dates of a certificate in a resumed session, which OpenSSL does not verify again.
+
+        ``now`` is in seconds since the epoch.
+        """
+        if self.dates and peer.valid_until.timestamp() < now:
+            return verification_failed(
+                "X509_verify_cert: certificate verification error at depth 0: certificate has expired", "fail_verify_error"
+            )
+        return None
 
     def _check(self, peer: CertificateDetails, names: tuple[str, ...]) -> TlsFailure | None:
         if names:

@@ -19,7 +19,9 @@ from sidecar.config.tls import (
     DownstreamTlsContext,
     UpstreamTlsContext,
     parse_downstream_tls_context,
+    parse_downstream_transport_socket,
     parse_upstream_tls_context,
+    parse_upstream_transport_socket,
 )
 from sidecar.config.tls_parameters import DOWNSTREAM_TLS_PARAMETERS, UPSTREAM_TLS_PARAMETERS, TlsParameters
 from sidecar.config.tls_secret_file import load_certificate_secret, load_secrets, load_validation_secret
@@ -422,3 +424,33 @@ def test_what_is_ignored_is_said() -> None:
     document = {"common_tls_context": {"tls_certificate_sds_secret_configs": [{"name": "n", "sds_config": source}]}}
     _, warnings = build_with_warnings(UPSTREAM_TLS, document, parse_upstream_tls_context)
     assert len(warnings) == 1 and "initial_fetch_timeout: is ignored: files are read at once" in warnings[0]
+
+
+def test_transport_sockets() -> None:
+    def socket(kind: str, **fields: Any) -> Document:
+        typed = {"@type": f"type.googleapis.com/envoy.extensions.transport_sockets.{kind}", **fields}
+        return {"name": "c", "transport_socket": {"name": "it", "typed_config": typed}}
+
+    def of_cluster(node: Node) -> UpstreamTlsContext | None:
+        return parse_upstream_transport_socket(node) if node.get("name") else None
+
+    def of_chain(node: Node) -> DownstreamTlsContext | None:
+        node.get("name")
+        return parse_downstream_transport_socket(node)
+
+    chain, cluster = "envoy.config.listener.v3.FilterChain", "envoy.config.cluster.v3.Cluster"
+    for plain in ({"name": "c"}, socket("raw_buffer.v3.RawBuffer")):
+        assert build(chain, plain, of_chain) is None
+        assert build(cluster, plain, of_cluster) is None
+    server = build(chain, socket("tls.v3.DownstreamTlsContext", **_downstream()), of_chain)
+    assert server == downstream() and server is not None
+    assert server.place == "transport_socket.typed_config"
+    client = build(cluster, socket("tls.v3.UpstreamTlsContext", sni="a"), of_cluster)
+    assert client == upstream(sni="a")
+    for kind, parse, fields in (
+        (chain, of_chain, socket("tls.v3.UpstreamTlsContext")),
+        (cluster, of_cluster, socket("tls.v3.DownstreamTlsContext", **_downstream())),
+        (chain, of_chain, socket("starttls.v3.StartTlsConfig", cleartext_socket_config={})),
+    ):
+        [(path, problem)] = problems(kind, fields, parse)
+        assert path == "transport_socket.typed_config.@type" and "is not implemented by Mizzen" in problem

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import socket
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from sidecar.transport.failures import TlsFailure
 from tests.sidecar.transport.serving import (
     AUTHORITY,
     CLIENT,
@@ -31,7 +33,7 @@ VERSIONS = pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
 OLD = {"tls_params": {"tls_maximum_protocol_version": "TLSv1_2"}}
 
 
-def twice(port: int, context: ssl.SSLContext) -> list[bool]:
+def twice(port: int, context: ssl.SSLContext, between: Callable[[], None] = lambda: None) -> list[bool]:
     """Whether the first and the second of two connections with the same session resumed it."""
     session: ssl.SSLSession | None = None
     resumed = []
@@ -43,6 +45,7 @@ def twice(port: int, context: ssl.SSLContext) -> list[bool]:
             assert wrapped.recv(100) == b"ping"
             session = wrapped.session
             resumed.append(bool(wrapped.session_reused))
+        between()
     return resumed
 
 
@@ -125,6 +128,36 @@ def test_openssl_resumes(version: str, tmp_path: Path) -> None:
             for use, outcome in (("-sess_out", "New, "), ("-sess_in", "Reused, ")):
                 _, output = await command(*arguments, "-ign_eof", use, session, given=b"x\n")
                 assert outcome in output
+
+    run(test())
+
+
+@VERSIONS
+def test_a_session_does_not_outlive_its_certificate(version: str, tmp_path: Path) -> None:
+    """OpenSSL does not look at the dates again when a session is resumed."""
+    common = {"tls_params": {"tls_maximum_protocol_version": version}}
+
+    async def test() -> None:
+        context = client_context(CLIENT, tmp_path)
+        context.maximum_version = getattr(ssl.TLSVersion, version)
+        async with serving(downstream(validation=trusted(), require_client_certificate=True)) as server:
+            worker = server.surroundings.worker
+            assert await in_thread(twice, server.port, context) == [False, True]
+            tls = originating(upstream(CLIENT, common=common, max_session_keys=5), server.surroundings)
+            for _ in range(2):
+                connection, inner = await dial(tls, server.port)
+                connection.write(b"x")
+                await inner.until(lambda inner=inner: inner.received)  # type: ignore[misc]
+            assert tls.stats.session_reused == 1
+            worker.epoch += 2 * 86400.0
+            with pytest.raises(TlsFailure, match="certificate has expired"):
+                await dial(tls, server.port)
+            assert tls.stats.fail_verify_error == 1
+            worker.epoch -= 2 * 86400.0
+            later = in_thread(twice, server.port, context, lambda: setattr(worker, "epoch", worker.epoch + 2 * 86400.0))
+            with pytest.raises((OSError, AssertionError)):
+                await later
+            assert server.stats.fail_verify_error == 1
 
     run(test())
 
