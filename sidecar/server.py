@@ -16,7 +16,9 @@ from sidecar.bootstrap.load import load_bootstrap
 from sidecar.config.bootstrap import Bootstrap, parse_bootstrap
 from sidecar.config.problems import ConfigurationError, Problem
 from sidecar.core.worker import Worker
+from sidecar.http.connection_manager import ConnectionManager
 from sidecar.stack import Stack
+from sidecar.telemetry.configured_settings import compile_settings
 from sidecar.telemetry.formatter import format_problems
 from sidecar.telemetry.store import StatsStore
 
@@ -80,7 +82,7 @@ class Server:
     def _build(self) -> Stack:
         worker = Worker(asyncio.get_running_loop(), seed=self.seed)
         try:
-            stack = Stack(self.bootstrap, worker, StatsStore())
+            stack = Stack(self.bootstrap, worker, StatsStore(compile_settings(self.bootstrap.stats_config)))
             if self.bootstrap.admin is not None and self.bootstrap.admin.address is not None:
                 stack.add_admin(self._admin_context(stack))
             return stack
@@ -125,6 +127,17 @@ class Server:
         if self.stack is not None:
             self.stack.health_check_failed = failed
             self.stack.server_stats.live = 0 if failed else 1
+            if self.state == "LIVE":
+                self._ask_to_close(failed)
+
+    def _ask_to_close(self, asked: bool) -> None:
+        """Whether replies say ``connection: close``, on listeners whose ``drain_type`` is DEFAULT."""
+        assert self.stack is not None
+        for listener in self.stack.listeners:
+            if listener.config.drain_type == "DEFAULT":
+                for chain in listener.chains:
+                    if isinstance(chain.terminal, ConnectionManager):
+                        chain.terminal.draining = asked
 
     def _drain_by_admin(self, *, graceful: bool, skip_exit: bool, inboundonly: bool) -> None:
         """``/drain_listeners``: stop listening; with ``graceful`` ask clients to close during the drain time first."""

@@ -90,13 +90,7 @@ def _advice(type_name: str) -> str:
     from difflib import get_close_matches  # only for what is wrong
 
     otherwise = "write the full type URL of an Envoy v3 message"
-    spec = importlib.util.find_spec("envoy")
-    packages = {
-        os.path.relpath(directory, os.path.dirname(root)).replace(os.sep, "."): directory
-        for root in (spec and spec.submodule_search_locations) or ()
-        for directory, _, _ in os.walk(root)
-        if os.path.basename(directory).startswith("v")
-    }
+    packages = _packages()
     close = get_close_matches(type_name.rpartition(".")[0], packages, n=1)
     known: list[str] = []
     for package in close:
@@ -104,3 +98,15 @@ def _advice(type_name: str) -> str:
             module = importlib.import_module(f"{package}.{file.removesuffix('.py')}")
             known += [f"{package}.{name}" for name in module.DESCRIPTOR.message_types_by_name]
     return did_you_mean(type_name, known, otherwise)
+
+
+@lru_cache(maxsize=1)
+def _packages() -> dict[str, str]:
+    """Where the versioned packages of Envoy's messages are, by their names."""
+    spec = importlib.util.find_spec("envoy")
+    return {
+        os.path.relpath(directory, os.path.dirname(root)).replace(os.sep, "."): directory
+        for root in (spec and spec.submodule_search_locations) or ()
+        for directory, _, _ in os.walk(root)
+        if os.path.basename(directory).startswith("v")
+    }

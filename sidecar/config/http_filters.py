@@ -83,7 +83,6 @@ class HttpFilter:
     name: str
     config: FilterConfig
     disabled: bool = False
-    is_optional: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,15 +93,18 @@ class PerFilterConfig:
     disabled: bool = False
 
 
+_OPTIONAL = "a filter that Mizzen has not got is refused, optional or not"
+
+
 def parse_http_filter(node: Node) -> HttpFilter:
     """`HttpFilter` of the HTTP connection manager. A filter that Mizzen has not got is refused, optional or not."""
+    node.ignore("is_optional", _OPTIONAL)
     name = node.get("name")
     config = node.extension(known=HTTP_FILTERS)
     return HttpFilter(
         name,
         buffer.Buffer(None) if config is None else _parse(config, HTTP_FILTERS) or buffer.Buffer(None),
         node.get("disabled"),
-        node.get("is_optional"),
     )
 
 
@@ -121,7 +123,7 @@ def parse_typed_per_filter_config(node: Node) -> Mapping[str, PerFilterConfig]:
 
 
 def _parse_wrapped(node: Node) -> PerFilterConfig:
-    node.get("is_optional")
+    node.ignore("is_optional", _OPTIONAL)
     disabled = node.get("disabled")
     if not disabled and not node.has("config"):
         node.refuse("is required unless the filter is disabled", "config", "set config, or disabled")

@@ -47,14 +47,13 @@ class TcpProxy:
 class NetworkRbac:
     """Close connections that `rules` do not allow. `shadow_rules` only count and set metadata.
 
-    `enforcement_type` is ONE_TIME_ON_FIRST_BYTE or CONTINUOUS; `delay_deny` is in seconds.
+    `delay_deny` is in seconds.
     """
 
     stat_prefix: str
     rules: Rbac | None = None
     shadow_rules: Rbac | None = None
     shadow_rules_stat_prefix: str = ""
-    enforcement_type: str = "ONE_TIME_ON_FIRST_BYTE"
     delay_deny: float = 0.0
 
 
@@ -158,13 +157,13 @@ def _cluster_weight(node: Node, inherited: Mapping[str, Any]) -> ClusterWeight:
 
 
 def _parse_rbac_filter(node: Node) -> NetworkRbac:
+    node.ignore("enforcement_type", "connections are decided on once, when they are accepted")
     rules, shadow_rules = node.child("rules"), node.child("shadow_rules")
     return NetworkRbac(
         node.get("stat_prefix"),
         None if rules is None else parse_rbac(rules),
         None if shadow_rules is None else parse_rbac(shadow_rules),
         node.get("shadow_rules_stat_prefix"),
-        node.enum("enforcement_type"),
         seconds(node, "delay_deny", 0.0),
     )
 

@@ -7,7 +7,6 @@ from typing import TypeAlias
 
 from sidecar.config.core_types import seconds
 from sidecar.config.fields import Node
-from sidecar.config.matcher import StringMatcher, parse_string_matcher
 
 _PRESERVE_CASE = "envoy.extensions.http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig"
 
@@ -36,13 +35,7 @@ class ProperCaseWords:
 
 @dataclass(frozen=True, slots=True)
 class PreserveCaseFormatter:
-    """Header names are sent as they came in; the reason phrase too, if `forward_reason_phrase`.
-
-    `formatter_type_on_envoy_headers` (DEFAULT or PROPER_CASE) is for the headers that the proxy adds.
-    """
-
-    forward_reason_phrase: bool = False
-    formatter_type_on_envoy_headers: str = "DEFAULT"
+    """Header names are sent as they came in."""
 
 
 HeaderKeyFormat: TypeAlias = ProperCaseWords | PreserveCaseFormatter
@@ -60,8 +53,6 @@ class Http1ProtocolOptions:
     default_host_for_http_10: bytes = b""
     header_key_format: HeaderKeyFormat | None = None
     enable_trailers: bool = False
-    send_fully_qualified_url: bool = False
-    ignore_http_11_upgrade: tuple[StringMatcher, ...] = ()
 
 
 DOWNSTREAM_DEFAULTS = HttpProtocolOptions()
@@ -106,7 +97,6 @@ def parse_http1_protocol_options(node: Node | None, *, upstream: bool = False) -
         return Http1ProtocolOptions(
             header_key_format=header_key_format,
             enable_trailers=trailers,
-            send_fully_qualified_url=node.get("send_fully_qualified_url"),
         )
     return Http1ProtocolOptions(
         allow_absolute_url=node.wrapped("allow_absolute_url", True),
@@ -114,7 +104,6 @@ def parse_http1_protocol_options(node: Node | None, *, upstream: bool = False) -
         default_host_for_http_10=node.get("default_host_for_http_10").encode(),
         header_key_format=header_key_format,
         enable_trailers=trailers,
-        ignore_http_11_upgrade=tuple(map(parse_string_matcher, node.children("ignore_http_11_upgrade"))),
     )
 
 
@@ -128,6 +117,4 @@ def _parse_header_key_format(node: Node | None) -> HeaderKeyFormat | None:
     formatter = None if extension is None else extension.extension(known=(_PRESERVE_CASE,))
     if formatter is None:
         return None
-    return PreserveCaseFormatter(
-        formatter.get("forward_reason_phrase"), formatter.enum("formatter_type_on_envoy_headers")
-    )
+    return PreserveCaseFormatter()

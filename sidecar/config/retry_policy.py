@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-from sidecar.config.core_types import parse_metadata, seconds
+from sidecar.config.core_types import seconds
 from sidecar.config.fields import Node
 from sidecar.config.matcher import HeaderMatcher, header_name, parse_header_matchers
 
@@ -30,8 +29,6 @@ GRPC_RETRY_CONDITIONS = frozenset({"cancelled", "deadline-exceeded", "internal",
 """What `retry_on` and `x-envoy-retry-grpc-on` may say about gRPC requests."""
 
 _PREVIOUS_HOSTS = "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
-_OMIT_CANARY_HOSTS = "envoy.extensions.retry.host.omit_canary_hosts.v3.OmitCanaryHostsPredicate"
-_OMIT_HOST_METADATA = "envoy.extensions.retry.host.omit_host_metadata.v3.OmitHostMetadataConfig"
 
 _SHORTEST_BASE_INTERVAL = 0.001
 
@@ -65,19 +62,7 @@ class PreviousHosts:
     """Choose again when the host has been tried already."""
 
 
-@dataclass(frozen=True, slots=True)
-class OmitCanaryHosts:
-    """Choose again when the host's metadata says that it is a canary."""
-
-
-@dataclass(frozen=True, slots=True)
-class OmitHostMetadata:
-    """Choose again when the host's `envoy.lb` metadata has all of these values."""
-
-    metadata_match: Mapping[str, Any]
-
-
-RetryHostPredicate: TypeAlias = PreviousHosts | OmitCanaryHosts | OmitHostMetadata
+RetryHostPredicate: TypeAlias = PreviousHosts
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,17 +132,4 @@ def _parse_rate_limited_back_off(node: Node) -> RateLimitedRetryBackOff:
 
 
 def _parse_host_predicate(node: Node) -> RetryHostPredicate | None:
-    config = node.extension(known=(_PREVIOUS_HOSTS, _OMIT_CANARY_HOSTS, _OMIT_HOST_METADATA))
-    if config is None:
-        return None
-    match config.type_name:
-        case "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate":
-            return PreviousHosts()
-        case "envoy.extensions.retry.host.omit_canary_hosts.v3.OmitCanaryHostsPredicate":
-            return OmitCanaryHosts()
-        case "envoy.extensions.retry.host.omit_host_metadata.v3.OmitHostMetadataConfig":
-            metadata = parse_metadata(config.child("metadata_match"))
-            return OmitHostMetadata(metadata.get("envoy.lb", {}))
-        case _:
-            config.refuse("is no retry host predicate", do="name one that Mizzen has")
-            return None
+    return None if node.extension(known=(_PREVIOUS_HOSTS,)) is None else PreviousHosts()

@@ -17,8 +17,6 @@ from sidecar.config.header_mutations import NO_HEADER_MUTATIONS, HeaderMutations
 from sidecar.config.http_filters import PerFilterConfig, parse_typed_per_filter_config
 from sidecar.config.matcher import header_names
 from sidecar.config.retry_policy import (
-    OmitCanaryHosts,
-    OmitHostMetadata,
     PreviousHosts,
     RateLimitedRetryBackOff,
     ResetHeader,
@@ -55,8 +53,6 @@ __all__ = [
     "HashSourceIp",
     "HeaderMutations",
     "MaxStreamDuration",
-    "OmitCanaryHosts",
-    "OmitHostMetadata",
     "PathSpecifier",
     "PerFilterConfig",
     "PreviousHosts",
@@ -83,11 +79,7 @@ _REQUIRE_TLS: tuple[Literal["NONE", "EXTERNAL_ONLY", "ALL"], ...] = ("NONE", "EX
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """What to do with the requests that `match` lets through.
-
-    `request_body_buffer_limit` is how many bytes of a request may be kept for retries and mirrors, None for the
-    connection's buffer limit.
-    """
+    """What to do with the requests that `match` lets through."""
 
     match: RouteMatch
     action: Action
@@ -95,7 +87,6 @@ class Route:
     metadata: Metadata = field(default_factory=lambda: NO_METADATA)
     header_mutations: HeaderMutations = NO_HEADER_MUTATIONS
     typed_per_filter_config: Mapping[str, PerFilterConfig] = field(default_factory=dict)
-    request_body_buffer_limit: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,11 +179,10 @@ def _parse_virtual_host(node: Node, inherited: Inherited) -> VirtualHost:
         request_mirror_policies=parse_mirror_policies(node, inherited.validate_clusters)
         or inherited.request_mirror_policies,
     )
-    limit = _parse_buffer_limit(node, None)
     return VirtualHost(
         name=node.get("name"),
         domains=tuple(domain.lower().encode() for domain in node.get("domains")),
-        routes=tuple(_parse_route(route, inherited, limit) for route in node.children("routes")),
+        routes=tuple(_parse_route(route, inherited) for route in node.children("routes")),
         metadata=parse_metadata(node.child("metadata")),
         header_mutations=parse_header_mutations(node),
         typed_per_filter_config=parse_typed_per_filter_config(node),
@@ -204,7 +194,7 @@ def _parse_virtual_host(node: Node, inherited: Inherited) -> VirtualHost:
     )
 
 
-def _parse_route(node: Node, inherited: Inherited, limit: int | None) -> Route:
+def _parse_route(node: Node, inherited: Inherited) -> Route:
     node.ignore("decorator", "it names spans, and nothing is traced")
     match = node.child("match")
     return Route(
@@ -214,13 +204,4 @@ def _parse_route(node: Node, inherited: Inherited, limit: int | None) -> Route:
         metadata=parse_metadata(node.child("metadata")),
         header_mutations=parse_header_mutations(node),
         typed_per_filter_config=parse_typed_per_filter_config(node),
-        request_body_buffer_limit=_parse_buffer_limit(node, limit),
     )
-
-
-def _parse_buffer_limit(node: Node, inherited: int | None) -> int | None:
-    older: int | None = node.wrapped("per_request_buffer_limit_bytes", None)
-    limit: int | None = node.wrapped("request_body_buffer_limit", None)
-    if limit is not None:
-        return limit
-    return inherited if older is None else older

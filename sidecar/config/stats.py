@@ -42,7 +42,6 @@ class StatsConfig:
     """How statistics are named and kept."""
 
     stats_tags: tuple[TagSpecifier, ...] = ()
-    use_all_default_tags: bool = True
     stats_matcher: StatsMatcher | None = None
     histogram_bucket_settings: tuple[HistogramBucketSettings, ...] = ()
 
@@ -53,9 +52,10 @@ DEFAULT_STATS_CONFIG = StatsConfig()
 def parse_stats_config(node: Node) -> StatsConfig:
     """`StatsConfig`."""
     matcher = node.child("stats_matcher")
+    if not node.wrapped("use_all_default_tags", True):
+        node.refuse("must be true: Mizzen has no statistics without Envoy's tags", "use_all_default_tags", "remove it")
     return StatsConfig(
         tuple(map(_parse_tag, node.children("stats_tags"))),
-        node.wrapped("use_all_default_tags", True),
         None if matcher is None else _parse_stats_matcher(matcher),
         tuple(map(_parse_buckets, node.children("histogram_bucket_settings"))),
     )

@@ -69,7 +69,6 @@ class RetryPolicy:
         "reset_headers",
         "reset_max_interval",
         "previous_hosts",
-        "host_predicates",
         "host_selection_retry_max_attempts",
         "retriable_request_headers",
         "_memo",
@@ -98,7 +97,6 @@ class RetryPolicy:
         self.reset_headers = () if rate_limited is None else rate_limited.reset_headers
         self.reset_max_interval = 0.0 if rate_limited is None else rate_limited.max_interval
         self.previous_hosts = any(isinstance(predicate, PreviousHosts) for predicate in config.retry_host_predicate)
-        self.host_predicates = config.retry_host_predicate
         self.host_selection_retry_max_attempts = config.host_selection_retry_max_attempts
         self.retriable_request_headers = tuple(map(compile_header, config.retriable_request_headers))
         self._memo: dict[tuple[bytes, ...], RetryPolicy] = {}

@@ -91,7 +91,6 @@ class Route:
         "grpc_timeout_header_offset",
         "limit",
         "retry",
-        "request_body_buffer_limit",
         "include_request_attempt_count",
         "include_attempt_count_in_response",
         "include_is_timeout_retry_header",
@@ -135,7 +134,6 @@ class Route:
         self.grpc_timeout_header_offset: float | None = None
         self.limit: Mutate | None = None  # sets the stream's deadlines, where the route has its own
         self.retry: RetryPolicy | None = None
-        self.request_body_buffer_limit: int | None = None
         self.include_request_attempt_count = False
         self.include_attempt_count_in_response = False
         self.include_is_timeout_retry_header = False

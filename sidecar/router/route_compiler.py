@@ -77,7 +77,6 @@ class RouteCompiler:
         """One route. Raises ValueError for a format string that is wrong."""
         route = Route(config.name, host.name)
         route.metadata = config.metadata or None
-        route.request_body_buffer_limit = config.request_body_buffer_limit
         route.include_request_attempt_count = host.include_request_attempt_count
         route.include_attempt_count_in_response = host.include_attempt_count_in_response
         route.include_is_timeout_retry_header = host.include_is_timeout_retry_header

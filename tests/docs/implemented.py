@@ -1,8 +1,8 @@
 """Which fields of Envoy's API the builders in ``sidecar/config/`` read: found by letting them read, not by hand.
 
 Every builder asks ``Node`` for the fields that it implements. Here the messages are empty at first, and what a builder
-asks for is filled in at that moment (by chance: which member of a oneof, which enum value, which extension), so that it
-asks on. What was never asked for in all those runs is what the sidecar refuses.
+asks for is filled in at that moment, so that it asks on: of the members of a oneof and of the extensions the one that had
+its turn least often, enum values by chance. What was never asked for in all those runs is what the sidecar refuses.
 
 ``python -m tests.docs.implemented`` writes the result into docs/configuration.md.
 """
@@ -10,7 +10,7 @@ asks on. What was never asked for in all those runs is what the sidecar refuses.
 from __future__ import annotations
 
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ from typing import Any
 from unittest.mock import patch
 
 from sidecar.config.bootstrap import parse_bootstrap
-from sidecar.config.extensions import message_class
+from sidecar.config.extensions import message_class, type_name_of
 from sidecar.config.fields import Context, Node
 from sidecar.config.problems import ConfigurationError
 from tests.running import REPOSITORY
@@ -29,6 +29,10 @@ RUNS = 2000
 _DEPTH = 45  # of the path: deep enough for matchers in routes, and an end for what contains itself
 _TEXTS = ("a", "b", "/a", "127.0.0.1", "10", "%PROTOCOL%")
 _PLAIN = frozenset({"google.protobuf.Struct", "google.protobuf.Value", "google.protobuf.Any"})
+_NETWORK = "envoy.extensions.filters.network"
+_SHARES = {"envoy.type.v3.FractionalPercent": ("numerator", 7), "envoy.type.v3.Percent": ("value", 7.0)}
+_RICH = {f"{_NETWORK}.http_connection_manager.v3.HttpConnectionManager": 8, "route": 4}
+"""What has its turn more often, for most of the fields stand inside."""
 _HAS = Node.has
 
 
@@ -43,6 +47,15 @@ class Found:
     refused: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
 
     extensions: set[str] = field(default_factory=set)
+
+    turns: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """How often each member of a oneof, and each extension, was chosen."""
+
+    def next_of(self, kind: str, names: Iterable[str], chance: random.Random) -> str:
+        """One of these that was chosen least often."""
+        least = min(names, key=lambda name: (self.turns[kind, name] // _RICH.get(name, 1), chance.random()))
+        self.turns[kind, least] += 1
+        return least
 
 
 class _Filling:
@@ -61,14 +74,16 @@ class _Filling:
             return text.encode() if descriptor.type == descriptor.TYPE_BYTES else text
         if descriptor.cpp_type == descriptor.CPPTYPE_BOOL:
             return chance.random() < 0.7
-        return 1
+        return chance.randint(1, 3)
 
-    def fill(self, node: Node, name: str) -> None:
+    def fill(self, node: Node, name: str, *, chosen: bool = False) -> None:
         message: Any = node.message
         descriptor = message.DESCRIPTOR.fields_by_name.get(name)
-        if descriptor is None or _HAS(node, name) or node.path.count(".") > _DEPTH or self.random.random() < 0.15:
+        if descriptor is None or _HAS(node, name) or node.path.count(".") > _DEPTH:
             return
         oneof = descriptor.containing_oneof
+        if self.random.random() < 0.15 or (oneof is not None and not chosen and not self._has_turn(node, name, oneof)):
+            return
         if oneof is not None and message.WhichOneof(oneof.name) is not None:
             return
         value = getattr(message, name)
@@ -89,34 +104,62 @@ class _Filling:
             setattr(message, name, self.scalar(descriptor))
         else:
             value.SetInParent()
-            if kind.full_name.startswith("google.protobuf.") and kind.full_name not in _PLAIN:
+            if kind.full_name == "google.protobuf.Struct":
+                value["a"] = self.random.choice((5, True))
+            elif kind.full_name in _SHARES:
+                setattr(value, *_SHARES[kind.full_name])
+            elif kind.full_name.startswith("envoy.config.core.v3.Runtime"):
+                value.runtime_key = "a"
+                self._set_default(value)
+            elif kind.full_name.startswith("google.protobuf.") and kind.full_name not in _PLAIN:
                 setattr(value, "seconds" if "seconds" in kind.fields_by_name else "value", self._wrapped(kind))
 
+    def _has_turn(self, node: Node, name: str, oneof: Any) -> bool:
+        """Whether no other member of the oneof that is ever asked for had fewer turns; it is its turn then."""
+        kind, turns = node.type_name, self.found.turns
+        asked = [one.name for one in oneof.fields if one.name in self.found.read[kind]]
+        if any(turns[kind, other] < turns[kind, name] for other in asked):
+            return False
+        turns[kind, name] += 1
+        return True
+
+    def _set_default(self, runtime: Any) -> None:
+        descriptor = runtime.DESCRIPTOR.fields_by_name["default_value"]
+        if descriptor.message_type is None:
+            runtime.default_value = self.scalar(descriptor)
+        elif descriptor.message_type.full_name in _SHARES:
+            setattr(runtime.default_value, *_SHARES[descriptor.message_type.full_name])
+        else:
+            runtime.default_value.value = self.random.random() < 0.5
+
     def _wrapped(self, kind: Any) -> Any:
-        return 1 if "seconds" in kind.fields_by_name else self.scalar(kind.fields_by_name["value"])
+        return self.random.randint(1, 3) if "seconds" in kind.fields_by_name else self.scalar(kind.fields_by_name["value"])
 
     def choose(self, node: Node, oneof: str) -> None:
         message: Any = node.message
         if message.WhichOneof(oneof) is None:
-            self.fill(node, self.random.choice(message.DESCRIPTOR.oneofs_by_name[oneof].fields).name)
+            names = [one.name for one in message.DESCRIPTOR.oneofs_by_name[oneof].fields]
+            self.fill(node, self.found.next_of(node.type_name, names, self.random), chosen=True)
 
     def pack(self, packed: Any, known: Iterable[str] | None) -> None:
         names = sorted(known or ())
         if names and not packed.type_url:
-            packed.Pack(message_class(self.random.choice(names))())
+            packed.Pack(message_class(self.found.next_of("", names, self.random))())
 
 
 def look(runs: int = RUNS) -> Found:
     """Let the builders read ``runs`` bootstraps. Repeatable: chance has a fixed seed."""
     found = Found()
     for seed in range(runs):
-        _look_once(_Filling(seed, found))
+        fill(seed, found)
     return found
 
 
-def _look_once(filling: _Filling) -> None:
-    found = filling.found
+def fill(seed: int, found: Found) -> Any:
+    """The ``Bootstrap`` message that the builders read in one run."""
+    filling = _Filling(seed, found)
     ignoring: list[str] = []
+    unpacked: list[tuple[Any, Any]] = []
     take, which, ignore, refuse, unpack = Node._take, Node.which, Node.ignore, Node.refuse, Node._unpack
 
     def new_take(self: Node, name: str) -> Any:
@@ -140,14 +183,17 @@ def _look_once(filling: _Filling) -> None:
         ignoring.clear()
 
     def new_refuse(self: Node, problem: str, name: str | None = None, do: str | None = None) -> None:
-        if name is not None and problem.startswith("is not implemented"):
+        if name is not None and problem.startswith("is not implemented") and do != "remove it":  # but by `settle`
             found.refused[self.type_name].add(name)
         refuse(self, problem, name, do)
 
     def new_unpack(self: Node, known: list[str] | None) -> Node | None:
         found.extensions.update(known or ())
         filling.pack(self.message, known)
-        return unpack(self, known)
+        inside = unpack(self, known)
+        if inside is not None and inside.type_name == type_name_of(self.message.type_url):
+            unpacked.append((self.message, inside.message))
+        return inside
 
     root = Node(message_class("envoy.config.bootstrap.v3.Bootstrap")(), "", Context())
     with (
@@ -158,6 +204,9 @@ def _look_once(filling: _Filling) -> None:
         suppress(ConfigurationError),
     ):  # fmt: skip
         parse_bootstrap(root)
+    for packed, inside in reversed(unpacked):
+        packed.Pack(inside)
+    return root.message
 
 
 def refused(found: Found, message: str) -> list[str]:
@@ -169,7 +218,7 @@ def refused(found: Found, message: str) -> list[str]:
 
 def render(found: Found) -> str:
     """What stands in the documentation between the two marks."""
-    messages = [name for name in sorted({*found.read, *found.ignored}) if not name.startswith("google.")]
+    messages = [name for name in sorted({*found.read, *found.ignored, *found.extensions}) if not name.startswith("google.")]
     whole, partly = [], []
     for name in messages:
         ignored, missing = sorted(found.ignored[name] - found.read[name]), refused(found, name)

@@ -8,8 +8,6 @@ from typing import TypeAlias
 
 from sidecar.config.fields import Node
 
-_CHUNK_SIZE = 4096
-
 
 @dataclass(frozen=True, slots=True)
 class GzipCompressor:
@@ -19,7 +17,6 @@ class GzipCompressor:
     compression_level: int = -1
     compression_strategy: str = "DEFAULT_STRATEGY"
     window_bits: int = 12
-    chunk_size: int = _CHUNK_SIZE
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +27,6 @@ class BrotliCompressor:
     encoder_mode: str = "DEFAULT"
     window_bits: int = 18
     input_block_bits: int = 24
-    chunk_size: int = _CHUNK_SIZE
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +36,6 @@ class ZstdCompressor:
     compression_level: int = 3
     enable_checksum: bool = False
     strategy: str = "DEFAULT"
-    chunk_size: int = _CHUNK_SIZE
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,77 +43,75 @@ class GzipDecompressor:
     """Bodies that grow more than `max_inflate_ratio` times are not inflated further."""
 
     window_bits: int = 15
-    chunk_size: int = _CHUNK_SIZE
     max_inflate_ratio: int = 100
 
 
 @dataclass(frozen=True, slots=True)
 class BrotliDecompressor:
-    """Brotli's settings."""
-
-    chunk_size: int = _CHUNK_SIZE
+    """Brotli has no settings that make a difference."""
 
 
 @dataclass(frozen=True, slots=True)
 class ZstdDecompressor:
-    """Zstandard's settings."""
-
-    chunk_size: int = _CHUNK_SIZE
+    """Zstandard has no settings that make a difference."""
 
 
 CompressorLibrary: TypeAlias = GzipCompressor | BrotliCompressor | ZstdCompressor
 DecompressorLibrary: TypeAlias = GzipDecompressor | BrotliDecompressor | ZstdDecompressor
 
+_CHUNKS = "what a library gives is sent as it comes"
 _ZLIB_LEVELS = {"DEFAULT_COMPRESSION": -1, "BEST_SPEED": 1, "BEST_COMPRESSION": 9} | {
     f"COMPRESSION_LEVEL_{level}": level for level in range(1, 10)
 }
 
 
 def _parse_gzip_compressor(node: Node) -> CompressorLibrary:
+    node.ignore("chunk_size", _CHUNKS)
     return GzipCompressor(
         node.wrapped("memory_level", 5),
         _ZLIB_LEVELS.get(node.enum("compression_level"), -1),
         node.enum("compression_strategy"),
         node.wrapped("window_bits", 12),
-        node.wrapped("chunk_size", _CHUNK_SIZE),
     )
 
 
 def _parse_brotli_compressor(node: Node) -> CompressorLibrary:
+    node.ignore("chunk_size", _CHUNKS)
     node.ignore("disable_literal_context_modeling", "the brotli library has no such setting")
     return BrotliCompressor(
         node.wrapped("quality", 3),
         node.enum("encoder_mode"),
         node.wrapped("window_bits", 18),
         node.wrapped("input_block_bits", 24),
-        node.wrapped("chunk_size", _CHUNK_SIZE),
     )
 
 
 def _parse_zstd_compressor(node: Node) -> CompressorLibrary:
+    node.ignore("chunk_size", _CHUNKS)
     return ZstdCompressor(
         node.wrapped("compression_level", 3),
         node.get("enable_checksum"),
         node.enum("strategy"),
-        node.wrapped("chunk_size", _CHUNK_SIZE),
     )
 
 
 def _parse_gzip_decompressor(node: Node) -> DecompressorLibrary:
+    node.ignore("chunk_size", _CHUNKS)
     return GzipDecompressor(
         node.wrapped("window_bits", 15),
-        node.wrapped("chunk_size", _CHUNK_SIZE),
         node.wrapped("max_inflate_ratio", 100),
     )
 
 
 def _parse_brotli_decompressor(node: Node) -> DecompressorLibrary:
+    node.ignore("chunk_size", _CHUNKS)
     node.ignore("disable_ring_buffer_reallocation", "the brotli library has no such setting")
-    return BrotliDecompressor(node.wrapped("chunk_size", _CHUNK_SIZE))
+    return BrotliDecompressor()
 
 
 def _parse_zstd_decompressor(node: Node) -> DecompressorLibrary:
-    return ZstdDecompressor(node.wrapped("chunk_size", _CHUNK_SIZE))
+    node.ignore("chunk_size", _CHUNKS)
+    return ZstdDecompressor()
 
 
 _COMPRESSORS: Mapping[str, Callable[[Node], CompressorLibrary]] = {

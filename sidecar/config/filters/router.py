@@ -14,12 +14,11 @@ TYPE = "envoy.extensions.filters.http.router.v3.Router"
 class Router:
     """How the router behaves towards both sides.
 
-    `dynamic_stats`: keep the statistics that grow with response codes and zones. `suppress_envoy_headers`: add no
-    `x-envoy-*` headers. A request with an invalid value in one of `strict_check_headers` gets 400.
+    `suppress_envoy_headers`: add no `x-envoy-*` headers. A request with an invalid value in one of
+    `strict_check_headers` gets 400.
     `respect_expected_rq_timeout`: believe `x-envoy-expected-rq-timeout-ms` from the sidecar that sends it.
     """
 
-    dynamic_stats: bool = True
     suppress_envoy_headers: bool = False
     strict_check_headers: tuple[bytes, ...] = ()
     respect_expected_rq_timeout: bool = False
@@ -28,8 +27,9 @@ class Router:
 def parse_router(node: Node) -> Router:
     """`Router`."""
     node.ignore("start_child_span", "nothing is traced")
+    if not node.wrapped("dynamic_stats", True):
+        node.ignore("dynamic_stats", "there are always statistics for response codes and zones")
     return Router(
-        node.wrapped("dynamic_stats", True),
         node.get("suppress_envoy_headers"),
         header_names(node.get("strict_check_headers")),
         node.get("respect_expected_rq_timeout"),

@@ -80,7 +80,7 @@ def test_statistics() -> None:
                     {"tag_name": "found", "regex": "^a\\.((.+?)\\.)"},
                     {"tag_name": "envoy.cluster_name"},
                 ],
-                "use_all_default_tags": False,
+                "use_all_default_tags": True,
                 "stats_matcher": {"inclusion_list": {"patterns": [{"prefix": "cluster."}]}},
                 "histogram_bucket_settings": [{"match": {"suffix": "_ms"}, "buckets": [5, 0.5, 10]}],
             },
@@ -93,7 +93,6 @@ def test_statistics() -> None:
             TagSpecifier("found", "^a\\.((.+?)\\.)"),
             TagSpecifier("envoy.cluster_name"),
         ),
-        False,
         StatsMatcher(False, None, (StringMatcher("prefix", b"cluster."),)),
         (HistogramBucketSettings(StringMatcher("suffix", b"_ms"), (0.5, 5.0, 10.0)),),
     )

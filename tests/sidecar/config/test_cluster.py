@@ -108,7 +108,6 @@ def test_http_protocol_options() -> None:
     http1 = {
         "header_key_format": {"proper_case_words": {}},
         "enable_trailers": True,
-        "send_fully_qualified_url": True,
     }
     built = load_cluster(
         typed_extension_protocol_options=http_options(
@@ -118,7 +117,7 @@ def test_http_protocol_options() -> None:
     expected = HttpProtocolOptions(0.0, max_headers_count=1, max_response_headers_kb=2, max_requests_per_connection=3)
     assert built.common_http_protocol_options == expected
     assert built.http_protocol_options == Http1ProtocolOptions(
-        header_key_format=ProperCaseWords(), enable_trailers=True, send_fully_qualified_url=True
+        header_key_format=ProperCaseWords(), enable_trailers=True
     )
     legacy = load_cluster(
         common_http_protocol_options={**common, "max_requests_per_connection": None},

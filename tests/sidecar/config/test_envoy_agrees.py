@@ -155,8 +155,6 @@ GOOD: dict[str, list[Document]] = {
     "host predicates": retry(
         retry_host_predicate=[
             {"name": "x", "typed_config": {"@type": HOSTS + "previous_hosts.v3.PreviousHostsPredicate"}},
-            {"name": "y", "typed_config": {"@type": HOSTS + "omit_canary_hosts.v3.OmitCanaryHostsPredicate"}},
-            {"name": "z", "typed_config": {"@type": HOSTS + "omit_host_metadata.v3.OmitHostMetadataConfig"}},
         ]
     ),
     "weights with a deprecated total": weighted({"name": "a", "weight": 4}, total_weight=50),
@@ -190,7 +188,6 @@ GOOD: dict[str, list[Document]] = {
         max_stream_duration={"max_stream_duration": "0s", "grpc_timeout_header_max": "0s"},
     ),
     "deprecated cors": action(cors={"allow_origin_string_match": [{"exact": "x"}]}),
-    "both buffer limits": route(per_request_buffer_limit_bytes=5, request_body_buffer_limit=6),
     "redirect": redirect(path_redirect="/a?b", strip_query=True, https_redirect=False),
     "redirect by prefix": redirect(prefix_rewrite="/a", host_redirect="", port_redirect=1),
     "direct response with a format": direct(

@@ -11,7 +11,6 @@ from sidecar.config.access_log import StatusCodeFilter
 from sidecar.config.core_types import HeaderValueOption, SubstitutionFormatString
 from sidecar.config.http_connection_manager import HttpConnectionManager, InternalAddressConfig, UpgradeConfig
 from sidecar.config.local_reply import LocalReplyConfig, ResponseMapper
-from sidecar.config.matcher import StringMatcher
 from sidecar.config.protocol_options import (
     Http1ProtocolOptions,
     HttpProtocolOptions,
@@ -105,8 +104,6 @@ def test_protocol_options() -> None:
     preserve = {
         "@type": "type.googleapis.com/envoy.extensions.http.header_formatters.preserve_case.v3"
         ".PreserveCaseFormatterConfig",
-        "forward_reason_phrase": True,
-        "formatter_type_on_envoy_headers": "PROPER_CASE",
     }
     built = load_hcm(
         common_http_protocol_options={
@@ -123,7 +120,6 @@ def test_protocol_options() -> None:
             "default_host_for_http_10": "old.example",
             "header_key_format": {"stateful_formatter": {"name": "preserve", "typed_config": preserve}},
             "enable_trailers": True,
-            "ignore_http_11_upgrade": [{"prefix": "TLS/"}],
         },
     )
     assert built.common_http_protocol_options == HttpProtocolOptions(1.0, 2.0, 3, 80, 4.0, "DROP_HEADER", 5)
@@ -131,10 +127,8 @@ def test_protocol_options() -> None:
         False,
         True,
         b"old.example",
-        PreserveCaseFormatter(True, "PROPER_CASE"),
+        PreserveCaseFormatter(),
         True,
-        False,
-        (StringMatcher("prefix", b"TLS/"),),
     )
 
 

@@ -97,9 +97,9 @@ def test_every_filter_is_in_the_table_above() -> None:
     }
 
 
-def test_disabled_and_optional() -> None:
-    document = http_filter(typed("cors.v3.Cors"), disabled=True, is_optional=True)
-    assert build(HTTP_FILTER, document, parse_http_filter) == HttpFilter("f", Cors(), True, True)
+def test_disabled() -> None:
+    document = http_filter(typed("cors.v3.Cors"), disabled=True)
+    assert build(HTTP_FILTER, document, parse_http_filter) == HttpFilter("f", Cors(), True)
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,6 @@ def test_the_other_filters() -> None:
             rules=rules,
             shadow_rules=rules,
             shadow_rules_stat_prefix="s",
-            enforcement_type="CONTINUOUS",
             delay_deny="1s",
         ),
         network_filter(
@@ -90,7 +89,7 @@ def test_the_other_filters() -> None:
     )
     assert isinstance(rbac, NetworkRbac)
     assert (rbac.stat_prefix, rbac.shadow_rules_stat_prefix) == ("r", "s")
-    assert (rbac.enforcement_type, rbac.delay_deny) == ("CONTINUOUS", 1.0)
+    assert rbac.delay_deny == 1.0
     assert rbac.rules == rbac.shadow_rules
     assert rbac.rules is not None
     assert rbac.rules.action == "DENY"

@@ -8,8 +8,6 @@ import pytest
 
 from sidecar.config.matcher import HeaderMatcher
 from sidecar.config.retry_policy import (
-    OmitCanaryHosts,
-    OmitHostMetadata,
     PreviousHosts,
     RateLimitedRetryBackOff,
     ResetHeader,
@@ -39,14 +37,6 @@ def test_every_field() -> None:
         "per_try_timeout": "0.250s",
         "retry_host_predicate": [
             {"name": "p", "typed_config": {"@type": HOST + "previous_hosts.v3.PreviousHostsPredicate"}},
-            {"name": "c", "typed_config": {"@type": HOST + "omit_canary_hosts.v3.OmitCanaryHostsPredicate"}},
-            {
-                "name": "m",
-                "typed_config": {
-                    "@type": HOST + "omit_host_metadata.v3.OmitHostMetadataConfig",
-                    "metadata_match": {"filter_metadata": {"envoy.lb": {"stage": "old"}}},
-                },
-            },
         ],
         "host_selection_retry_max_attempts": 5,
         "retriable_status_codes": [503, 409],
@@ -61,7 +51,7 @@ def test_every_field() -> None:
         retry_on=frozenset({"5xx", "gateway-error", "retriable-headers", "unavailable"}),
         num_retries=0,
         per_try_timeout=0.25,
-        retry_host_predicate=(PreviousHosts(), OmitCanaryHosts(), OmitHostMetadata({"stage": "old"})),
+        retry_host_predicate=(PreviousHosts(),),
         host_selection_retry_max_attempts=5,
         retriable_status_codes=frozenset({409, 503}),
         retry_back_off=RetryBackOff(0.1, 1.0),

@@ -128,20 +128,6 @@ def test_mirror_policies_come_from_the_nearest_level_that_has_some() -> None:
     assert mirrors(configuration="a", host="a", route="b") == ["b"]
 
 
-@pytest.mark.parametrize(
-    ("on_host", "on_route", "expected"),
-    [
-        ({}, {}, None),
-        ({"per_request_buffer_limit_bytes": 7}, {}, 7),
-        ({"request_body_buffer_limit": 8}, {"per_request_buffer_limit_bytes": 9}, 9),
-        ({}, {"per_request_buffer_limit_bytes": 9, "request_body_buffer_limit": 10}, 10),
-    ],
-)
-def test_request_body_buffer_limit(on_host: dict[str, int], on_route: dict[str, int], expected: int | None) -> None:
-    (found,) = parsed(host(routes=[{**TO_A, **on_route}], **on_host)).virtual_hosts
-    assert found.routes[0].request_body_buffer_limit == expected
-
-
 def test_typed_per_filter_config_of_every_level() -> None:
     def limit(size: int) -> dict[str, Any]:
         buffer = {"@type": "type.googleapis.com/envoy.extensions.filters.http.buffer.v3.BufferPerRoute"}

@@ -33,13 +33,12 @@ def library(type_name: str, **fields: Any) -> dict[str, Any]:
 
 def test_router() -> None:
     document = {
-        "dynamic_stats": False,
         "suppress_envoy_headers": True,
         "strict_check_headers": ["x-envoy-max-retries"],
         "respect_expected_rq_timeout": True,
     }
     assert build(router.TYPE, document, router.parse_router) == router.Router(
-        False, True, (b"x-envoy-max-retries",), True
+        True, (b"x-envoy-max-retries",), True
     )
     assert problems(router.TYPE, {"upstream_log": [{"name": "x"}]}, router.parse_router) == [
         ("upstream_log", "is not implemented by Mizzen")
@@ -212,9 +211,8 @@ def test_health_checks_that_are_refused() -> None:
                 compression_level="BEST_COMPRESSION",
                 compression_strategy="RLE",
                 window_bits=15,
-                chunk_size=8192,
             ),
-            GzipCompressor(9, 9, "RLE", 15, 8192),
+            GzipCompressor(9, 9, "RLE", 15),
         ),
         (
             library("compression.gzip.compressor.v3.Gzip", compression_level="COMPRESSION_LEVEL_4"),
@@ -228,9 +226,8 @@ def test_health_checks_that_are_refused() -> None:
                 encoder_mode="TEXT",
                 window_bits=10,
                 input_block_bits=16,
-                chunk_size=4097,
             ),
-            BrotliCompressor(0, "TEXT", 10, 16, 4097),
+            BrotliCompressor(0, "TEXT", 10, 16),
         ),
         (library("compression.zstd.compressor.v3.Zstd"), ZstdCompressor()),
         (
@@ -239,9 +236,8 @@ def test_health_checks_that_are_refused() -> None:
                 compression_level=19,
                 enable_checksum=True,
                 strategy="BTOPT",
-                chunk_size=5000,
             ),
-            ZstdCompressor(19, True, "BTOPT", 5000),
+            ZstdCompressor(19, True, "BTOPT"),
         ),
     ],
 )
@@ -254,11 +250,11 @@ def test_compressor_library(document: dict[str, Any], expected: object) -> None:
     [
         (library("compression.gzip.decompressor.v3.Gzip"), GzipDecompressor()),
         (
-            library("compression.gzip.decompressor.v3.Gzip", window_bits=9, chunk_size=4097, max_inflate_ratio=5),
-            GzipDecompressor(9, 4097, 5),
+            library("compression.gzip.decompressor.v3.Gzip", window_bits=9, max_inflate_ratio=5),
+            GzipDecompressor(9, 5),
         ),
-        (library("compression.brotli.decompressor.v3.Brotli", chunk_size=4097), BrotliDecompressor(4097)),
-        (library("compression.zstd.decompressor.v3.Zstd", chunk_size=4097), ZstdDecompressor(4097)),
+        (library("compression.brotli.decompressor.v3.Brotli"), BrotliDecompressor()),
+        (library("compression.zstd.decompressor.v3.Zstd"), ZstdDecompressor()),
     ],
 )
 def test_decompressor_library(document: dict[str, Any], expected: object) -> None:
