@@ -1,20 +1,28 @@
-"""Mixed traffic, good and hostile, against a sidecar whose upstreams die and come back; and what must be left of it."""
+"""Mixed traffic, good and hostile, against a sidecar whose upstreams die and come back; and what must be left of it.
+
+The sidecar is a process of its own: what it holds is read from /proc, and what it counts from its /stats.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import gc
+import json
 import os
+import signal
 import socket
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
 from random import Random
 from typing import Any
 
-from sidecar import Server
-from tests.hostile.surroundings import HELLO, Peer, bootstrap, connect, eventually, gauges
+from tests.hostile.surroundings import HELLO, Peer, bootstrap, connect
+from tests.running import Process, free_ports
 
 GOOD = b"GET /%d HTTP/1.1\r\nHost: a\r\nX-Request-Id: %d\r\n\r\n"
+
+_BUSY = {"http.in.downstream_rq_active", "http.in.downstream_cx_active", "cluster.up.upstream_rq_active"}
 
 
 class FlakyUpstream:
@@ -102,7 +110,7 @@ class Soak:
         self.random = Random(seed)
         self.outcomes: Counter[str] = Counter()
         self.upstreams = [FlakyUpstream(self.random) for _ in range(2)]
-        self.port = 0
+        self.port, self.admin_port = free_ports(2)
         self.stopping = False
 
     def configuration(self) -> dict[str, Any]:
@@ -124,7 +132,35 @@ class Soak:
         endpoints = made["static_resources"]["clusters"][0]["load_assignment"]["endpoints"][0]["lb_endpoints"]
         address = {"address": "127.0.0.1", "port_value": self.upstreams[1].port}
         endpoints.append({"endpoint": {"address": {"socket_address": address}}})
+        listening = made["static_resources"]["listeners"][0]["address"]["socket_address"]
+        listening["port_value"] = self.port
+        made["admin"] = {"address": {"socket_address": {**listening, "port_value": self.admin_port}}}
         return made
+
+    @asynccontextmanager
+    async def sidecar(self, directory: Path) -> AsyncIterator[Process]:
+        """The sidecar, serving. It must not have reported any failure of its own when it is left."""
+        file = directory / "bootstrap.json"
+        file.write_text(json.dumps(self.configuration()))
+        with Process("sidecar", "-c", str(file), "-l", "info") as process:
+            await asyncio.to_thread(process.wait_for, "listening on")
+            yield process
+            assert "Traceback" not in process.output, process.output[-2000:]
+
+    async def in_flight(self) -> dict[str, int]:
+        """Every gauge of what is under way that is not zero, by what the sidecar says; its admin interface apart."""
+        peer = await connect(self.admin_port)
+        await peer.send(b"GET /stats?type=Gauges HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n")
+        _, page = await peer.message()
+        peer.close()
+        gauges = dict(line.split(": ", 1) for line in page.decode().splitlines())
+        return {
+            name: int(value)
+            for name, value in gauges.items()
+            if name.startswith(("http.in.", "cluster.up.", "listener.127."))
+            and name.endswith(("_active", "_open"))
+            and value != "0"
+        }
 
     async def good(self) -> None:
         """A few requests over one connection, each answered whole."""
@@ -186,8 +222,9 @@ class Soak:
                 client.close()
 
     async def client(self) -> None:
-        kinds: list[Callable[[], Awaitable[None]]] = [self.good] * 5 + [self.hostile] * 3
-        kinds += [self.posting, self.pipelining]
+        kinds: tuple[Callable[[], Awaitable[None]], ...] = (
+            *[self.good] * 5, *[self.hostile] * 3, self.posting, self.pipelining
+        )  # fmt: skip
         while not self.stopping:
             try:
                 await self.random.choice(kinds)()
@@ -207,38 +244,42 @@ class Soak:
                 await asyncio.sleep(0.1 + self.random.random() * 0.3)
                 upstream.start()
 
-    async def run(self, seconds: float, clients: int = 20) -> dict[str, Any]:
+    async def run(self, seconds: float, directory: Path, clients: int = 20) -> dict[str, Any]:
         """Soak for so long; what was seen, and what was left. Raises AssertionError for anything that leaked."""
         loop = asyncio.get_running_loop()
-        problems: list[dict[str, Any]] = []
-        loop.set_exception_handler(lambda _, context: problems.append(context))
         for upstream in self.upstreams:
             upstream.start()
-        async with Server(self.configuration(), seed=1) as server:
-            self.port = server.address("in")[1]
-            assert server.stack is not None
-            worker = server.stack.worker
-            at_rest = measure(worker)
+        async with self.sidecar(directory) as process:
+            identifier = process.child.pid
+            await self.in_flight()  # what the first look at the statistics loads is no growth
+            at_rest = open_sockets(identifier)
             chaos = loop.create_task(self.chaos())
             working = [loop.create_task(self.client()) for _ in range(clients)]
+            async with asyncio.timeout(10.0):
+                while _BUSY - (await self.in_flight()).keys():  # or nothing would be shown by finding none later
+                    await asyncio.sleep(0.01)
             await asyncio.sleep(seconds / 2)
-            warm = resident_memory()
+            warm = resident_memory(identifier)
             await asyncio.sleep(seconds / 2)
             self.stopping = True
             chaos.cancel()
             await asyncio.gather(chaos, return_exceptions=True)
             await asyncio.gather(*working)
-            memory = resident_memory() - warm
+            growth = resident_memory(identifier) - warm
             for upstream in self.upstreams:
                 await upstream.stop()
-            await eventually(lambda: not gauges(server), 10.0)
-            await eventually(lambda: no_more(measure(worker), at_rest), 10.0)
-            left = measure(worker)
-        await asyncio.gather(*(upstream.stop() for upstream in self.upstreams))
-        assert not problems, problems[:3]
-        return {"outcomes": dict(self.outcomes), "left": left, "at_rest": at_rest, "growth": memory}
+            async with asyncio.timeout(10.0):
+                while left := await self.in_flight():
+                    await asyncio.sleep(0.02)
+                while (sockets := open_sockets(identifier)) > at_rest:
+                    await asyncio.sleep(0.02)
+            process.send(signal.SIGTERM)
+            assert await asyncio.to_thread(process.end) == 0
+        return {
+            "outcomes": dict(self.outcomes), "in_flight": left, "sockets": sockets, "at_rest": at_rest, "growth": growth
+        }  # fmt: skip
 
-    async def drain_under_load(self, seconds: float, clients: int = 20) -> int:
+    async def drain_under_load(self, seconds: float, directory: Path, clients: int = 20) -> int:
         """Drain while all clients send; how many requests were answered. AssertionError for one that was lost."""
         for upstream in self.upstreams:
             upstream.well_behaved = True
@@ -268,32 +309,29 @@ class Soak:
                 finally:
                     client.close()
 
-        async with Server(self.configuration(), seed=1) as server:
-            self.port = server.address("in")[1]
+        async with self.sidecar(directory) as process:
             working = [asyncio.create_task(ask()) for _ in range(clients)]
             await asyncio.sleep(seconds)
-            await server.drain(10.0)
+            process.send(signal.SIGTERM)
             await asyncio.wait_for(asyncio.gather(*working), 10.0)
-            assert server.stack is not None and server.stack.connections() == 0
+            assert await asyncio.to_thread(process.end) == 0
         for upstream in self.upstreams:
             await upstream.stop()
         assert not lost, lost
         return answered
 
 
-def no_more(left: tuple[int, ...], before: tuple[int, ...]) -> bool:
-    """Whether nothing of ``left`` is more than it was ``before``."""
-    return all(now <= then for now, then in zip(left, before, strict=True))
+def open_sockets(identifier: int) -> int:
+    """How many sockets a process has open."""
+    count = 0
+    for descriptor in Path(f"/proc/{identifier}/fd").iterdir():
+        try:
+            count += os.readlink(descriptor).startswith("socket:")
+        except FileNotFoundError:  # closed meanwhile
+            continue
+    return count
 
 
-def measure(worker: Any) -> tuple[int, int, int, int]:
-    """(open descriptors, tasks, timers, streams and connections that are alive) of this process."""
-    gc.collect()
-    alive = sum(type(one).__name__ in ("Stream", "Http1Connection", "UpstreamRequest") for one in gc.get_objects())
-    return len(os.listdir("/proc/self/fd")), len(worker.tasks), len(worker.wheel), alive
-
-
-def resident_memory() -> int:
-    """Resident memory of this process, in bytes."""
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+def resident_memory(identifier: int) -> int:
+    """Resident memory of a process, in bytes."""
+    return int(Path(f"/proc/{identifier}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -11,7 +11,15 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.sidecar.http.exchanges import REMOTES, Exchange, calls, configurations, exchanges
+from tests.sidecar.http.exchanges import (
+    REMOTES,
+    Exchange,
+    calls,
+    configurations,
+    exchanges,
+    plain_calls,
+    plain_configurations,
+)
 from tests.sidecar.http.ways import Cut, byte_by_byte, cut_at, differences, outcome, whole
 
 _PLACES = st.lists(st.floats(0.01, 0.99), min_size=1, max_size=3).map(lambda places: cut_at(*places))
@@ -32,10 +40,19 @@ def test_exchanges_of_all_kinds(
     _compare(config, remote, sent, requests, responses)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(configurations(), st.sampled_from(REMOTES), calls(), _CUTS, _CUTS)
 def test_calls_of_one_service(
     config: dict[str, Any], remote: str, sent: list[Exchange], requests: Cut, responses: Cut
 ) -> None:
-    """Requests and responses of the same shape, again and again: what a shorter way is made for."""
+    """Requests and responses of few kinds, under any configuration."""
+    _compare(config, remote, sent, requests, responses)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(plain_configurations(), st.sampled_from(REMOTES), plain_calls(), _CUTS, _CUTS)
+def test_plain_calls(
+    config: dict[str, Any], remote: str, sent: list[Exchange], requests: Cut, responses: Cut
+) -> None:
+    """Requests and responses of one shape, again and again: what a shorter way is made for."""
     _compare(config, remote, sent, requests, responses)
