@@ -450,7 +450,7 @@ def test_transport_sockets() -> None:
     for kind, parse, fields in (
         (chain, of_chain, socket("tls.v3.UpstreamTlsContext")),
         (cluster, of_cluster, socket("tls.v3.DownstreamTlsContext", **_downstream())),
-        (chain, of_chain, socket("starttls.v3.StartTlsConfig", cleartext_socket_config={})),
+        (chain, of_chain, socket("quic.v3.QuicDownstreamTransport", downstream_tls_context={})),
     ):
         [(path, problem)] = problems(kind, fields, parse)
-        assert path == "transport_socket.typed_config.@type" and "is not implemented by Mizzen" in problem
+        assert path == "transport_socket.typed_config" and "is not implemented by Mizzen" in problem
