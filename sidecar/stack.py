@@ -41,8 +41,8 @@ from sidecar.http.connection_manager import ConnectionManager
 from sidecar.http.early_logs import EarlyLogs
 from sidecar.http.filter_chain import FilterChain
 from sidecar.http.forwarding import DateHeader, compile_forwarding, compile_response_finish, new_request_id
-from sidecar.http.stream import Stream
 from sidecar.http.local_reply import compile_local_reply, plain_reply
+from sidecar.http.stream import Stream
 from sidecar.http.underscores import compile_underscores
 from sidecar.listener.connection_limits import ConnectionLimit, global_limit, listener_limit
 from sidecar.listener.directory import Directory
@@ -55,7 +55,8 @@ from sidecar.network.filters import NetworkFilterStats, build_network_filters, b
 from sidecar.network.relay import best_flows
 from sidecar.network.tcp_proxy import TcpProxy
 from sidecar.pool.dialing import Dialer
-from sidecar.pool.http1 import Http1Pool, PoolOptions
+from sidecar.pool.http1 import Http1Pool
+from sidecar.pool.options import PoolOptions
 from sidecar.router.header_mutation import compile_header_mutations
 from sidecar.router.route import Route
 from sidecar.router.route_table import RouteTable, compile_route_configuration

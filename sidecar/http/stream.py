@@ -7,7 +7,6 @@ The downstream connection calls ``begin``, ``on_data``, ``on_trailers``; the rou
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Callable, Sequence
 from math import inf
 from random import Random
@@ -15,16 +14,15 @@ from typing import Any, Protocol
 
 from sidecar.core import response_flags as flag
 from sidecar.core.head import Field, RequestHead, ResponseHead
-from sidecar.core.http_filter import PAUSE, HttpFilter
+from sidecar.core.http_filter import PAUSE
 from sidecar.core.stream_info import ConnectionInfo, StreamInfo
 from sidecar.core.timer_wheel import Callback
 from sidecar.http.connection_manager import ConnectionManager, Options
 from sidecar.http.filter_chain import FilterChain
+from sidecar.http.filtered_stream import RUNNING, FilteredStream
 from sidecar.http.forwarding import upgrade_of
 
 log = logging.getLogger("sidecar.http")
-
-_RUNNING = -1  # where a direction stands when no filter holds it
 
 
 class Downstream(Protocol):
@@ -55,36 +53,22 @@ class UpstreamRequest(Protocol):
     def cancel(self) -> None: ...
     def on_timer(self, now: float) -> float: ...
     def pause_response(self) -> None: ...
-    def resume_response(self) -> None: ...
 
 
-class Stream(StreamInfo):
+class Stream(FilteredStream):
     """One HTTP exchange. Filters see it as ``FilterStream``."""
 
     __slots__ = (
-        "chain",
         "downstream",
         "duration_deadline",
         "filter_data",
-        "held_request",
-        "held_response",
         "idle_timeout",
         "last_activity",
         "local",
-        "manager",
-        "passing_data",
-        "now",
-        "over",
-        "request_at",
         "request_deadline",
-        "request_ended",
-        "response_at",
-        "response_ended",
         "shape",
         "tunnel",
         "upgrade",
-        "upstream",
-        "worker",
     )  # fmt: skip
 
     request: RequestHead
@@ -100,7 +84,7 @@ class Stream(StreamInfo):
         self.chain: FilterChain = manager.default_chain
         self.upstream: Any = None
         self.filter_data: dict[object, Any] | None = None
-        self.request_at = self.response_at = _RUNNING
+        self.request_at = self.response_at = RUNNING
         self.request_ended = self.response_ended = False
         self.held_request: list[bytes] | None = None
         self.held_response: list[bytes] | None = None
@@ -164,18 +148,18 @@ class Stream(StreamInfo):
     def on_data(self, data: bytes, end: bool) -> None:
         """A piece of the request's body."""
         self.bytes_received += len(data)
-        self.now = self.last_activity = now = self.downstream.now  # type: ignore[attr-defined]
+        self.now = self.last_activity = now = self.downstream.now
         if end:
             self.request_ended = True
             self.request_complete = now
         if self.response_ended:
             return
-        if self.request_at == _RUNNING and self.chain.plain_request:
+        if self.request_at == RUNNING and self.chain.plain_request:
             upstream = self.upstream
             if upstream is not None:
                 upstream.on_request_data(data, end)
             return
-        self._filter_request_data(data, end, 0)
+        self.filter_request_data(data, end, 0)
 
     def on_trailers(self, trailers: list[Field]) -> None:
         """The request's trailers: its end."""
@@ -190,8 +174,8 @@ class Stream(StreamInfo):
         except Exception:
             self.filter_failed()
             return
-        if self.request_at != _RUNNING:
-            self._filter_request_data(b"", True, 0)
+        if self.request_at != RUNNING:
+            self.filter_request_data(b"", True, 0)
         elif self.upstream is not None:
             self.upstream.on_request_trailers(trailers)
 
@@ -212,7 +196,7 @@ class Stream(StreamInfo):
         if not chain.plain_response:
             try:
                 for at, hook in chain.response:
-                    if self.response_at == _RUNNING or at < self.response_at:
+                    if self.response_at == RUNNING or at < self.response_at:
                         if hook(self, end):
                             self.response_at = at
                             if end:
@@ -222,7 +206,7 @@ class Stream(StreamInfo):
             except Exception:
                 self.filter_failed()
                 return
-        self._send_head(head, end)
+        self.send_head(head, end)
 
     def on_response(self, head: ResponseHead, body: bytes) -> None:
         """A whole response at once."""
@@ -235,7 +219,7 @@ class Stream(StreamInfo):
             self.downstream_first_tx = self.now
             self.bytes_sent += len(body)
             self.downstream.send_message(head, body)
-            self._response_sent()
+            self.response_sent()
             return
         self.on_response_head(head, False)
         if not self.over:
@@ -245,24 +229,24 @@ class Stream(StreamInfo):
         """A piece of the response's body."""
         if not self.chain.plain_response:
             try:
-                filtered = self._filter_response_data(data, end)
+                filtered = self.filter_response_data(data, end)
             except Exception:
                 self.filter_failed()
                 return
-            if filtered is None or self.over or self.response_at != _RUNNING:
+            if filtered is None or self.over or self.response_at != RUNNING:
                 return
             data = filtered
         self.bytes_sent += len(data)
         self.downstream.send_data(data, end)
         if end:
-            self._response_sent()
+            self.response_sent()
 
     def on_response_trailers(self, trailers: list[Field]) -> None:
         """The response's trailers: its end."""
         self.response_trailers = trailers
         if not self.chain.plain_response:
             try:
-                data = self._filter_response_data(b"", True)
+                data = self.filter_response_data(b"", True)
                 if data is None:
                     return
                 if data:
@@ -274,7 +258,7 @@ class Stream(StreamInfo):
                 self.filter_failed()
                 return
         self.downstream.send_trailers(trailers)
-        self._response_sent()
+        self.response_sent()
 
     def on_upstream_failure(
         self,
@@ -320,7 +304,7 @@ class Stream(StreamInfo):
         mutate: Callable[[Any], None] | None = None,
     ) -> bool:
         """Answer here. What went upstream is cancelled; if the response has begun, the stream is reset."""
-        if self.over or (self.response_ended and self.response_at == _RUNNING):
+        if self.over or (self.response_ended and self.response_at == RUNNING):
             return PAUSE
         self.response_ended = False
         if self.upstream is not None:
@@ -330,12 +314,12 @@ class Stream(StreamInfo):
         self.response_code_details = details
         if details == "request_payload_too_large":
             self.manager.stats.downstream_rq_too_large += 1
-        if self.response is not None and self.response_at == _RUNNING:
+        if self.response is not None and self.response_at == RUNNING:
             self.reset(details)
             return PAUSE
         self.local = True
-        self.request_at = _RUNNING
-        self.response_at = _RUNNING
+        self.request_at = RUNNING
+        self.response_at = RUNNING
         self.held_request = self.held_response = None
         head, body = self.manager.local_reply(self, status, body, headers, grpc_status)
         if mutate is not None:
@@ -357,38 +341,10 @@ class Stream(StreamInfo):
         if self.request.version != 10:
             self.downstream.send_informational(ResponseHead(100, []))
 
-    def resume_request(self) -> None:
-        """Go on after the filter that paused the request."""
-        at = self.request_at
-        if at == _RUNNING or self.over or self.response_ended:
-            return
-        self.now = self.worker.clock()
-        chain = self.chain
-        held, self.held_request = self.held_request, None
-        ended = self.request_ended
-        passing = self.passing_data  # called from a data hook: what that returns follows, and the end with it
-        has_body = passing or bool(held) or self.request_trailers is not None
-        try:
-            for position, hook in zip(chain.request_positions, chain.request, strict=True):
-                if position > at and hook(self, ended and not has_body):
-                    if not self.over and not self.response_ended:
-                        self.request_at = position
-                        self._hold(chain, b"".join(held or ()), at)
-                    return
-        except Exception:
-            self.filter_failed()
-            return
-        self.request_at = _RUNNING
-        self.manager.router.on_request(self, ended and not has_body)
-        if held or (has_body and not passing):
-            self._filter_request_data(b"".join(held or ()), ended and not passing, at + 1)
-        if self.worker.cork.waiting:
-            self.worker.cork.pull()
-
     def resume_response(self) -> None:
         """Go on after the filter that paused the response."""
         at = self.response_at
-        if at == _RUNNING or self.over:
+        if at == RUNNING or self.over:
             return
         held, self.held_response = self.held_response, None
         head = self.response
@@ -408,13 +364,13 @@ class Stream(StreamInfo):
         except Exception:
             self.filter_failed()
             return
-        self.response_at = _RUNNING
-        self._send_head(head, ended and not body)
+        self.response_at = RUNNING
+        self.send_head(head, ended and not body)
         if body and not self.over:
             self.bytes_sent += len(body)
             self.downstream.send_data(body, ended)
             if ended:
-                self._response_sent()
+                self.response_sent()
         if self.worker.cork.waiting:
             self.worker.cork.pull()
 
@@ -552,14 +508,14 @@ class Stream(StreamInfo):
             self.chain = chain
         return False
 
-    def _send_head(self, head: ResponseHead, end: bool) -> None:
+    def send_head(self, head: ResponseHead, end: bool) -> None:
         self.manager.finish_response(self)
         self.downstream_first_tx = self.now
         self.downstream.send_head(head, end)
         if end:
-            self._response_sent()
+            self.response_sent()
 
-    def _response_sent(self) -> None:
+    def response_sent(self) -> None:
         self.response_ended = True
         upstream = self.upstream
         if upstream is not None:
@@ -588,130 +544,6 @@ class Stream(StreamInfo):
         for write in manager.access_logs:
             write(self)
         self.filter_data = None
-
-    def paused_by(self, hook: Any) -> None:
-        if self.over or self.response_ended:
-            return
-        chain = self.chain
-        self.request_at = chain.request_positions[chain.request.index(hook)]
-        if self.request_ended:
-            self.held_request = []
-
-    def _hold(self, chain: FilterChain, body: bytes, after: int) -> None:
-        for position, hook in chain.request_data:
-            if after < position <= self.request_at and body:
-                body = hook(self, body, self.request_ended)
-        self.held_request = [body] if body else []
-
-    def _filter_request_data(self, data: bytes, end: bool, first: int) -> None:
-        chain = self.chain
-        paused = self.request_at
-        self.passing_data = paused != _RUNNING
-        try:
-            for position, hook in chain.request_data:
-                if position >= first and (paused == _RUNNING or position <= paused):
-                    data = hook(self, data, end)
-                    if self.over or self.response_ended:
-                        return
-        except Exception:
-            self.filter_failed()
-            return
-        self.passing_data = False
-        if self.request_at != _RUNNING:
-            held = self.held_request
-            if held is None:
-                held = self.held_request = []
-            if data:
-                held.append(data)
-            if sum(map(len, held)) > self.manager.options.buffer_limit:
-                self.reply(413, b"Payload Too Large", details="request_payload_too_large")
-            return
-        if paused != _RUNNING:  # the hook resumed the request: what it returned follows what was held
-            self._filter_request_data(data, end, paused + 1)
-            return
-        upstream = self.upstream
-        if upstream is not None:
-            if self.request_trailers is not None and end:
-                if data:
-                    upstream.on_request_data(data, False)
-                upstream.on_request_trailers(self.request_trailers)
-            elif data or end:
-                upstream.on_request_data(data, end)
-
-    def send_response_data(self, filter: HttpFilter, data: bytes, end: bool) -> None:
-        """Go on with a piece of the response's body behind ``filter``, whose hook took it before and returned None."""
-        if self.over:
-            return
-        after = self.chain.filters.index(filter)
-        try:
-            for position, hook in self.chain.response_data:
-                if position < after:
-                    passed = hook(self, data, end)
-                    if passed is None or self.over:
-                        return
-                    data = passed
-            trailers = self.response_trailers
-            if end and trailers is not None:
-                for _, hook in self.chain.response_trailers:
-                    hook(self, trailers)
-        except Exception:
-            self.filter_failed()
-            return
-        self.bytes_sent += len(data)
-        if not end:
-            self.downstream.send_data(data, False)
-            return
-        if trailers is None:
-            self.downstream.send_data(data, True)
-        else:
-            if data:
-                self.downstream.send_data(data, False)
-            self.downstream.send_trailers(trailers)
-        self._response_sent()
-
-    def _filter_response_data(self, data: bytes, end: bool) -> bytes | None:
-        held_at = self.response_at
-        for position, hook in self.chain.response_data:
-            if held_at == _RUNNING or position >= held_at:
-                passed = hook(self, data, end)
-                if passed is None or self.over:
-                    return None
-                data = passed
-        if self.response_at != _RUNNING:
-            held = self.held_response
-            if held is None:
-                held = self.held_response = []
-            if data:
-                held.append(data)
-            if end:
-                self.response_ended = True
-            if sum(map(len, held)) > self.manager.options.buffer_limit:
-                self.reply(500, b"", details="response_payload_too_large")
-        return data
-
-    def filter_failed(self) -> None:
-        """A filter raised: fail closed, and say which."""
-        failed = "what prepares a request"
-        at = sys.exc_info()[2]
-        while at is not None:
-            hook = at.tb_frame.f_locals.get("hook")
-            if hook is not None:
-                failed = f"HTTP filter {hook.__self__.name}"
-                break
-            at = at.tb_next
-        log.exception("%s failed; the request is answered with 500", failed)
-        if self.over:
-            return
-        if self.downstream_first_tx:  # the response's head is on its way: what follows cannot be another
-            self.response_code_details = "filter_failed"
-            self.reset("filter_failed")
-            return
-        if self.response is not None and not self.response_ended:
-            without_hooks = FilterChain(())
-            without_hooks.complete = self.chain.complete
-            self.chain = without_hooks
-            self.response = None
-        self.reply(500, b"", details="filter_failed")
 
     def __repr__(self) -> str:
         request = self.request

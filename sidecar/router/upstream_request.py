@@ -14,14 +14,10 @@ from sidecar.core import response_flags as flag
 from sidecar.core.head import Field, RequestHead, ResponseHead
 from sidecar.core.timer_wheel import Callback
 from sidecar.core.upstream import (
-    CONNECTION_FAILURE,
-    CONNECTION_TERMINATION,
-    CONNECTION_TIMEOUT,
-    LOCAL_CONNECTION_FAILURE,
     OVERFLOW,
-    PROTOCOL_ERROR,
     UpstreamStream,
 )
+from sidecar.router.recovery import Recovery
 from sidecar.router.retry_policy import NO_RETRIES, RetryPolicy
 from sidecar.router.rewrite import set_host
 from sidecar.router.shadow import ShadowRequest, shadow_head, wanted
@@ -30,19 +26,6 @@ from sidecar.router.timeouts import request_timeouts
 if TYPE_CHECKING:
     from sidecar.router.router import Router
 
-_FLAGS = {
-    CONNECTION_FAILURE: flag.UPSTREAM_CONNECTION_FAILURE,
-    LOCAL_CONNECTION_FAILURE: flag.UPSTREAM_CONNECTION_FAILURE,
-    CONNECTION_TIMEOUT: flag.UPSTREAM_CONNECTION_FAILURE,
-    CONNECTION_TERMINATION: flag.UPSTREAM_CONNECTION_TERMINATION,
-    OVERFLOW: flag.UPSTREAM_OVERFLOW,
-    PROTOCOL_ERROR: flag.UPSTREAM_PROTOCOL_ERROR,
-}
-_NOT_CONNECTED = frozenset((CONNECTION_FAILURE, LOCAL_CONNECTION_FAILURE, CONNECTION_TIMEOUT))
-_IDEMPOTENT = frozenset((b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"TRACE"))
-_OVERLOADED = ((b"x-envoy-overloaded", b"true"),)
-_TIMEOUT = "timeout"
-_PER_TRY_TIMEOUT = "per try timeout"
 _CONTROLS = frozenset(
     (
         b"x-envoy-retry-on",
@@ -57,53 +40,12 @@ _CONTROLS = frozenset(
         b"x-envoy-upstream-rq-timeout-alt-response",
     )
 )
-_BODY = b"upstream connect error or disconnect/reset before headers. "
 
 
-class UpstreamRequest:
+class UpstreamRequest(Recovery):
     """What the stream holds while its request is upstream; the load balancer's context, and the reader's sink."""
 
-    __slots__ = (
-        "abandoned",
-        "attempt_at",
-        "backoff",
-        "body",
-        "bodyless",
-        "body_end",
-        "body_size",
-        "breaker",
-        "cluster",
-        "deadline",
-        "end_sent",
-        "head",
-        "head_passed",
-        "host",
-        "host_selection_retry_max_attempts",
-        "interim",
-        "mirrors",
-        "override_host",
-        "per_try_timeout",
-        "plan",
-        "repeated",
-        "request",
-        "retries",
-        "retries_left",
-        "retry",
-        "retrying",
-        "reused",
-        "route",
-        "router",
-        "sent_at",
-        "stream",
-        "timeout",
-        "timeout_status",
-        "trailers",
-        "tried",
-        "try_deadline",
-        "tunnel_held",
-        "upstream",
-        "waiting",
-    )  # fmt: skip
+    __slots__ = ()
 
     def __init__(self, router: Router, stream: Any, route: Any, cluster: Any) -> None:
         self.router = router
@@ -374,46 +316,6 @@ class UpstreamRequest:
         if self.upstream is not None:
             self.upstream.resume_reading()
 
-    def on_timer(self, now: float) -> float:
-        """Check the request's deadlines; the next one."""
-        if now >= self.deadline:
-            stats = self.cluster.stats
-            stats.upstream_rq_timeout += 1
-            self._host_timed_out()
-            self._give_up()
-            self._time_out("response_timeout")
-            return inf
-        if now >= self.try_deadline and not self.head_passed:
-            self.try_deadline = inf
-            self.cluster.stats.upstream_rq_per_try_timeout += 1
-            self._host_timed_out()
-            self._give_up()
-            if not self._retry(None, _PER_TRY_TIMEOUT, True):
-                self._time_out("upstream_per_try_timeout")
-                return inf
-        due = self.deadline if self.head_passed else min(self.deadline, self.try_deadline)
-        retry = self.retry
-        if retry is not None and retry.per_try_idle_timeout and (self.waiting or self.upstream is not None):
-            idle_due = max(self.attempt_at, self.stream.last_activity) + retry.per_try_idle_timeout
-            return min(due, self._idle() if now >= idle_due else idle_due)
-        return due
-
-    def _idle(self) -> float:
-        """Nothing has happened in the attempt for too long; the time of the next deadline."""
-        self.cluster.stats.upstream_rq_per_try_idle_timeout += 1
-        self._host_timed_out()
-        self._give_up()
-        if self.head_passed or not self._retry(None, _PER_TRY_TIMEOUT, True):
-            self._time_out("upstream_per_try_idle_timeout")
-        return inf
-
-    def _host_timed_out(self) -> None:
-        host = self.host
-        if host is not None:
-            host.rq_timeout += 1
-            if self.cluster.outlier is not None:
-                self.cluster.outlier.on_local_origin_failure(host, _TIMEOUT)
-
     # the response: what the reader calls
 
     def on_message(self, head: ResponseHead, body: bytes) -> None:
@@ -465,11 +367,7 @@ class UpstreamRequest:
             if host.consecutive_local_origin:
                 cluster.outlier.on_success(host)
         retry = self.retry
-        if (
-            retry is not None
-            and (retry.retriable_status[status] or retry.header_matchers)
-            and retry.would_retry(head)
-        ):
+        if retry is not None and (retry.retriable_status[status] or retry.header_matchers) and retry.would_retry(head):
             if self._retry(head, "", True):
                 return False
         elif self.retries:
@@ -569,174 +467,6 @@ class UpstreamRequest:
             self.deadline = self.stream.now + self.timeout
             self.stream.downstream.wake_by(self.deadline)
 
-    def _release(self, success: bool) -> None:
-        """The attempt is over at its host."""
-        self.upstream = None
-        self.breaker.rq_active -= 1
-        self.host.rq_active -= 1
-        self.cluster.stats.upstream_rq_active -= 1
-        if self.retrying:
-            self._end_retry()
-
-    def _give_up(self) -> None:
-        if self.backoff is not None:
-            self.router.worker.wheel.cancel(self.backoff)
-            self.backoff = None
-            self._end_retry()
-        if self.waiting:
-            self.waiting = False
-            self.host.pool.forget(self)
-            self._release(False)
-        elif self.upstream is not None:
-            connection = self.upstream
-            self._release(False)
-            connection.cancel()
-
-    def no_host(self) -> None:
-        """Answer that nobody can take the request."""
-        self.cluster.stats.upstream_cx_none_healthy += 1
-        stream = self.stream
-        stream.upstream = None
-        stream.attempt_count = stream.attempt_count or 1
-        self._answer(503, b"no healthy upstream", "no_healthy_upstream", flag.NO_HEALTHY_UPSTREAM)
-
-    def _failed(self, reason: str, failure: str, sent: bool) -> None:
-        """The attempt broke before or within the response."""
-        if not self.head_passed and self._retry(None, reason, sent):
-            return
-        stream = self.stream
-        words = reason.replace(" ", "_")
-        if self.head_passed or self.interim:
-            details = "upstream_reset_after_response_started{%s}" % words
-            if (self.request.get(b"content-type") or b"").startswith(b"application/grpc"):
-                self.router.stats.rq_reset_after_downstream_response_started += 1
-        elif failure:
-            details = "upstream_reset_before_response_started{%s|%s}" % (words, failure.replace(" ", "_"))
-        else:
-            details = "upstream_reset_before_response_started{%s}" % words
-        body = (
-            _BODY
-            + (b"retried and the latest " if stream.attempt_count > 1 else b"")
-            + b"reset reason: "
-            + reason.encode()
-        )
-        status = 502 if reason == PROTOCOL_ERROR else 503
-        headers = _OVERLOADED if reason == OVERFLOW and not self.router.suppress_headers else ()
-        flags = _FLAGS.get(reason, flag.UPSTREAM_REMOTE_RESET)
-        self._answer(status, body, details, flags, headers)
-
-    def _answer(self, status: int, body: bytes, details: str, flags: int, headers: Sequence[Field] = ()) -> None:
-        """The router gives up, and answers in the host's stead if the host has not begun to; the cluster counts it."""
-        if not self.head_passed and not self.interim:
-            stats = self.cluster.stats
-            codes = stats.internal_codes if self._internal() else stats.external_codes
-            codes[status] += 1
-        self.stream.on_upstream_failure(status, body, details, flags, headers, self._mutate_reply)
-
-    def _time_out(self, details: str) -> None:
-        body = b"upstream request timeout" if self.timeout_status == 504 else b""
-        self._answer(self.timeout_status, body, details, flag.UPSTREAM_REQUEST_TIMEOUT)
-
-    def _internal(self) -> bool:
-        return self.request.index.get(b"x-envoy-internal") == b"true"
-
-    def _mutate_reply(self, stream: Any) -> None:
-        """What the route says about responses holds for those that the router makes itself, too."""
-        route = self.route
-        if route.include_attempt_count_in_response:
-            stream.response.set(b"x-envoy-attempt-count", b"%d" % stream.attempt_count)
-        if route.mutate_response is not None:
-            route.mutate_response(stream)
-
-    def _retry(self, head: ResponseHead | None, reason: str, sent: bool) -> bool:
-        """Repeat the request, if that is wanted and the limits allow it. ``sent``: something of it left for the host."""
-        stream = self.stream
-        if stream.over or self.abandoned:
-            return False
-        retry = self.retry
-        stats = self.cluster.stats
-        breaker = self.breaker
-        delay = None
-        if head is None and (retry is None or not _wanted(retry, reason, sent)):
-            if not self._certainly_unprocessed(reason):
-                return False
-            retry = retry or NO_RETRIES
-            delay = 0.0
-        elif self.retries_left <= 0:
-            stats.upstream_rq_retry_limit_exceeded += 1
-            stream.response_flags |= flag.UPSTREAM_RETRY_LIMIT_EXCEEDED
-            return False
-        else:
-            self.retries_left -= 1
-        assert retry is not None
-        self._end_retry()
-        if not breaker.may_retry():
-            stats.upstream_rq_retry_overflow += 1
-            stream.response_flags |= flag.UPSTREAM_OVERFLOW
-            return False
-        if head is not None:
-            stats.retry_codes[head.status] += 1
-            if retry.reset_headers:
-                delay = retry.rate_limited_back_off(head, stream.now + self.router.worker.epoch, self.router.worker.random)
-                if delay is not None:
-                    stats.upstream_rq_retry_backoff_ratelimited += 1
-        self._give_up()
-        if delay is None:
-            delay = retry.back_off(self.retries, self.router.worker.random)
-            stats.upstream_rq_retry_backoff_exponential += 1
-        self.retries += 1
-        stats.upstream_rq_retry += 1
-        breaker.retries_active += 1
-        self.retrying = True
-        if retry.previous_hosts:
-            self.tried = (*self.tried, self.host)
-            self.host_selection_retry_max_attempts = retry.host_selection_retry_max_attempts
-        self.try_deadline = inf
-        self.backoff = stream.call_in(delay, self._again)
-        return True
-
-    def _again(self) -> None:
-        self.backoff = None
-        host = self.cluster.pick(self)
-        if host is None:
-            self._end_retry()
-            self.no_host()
-            return
-        self.attempt(host)
-
-    def _certainly_unprocessed(self, reason: str) -> bool:
-        """Whether the host cannot have acted on the attempt, so that repeating it once is safe whatever is configured.
-
-        An idempotent request without a body whose reused connection closed before a byte of an answer (RFC 9110
-        section 9.2.2, RFC 9112 section 9.3.1): the host had closed it while it was idle.
-        """
-        return (
-            reason == CONNECTION_TERMINATION
-            and self.reused
-            and not self.repeated
-            and self.bodyless
-            and self.request.method in _IDEMPOTENT
-            and self._mark_repeated()
-        )
-
-    def _mark_repeated(self) -> bool:
-        self.repeated = True
-        return True
-
-    def _end_retry(self) -> None:
-        if self.retrying:
-            self.retrying = False
-            self.breaker.retries_active -= 1
-
     def __repr__(self) -> str:
         state = "waiting" if self.waiting else "backing off" if self.backoff is not None else "sent"
         return f"<UpstreamRequest to {self.cluster.name}, attempt {self.stream.attempt_count}, {state}>"
-
-
-def _wanted(retry: RetryPolicy, reason: str, sent: bool) -> bool:
-    """Whether the policy wants a failed attempt repeated; never after an overflow, which trying again would worsen."""
-    if reason == OVERFLOW:
-        return False
-    if reason in _NOT_CONNECTED:
-        return retry.on_connect_failure
-    return retry.on_reset or (not sent and retry.on_reset_before_request)

@@ -14,7 +14,9 @@ from sidecar.core.address import Address
 from sidecar.core.head import RequestHead
 from sidecar.core.upstream import CONNECTION_FAILURE, CONNECTION_TERMINATION, CONNECTION_TIMEOUT, OVERFLOW
 from sidecar.core.worker import Worker
-from sidecar.pool.http1 import Http1Connection, Http1Pool, PoolOptions
+from sidecar.pool.http1 import Http1Pool
+from sidecar.pool.http1_connection import Http1Connection
+from sidecar.pool.options import PoolOptions
 from sidecar.telemetry.groups.cluster import ClusterStats
 
 RESPONSE = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"

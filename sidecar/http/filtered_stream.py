@@ -1,0 +1,236 @@
+"""A stream on its way through its filters: pausing, holding what arrives meanwhile, going on, and failing closed."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from sidecar.core.head import Field, RequestHead, ResponseHead
+from sidecar.core.http_filter import HttpFilter
+from sidecar.core.stream_info import StreamInfo
+from sidecar.core.worker import Worker
+from sidecar.http.connection_manager import ConnectionManager
+from sidecar.http.filter_chain import FilterChain
+
+log = logging.getLogger("sidecar.http")
+
+RUNNING = -1  # where a direction stands when no filter holds it
+
+
+class FilteredStream(StreamInfo):
+    """What a stream knows of its filter chain; ``Stream`` adds what happens before and behind the filters."""
+
+    __slots__ = (
+        "chain",
+        "held_request",
+        "held_response",
+        "manager",
+        "now",
+        "over",
+        "passing_data",
+        "request_at",
+        "request_ended",
+        "response_at",
+        "response_ended",
+        "upstream",
+        "worker",
+    )  # fmt: skip
+
+    request: RequestHead
+    route: Any
+    downstream: Any
+    manager: ConnectionManager
+    worker: Worker
+    chain: FilterChain
+    upstream: Any
+    held_request: list[bytes] | None
+    held_response: list[bytes] | None
+    now: float
+    over: bool
+    passing_data: bool
+    request_ended: bool
+    response_ended: bool
+    request_at: int
+    response_at: int
+
+    def reply(
+        self,
+        status: int,
+        body: bytes = b"",
+        *,
+        details: str,
+        flags: int = 0,
+        headers: Sequence[Field] = (),
+        grpc_status: int | None = None,
+        mutate: Callable[[Any], None] | None = None,
+    ) -> bool:
+        """Answer here."""
+        raise NotImplementedError
+
+    def reset(self, details: str) -> None:
+        """End the stream without a (further) response."""
+        raise NotImplementedError
+
+    def send_head(self, head: ResponseHead, end: bool) -> None:
+        """Send the response's head: it has passed all filters."""
+        raise NotImplementedError
+
+    def response_sent(self) -> None:
+        """The response has been sent whole."""
+        raise NotImplementedError
+
+    def resume_request(self) -> None:
+        """Go on after the filter that paused the request."""
+        at = self.request_at
+        if at == RUNNING or self.over or self.response_ended:
+            return
+        self.now = self.worker.clock()
+        chain = self.chain
+        held, self.held_request = self.held_request, None
+        ended = self.request_ended
+        passing = self.passing_data  # called from a data hook: what that returns follows, and the end with it
+        has_body = passing or bool(held) or self.request_trailers is not None
+        try:
+            for position, hook in zip(chain.request_positions, chain.request, strict=True):
+                if position > at and hook(self, ended and not has_body):
+                    if not self.over and not self.response_ended:
+                        self.request_at = position
+                        self._hold(chain, b"".join(held or ()), at)
+                    return
+        except Exception:
+            self.filter_failed()
+            return
+        self.request_at = RUNNING
+        self.manager.router.on_request(self, ended and not has_body)
+        if held or (has_body and not passing):
+            self.filter_request_data(b"".join(held or ()), ended and not passing, at + 1)
+        if self.worker.cork.waiting:
+            self.worker.cork.pull()
+
+    def resume_response(self) -> None: ...
+
+    def send_response_data(self, filter: HttpFilter, data: bytes, end: bool) -> None:
+        """Go on with a piece of the response's body behind ``filter``, whose hook took it before and returned None."""
+        if self.over:
+            return
+        after = self.chain.filters.index(filter)
+        try:
+            for position, hook in self.chain.response_data:
+                if position < after:
+                    passed = hook(self, data, end)
+                    if passed is None or self.over:
+                        return
+                    data = passed
+            trailers = self.response_trailers
+            if end and trailers is not None:
+                for _, hook in self.chain.response_trailers:
+                    hook(self, trailers)
+        except Exception:
+            self.filter_failed()
+            return
+        self.bytes_sent += len(data)
+        if not end:
+            self.downstream.send_data(data, False)
+            return
+        if trailers is None:
+            self.downstream.send_data(data, True)
+        else:
+            if data:
+                self.downstream.send_data(data, False)
+            self.downstream.send_trailers(trailers)
+        self.response_sent()
+
+    def paused_by(self, hook: Any) -> None:
+        if self.over or self.response_ended:
+            return
+        chain = self.chain
+        self.request_at = chain.request_positions[chain.request.index(hook)]
+        if self.request_ended:
+            self.held_request = []
+
+    def _hold(self, chain: FilterChain, body: bytes, after: int) -> None:
+        for position, hook in chain.request_data:
+            if after < position <= self.request_at and body:
+                body = hook(self, body, self.request_ended)
+        self.held_request = [body] if body else []
+
+    def filter_request_data(self, data: bytes, end: bool, first: int) -> None:
+        chain = self.chain
+        paused = self.request_at
+        self.passing_data = paused != RUNNING
+        try:
+            for position, hook in chain.request_data:
+                if position >= first and (paused == RUNNING or position <= paused):
+                    data = hook(self, data, end)
+                    if self.over or self.response_ended:
+                        return
+        except Exception:
+            self.filter_failed()
+            return
+        self.passing_data = False
+        if self.request_at != RUNNING:
+            held = self.held_request
+            if held is None:
+                held = self.held_request = []
+            if data:
+                held.append(data)
+            if sum(map(len, held)) > self.manager.options.buffer_limit:
+                self.reply(413, b"Payload Too Large", details="request_payload_too_large")
+            return
+        if paused != RUNNING:  # the hook resumed the request: what it returned follows what was held
+            self.filter_request_data(data, end, paused + 1)
+            return
+        upstream = self.upstream
+        if upstream is not None:
+            if self.request_trailers is not None and end:
+                if data:
+                    upstream.on_request_data(data, False)
+                upstream.on_request_trailers(self.request_trailers)
+            elif data or end:
+                upstream.on_request_data(data, end)
+
+    def filter_response_data(self, data: bytes, end: bool) -> bytes | None:
+        held_at = self.response_at
+        for position, hook in self.chain.response_data:
+            if held_at == RUNNING or position >= held_at:
+                passed = hook(self, data, end)
+                if passed is None or self.over:
+                    return None
+                data = passed
+        if self.response_at != RUNNING:
+            held = self.held_response
+            if held is None:
+                held = self.held_response = []
+            if data:
+                held.append(data)
+            if end:
+                self.response_ended = True
+            if sum(map(len, held)) > self.manager.options.buffer_limit:
+                self.reply(500, b"", details="response_payload_too_large")
+        return data
+
+    def filter_failed(self) -> None:
+        """A filter raised: fail closed, and say which."""
+        failed = "what prepares a request"
+        at = sys.exc_info()[2]
+        while at is not None:
+            hook = at.tb_frame.f_locals.get("hook")
+            if hook is not None:
+                failed = f"HTTP filter {hook.__self__.name}"
+                break
+            at = at.tb_next
+        log.exception("%s failed; the request is answered with 500", failed)
+        if self.over:
+            return
+        if self.downstream_first_tx:  # the response's head is on its way: what follows cannot be another
+            self.response_code_details = "filter_failed"
+            self.reset("filter_failed")
+            return
+        if self.response is not None and not self.response_ended:
+            without_hooks = FilterChain(())
+            without_hooks.complete = self.chain.complete
+            self.chain = without_hooks
+            self.response = None
+        self.reply(500, b"", details="filter_failed")
