@@ -20,8 +20,8 @@ _VISIBLE: Final = bytes(range(0x21, 0x7F)) + bytes(range(0x80, 0x100))
 _BLANKS: Final = b" \t"
 _STATIC_BY_BYTE: Final = [*([STATIC[0]] * 128), *STATIC]
 _NEWEST: Final = 0x80 + FIRST_DYNAMIC - 1  # the byte that names the newest dynamic entry, less one
-_REMEMBERED: Final = VOLATILE - {b":path"}
-_MOST_BLOCKS: Final = 32
+_FORGOTTEN: Final = VOLATILE - {b":path"}
+_MOST_BLOCKS: Final = 8
 _LONGEST_BLOCK: Final = 1024
 _PATIENCE: Final = 64
 
@@ -85,16 +85,18 @@ class HpackDecoder(Generic[Kept]):
         self.allowed = size
         self.shrinking = size < self.max_size
 
-    def keep(self, block: bytes, made: Kept) -> None:
-        """Remember what a block that ``decode`` has just taken was made into.
+    def wants(self, block: bytes) -> bool:
+        """Whether what a block that left the table as it was is made into should be put into ``known``.
 
-        Blocks that never come again are not worth it: after some of them in a row, only a few are tried.
+        Blocks that never come again are not worth it: after some of them in a row, only a few are tried. Whoever finds
+        one sets ``misses`` to 0.
         """
         misses = self.misses = self.misses + 1
-        if (misses < _PATIENCE or not misses & 15) and len(block) <= _LONGEST_BLOCK:
-            if len(self.known) >= _MOST_BLOCKS:
-                self.known.clear()
-            self.known[block] = made
+        if (misses > _PATIENCE and misses & 15) or len(block) > _LONGEST_BLOCK:
+            return False
+        if len(self.known) >= _MOST_BLOCKS:
+            self.known.clear()
+        return True
 
     def decode(self, block: bytes) -> tuple[list[Field], bool]:
         """The fields in ``block``, and whether it left the table as it was. Raises HpackError and ListTooLarge."""
@@ -157,7 +159,7 @@ class HpackDecoder(Generic[Kept]):
                     if length == 127:
                         length, at = continued(block, at, 127)
                     value = block[at : at + length]
-                    value = huffman_decode(value) if name in _REMEMBERED else self.texts[value]
+                    value = huffman_decode(value) if name in _FORGOTTEN else self.texts[value]
                 else:
                     if length == 127:
                         length, at = continued(block, at, 127)
@@ -171,7 +173,13 @@ class HpackDecoder(Generic[Kept]):
                 append(field)
                 if byte & 0x40:
                     steady = False
-                    self._insert(field)
+                    entries.append(field)
+                    length = len(name) + len(value) + OVERHEAD
+                    self.size += length
+                    if length > self.largest:
+                        self.largest = length
+                    if self.size > self.max_size:
+                        self._evict()
             if at > size:
                 raise HpackError("block ends inside of a string")
         except IndexError:
@@ -190,16 +198,6 @@ class HpackDecoder(Generic[Kept]):
             if total > self.max_list_size:
                 raise ListTooLarge("http2.headers_too_large")
         return fields, steady
-
-    def _insert(self, field: Field) -> None:
-        entries = self.entries
-        entry = len(field[0]) + len(field[1]) + OVERHEAD
-        entries.append(field)
-        self.size += entry
-        if entry > self.largest:
-            self.largest = entry
-        if self.size > self.max_size:
-            self._evict()
 
     def _evict(self) -> None:
         entries = self.entries

@@ -23,8 +23,8 @@ from sidecar.codec.hpack_table import (
 )
 from sidecar.codec.wire import Field
 
-_MOST_REMEMBERED: Final = 512
-_MOST_SEEN_ONCE: Final = 256
+_MOST_REMEMBERED: Final = 256
+_MOST_SEEN_ONCE: Final = 64
 _LONGEST_INDEXED: Final = 512
 _RENEWAL: Final = 64  # fields that find the table full, for each one that may push others out
 

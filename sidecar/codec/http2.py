@@ -68,7 +68,7 @@ class Http2Connection(Http2Control):
 
     __slots__ = (
         "backlog", "block", "block_end", "block_frames", "block_size", "block_stream", "empty_frames", "held",
-        "interrupted", "missing",
+        "interrupted", "missing", "most_control_frames", "most_frames",
     )  # fmt: skip
 
     def __init__(self, options: Http2Options, first_state: int) -> None:
@@ -83,14 +83,26 @@ class Http2Connection(Http2Control):
         self.block_stream = 0
         self.block_end = False
         self.empty_frames = 0
+        self.most_frames = options.max_outbound_frames
+        self.most_control_frames = options.max_outbound_control_frames
 
     def receive(self, data: bytes) -> None:
         """Take what one read produced. Raises Http2Error, and takes nothing more after that."""
-        if self.interrupted:
-            self.backlog.append(data)  # type: ignore[union-attr]
-            return
-        if self.state == DEAD:
-            return
+        at = 0
+        if self.held is not None or self.interrupted or self.state == DEAD:
+            if self.state == DEAD:
+                return
+            if self.interrupted:
+                self.backlog.append(data)  # type: ignore[union-attr]
+                return
+            at = self._complete(data)
+        if at < len(data):
+            self._frames(data, at)
+        if self.control_frames > self.most_control_frames or len(self.out) > self.most_frames:
+            raise self.fail(ENHANCE_YOUR_CALM, "http2.outbound_flood")
+
+    def _complete(self, data: bytes) -> int:
+        """Take the frame that is held with what ``data`` has of it; where ``data`` goes on."""
         at = 0
         while self.held is not None:
             missing = self.missing
@@ -98,16 +110,12 @@ class Http2Connection(Http2Control):
             if rest < missing:
                 self.held.append(data[at:])
                 self.missing = missing - rest
-                return
+                return len(data)
             frame = b"".join((*self.held, data[at : at + missing]))
             at += missing
             self.held = None
             self._frames(frame, 0)
-        if at < len(data):
-            self._frames(data, at)
-        options = self.options
-        if self.control_frames > options.max_outbound_control_frames or len(self.out) > options.max_outbound_frames:
-            raise self.fail(ENHANCE_YOUR_CALM, "http2.outbound_flood")
+        return at
 
     def take_held(self) -> None:
         """Go on with what was left for another turn."""

@@ -22,7 +22,7 @@ from sidecar.codec.http2_head import (
     response_head,
 )
 from sidecar.codec.http2_options import Http2Options
-from sidecar.codec.http2_output import Stream
+from sidecar.codec.http2_output import Sink, Stream
 from sidecar.codec.http2_states import (
     AWAIT_SETTINGS,
     CLOSED,
@@ -43,6 +43,7 @@ class ClientConnection(Http2Connection):
     __slots__ = ("next_id",)
 
     decoder: HpackDecoder[tuple[ResponseHead, int]]
+    sink: Sink[ResponseHead] | None
 
     def __init__(self, options: Http2Options, texts: Texts) -> None:
         super().__init__(options, AWAIT_SETTINGS)
@@ -96,8 +97,8 @@ class ClientConnection(Http2Connection):
             else:
                 fields, steady = self._decode(block)
                 head, length = response_head(fields, decoder.suspicious)
-                if steady:
-                    decoder.keep(block, (copy_response(head), length))
+                if steady and decoder.wants(block):
+                    decoder.known[block] = (copy_response(head), length)
             if head.status >= 200:
                 stream.headed = True
                 if stream.bodiless or stream.upgrade or head.status in (204, 304):

@@ -141,22 +141,27 @@ class Http2Control(Http2Output):
         # What would open an idle stream comes here for one that the peer may not open.
         raise self.fail(STREAM_CLOSED if verdict == CLOSED_ERROR else PROTOCOL_ERROR, "http2.codec_error")
 
-    def _stream_error(self, stream_id: int, code: int, details: str) -> None:
-        """Reset a stream for what the peer did, and tell the owner if that knows it. Raises for one too many."""
+    def _stream_error(self, stream_id: int, code: int, details: str, new: bool = False) -> None:
+        """Reset a stream for what the peer did, and tell the owner. Raises for one too many.
+
+        ``new``: the stream would have begun with this.
+        """
         stream = self.streams.get(stream_id)
         self._control(rst_stream(stream_id, code))
         if stream is None:
             self._remember(stream_id, RESET_BY_US)
+            if new:
+                self.sink.on_refused(stream_id, code, details)  # type: ignore[union-attr]
         else:
             self._forget(stream, RESET_BY_US)
             self.sink.on_reset(stream_id, code, details)  # type: ignore[union-attr]
         self._check_resets()
 
-    def _malformed(self, stream_id: int, details: str) -> None:
+    def _malformed(self, stream_id: int, details: str, new: bool = False) -> None:
         """A message breaks the rules (section 8.1.1): its stream ends, or, as Envoy has it, the connection."""
         if not self.options.stream_error_on_invalid_http_messaging:
             raise self.fail(PROTOCOL_ERROR, details)
-        self._stream_error(stream_id, PROTOCOL_ERROR, details)
+        self._stream_error(stream_id, PROTOCOL_ERROR, details, new)
 
     def _priority(self, data: bytes, at: int, end: int, flags: int, stream_id: int) -> None:
         """Deprecated (section 5.3): checked, counted and forgotten, even where a stream depends on itself."""

@@ -44,6 +44,10 @@ _LENGTH: Final = 16
 _TE: Final = 32
 _UNUSUAL: Final = 64  # not the four pseudo-header fields, or three of them, that most requests have
 
+_AUTHORITIES: Final[set[bytes]] = set()
+_MOST_AUTHORITIES: Final = 256
+_LONGEST_AUTHORITY: Final = 128
+
 _Names = tuple[bytes, ...]
 _REQUESTS: Final[dict[_Names, int]] = {}
 _RESPONSES: Final[dict[_Names, int]] = {}
@@ -162,9 +166,9 @@ def request_head(fields: list[Field], suspicious: bool, extended_connect: bool) 
     else:
         scheme = index.pop(b":scheme")
         path = index.pop(b":path")
-        if path[:1] != b"/" and not (path == b"*" and method == b"OPTIONS"):
+        if (not path or path[0] != 0x2F) and not (path == b"*" and method == b"OPTIONS"):
             raise Malformed(VIOLATION)
-    if path.translate(None, _PATH) or not is_authority(authority):
+    if path.translate(None, _PATH) or (authority not in _AUTHORITIES and not _is_authority(authority)):
         raise Malformed(INVALID_FIELD)
     if (method not in _USUAL_METHODS and not is_token(method)) or (
         scheme not in _USUAL_SCHEMES and not _SCHEME.fullmatch(scheme)
@@ -181,6 +185,17 @@ def request_head(fields: list[Field], suspicious: bool, extended_connect: bool) 
     head.index = index
     head.names = None
     return head, length
+
+
+def _is_authority(authority: bytes) -> bool:
+    """As ``is_authority``, and remembers the good ones."""
+    if not is_authority(authority):
+        return False
+    if len(authority) <= _LONGEST_AUTHORITY:
+        if len(_AUTHORITIES) >= _MOST_AUTHORITIES:
+            _AUTHORITIES.clear()
+        _AUTHORITIES.add(authority)
+    return True
 
 
 def _length(index: dict[bytes, bytes], plan: int) -> int:

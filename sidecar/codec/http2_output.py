@@ -8,7 +8,7 @@ take turns, a frame each, when the connection's window opens (RFC 9113 section 5
 from __future__ import annotations
 
 from collections import deque
-from typing import Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 from sidecar.codec.hpack_encoder import HpackEncoder
 from sidecar.codec.http2_frames import (
@@ -35,15 +35,17 @@ from sidecar.codec.http2_states import (
     STREAM,
 )
 from sidecar.codec.wire import Field
-from sidecar.core.head import Head
+from sidecar.core.head import RequestHead, ResponseHead
+
+H_contra = TypeVar("H_contra", RequestHead, ResponseHead, contravariant=True)
 
 _REMEMBERED_RESETS: Final = 256
 
 
-class Sink(Protocol):
+class Sink(Protocol[H_contra]):
     """Where a connection delivers. ``end`` is true on the last call for a message; trailers are always last."""
 
-    def on_head(self, stream_id: int, head: Head, end: bool) -> None:
+    def on_head(self, stream_id: int, head: H_contra, end: bool) -> None:
         """A request (which begins its stream), a response, or an informational response (status below 200)."""
         ...
 
@@ -55,6 +57,10 @@ class Sink(Protocol):
 
     def on_reset(self, stream_id: int, code: int, details: str) -> None:
         """The stream is over: by the peer (``http2.remote_reset``), or for what the peer did wrong."""
+        ...
+
+    def on_refused(self, stream_id: int, code: int, details: str) -> None:
+        """A request was answered with RST_STREAM before there was a head to deliver: for logs and statistics."""
         ...
 
     def on_window(self, stream_id: int) -> None:
@@ -113,7 +119,7 @@ class Http2Output:
 
     def __init__(self, options: Http2Options) -> None:
         self.options = options
-        self.sink: Sink | None = None
+        self.sink: Sink[Any] | None = None
         self.out: list[bytes] = []
         self.control_frames = 0  # among ``out``
         self.data_frames_sent = 0
@@ -132,7 +138,11 @@ class Http2Output:
         self.stream_return_at = self.initial_in // 2
 
     def take(self) -> list[bytes]:
-        """What is to be written now, as pieces in their order; what queued control frames count begins anew."""
+        """What is to be written now, as pieces in their order.
+
+        Not to be asked for while the transport is full: what has not been taken is what the limits on queued frames
+        count.
+        """
         out = self.out
         self.out = []
         self.control_frames = 0

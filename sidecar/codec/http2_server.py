@@ -17,7 +17,7 @@ from sidecar.codec.http2_frames import (
 )
 from sidecar.codec.http2_head import VIOLATION, Malformed, copy_request, request_head, response_block
 from sidecar.codec.http2_options import Http2Options
-from sidecar.codec.http2_output import Stream
+from sidecar.codec.http2_output import Sink, Stream
 from sidecar.codec.http2_states import AWAIT_PREFACE, HALF_CLOSED_REMOTE, OPEN, SEND_HEADERS, STREAM
 from sidecar.core.head import RequestHead, ResponseHead
 
@@ -30,6 +30,7 @@ class ServerConnection(Http2Connection):
     __slots__ = ("gaps", "highest")
 
     decoder: HpackDecoder[tuple[RequestHead, int]]
+    sink: Sink[RequestHead] | None
 
     def __init__(self, options: Http2Options, texts: Texts) -> None:
         super().__init__(options, AWAIT_PREFACE)
@@ -71,18 +72,18 @@ class ServerConnection(Http2Connection):
             else:
                 fields, steady = self._decode(block)
                 head, length = request_head(fields, decoder.suspicious, self.options.allow_connect)
-                if steady:
-                    decoder.keep(block, (copy_request(head), length))
+                if steady and decoder.wants(block):
+                    decoder.known[block] = (copy_request(head), length)
             if end and length > 0:
                 raise Malformed(VIOLATION)
         except Malformed as error:
-            self._malformed(stream_id, error.details)
+            self._malformed(stream_id, error.details, True)
             return
         except ListTooLarge as error:
-            self._stream_error(stream_id, INTERNAL_ERROR, error.details)
+            self._stream_error(stream_id, INTERNAL_ERROR, error.details, True)
             return
         if len(self.streams) >= self.options.max_concurrent_streams:
-            self._stream_error(stream_id, REFUSED_STREAM, "http2.max_concurrent_streams")
+            self._stream_error(stream_id, REFUSED_STREAM, "http2.max_concurrent_streams", True)
             return
         self.streams[stream_id] = stream = Stream(stream_id, HALF_CLOSED_REMOTE if end else OPEN)
         stream.headed = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import cast
 
 from sidecar.codec.hpack_decoder import Texts
 from sidecar.codec.http2 import Http2Connection
@@ -29,8 +30,7 @@ class Wire(asyncio.Protocol):
         self.lost = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)
         self.flush()
 
     def data_received(self, data: bytes) -> None:
@@ -66,6 +66,7 @@ class Silent:
 
     def on_trailers(self, stream_id: int, fields: list[Field]) -> None: ...
     def on_reset(self, stream_id: int, code: int, details: str) -> None: ...
+    def on_refused(self, stream_id: int, code: int, details: str) -> None: ...
     def on_window(self, stream_id: int) -> None: ...
     def on_goaway(self, last_stream_id: int, code: int, debug: bytes) -> None: ...
     def on_settings(self) -> None: ...

@@ -83,6 +83,10 @@ class Recording:
         self.resets[stream_id] = (code, details)
         self._call("reset", stream_id, code, details)
 
+    def on_refused(self, stream_id: int, code: int, details: str) -> None:
+        assert stream_id not in self.heads
+        self._call("refused", stream_id, code, details)
+
     def on_window(self, stream_id: int) -> None:
         self._call("window", stream_id)
 
