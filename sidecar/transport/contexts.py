@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from sidecar.config.tls_parameters import TlsParameters
 from sidecar.config.tls_secrets import CertificateValidationContext, DataSource, TlsCertificate
-from sidecar.transport.identity import CertificateDetails, details_of
+from sidecar.transport.identity import UNREADABLE, CertificateDetails, details_of
 
 _VERSIONS: Final = {
     "TLSv1_0": ssl.TLSVersion.TLSv1,
@@ -66,8 +66,8 @@ def load_certificate(certificate: TlsCertificate) -> LoadedCertificate:
         raise TlsContextError(f"certificate_chain{_of(certificate.certificate_chain)} holds no certificate in PEM")
     try:
         details = details_of(ssl.PEM_cert_to_DER_cert(found[0].decode("ascii")))
-        details.certificate  # noqa: B018  a certificate that nobody can read stops here
-    except ValueError as error:
+        details.server_names  # noqa: B018  a certificate that nobody can read stops here
+    except UNREADABLE as error:
         raise TlsContextError(
             f"certificate_chain{_of(certificate.certificate_chain)} holds no certificate: {error}"
         ) from None

@@ -18,9 +18,9 @@ from sidecar.core.stream_info import ConnectionInfo
 from sidecar.core.worker import Worker
 from sidecar.transport.connection import TlsConnection
 from sidecar.transport.contexts import LoadedCertificate, TlsContextError, load_certificate, server_context
-from sidecar.transport.failures import TlsFailure
+from sidecar.transport.failures import TlsFailure, verification_failed
 from sidecar.transport.handshake_limit import HandshakeLimit
-from sidecar.transport.identity import CertificateDetails, ConnectionTls, details_of
+from sidecar.transport.identity import UNREADABLE, CertificateDetails, ConnectionTls, details_of
 from sidecar.transport.rotation import Rotation, SecretsOf
 from sidecar.transport.secrets import Secrets
 from sidecar.transport.server_names import ServerNames
@@ -207,12 +207,12 @@ def checked(
     peer = None if der is None else details_of(der)
     try:
         tls = ConnectionTls(ssl_object, peer, local, server_name)
-    except ValueError:
+    except UNREADABLE:
         peer = None
         tls = ConnectionTls(ssl_object, None, local, server_name)
     failure = None
     if der is not None and peer is None:
-        failure = TlsFailure("TLS_error:the certificate cannot be read", "fail_verify_error")
+        failure = verification_failed("the certificate cannot be read", "fail_verify_error")
     elif peer is not None and (names or verification.asks):
         failure = verification.check(peer, names)
     if peer is not None and failure is None and tls.resumed:

@@ -42,6 +42,9 @@ _SHORT_NAMES: Final = {
     NameOID.X500_UNIQUE_IDENTIFIER: "x500UniqueIdentifier",
     NameOID.UNSTRUCTURED_NAME: "unstructuredName",
 }
+UNREADABLE: Final = (ValueError, x509.DuplicateExtension, x509.InvalidVersion, x509.UnsupportedGeneralNameType)
+"""What reading a certificate may raise: `cryptography` is stricter than OpenSSL."""
+
 _ESCAPED: Final = frozenset(b',+"\\<>;')
 _PERCENT: Final = str.maketrans({"\n": "%0A", " ": "%20", "+": "%2B", "/": "%2F", "=": "%3D"})
 
@@ -54,7 +57,7 @@ class CertificateDetails:
 
     @cached_property
     def certificate(self) -> x509.Certificate:
-        """The parsed certificate. Raises ValueError if it cannot be."""
+        """The parsed certificate. Raises one of ``UNREADABLE``, as everything else here may."""
         return x509.load_der_x509_certificate(self.der)
 
     @cached_property
@@ -157,7 +160,7 @@ class CertificateDetails:
         return f"<CertificateDetails {self.sha256[:16]}>"
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=256)
 def details_of(der: bytes) -> CertificateDetails:
     """The details of a certificate; the same object for the same certificate, as long as few others came between."""
     return CertificateDetails(der)
@@ -166,12 +169,12 @@ def details_of(der: bytes) -> CertificateDetails:
 class ConnectionTls:
     """One TLS connection: what was agreed on, and both certificates. It is what ``ConnectionInfo.tls`` holds.
 
-    ``peer`` is None when the peer showed no certificate, ``chain`` is what it showed, its own first. ``version`` and
-    ``cipher`` are as Envoy logs them. ``uri_sans``, ``dns_sans`` and ``subject`` are the peer's. ``forwarded`` is for
-    the connection manager, to remember what it tells upstreams of the peer.
+    ``peer`` is None when the peer showed no certificate. ``version`` and ``cipher`` are as Envoy logs them.
+    ``uri_sans``, ``dns_sans`` and ``subject`` are the peer's. ``forwarded`` is for the connection manager, to remember
+    what it tells upstreams of the peer.
     """
 
-    __slots__ = ("_ssl_object", "application_protocol", "chain", "cipher", "dns_sans", "forwarded", "local", "peer",
+    __slots__ = ("_ssl_object", "application_protocol", "cipher", "dns_sans", "forwarded", "local", "peer",
                  "presented", "resumed", "server_name", "subject", "uri_sans", "version")  # fmt: skip
 
     def __init__(
@@ -195,13 +198,17 @@ class ConnectionTls:
         self.dns_sans: Sequence[bytes] = () if peer is None else peer.dns_sans
         self.subject = b"" if peer is None else peer.subject
         self.forwarded: bytes | None = None
-        self.chain = () if peer is None else chain_of(ssl_object, peer.der)
 
     @property
     def session_id(self) -> str:
         """In lower-case hex, empty if there is none."""
         session = self._ssl_object.session
         return "" if session is None or self.version == "TLSv1.3" else session.id.hex()
+
+    @property
+    def chain(self) -> tuple[bytes, ...]:
+        """The certificates that the peer showed, in DER, its own first."""
+        return () if self.peer is None else chain_of(self._ssl_object, self.peer.der)
 
     @property
     def url_encoded_chain(self) -> str:

@@ -38,8 +38,8 @@ class Rotation(Generic[Made]):
     and ``rejected`` counts.
     """
 
-    __slots__ = ("_build", "_certificates", "_default", "_validation", "_watch", "_watcher", "current", "place", "rejected",
-                 "updated")  # fmt: skip
+    __slots__ = ("_build", "_certificates", "_default", "_unsubscribe", "_validation", "_watch", "_watcher", "current",
+                 "place", "rejected", "updated")  # fmt: skip
 
     def __init__(
         self, common: CommonTlsContext, secrets: Secrets, build: Callable[[SecretsOf], Made], place: str
@@ -59,8 +59,9 @@ class Rotation(Generic[Made]):
         self._validation: SecretSource[CertificateValidationContext] | None = (
             None if reference is None else secrets.validation(reference)
         )
-        for source in (*self._certificates, *(() if self._validation is None else (self._validation,))):
-            source.subscribe(self._changed)
+        self._unsubscribe = [source.subscribe(self._changed) for source in self._certificates]
+        if self._validation is not None:
+            self._unsubscribe.append(self._validation.subscribe(self._changed))
         try:
             self._make()
         except TlsContextError as error:
@@ -68,7 +69,13 @@ class Rotation(Generic[Made]):
             raise TlsContextError(f"{place}: {error}" if place else str(error)) from None
 
     def close(self) -> None:
-        """Watch files no more."""
+        """Hear of changes no more."""
+        for unsubscribe in self._unsubscribe:
+            unsubscribe()
+        self._unsubscribe.clear()
+        self._forget_files()
+
+    def _forget_files(self) -> None:
         if self._watch is not None:
             self._watch.cancel()
             self._watch = None
@@ -83,7 +90,7 @@ class Rotation(Generic[Made]):
         known = tuple(one for one in certificates if one is not None)
         sources = [source for one in known for source in one.sources]
         sources += () if validation is None else validation.sources
-        self.close()
+        self._forget_files()
         # Watched before they are read: a change in between is seen.
         self._watch = self._watcher.watch(watched(sources), self._changed)
         self.current = self._build(SecretsOf(known, validation))

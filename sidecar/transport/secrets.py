@@ -27,8 +27,8 @@ class SecretSource(Protocol[Covariant]):
     def value(self) -> Covariant | None:
         """The newest, None until there is one."""
 
-    def subscribe(self, changed: Callable[[], None]) -> None:
-        """Call ``changed`` whenever there is a new value."""
+    def subscribe(self, changed: Callable[[], None]) -> Callable[[], None]:
+        """Call ``changed`` whenever there is a new value, until what this returns is called."""
 
 
 class FixedSecret(Generic[Value]):
@@ -39,8 +39,9 @@ class FixedSecret(Generic[Value]):
     def __init__(self, value: Value) -> None:
         self.value: Value | None = value
 
-    def subscribe(self, changed: Callable[[], None]) -> None:
+    def subscribe(self, changed: Callable[[], None]) -> Callable[[], None]:
         """It never changes."""
+        return lambda: None
 
     def __repr__(self) -> str:
         return f"<FixedSecret {type(self.value).__name__}>"
@@ -63,8 +64,9 @@ class FileSecret(Generic[Value]):
         self.watch = watcher.watch((reference.watched_directory or reference.path,), self._read)
         self._read()
 
-    def subscribe(self, changed: Callable[[], None]) -> None:
+    def subscribe(self, changed: Callable[[], None]) -> Callable[[], None]:
         self._changed.append(changed)
+        return lambda: self._changed.remove(changed)
 
     def _read(self) -> None:
         try:
@@ -74,7 +76,7 @@ class FileSecret(Generic[Value]):
             return
         if value != self.value:
             self.value = value
-            for changed in self._changed:
+            for changed in list(self._changed):
                 changed()
 
     def __repr__(self) -> str:

@@ -162,7 +162,8 @@ class TlsStream(asyncio.Protocol, Timed):
         inner, self.inner, self.deliver = self.inner, None, None
         self.read = self.encrypt = self.ssl_object = None
         if inner is not None:
-            inner.connection_lost(error or self.failure)
+            # Whoever is given an error may look into the socket for what is left, where whatever lies has not passed TLS.
+            inner.connection_lost(None)
 
     def pause_writing(self) -> None:
         if self.inner is not None:
@@ -276,11 +277,14 @@ class TlsStream(asyncio.Protocol, Timed):
         return int(self.raw.get_write_buffer_size())
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """`ssl_object`, `sslcontext`, `peercert`, `cipher`, `compression`, `tls` (the ``ConnectionTls``); else the raw one's."""
+        """`ssl_object`, `sslcontext`, `peercert`, `cipher`, `compression`, `tls` (the ``ConnectionTls``) and `tls_failure`
+        (why TLS broke, a ``TlsFailure``); everything else is the raw transport's."""
         ssl_object = self.ssl_object
         match name:
             case "tls":
                 return default if self.tls is None else self.tls
+            case "tls_failure":
+                return default if self.failure is None else self.failure
             case "ssl_object":
                 return default if ssl_object is None else ssl_object
             case "sslcontext":

@@ -13,7 +13,7 @@ from typing import Final
 from sidecar.config.tls_secrets import NO_VALIDATION, CertificateValidationContext, SubjectAltNameMatcher
 from sidecar.core.matching import compile_string
 from sidecar.transport.failures import TlsFailure, verification_failed
-from sidecar.transport.identity import CertificateDetails
+from sidecar.transport.identity import UNREADABLE, CertificateDetails
 
 _SanTest = Callable[[str, bytes], bool]
 
@@ -47,7 +47,7 @@ class Verification:
         """
         try:
             return self._check(peer, names)
-        except ValueError as error:  # cryptography is stricter than OpenSSL
+        except UNREADABLE as error:
             return verification_failed(f"cannot read the certificate: {error}", "fail_verify_error")
 
     def expired(self, peer: CertificateDetails, now: float) -> TlsFailure | None:

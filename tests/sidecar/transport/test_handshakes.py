@@ -16,8 +16,10 @@ from cryptography.x509 import KeyUsage
 from sidecar.config.tls import UpstreamTlsContext
 from sidecar.core.address import Address
 from sidecar.core.stream_info import ConnectionInfo
+from sidecar.transport.downstream import checked
 from sidecar.transport.failures import TlsFailure
 from sidecar.transport.handshake_limit import HandshakeLimit
+from sidecar.transport.verification import NO_VERIFICATION
 from tests.sidecar.transport.certificates import Authority, Certificate
 from tests.sidecar.transport.serving import (
     AUTHORITY,
@@ -446,6 +448,20 @@ async def test_the_server_name_that_is_sent() -> None:
 
 
 @on_loop
+async def test_a_certificate_that_cannot_be_read_is_refused() -> None:
+    """Two names of which one is no name at all: OpenSSL does not mind."""
+    odd = AUTHORITY.issue("odd", ["good.example", "x" * 10 + ".example"])
+    broken = odd.der.replace(b"x" * 10 + b".example", b"\xff" * 10 + b".example")
+    assert broken != odd.der
+    async with serving(downstream()) as server:
+        connection, _ = await dial(originating(upstream(), server.surroundings), server.port)
+        assert connection.ssl_object is not None
+        tls, failure = checked(connection.ssl_object, broken, None, "", NO_VERIFICATION, 0.0)
+        assert failure is not None and failure.words.endswith("the certificate cannot be read:TLS_error_end")
+        assert tls.peer is None
+
+
+@on_loop
 async def test_our_client_certificate_is_shown_to_endpoints() -> None:
     config = downstream(validation=trusted(), require_client_certificate=True)
     async with serving(config) as server:
@@ -604,6 +620,7 @@ async def test_a_flood_of_half_open_handshakes_makes_room_for_others() -> None:
         await server.until(lambda: not limit.active and not limit.waiting)
 
 
+@needs_openssl
 @on_loop
 async def test_renegotiation_is_refused() -> None:
     async with serving(downstream(common=versions("TLSv1_2", "TLSv1_2"))) as server:

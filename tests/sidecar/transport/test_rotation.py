@@ -186,6 +186,19 @@ async def test_a_secret_in_a_file_of_its_own_is_watched(tmp_path: Path, caplog: 
 
 
 @on_loop
+async def test_what_is_closed_hears_of_no_more_changes(tmp_path: Path) -> None:
+    path = tmp_path / "secret.yaml"
+    secret_file(path, SERVER)
+    common = {"tls_certificates": [], "tls_certificate_sds_secret_configs": [referring(path)]}
+    around = surroundings()
+    async with serving(downstream(common=common), around=around) as server:
+        server.tls.close()
+        secret_file(path, NEW)
+        around.watcher.look()
+        assert server.tls.rotation.updated == 0
+
+
+@on_loop
 async def test_connections_are_refused_until_the_secret_is_there(tmp_path: Path) -> None:
     path = tmp_path / "secret.yaml"
     common = {"tls_certificates": [], "tls_certificate_sds_secret_configs": [referring(path)]}
@@ -336,11 +349,15 @@ async def test_a_secret_file_keeps_its_last_good_value(tmp_path: Path) -> None:
 
     secret: FileSecret[Any] = FileSecret(SecretReference("s", str(path)), load, around.watcher)
     heard: list[object] = []
-    secret.subscribe(lambda: heard.append(secret.value))
+    unsubscribe = secret.subscribe(lambda: heard.append(secret.value))
     for text in ("bad", "two", "two"):
         replace(path, text.encode())
         around.watcher.look()
     assert secret.value == "two" and heard == ["two"]
+    unsubscribe()
+    replace(path, b"three")
+    around.watcher.look()
+    assert secret.value == "three" and heard == ["two"]
     around.watcher.close()
 
 

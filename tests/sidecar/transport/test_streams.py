@@ -229,8 +229,11 @@ async def test_data_in_front_of_an_alert_is_delivered() -> None:
         server.connections[0].data_received(connection.outgoing.read() + b"\x17\x03\x03\x00\x20" + bytes(32))
         await there.until(lambda: "lost" in there.events)
         assert there.received == b"last words"
-        assert isinstance(there.error, TlsFailure)
-        assert "DECRYPTION_FAILED_OR_BAD_RECORD_MAC" in there.error.words
+        failure = there.transport.get_extra_info("tls_failure")
+        assert isinstance(failure, TlsFailure)
+        assert "DECRYPTION_FAILED_OR_BAD_RECORD_MAC" in failure.words
+        assert server.reasons == [failure.words]
+        assert there.error is None  # nobody is to look for more in the socket
         assert server.stats.connection_error == 1
 
 
