@@ -127,6 +127,7 @@ class Server:
         if self.stack is not None:
             self.stack.health_check_failed = failed
             self.stack.server_stats.live = 0 if failed else 1
+            self.stack.server_stats.state = 1 if failed else 0
             if self.state == "LIVE":
                 self._ask_to_close(failed)
 
@@ -207,6 +208,7 @@ class Server:
             return
         self.state = "DRAINING"
         stack.server_stats.live = 0
+        stack.server_stats.state = 1
         for listener in stack.listeners:
             listener.stop_accepting()
         for manager in stack.managers:

@@ -81,6 +81,7 @@ from sidecar.telemetry.groups.network_filters import TcpProxyStats
 from sidecar.telemetry.groups.server import (
     ClusterManagerStats,
     DispatcherStats,
+    DnsStats,
     FilesystemStats,
     RuntimeStats,
     ServerStats,
@@ -118,7 +119,10 @@ class Stack:
         self.dispatcher_stats = store.add(DispatcherStats(), "server.dispatcher.")
         self.cluster_manager_stats = store.add(ClusterManagerStats(), "cluster_manager.")
         self.listener_manager_stats = store.add(ListenerManagerStats(), "listener_manager.")
-        store.add(RuntimeStats(), "runtime.")
+        runtime_stats = store.add(RuntimeStats(), "runtime.")
+        runtime_stats.load_success = 1
+        runtime_stats.num_keys = len(bootstrap.layered_runtime)
+        self.async_client_stats = store.add(RouterStats(), *tags.http_connection_manager("async-client"))
         self.global_limit = global_limit(bootstrap.layered_runtime)
         self.listener_filter_stats, self.network_filter_stats = connection_stats(store)
         self.make_flow = best_flows()
@@ -138,6 +142,8 @@ class Stack:
         """A listener and all its filter chains."""
         name = config.stat_prefix or str(config.address)
         naming = tags.listener(name)
+        self.listener_manager_stats.listener_added += 1
+        self.listener_manager_stats.listener_create_success += 1
         return Listener(
             config,
             self.worker,
@@ -311,7 +317,8 @@ class Stack:
     def resolver(self, settings: DnsSettings) -> DnsResolver:
         found = self.resolvers.get(settings)
         if found is None:
-            found = self.resolvers[settings] = DnsResolver(self.worker.loop, settings)
+            stats = self.store.shared(DnsStats, "dns.cares.")
+            found = self.resolvers[settings] = DnsResolver(self.worker.loop, settings, stats)
         return found
 
     def pool_of(self, cluster: Cluster, host: Host) -> Http1Pool:
@@ -382,6 +389,7 @@ class Stack:
             listener.per_connection_buffer_limit_bytes,
             self.local_ip.encode(),
         )
+        router.async_client_stats = self.async_client_stats
         router.respect_expected_timeout = router_config.respect_expected_rq_timeout
         router.render_body = self.render_body
         router.strict_headers = router_config.strict_check_headers
@@ -447,7 +455,9 @@ class Stack:
             or config.always_set_request_id_in_response
         ):
             return None
-        normalizes = config.normalize_path or config.merge_slashes or config.path_with_escaped_slashes_action != "KEEP_UNCHANGED"
+        normalizes = (
+            config.normalize_path or config.merge_slashes or config.path_with_escaped_slashes_action != "KEEP_UNCHANGED"
+        )
         date = DateHeader()
         return ExpressLane(
             manager, router, Stream, UpstreamRequest, new_request_id, lambda second: date.at(second)[1], normalizes

@@ -12,6 +12,7 @@ from sidecar.config.dns import DnsSettings
 
 _NO_DATA = 1
 _NO_NAME = 4
+_TIMED_OUT = 12
 _FAMILIES = {
     "AUTO": (socket.AF_INET6, socket.AF_INET),
     "V4_PREFERRED": (socket.AF_INET, socket.AF_INET6),
@@ -42,21 +43,38 @@ class Resolver(Protocol):
     def resolve(self, name: str, lookup_family: str, done: Callable[[Answer], None]) -> None: ...
 
 
+class ResolverStats(Protocol):
+    """Statistics below `dns.cares.`, under Envoy's names."""
+
+    get_addr_failure: int
+    not_found: int
+    pending_resolutions: int
+    resolve_total: int
+    timeouts: int
+
+
 class DnsResolver:
     """The system's resolver configuration, or the servers that the settings name. One serves many clusters.
 
-    `timeout` (seconds, of the first try) and `tries` are Envoy's defaults.
+    `timeout` (seconds, of the first try) and `tries` are Envoy's defaults. A name that is looked up in both families,
+    one after the other, counts for each.
     """
 
-    __slots__ = ("_loop", "_settings", "_timeout", "_tries", "_channel", "_tasks")
+    __slots__ = ("_loop", "_settings", "_stats", "_timeout", "_tries", "_channel", "_tasks")
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, settings: DnsSettings, timeout: float = 5.0, tries: int = 4
+        self,
+        loop: asyncio.AbstractEventLoop,
+        settings: DnsSettings,
+        stats: ResolverStats,
+        timeout: float = 5.0,
+        tries: int = 4,
     ) -> None:
         self._loop = loop
         self._settings = settings
         self._timeout = timeout
         self._tries = tries
+        self._stats = stats
         self._channel: Any = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -86,10 +104,22 @@ class DnsResolver:
     async def _ask(self, name: str, family: int) -> Answer:
         from aiodns.error import DNSError
 
+        stats = self._stats
+        stats.resolve_total += 1
+        stats.pending_resolutions += 1
         try:
             result = await self._open().getaddrinfo(name, family=family, type=socket.SOCK_STREAM)
         except DNSError as error:
-            return Answer() if error.args[0] in (_NO_DATA, _NO_NAME) else FAILED
+            if error.args[0] in (_NO_DATA, _NO_NAME):
+                stats.not_found += 1
+                return Answer()
+            if error.args[0] == _TIMED_OUT:
+                stats.timeouts += 1
+            else:
+                stats.get_addr_failure += 1
+            return FAILED
+        finally:
+            stats.pending_resolutions -= 1
         addresses = dict.fromkeys(node.addr[0].decode() for node in result.nodes)
         return Answer(tuple(addresses), min((node.ttl for node in result.nodes), default=0))
 

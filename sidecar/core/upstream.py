@@ -36,6 +36,11 @@ class UpstreamStream(Protocol):
         """Whether anything of an answer to the current request has come, an interim response included."""
         ...
 
+    @property
+    def complete(self) -> bool:
+        """Whether the response has been read to its end: there is nothing left to cancel."""
+        ...
+
     def send_head(self, sink: UpstreamSink, head: RequestHead, end: bool, now: float) -> None:
         """Send the request's head; the response goes to ``sink``."""
         ...

@@ -80,6 +80,8 @@ class ExpressLane:
         if not self.pace.permits(connection.now):
             return
         at, end = data.find(b" HTTP/1.1\r\n"), data.find(b"\r\n\r\n") + 4
+        if at < 0:
+            return
         lines = data[at : end - 4].split(b"\r\n")
         kind: Kind = connection.kind
         size = end - at if end == len(data) else at - end
@@ -116,6 +118,8 @@ class ExpressLane:
         ):
             return None
         path = head.path
+        if head.version != 11 or at != len(head.method) + 1 + len(path):
+            return None
         given = {name: index[name] for name in pieces.names}
         trial = _Trial(connection.info, head)
         if manager.prepare(trial) or trial.answered or head.path != path or head.authority == b"":

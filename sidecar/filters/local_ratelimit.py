@@ -230,6 +230,7 @@ class AnnouncingRateLimitFilter(DescriptorRateLimitFilter):
 def make_local_rate_limit(config: LocalRateLimit, name: str, context: FilterContext) -> NamedFilter:
     """The smallest class that does what the configuration asks; chains and routes alike have their own buckets."""
     if config.filter_enabled[0] == 0:
+        context.stats("local_rate_limit", config.stat_prefix)  # its counters are there, at 0
         return NamedFilter(name)
     if config.enable_x_ratelimit_headers:
         return AnnouncingRateLimitFilter(name, config, context)

@@ -291,6 +291,11 @@ class Http1Connection(asyncio.Protocol, Timed):
         """Whether anything of an answer to the current request has come: an interim response or part of a head, too."""
         return self.reader.head_size > 0 or self.reader.partial is not None
 
+    @property
+    def complete(self) -> bool:
+        """Whether the response has been read to its end."""
+        return self.reader.state == DONE
+
     def cancel(self) -> None:
         self.sink = None
         self._close_here(active=True)

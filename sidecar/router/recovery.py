@@ -167,7 +167,8 @@ class Recovery:
         elif self.upstream is not None:
             connection = self.upstream
             self._release(False)
-            connection.cancel()
+            if not connection.complete:
+                connection.cancel()
 
     def no_host(self) -> None:
         """Answer that nobody can take the request."""

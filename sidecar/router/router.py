@@ -37,6 +37,7 @@ class Router:
     """
 
     __slots__ = (
+        "async_client_stats",
         "cluster_of",
         "local_ip",
         "pool_of",
@@ -66,6 +67,7 @@ class Router:
         self.suppress_headers = suppress_headers
         self.retry_budget_bytes = buffer_limit
         self.local_ip = local_ip
+        self.async_client_stats: Any = None  # what is counted of the requests that are made here
         self.respect_expected_timeout = False
         self.strict_headers: tuple[bytes, ...] = ()
         self.render_body: Any = None  # (body_format, stream, status, body) -> (body, header fields)

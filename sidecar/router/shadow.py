@@ -53,6 +53,7 @@ class ShadowRequest(Timed):
     """One mirrored request, sent whole; its response is read and thrown away. Also the balancer's context."""
 
     __slots__ = (
+        "answered",
         "body",
         "breaker",
         "cluster",
@@ -90,7 +91,7 @@ class ShadowRequest(Timed):
         self.request = request
         self.body = body
         self.trailers = trailers
-        self.waiting = False
+        self.waiting = self.answered = False
         self.connection = connection
         self.hash_key: int | None = None
         self.subset = None
@@ -104,19 +105,20 @@ class ShadowRequest(Timed):
         """Send it, if there is a host and room for it; give up after ``timeout`` seconds (0 for never)."""
         cluster = self.cluster
         stats = cluster.stats
+        self.router.async_client_stats.rq_total += 1
         host = self.host = cluster.pick(self)
         breaker = self.breaker
         if host is None:
             stats.upstream_cx_none_healthy += 1
+            stats.internal_codes[503] += 1
             return
         if breaker.rq_active >= breaker.max_requests:
-            stats.upstream_rq_pending_overflow += 1
+            stats.upstream_rq_active_overflow += 1
+            stats.internal_codes[503] += 1
             return
         self.over = False
         breaker.rq_active += 1
         host.rq_active += 1
-        host.rq_total += 1
-        stats.upstream_rq_total += 1
         stats.upstream_rq_active += 1
         worker = self.router.worker
         if timeout:
@@ -132,6 +134,8 @@ class ShadowRequest(Timed):
     def on_ready(self, stream: UpstreamStream) -> None:
         self.waiting = False
         self.upstream = stream
+        self.host.rq_total += 1
+        self.cluster.stats.upstream_rq_total += 1
         now = self.sent_at = self.router.worker.clock()
         body, trailers = self.body, self.trailers
         stream.send_head(self, self.request, not body and trailers is None, now)
@@ -159,6 +163,8 @@ class ShadowRequest(Timed):
 
     def on_reset(self, reason: str, failure: str = "") -> None:
         self.host.rq_error += 1
+        if not self.answered:
+            self.cluster.stats.internal_codes[503] += 1
         self._end()
 
     def on_full(self) -> None:
@@ -171,6 +177,8 @@ class ShadowRequest(Timed):
         if self.over:
             return
         self.cluster.stats.upstream_rq_timeout += 1
+        if not self.answered:
+            self.cluster.stats.internal_codes[504] += 1
         upstream, waiting = self.upstream, self.waiting
         self._end()
         if waiting:
@@ -179,9 +187,10 @@ class ShadowRequest(Timed):
             upstream.cancel()
 
     def _count(self, head: ResponseHead) -> None:
+        self.answered = True
         stats = self.cluster.stats
-        stats.external_codes[head.status] += 1
-        stats.external_upstream_rq_time.record(int((self.router.worker.clock() - self.sent_at) * 1000))
+        stats.internal_codes[head.status] += 1
+        stats.internal_upstream_rq_time.record(int((self.router.worker.clock() - self.sent_at) * 1000))
         if head.status >= 500:
             self.host.rq_error += 1
         else:

@@ -290,7 +290,7 @@ def limited(**thresholds: int) -> dict[str, object]:
 @pytest.mark.parametrize(
     ("thresholds", "overflow"),
     [
-        ({"max_requests": 2}, "cluster.up.upstream_rq_pending_overflow"),
+        ({"max_requests": 2}, "cluster.up.upstream_rq_active_overflow"),
         ({"max_connections": 1, "max_pending_requests": 1}, "cluster.up.upstream_rq_pending_overflow"),
     ],
 )

@@ -141,6 +141,8 @@ class DnsStats(StatGroup):
     timeouts: Counter
     pending_resolutions: Gauge
 
+    USED_WITH: ClassVar[Mapping[str, tuple[str, ...]]] = {"pending_resolutions": ("resolve_total",)}
+
 
 @stat_group
 class SubscriptionStats(StatGroup):

@@ -11,25 +11,32 @@ from typing import Any
 import pytest
 
 from sidecar.cluster.cluster import Cluster
-from sidecar.cluster.dns import Answer, DnsResolver
+from sidecar.cluster.dns import Answer, DnsResolver, ResolverStats
 from sidecar.cluster.manager import make_cluster
 from sidecar.cluster.slices import Slices
 from sidecar.config.address import SocketAddress
 from sidecar.config.cluster import Cluster as ClusterConfig
 from sidecar.config.dns import DnsSettings
 from sidecar.config.endpoint import ClusterLoadAssignment, LbEndpoint, LocalityLbEndpoints
+from sidecar.telemetry.groups.server import DnsStats
 from tests.sidecar.cluster.dns_server import AAAA, SERVFAIL, A, DnsServer
 from tests.sidecar.cluster.surroundings import PLAIN, Clock, ScriptedResolver, Stages, picks, seeded
 
 
-def ask(server: DnsServer, *questions: tuple[str, str], **settings: Any) -> list[Answer]:
+def ask(
+    server: DnsServer, *questions: tuple[str, str], stats: ResolverStats | None = None, **settings: Any
+) -> list[Answer]:
     """Start the server, ask, and give the answers."""
 
     async def run() -> list[Answer]:
         loop = asyncio.get_running_loop()
         await server.start()
         resolver = DnsResolver(
-            loop, DnsSettings(resolvers=(SocketAddress("127.0.0.1", server.port),), **settings), timeout=0.3, tries=1
+            loop,
+            DnsSettings(resolvers=(SocketAddress("127.0.0.1", server.port),), **settings),
+            stats or DnsStats(),
+            timeout=0.3,
+            tries=1,
         )
         answers = []
         try:
@@ -76,12 +83,20 @@ def test_lookup_families(family: str, name: str, addresses: set[str], ttl: int) 
 def test_a_server_that_fails_or_is_silent_is_a_failure() -> None:
     server = DnsServer()
     server.failing["bad.test"] = SERVFAIL
-    (answer,) = ask(server, ("bad.test", "V4_ONLY"))
+    stats = DnsStats()
+    (answer,) = ask(server, ("bad.test", "V4_ONLY"), stats=stats)
     assert answer.failed and not answer.addresses
     server = DnsServer()
     server.silent = True
-    (answer,) = ask(server, ("slow.test", "V4_ONLY"))
+    (answer,) = ask(server, ("slow.test", "V4_ONLY"), stats=stats)
     assert answer.failed
+    assert (stats.resolve_total, stats.get_addr_failure, stats.timeouts, stats.not_found) == (2, 1, 1, 0)
+
+
+def test_lookups_are_counted() -> None:
+    stats = DnsStats()
+    ask(both(), ("only4.test", "AUTO"), ("both.test", "AUTO"), ("unknown.test", "V4_ONLY"), stats=stats)
+    assert (stats.resolve_total, stats.not_found, stats.pending_resolutions) == (4, 2, 0)
 
 
 def test_names_of_etc_hosts_need_no_server() -> None:
@@ -96,13 +111,16 @@ def test_closing_forgets_what_is_under_way() -> None:
         server = await DnsServer().start()
         server.silent = True
         loop = asyncio.get_running_loop()
-        resolver = DnsResolver(loop, DnsSettings(resolvers=(SocketAddress("127.0.0.1", server.port),)))
+        stats = DnsStats()
+        resolver = DnsResolver(loop, DnsSettings(resolvers=(SocketAddress("127.0.0.1", server.port),)), stats)
         answers: list[Answer] = []
         resolver.resolve("slow.test", "V4_ONLY", answers.append)
         while not server.asked:
             await asyncio.sleep(0.001)
+        assert stats.pending_resolutions == 1
         await resolver.close()
         server.close()
+        assert stats.pending_resolutions == 0
         return answers
 
     assert asyncio.run(run()) == []
