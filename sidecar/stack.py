@@ -16,12 +16,9 @@ from sidecar.cluster.dns import DnsResolver
 from sidecar.cluster.host import Host
 from sidecar.cluster.manager import ClusterManager
 from sidecar.codec.wire import FieldLines
-from sidecar.config.access_log import AccessLog, AccessLogFilter
 from sidecar.config.bootstrap import Bootstrap
 from sidecar.config.cluster import Cluster as ClusterConfig
-from sidecar.config.core_types import SubstitutionFormatString
 from sidecar.config.dns import DnsSettings
-from sidecar.config.filters.router import Router as RouterConfig
 from sidecar.config.http_connection_manager import HttpConnectionManager
 from sidecar.config.listener import FilterChain as FilterChainConfig
 from sidecar.config.listener import Listener as ListenerConfig
@@ -31,19 +28,13 @@ from sidecar.config.network_filters import TcpProxy as TcpProxyConfig
 from sidecar.config.protocol_options import PreserveCaseFormatter
 from sidecar.core.address import Address
 from sidecar.core.head import RequestHead
-from sidecar.core.http_filter import HttpFilter
 from sidecar.core.worker import Worker
-from sidecar.express.request import ExpressLane
-from sidecar.filters.context import FilterContext
-from sidecar.filters.registry import make_filter, make_route_filter
 from sidecar.http.build import options_of
 from sidecar.http.connection_manager import ConnectionManager
-from sidecar.http.early_logs import EarlyLogs
 from sidecar.http.filter_chain import FilterChain
-from sidecar.http.forwarding import DateHeader, compile_forwarding, compile_response_finish, new_request_id
-from sidecar.http.local_reply import compile_local_reply, plain_reply
-from sidecar.http.stream import Stream
-from sidecar.http.underscores import compile_underscores
+from sidecar.http.forwarding import compile_forwarding, compile_response_finish
+from sidecar.http.local_reply import plain_reply
+from sidecar.http_stack import HttpStack
 from sidecar.listener.connection_limits import ConnectionLimit, global_limit, listener_limit
 from sidecar.listener.directory import Directory
 from sidecar.listener.filters import ListenerFilterStats, build_listener_filters
@@ -57,16 +48,9 @@ from sidecar.network.tcp_proxy import TcpProxy
 from sidecar.pool.dialing import Dialer
 from sidecar.pool.http1 import Http1Pool
 from sidecar.pool.options import PoolOptions
-from sidecar.router.header_mutation import compile_header_mutations
-from sidecar.router.route import Route
-from sidecar.router.route_table import RouteTable, compile_route_configuration
-from sidecar.router.router import Router
-from sidecar.router.upstream_request import UpstreamRequest
+from sidecar.router.route_table import RouteTable
 from sidecar.telemetry import tags
-from sidecar.telemetry.access_log import Logger, compile_access_logs, compile_format
 from sidecar.telemetry.clockwork import Clockwork
-from sidecar.telemetry.filter_stats import filter_stats
-from sidecar.telemetry.formatter import FormatContext, compile_header_value
 from sidecar.telemetry.groups import listener as listener_groups
 from sidecar.telemetry.groups import network_filters as network_groups
 from sidecar.telemetry.groups.cluster import (
@@ -75,7 +59,7 @@ from sidecar.telemetry.groups.cluster import (
     ClusterStats,
     OutlierDetectionStats,
 )
-from sidecar.telemetry.groups.http_connection_manager import Http1CodecStats, RouterStats, connection_manager_stats
+from sidecar.telemetry.groups.http_connection_manager import RouterStats, connection_manager_stats
 from sidecar.telemetry.groups.listener import ListenerManagerStats, ListenerStats, WorkerConnectionStats
 from sidecar.telemetry.groups.network_filters import TcpProxyStats
 from sidecar.telemetry.groups.server import (
@@ -87,7 +71,6 @@ from sidecar.telemetry.groups.server import (
     ServerStats,
 )
 from sidecar.telemetry.log_file import LogFiles
-from sidecar.telemetry.log_filters import compile_filter
 from sidecar.telemetry.store import StatsStore
 
 if TYPE_CHECKING:
@@ -97,7 +80,7 @@ ADMIN_FILTER = NetworkFilter("admin", DirectResponseConfig(b""))
 """Stands in the admin listener's filter chain, whose terminal is made in another way."""
 
 
-class Stack:
+class Stack(HttpStack):
     """Everything that one worker runs for one bootstrap. Raises ``ValueError`` for formats that cannot be compiled."""
 
     def __init__(self, bootstrap: Bootstrap, worker: Worker, store: StatsStore) -> None:
@@ -362,194 +345,6 @@ class Stack:
             if host.pool is not None:
                 host.pool.drain()
 
-    # the HTTP connection manager: filters, routes, router
-
-    def http_connection_manager(
-        self, config: HttpConnectionManager, listener: ListenerConfig, stat_name: str
-    ) -> ConnectionManager:
-        """The terminal filter of an HTTP filter chain."""
-        stats, of_listener = connection_manager_stats(self.store, stat_name, config.stat_prefix)
-        naming = tags.http_connection_manager(config.stat_prefix)
-        router_config = next(
-            (one.config for one in config.http_filters if isinstance(one.config, RouterConfig)), RouterConfig()
-        )
-        context = self.filter_context(config.stat_prefix)
-        configured = [one for one in config.http_filters if not isinstance(one.config, RouterConfig)]
-        filters = [(one, make_filter(one.config, one.name, context)) for one in configured]
-        first = self.early_logs(config)
-        routes = compile_route_configuration(
-            config.route_config, compile_header_value, self.worker.random, router_config.suppress_envoy_headers
-        )
-        router = Router(
-            self.worker,
-            self.store.shared(RouterStats, *naming),
-            self.clusters.get,
-            self.pool_of,
-            router_config.suppress_envoy_headers,
-            listener.per_connection_buffer_limit_bytes,
-            self.local_ip.encode(),
-        )
-        router.async_client_stats = self.async_client_stats
-        router.respect_expected_timeout = router_config.respect_expected_rq_timeout
-        router.render_body = self.render_body
-        router.strict_headers = router_config.strict_check_headers
-        identity = self.bootstrap.node
-        manager = ConnectionManager(
-            self.worker,
-            options_of(config, listener.per_connection_buffer_limit_bytes),
-            stats,
-            of_listener.codes,
-            routes,
-            FilterChain([*first, *(instance for one, instance in filters if not one.disabled)]),
-            router,
-            compile_forwarding(
-                config,
-                self.local_ip,
-                identity.id.encode(),
-                identity.cluster.encode(),
-                config.route_config.internal_only_headers,
-            ),
-            compile_response_finish(config),
-            self.access_loggers(config.access_log, "DownstreamEnd"),
-            compile_local_reply(
-                config.local_reply_config, self.compile_log_filter, self.compile_body, compile_header_additions
-            ),
-            self.request_lines,
-        )
-        for upgrade in config.upgrade_configs:
-            if upgrade.filters is not None:
-                manager.upgrade_chains[upgrade.upgrade_type] = FilterChain(
-                    [
-                        *first,
-                        *(
-                            make_filter(one.config, one.name, context)
-                            for one in upgrade.filters
-                            if not isinstance(one.config, RouterConfig)
-                        ),
-                    ]
-                )
-        underscores = config.common_http_protocol_options.headers_with_underscores_action
-        if underscores != "ALLOW":
-            manager.judge = compile_underscores(underscores, self.store.shared(Http1CodecStats, "http1."))
-        manager.make_chain = lambda route: FilterChain([*first, *self._filters_for(route, filters, context)])
-        for route in routes.routes:
-            if route.per_filter:
-                manager.chain_for(route)  # now, so that what is wrong in it stops the start
-        manager.lane = self.express_lane(config, manager, router)
-        self.managers.append(manager)
-        self.route_tables.append((f"listener {listener.name}, connection manager {config.stat_prefix}", routes))
-        return manager
-
-    def express_lane(
-        self, config: HttpConnectionManager, manager: ConnectionManager, router: Router
-    ) -> ExpressLane | None:
-        """The way of plain requests in one function, where the configuration lets requests be plain."""
-        chain, options = manager.default_chain, manager.options
-        if (
-            any(one.keeps_streams for one in chain.filters)
-            or chain.complete
-            or not (chain.plain_request and chain.plain_response)
-            or options.header_case != "lower"
-            or options.max_requests
-            or router.strict_headers
-            or config.always_set_request_id_in_response
-        ):
-            return None
-        normalizes = (
-            config.normalize_path or config.merge_slashes or config.path_with_escaped_slashes_action != "KEEP_UNCHANGED"
-        )
-        date = DateHeader()
-        return ExpressLane(
-            manager, router, Stream, UpstreamRequest, new_request_id, lambda second: date.at(second)[1], normalizes
-        )
-
-    def early_logs(self, config: HttpConnectionManager) -> list[HttpFilter]:
-        """What writes access-log lines before a request's end, where that is configured."""
-        options = config.access_log_options
-        if not options.flush_access_log_on_new_request and not options.access_log_flush_interval:
-            return []
-        logs = config.access_log
-        return [
-            EarlyLogs(
-                self.access_loggers(logs, "DownstreamStart") if options.flush_access_log_on_new_request else (),
-                self.access_loggers(logs, "DownstreamPeriodic") if options.access_log_flush_interval else (),
-                options.access_log_flush_interval,
-            )
-        ]
-
-    def _filters_for(
-        self, route: Route, filters: list[tuple[Any, HttpFilter]], context: FilterContext
-    ) -> list[HttpFilter]:
-        chosen = []
-        for one, instance in filters:
-            own = route.per_filter.get(one.name)
-            if own is None:
-                if not one.disabled:
-                    chosen.append(instance)
-            elif not own.disabled:
-                levels = [level.config for level in route.per_filter_levels[one.name] if level.config is not None]
-                chosen.append(
-                    instance
-                    if own.config is None
-                    else make_route_filter(instance, one.config, own.config, context, levels)
-                )
-        return chosen
-
-    def filter_context(self, stat_prefix: str) -> FilterContext:
-        """What the HTTP filters of one connection manager are made with."""
-        return FilterContext(
-            self.worker,
-            filter_stats(self.store, stat_prefix),
-            compile_header_mutations,
-            compile_header_value,
-            self.cluster_health,
-            lambda: self.health_check_failed,
-            user_filter,
-            self.bootstrap.node.cluster,
-        )
-
-    def cluster_health(self, name: str) -> tuple[int, int] | None:
-        """(usable hosts, all hosts) of a cluster."""
-        cluster = self.clusters.get(name)
-        if cluster is None:
-            return None
-        return sum(len(one.healthy) + len(one.degraded) for one in cluster.host_sets), len(cluster.hosts)
-
-    # what is known of a request at its end
-
-    def access_loggers(self, configs: Sequence[AccessLog], kind: str) -> tuple[Logger, ...]:
-        """The access logs of a listener, a connection manager or a proxy."""
-        return compile_access_logs(configs, self.log_files, self.worker, self.format_context(kind))
-
-    def format_context(self, kind: str) -> FormatContext:
-        """What formats know besides the stream."""
-        return FormatContext(kind, self._cluster_metadata, self._cluster_stat_name)
-
-    def _cluster_metadata(self, name: str) -> Any:
-        cluster = self.clusters.get(name)
-        return None if cluster is None else cluster.config.metadata
-
-    def _cluster_stat_name(self, name: str) -> str | None:
-        cluster = self.clusters.get(name)
-        return None if cluster is None else str(cluster.config.alt_stat_name)
-
-    def compile_log_filter(self, config: AccessLogFilter) -> Callable[[Any], bool]:
-        return compile_filter(config, self.worker.random)
-
-    def compile_body(self, config: SubstitutionFormatString) -> Callable[..., bytes]:
-        return compile_format(config, context=self.format_context("NotSet"))
-
-    def render_body(
-        self, config: SubstitutionFormatString, stream: Any, status: int, body: bytes
-    ) -> tuple[bytes, tuple[tuple[bytes, bytes], ...]]:
-        """A direct response's body in its format, and its content type."""
-        render = self._bodies.get(id(config))
-        if render is None:
-            render = self._bodies[id(config)] = self.compile_body(config)
-        stream.response_code = status
-        default = b"text/plain" if config.json_format is None else b"application/json"
-        return render(stream, body), ((b"content-type", config.content_type or default),)
-
 
 def connection_stats(store: StatsStore) -> tuple[ListenerFilterStats, NetworkFilterStats]:
     """Where listener filters and network filters find what they count."""
@@ -581,18 +376,6 @@ def connection_stats(store: StatsStore) -> tuple[ListenerFilterStats, NetworkFil
             lambda prefix: store.shared(network_groups.ConnectionLimitStats, *tags.connection_limit(prefix)),
         ),
     )
-
-
-def user_filter(name: str) -> Any:
-    """A user's filter by its name; the module is loaded when a configuration names one."""
-    from sidecar.filters.user import find_user_filter
-
-    return find_user_filter(name)
-
-
-def compile_header_additions(to_add: Any) -> Any:
-    """Header additions of a local reply."""
-    return compile_header_mutations(to_add, (), compile_header_value)
 
 
 def _case_of(key_format: object) -> str:
