@@ -116,6 +116,8 @@ class HpackEncoder(dict[Field, bytes]):
         prefix = _VOLATILE_NAMES.get(name)
         if prefix is not None:
             return prefix + string(value)
+        if name != name.lower():
+            return self[(name.lower(), value)]
         if name in _CONNECTION_SPECIFIC or (name == b"te" and value.strip().lower() != b"trailers"):
             return b""
         index = STATIC_INDEX.get(field)
@@ -131,8 +133,6 @@ class HpackEncoder(dict[Field, bytes]):
     def _literal(self, field: Field) -> bytes:
         """A field that no table has: inserted on the second time, if there is room."""
         name, value = field
-        if name != name.lower():
-            return self._literal((name.lower(), value))
         entry = len(name) + len(value) + OVERHEAD
         insert = False
         if entry <= _LONGEST_INDEXED and entry <= self.max_size // 2:

@@ -87,7 +87,11 @@ class Http2Connection(Http2Control):
         self.most_control_frames = options.max_outbound_control_frames
 
     def receive(self, data: bytes) -> None:
-        """Take what one read produced. Raises Http2Error, and takes nothing more after that."""
+        """Take what one read produced. Raises Http2Error, and takes nothing more after that.
+
+        Where it leaves ``interrupted`` set, a read has brought very much: nothing more should be read before
+        ``take_held`` has been called, in another turn of the loop.
+        """
         at = 0
         if self.held is not None or self.interrupted or self.state == DEAD:
             if self.state == DEAD:

@@ -70,7 +70,7 @@ def _judge_regular(names: _Names, first: int) -> int:
     plan = first
     for name in names[first:]:
         if _NAME.fullmatch(name) is None:
-            raise Malformed(VIOLATION if name[:1] == b":" else INVALID_FIELD)
+            raise Malformed(INVALID_FIELD)
         if name in _CONNECTION_SPECIFIC:
             raise Malformed(INVALID_FIELD)
     if b"content-length" in names:
@@ -84,7 +84,7 @@ def _judge_request(names: _Names) -> int:
     pseudo = 0
     while pseudo < len(names) and names[pseudo][:1] == b":":
         if names[pseudo] not in _REQUEST_PSEUDO:
-            raise Malformed(VIOLATION)
+            raise Malformed(INVALID_FIELD)
         pseudo += 1
     plan = _judge_regular(names, pseudo)
     if b"host" in names:
@@ -122,7 +122,7 @@ def _merged(fields: list[Field]) -> list[Field]:
     seen = set()
     for name, _ in fields:
         if name in seen and (name in _ONCE or name[:1] == b":"):
-            raise Malformed(VIOLATION)
+            raise Malformed(INVALID_FIELD)
         seen.add(name)
     crumbs = [value for name, value in fields if name == b"cookie"]
     if len(crumbs) > 1:
@@ -167,6 +167,8 @@ def request_head(fields: list[Field], suspicious: bool, extended_connect: bool) 
         scheme = index.pop(b":scheme")
         path = index.pop(b":path")
         if (not path or path[0] != 0x2F) and not (path == b"*" and method == b"OPTIONS"):
+            raise Malformed(VIOLATION if path else INVALID_FIELD)
+        if not authority:
             raise Malformed(VIOLATION)
     if path.translate(None, _PATH) or (authority not in _AUTHORITIES and not _is_authority(authority)):
         raise Malformed(INVALID_FIELD)
@@ -244,7 +246,7 @@ def response_head(fields: list[Field], suspicious: bool) -> tuple[ResponseHead, 
         _check_values(fields)
     status = _STATUSES.get(index.pop(b":status"))
     if status is None:
-        raise Malformed(VIOLATION)
+        raise Malformed(INVALID_FIELD)
     length = _length(index, plan & ~_TE) if plan & _LENGTH else NO_LENGTH
     head = _new_response(ResponseHead)
     head.status = status

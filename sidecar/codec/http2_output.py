@@ -64,7 +64,7 @@ class Sink(Protocol[H_contra]):
         ...
 
     def on_window(self, stream_id: int) -> None:
-        """The stream was full, and has room again."""
+        """The stream was full, and has room again. It comes from inside of whatever has made room: any call."""
         ...
 
     def on_goaway(self, last_stream_id: int, code: int, debug: bytes) -> None:
@@ -275,6 +275,8 @@ class Http2Output:
         stream.state = state
         stream.queue = None
         stream.full = False
+        if stream.waiting:
+            self.waiting.remove(stream)
         del self.streams[stream.id]
         self._remember(stream.id, state)
 

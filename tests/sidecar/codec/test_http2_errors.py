@@ -8,6 +8,7 @@ import pytest
 
 from sidecar.codec.hpack_decoder import Texts
 from sidecar.codec.http2_client import ClientConnection
+from sidecar.codec.http2_control import Http2Error
 from sidecar.codec.http2_frames import (
     COMPRESSION_ERROR,
     CONTINUATION,
@@ -35,6 +36,7 @@ from sidecar.codec.http2_frames import (
     settings,
     window_update,
 )
+from sidecar.codec.http2_head import INVALID_FIELD, VIOLATION
 from sidecar.codec.http2_options import Http2Options
 from sidecar.codec.http2_server import ServerConnection
 from sidecar.codec.wire import Field
@@ -245,7 +247,8 @@ REQUESTS: dict[str, tuple[list[Field], bool]] = {
     "8.3.1 asterisk without OPTIONS": ([*REQUEST[:2], (b":path", b"*"), REQUEST[3]], False),
     "8.3.1 Host alone": ([*REQUEST[:3], (b"host", b"b")], True),
     "8.3.1 Host twice": ([*REQUEST[:3], (b"host", b"b"), (b"host", b"b")], False),
-    "8.3.1 no authority": (REQUEST[:3], True),
+    "8.3.1 no authority": (REQUEST[:3], False),
+    "8.3.1 empty authority": ([*REQUEST[:3], (b":authority", b"")], False),
     "8.3.1 userinfo is left to the owner": ([*REQUEST[:3], (b":authority", b"u@a")], True),
     "8.3.1 broken scheme": ([REQUEST[0], (b":scheme", b"ht tp"), *REQUEST[2:]], False),
     "8.5 CONNECT": ([(b":method", b"CONNECT"), (b":authority", b"a:1")], True),
@@ -268,6 +271,30 @@ def test_which_requests_are_malformed(fields: list[Field], good: bool) -> None:
     assert sink.names() == (["head"] if good else ["refused"])
     ours, sink = server()  # by default such a message ends the connection, as in Envoy
     assert outcome(ours, headers(1, fields)) == (FINE if good else connection(PROTOCOL_ERROR))
+
+
+@pytest.mark.parametrize(
+    ("name", "details"),
+    [
+        ("8.2 upper case", INVALID_FIELD),
+        ("8.2.1 NUL", INVALID_FIELD),
+        ("8.2.2 Connection", INVALID_FIELD),
+        ("8.2.2 TE other than trailers", INVALID_FIELD),
+        ("8.3 unknown", INVALID_FIELD),
+        ("8.3 behind a field", INVALID_FIELD),
+        ("8.3.1 no path", VIOLATION),
+        ("8.3.1 empty path", INVALID_FIELD),
+        ("8.3.1 relative path", VIOLATION),
+        ("8.3.1 asterisk without OPTIONS", VIOLATION),
+        ("8.3.1 no authority", VIOLATION),
+        ("8.5 CONNECT with path", VIOLATION),
+        ("9110 8.6 two lengths", INVALID_FIELD),
+    ],
+)
+def test_details_are_those_that_envoy_logs(name: str, details: str) -> None:
+    ours, _ = server()
+    with pytest.raises(Http2Error, match=details):
+        ours.receive(headers(1, REQUESTS[name][0]))
 
 
 def test_a_bad_value_in_the_dynamic_table_is_bad_every_time() -> None:

@@ -148,6 +148,7 @@ def test_what_http2_cannot_carry_is_left_out() -> None:
         (b"te", b"gzip"),
         (b"host", b"b"),
         (b"X-Case", b"1"),
+        (b"Connection", b"close"),
     ]
     ours.open(request(fields=fields), True)
     ours.open(request(fields=[(b"te", b"trailers")]), True)
