@@ -14,7 +14,7 @@ from sidecar.core.worker import Worker
 from sidecar.transport.connection import TlsConnection
 from sidecar.transport.contexts import TlsContextError, client_context, load_certificate
 from sidecar.transport.downstream import checked
-from sidecar.transport.failures import TlsFailure
+from sidecar.transport.failures import TlsFailure, verification_failed
 from sidecar.transport.handshake_limit import HandshakeLimit
 from sidecar.transport.identity import CertificateDetails, ConnectionTls
 from sidecar.transport.rotation import Rotation, SecretsOf
@@ -97,7 +97,9 @@ class UpstreamTls:
         validation = secrets.validation
         context = client_context(config.common_tls_context.tls_params, loaded, validation, self.alpn)
         if context.verify_mode == ssl.CERT_NONE and config.auto_sni_san_validation:
-            raise TlsContextError("auto_sni_san_validation needs a trusted_ca")
+            raise TlsContextError("auto_sni_san_validation needs a trusted_ca that is verified against")
+        if validation is not None and validation.trust_chain_verification == "ACCEPT_UNTRUSTED":
+            validation = None  # as Envoy: whatever is wrong, names and digests included, does not matter
         verification = NO_VERIFICATION
         if validation is not None or config.enforce_rsa_key_usage:
             verification = Verification(validation or NO_VALIDATION, config.enforce_rsa_key_usage)
@@ -141,6 +143,9 @@ class UpstreamConnection(TlsConnection):
             self.give_up(TlsFailure("TLS_error:Secret is not supplied by SDS", ""))
             return
         name = self.server_name
+        if self.names and chosen.context.verify_mode == ssl.CERT_NONE:
+            self.give_up(verification_failed("names mean nothing without a trusted_ca", "fail_verify_san"))
+            return
         self.session_wanted = chosen.sessions.maxlen != 0
         session = chosen.take_session(name) if self.session_wanted else None
         sent = name if name and not _is_ip(name) else None
