@@ -218,9 +218,10 @@ class Http1Connection(Http1Writer):
             return
         if self.full:  # no further answer before this one has found room
             return
+        if not self.turns and reader.held is not None:  # when the pool has its connection back
+            self.worker.loop.call_soon(self._next_turn)
+            return
         reader.next_message()
-        if not self.turns and reader.held is not None:
-            self._take_held()
         if self.paused:
             self._may_resume()
 
