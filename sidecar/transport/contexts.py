@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, pkcs12
 
 from sidecar.config.tls_parameters import TlsParameters
@@ -90,7 +92,8 @@ def server_context(
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     _set_parameters(context, parameters)
-    _load_keys(context, certificates)
+    authorities = _authorities(validation)
+    _load_keys(context, certificates, authorities)
     if prefer_client_ciphers:
         context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
     else:
@@ -102,7 +105,7 @@ def server_context(
     context.num_tickets = int(tickets)  # of TLS 1.3; each costs a tenth of a handshake
     if validation is not None and validation.trusts:
         context.verify_mode = ssl.CERT_REQUIRED if require_certificate else ssl.CERT_OPTIONAL
-        _load_trust(context, validation)
+        _load_trust(context, validation, authorities)
     elif require_certificate:
         raise TlsContextError("require_client_certificate needs a validation_context with trusted_ca")
     if alpn:
@@ -120,13 +123,14 @@ def client_context(
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     _set_parameters(context, parameters)
-    _load_keys(context, certificates)
+    authorities = _authorities(validation)
+    _load_keys(context, certificates, authorities)
     trusting = validation is not None and validation.trust_chain_verification == "ACCEPT_UNTRUSTED"
     if validation is None or not validation.trusts or trusting:
         context.verify_mode = ssl.CERT_NONE
     else:
         context.verify_mode = ssl.CERT_REQUIRED
-        _load_trust(context, validation)
+        _load_trust(context, validation, authorities)
     if alpn:
         context.set_alpn_protocols(list(alpn))
     return context
@@ -148,11 +152,13 @@ def _set_parameters(context: ssl.SSLContext, parameters: TlsParameters) -> None:
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
 
 
-def _load_keys(context: ssl.SSLContext, certificates: Iterable[LoadedCertificate]) -> None:
+def _load_keys(
+    context: ssl.SSLContext, certificates: Iterable[LoadedCertificate], authorities: Sequence[bytes]
+) -> None:
     for certificate in certificates:
         # Without a password the ssl module would ask for one on the terminal.
         password = b"" if certificate.password is None else certificate.password
-        with memory_file(certificate.chain) as chain, memory_file(certificate.key) as key:
+        with memory_file(_with_issuer(certificate, authorities)) as chain, memory_file(certificate.key) as key:
             try:
                 context.load_cert_chain(chain, key, password=password)
             except ssl.SSLError as error:
@@ -161,14 +167,39 @@ def _load_keys(context: ssl.SSLContext, certificates: Iterable[LoadedCertificate
                 raise TlsContextError(f"certificate {subject!r} with its private_key: {what}") from None
 
 
-def _load_trust(context: ssl.SSLContext, validation: CertificateValidationContext) -> None:
+def _with_issuer(certificate: LoadedCertificate, authorities: Sequence[bytes]) -> bytes:
+    """The chain; one that is the certificate alone with its issuer, if that is among the authorities.
+
+    OpenSSL would find and send the issuer, too, but verify the chain for it in every handshake, which costs a quarter.
+    """
+    if len(_CERTIFICATE.findall(certificate.chain)) == 1:
+        leaf = certificate.details.certificate
+        for authority in authorities:
+            try:
+                leaf.verify_directly_issued_by(x509.load_pem_x509_certificate(authority))
+            except (ValueError, TypeError, InvalidSignature):
+                continue
+            return certificate.chain.rstrip() + b"\n" + authority + b"\n"
+    return certificate.chain
+
+
+def _authorities(validation: CertificateValidationContext | None) -> list[bytes]:
+    """The trusted certificates in PEM."""
+    if validation is None or validation.trusted_ca is None:
+        return []
+    authorities = _CERTIFICATE.findall(_read(validation.trusted_ca, "trusted_ca"))
+    if not authorities:
+        raise TlsContextError(f"trusted_ca{_of(validation.trusted_ca)} holds no certificate in PEM")
+    return authorities
+
+
+def _load_trust(
+    context: ssl.SSLContext, validation: CertificateValidationContext, authorities: Sequence[bytes]
+) -> None:
     flags = context.verify_flags | ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
     if validation.system_root_certs:
         context.set_default_verify_paths()
-    if validation.trusted_ca is not None:
-        authorities = _CERTIFICATE.findall(_read(validation.trusted_ca, "trusted_ca"))
-        if not authorities:
-            raise TlsContextError(f"trusted_ca{_of(validation.trusted_ca)} holds no certificate in PEM")
+    if authorities:
         try:
             context.load_verify_locations(cadata=b"\n".join(authorities).decode("ascii"))
         except (ValueError, ssl.SSLError) as error:

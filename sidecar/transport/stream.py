@@ -66,6 +66,7 @@ class TlsStream(asyncio.Protocol, Timed):
         "error_held",
         "closing",
         "eof_written",
+        "end_held",
     )
 
     def __init__(self, worker: Worker, stats: TlsStats) -> None:
@@ -91,6 +92,7 @@ class TlsStream(asyncio.Protocol, Timed):
         self.error_held: ssl.SSLError | None = None  # TLS broke behind data that is being delivered
         self.closing = False
         self.eof_written = False
+        self.end_held = False  # close_notify waits until what was read is delivered: OpenSSL would lose that
 
     # what the handshake knows
 
@@ -210,9 +212,9 @@ class TlsStream(asyncio.Protocol, Timed):
             return
         self.eof_written = True
         if self.paused and self.incoming.pending:
-            return  # OpenSSL would lose what is not read yet; `_resumed` goes on
-        self._notify_close()
-        self.raw.write_eof()
+            self.end_held = True
+        else:
+            self._end_writing()
 
     def can_write_eof(self) -> bool:
         """Always."""
@@ -224,7 +226,7 @@ class TlsStream(asyncio.Protocol, Timed):
             return
         self.closing = True
         if self.state == OPEN:
-            if not self.eof_written:
+            if not self.eof_written or self.end_held:
                 self._notify_close()
             self.raw.close()
         elif self.raw is not None:
@@ -254,7 +256,7 @@ class TlsStream(asyncio.Protocol, Timed):
         self.paused = False
         if self.closing:
             return
-        if self.incoming.pending or self.eof_held or self.error_held is not None or self.eof_written:
+        if self.incoming.pending or self.eof_held or self.error_held is not None or self.end_held:
             self.worker.loop.call_soon(self._resumed)
         else:
             self.raw.resume_reading()
@@ -342,7 +344,8 @@ class TlsStream(asyncio.Protocol, Timed):
             return
         if self.incoming.pending:
             self._drain()
-        if self.eof_written and not self.paused and not self.closing:
+        if self.end_held and not self.paused and not self.closing:
+            self.end_held = False
             self._end_writing()
         error, self.error_held = self.error_held, None
         if error is not None and not self.closing:
@@ -369,8 +372,7 @@ class TlsStream(asyncio.Protocol, Timed):
         assert self.ssl_object is not None
         with suppress(ssl.SSLError):  # mostly: the peer's has not come yet
             self.ssl_object.unwrap()
-        if self.outgoing.pending:
-            self.raw.write(self.outgoing.read())
+        self._flush()
 
     def _answer(self, plain: bytes | None) -> None:
         """TLS itself has something to send. A peer that makes it, and does not take it, is given up."""

@@ -382,6 +382,19 @@ async def test_a_certificate_under_an_intermediate_needs_the_intermediate(tmp_pa
                 assert server.stats.fail_verify_error == 1
 
 
+@pytest.mark.parametrize("authorities", [[AUTHORITY], [STRANGERS, AUTHORITY], [STRANGERS]])
+@on_loop
+async def test_the_issuer_is_sent_with_a_lone_certificate_when_it_is_trusted(authorities: list[Authority]) -> None:
+    """What OpenSSL does by itself, at the price of a verification in every handshake."""
+    roots = b"# comments between\n".join(authority.pem for authority in authorities).decode()
+    validation = {"trusted_ca": {"inline_string": roots}}
+    async with serving(downstream(validation=validation)) as server:
+        connection, _ = await dial(originating(upstream(), server.surroundings), server.port)
+        assert connection.tls is not None
+        issuer = [ssl.PEM_cert_to_DER_cert(AUTHORITY.pem.decode())] if AUTHORITY in authorities else []
+        assert list(connection.tls.chain) == [SERVER.der, *issuer]
+
+
 # upstream
 
 
