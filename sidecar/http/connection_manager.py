@@ -87,7 +87,6 @@ class ConnectionManager:
         "connections",
         "default_chain",
         "draining",
-        "empty_chain",
         "finish_response",
         "judge",
         "lane",
@@ -133,7 +132,6 @@ class ConnectionManager:
         self.lines_seen = lines_seen
         self.connections: set[Http1Connection] = set()
         self.upgrade_chains: dict[bytes, FilterChain] = {}
-        self.empty_chain = FilterChain(())
         self.judge: Callable[[RequestHead], None] | None = None  # of every request's head, as the codec has read it
         self.make_chain: Callable[[Any], FilterChain] = lambda route: default_chain
         self.draining = False
