@@ -1,9 +1,9 @@
 """HPACK, inbound: header blocks to lists of fields (RFC 7541).
 
-Work is remembered at two levels. ``known`` holds whatever the owner made of whole blocks, and is emptied here as soon as
-the dynamic table changes, since a block then means something else. ``texts``, shared by the connections of a worker,
-holds Huffman-coded strings with what they say. Both are bounded, and strings that differ from message to message or
-that are secret go through neither.
+Work is remembered at two levels. ``known`` holds whatever the owner made of whole blocks, and ``patterns`` what blocks
+that differ in volatile values have in common; both are emptied here as soon as the dynamic table changes, since a block
+then means something else. ``texts``, shared by the connections of a worker, holds Huffman-coded strings with what they
+say. All are bounded, and strings that differ from message to message or that are secret are not remembered.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Final, Generic, TypeVar
 
 from sidecar.codec.hpack_huffman import decode as huffman_decode
+from sidecar.codec.hpack_pattern import Pattern, pattern_of
 from sidecar.codec.hpack_table import FIRST_DYNAMIC, OVERHEAD, STATIC, VOLATILE, HpackError, continued
 from sidecar.codec.wire import Field
 
@@ -23,7 +24,9 @@ _NEWEST: Final = 0x80 + FIRST_DYNAMIC - 1  # the byte that names the newest dyna
 _FORGOTTEN: Final = VOLATILE - {b":path"}
 _MOST_BLOCKS: Final = 8
 _LONGEST_BLOCK: Final = 1024
-_PATIENCE: Final = 64
+_MOST_PATTERNS: Final = 4
+_PATTERN_ROOM: Final = 4096  # for pseudo-header fields, and for values as long as a pattern takes
+_PATIENCE: Final = 4
 
 
 class ListTooLarge(Exception):
@@ -62,7 +65,7 @@ class HpackDecoder(Generic[Kept]):
     """
 
     __slots__ = (
-        "allowed", "entries", "known", "largest", "max_fields", "max_list_size", "max_size", "misses", "shrinking",
+        "allowed", "entries", "known", "largest", "max_fields", "max_list_size", "max_size", "misses", "patterns", "shrinking",
         "size", "suspicious", "texts",
     )  # fmt: skip
 
@@ -78,25 +81,41 @@ class HpackDecoder(Generic[Kept]):
         self.max_fields = max_fields
         self.suspicious = False  # some value had characters that no field may have, and may still be in the table
         self.known: dict[bytes, Kept] = {}
+        self.patterns: list[Pattern[Kept]] = []
         self.misses = 0
 
     def allow(self, size: int) -> None:
         """Our SETTINGS with this table size have been acknowledged."""
         self.allowed = size
         self.shrinking = size < self.max_size
+        if self.shrinking:
+            self.known.clear()
+            self.patterns.clear()
 
     def wants(self, block: bytes) -> bool:
-        """Whether what a block that left the table as it was is made into should be put into ``known``.
+        """Whether what a block that left the table as it was is made into is worth a call of ``keep``.
 
         Blocks that never come again are not worth it: after some of them in a row, only a few are tried. Whoever finds
         one sets ``misses`` to 0.
         """
         misses = self.misses = self.misses + 1
-        if (misses > _PATIENCE and misses & 15) or len(block) > _LONGEST_BLOCK:
-            return False
+        return (misses < _PATIENCE or not misses & 15) and len(block) <= _LONGEST_BLOCK
+
+    def keep(self, block: bytes, made: Kept, fields: list[Field]) -> None:
+        """Remember what a wanted block was made into, and what it has in common with others.
+
+        ``fields`` are those of the head that was made of it.
+        """
         if len(self.known) >= _MOST_BLOCKS:
             self.known.clear()
-        return True
+        self.known[block] = made
+        size = sum([len(name) + len(value) + OVERHEAD for name, value in fields])
+        if size + _PATTERN_ROOM <= self.max_list_size:
+            pattern = pattern_of(block, self.entries, fields, made)
+            if pattern is not None:
+                if len(self.patterns) >= _MOST_PATTERNS:
+                    del self.patterns[0]
+                self.patterns.append(pattern)
 
     def decode(self, block: bytes) -> tuple[list[Field], bool]:
         """The fields in ``block``, and whether it left the table as it was. Raises HpackError and ListTooLarge."""
@@ -188,6 +207,7 @@ class HpackDecoder(Generic[Kept]):
             raise HpackError(str(error)) from None
         if not steady and self.known:
             self.known.clear()
+            self.patterns.clear()
         count = len(fields)
         if count > self.max_fields:
             raise ListTooLarge("http2.too_many_headers")

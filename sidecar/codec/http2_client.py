@@ -18,6 +18,7 @@ from sidecar.codec.http2_head import (
     VIOLATION,
     Malformed,
     copy_response,
+    fill_response,
     request_block,
     response_head,
 )
@@ -87,18 +88,8 @@ class ClientConnection(Http2Connection):
         if stream.headed or stream.state >= HALF_CLOSED_REMOTE:
             self._trailers(stream, block, end)
             return
-        decoder = self.decoder
-        kept = decoder.known.get(block)
         try:
-            if kept is not None:
-                decoder.misses = 0
-                head, length = kept
-                head = copy_response(head)
-            else:
-                fields, steady = self._decode(block)
-                head, length = response_head(fields, decoder.suspicious)
-                if steady and decoder.wants(block):
-                    decoder.known[block] = (copy_response(head), length)
+            head, length = self._head(block)
             if head.status >= 200:
                 stream.headed = True
                 if stream.bodiless or stream.upgrade or head.status in (204, 304):
@@ -119,6 +110,23 @@ class ClientConnection(Http2Connection):
             if stream.state == CLOSED:
                 self._closed(stream)
         self.sink.on_head(stream_id, head, end)  # type: ignore[union-attr]
+
+    def _head(self, block: bytes) -> tuple[ResponseHead, int]:
+        """The head that a block means and its Content-Length, from memory where it has come before, or nearly so."""
+        decoder = self.decoder
+        kept = decoder.known.get(block)
+        if kept is not None:
+            decoder.misses = 0
+            return copy_response(kept[0]), kept[1]
+        for pattern in decoder.patterns:
+            values = pattern.match(block, decoder.texts)
+            if values is not None:
+                return fill_response(pattern, values)
+        fields, steady = self._decode(block)
+        head, length = response_head(fields, decoder.suspicious)
+        if steady and decoder.wants(block):
+            decoder.keep(block, (copy_response(head), length), head.fields)
+        return head, length
 
     def _unusual(self, stream: Stream, head: ResponseHead, length: int) -> int:
         """The octets that a response may have whose Content-Length does not say so (RFC 9110 section 6.4.1)."""

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Final
 
 from sidecar.codec.hpack_encoder import PATH, HpackEncoder
+from sidecar.codec.hpack_pattern import Pattern
 from sidecar.codec.wire import Field, decimal, is_authority, is_token
 from sidecar.core.head import RequestHead, ResponseHead, index_of
 
@@ -289,6 +290,31 @@ def copy_response(head: ResponseHead) -> ResponseHead:
     copy.index = head.index.copy()
     copy.names = None
     return copy
+
+
+def fill_request(pattern: Pattern[tuple[RequestHead, int]], values: list[bytes]) -> tuple[RequestHead, int] | None:
+    """The head and length of a block that fits a pattern; None where the path has to be looked at more closely."""
+    kept, length = pattern.kept
+    head = copy_request(kept)
+    for (at, name), value in zip(pattern.spots, values, strict=True):
+        if at < 0:
+            if not value or value[0] != 0x2F:
+                return None
+            head.path = value
+        else:
+            head.fields[at] = (name, value)
+            head.index[name] = value
+    return head, length
+
+
+def fill_response(pattern: Pattern[tuple[ResponseHead, int]], values: list[bytes]) -> tuple[ResponseHead, int]:
+    """The head and length of a block that fits a pattern."""
+    kept, length = pattern.kept
+    head = copy_response(kept)
+    for (at, name), value in zip(pattern.spots, values, strict=True):
+        head.fields[at] = (name, value)
+        head.index[name] = value
+    return head, length
 
 
 def request_block(encoder: HpackEncoder, head: RequestHead, extended_connect: bool) -> bytes:

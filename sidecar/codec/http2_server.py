@@ -15,7 +15,7 @@ from sidecar.codec.http2_frames import (
     PROTOCOL_ERROR,
     REFUSED_STREAM,
 )
-from sidecar.codec.http2_head import VIOLATION, Malformed, copy_request, request_head, response_block
+from sidecar.codec.http2_head import VIOLATION, Malformed, copy_request, fill_request, request_head, response_block
 from sidecar.codec.http2_options import Http2Options
 from sidecar.codec.http2_output import Sink, Stream
 from sidecar.codec.http2_states import AWAIT_PREFACE, HALF_CLOSED_REMOTE, OPEN, SEND_HEADERS, STREAM
@@ -62,18 +62,8 @@ class ServerConnection(Http2Connection):
         self.opened_streams += 1
         if stream_id > highest + 2:
             self._skip(highest + 1, stream_id - 1)
-        decoder = self.decoder
-        kept = decoder.known.get(block)
         try:
-            if kept is not None:
-                decoder.misses = 0
-                head, length = kept
-                head = copy_request(head)
-            else:
-                fields, steady = self._decode(block)
-                head, length = request_head(fields, decoder.suspicious, self.options.allow_connect)
-                if steady and decoder.wants(block):
-                    decoder.known[block] = (copy_request(head), length)
+            head, length = self._head(block)
             if end and length > 0:
                 raise Malformed(VIOLATION)
         except Malformed as error:
@@ -89,6 +79,25 @@ class ServerConnection(Http2Connection):
         stream.headed = True
         stream.expected = length
         self.sink.on_head(stream_id, head, end)  # type: ignore[union-attr]
+
+    def _head(self, block: bytes) -> tuple[RequestHead, int]:
+        """The head that a block means and its Content-Length, from memory where it has come before, or nearly so."""
+        decoder = self.decoder
+        kept = decoder.known.get(block)
+        if kept is not None:
+            decoder.misses = 0
+            return copy_request(kept[0]), kept[1]
+        for pattern in decoder.patterns:
+            values = pattern.match(block, decoder.texts)
+            if values is not None:
+                filled = fill_request(pattern, values)
+                if filled is not None:
+                    return filled
+        fields, steady = self._decode(block)
+        head, length = request_head(fields, decoder.suspicious, self.options.allow_connect)
+        if steady and decoder.wants(block):
+            decoder.keep(block, (copy_request(head), length), head.fields)
+        return head, length
 
     def _skip(self, first: int, last: int) -> None:
         if len(self.gaps) >= _MOST_GAPS:

@@ -65,7 +65,7 @@ def test_what_another_encoder_writes_our_decoder_reads(steps: list[list[Field] |
                 if decoder.known.get(block) is not None:
                     assert decoder.known[block] == fields
                 elif steady and decoder.wants(block):
-                    decoder.known[block] = list(fields)
+                    decoder.keep(block, list(fields), fields)
                 assert list(encoder.header_table.dynamic_entries) == list(reversed(decoder.entries))
 
 
@@ -190,7 +190,7 @@ def test_what_is_remembered_of_blocks_goes_with_the_table_and_is_bounded() -> No
         block = b"\x00\x01a\x03%03d" % number
         assert decoder.decode(block)[1]
         if decoder.wants(block):
-            decoder.known[block] = number
+            decoder.keep(block, number, [])
         assert len(decoder.known) <= 8
     assert decoder.known
     assert not decoder.decode(b"\x40\x01a\x01b")[1]

@@ -1,0 +1,112 @@
+"""Blocks that differ in a few values only: a path, a request id. What is the same of them is compared, not decoded.
+
+A pattern is made from one block that left the dynamic table alone. It holds the octets between the literals of volatile
+fields; a block that has the same octets around other values means the same but for those, as long as the table does not
+change: the decoder drops its patterns then. Whatever does not fit exactly is left to the decoder, errors included.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Generic, TypeVar
+
+from sidecar.codec.hpack_huffman import decode as huffman_decode
+from sidecar.codec.hpack_table import FIRST_DYNAMIC, SECRET, STATIC, VOLATILE, continued
+from sidecar.codec.wire import Field
+
+Kept = TypeVar("Kept")
+
+_VISIBLE: Final = bytes(range(0x21, 0x7F)) + bytes(range(0x80, 0x100))
+_HOLES: Final = VOLATILE - SECRET - {b"content-length"}
+_MOST_HOLES: Final = 8
+
+
+class Pattern(Generic[Kept]):
+    """What is constant of a block, and what was made of it, which is in ``kept``.
+
+    ``spots`` are the volatile fields: where they stand among the regular fields, -1 for :path, and their names.
+    """
+
+    __slots__ = ("first", "kept", "segments", "spots")
+
+    def __init__(
+        self, first: bytes, segments: tuple[tuple[bool, bytes], ...], spots: tuple[tuple[int, bytes], ...], kept: Kept
+    ) -> None:
+        self.first = first
+        self.segments = segments  # whether a value is worth remembering, and the octets behind it
+        self.spots = spots
+        self.kept = kept
+
+    def match(self, block: bytes, texts: dict[bytes, bytes]) -> list[bytes] | None:
+        """The values at ``spots`` in ``block``; None if it does not fit, or has values to be looked at more closely."""
+        if not block.startswith(self.first):
+            return None
+        at = len(self.first)
+        values = []
+        try:
+            for remembered, segment in self.segments:
+                length = block[at]
+                at += 1
+                if length > 127:
+                    length &= 127
+                    value = block[at : at + length]
+                    value = texts[value] if remembered else huffman_decode(value)
+                else:
+                    value = block[at : at + length]
+                at += length
+                if length == 127 or value.translate(None, _VISIBLE) or not block.startswith(segment, at):
+                    return None
+                at += len(segment)
+                values.append(value)
+        except (IndexError, ValueError):
+            return None
+        return values if at == len(block) else None
+
+
+def pattern_of(block: bytes, entries: list[Field], fields: list[Field], kept: Kept) -> Pattern[Kept] | None:
+    """The pattern of a block that has been decoded, over these dynamic ``entries``, into these regular ``fields``.
+
+    None if nothing in it is volatile, or if that does not stand in the fields just as in the block.
+    """
+    segments: list[bytes] = []
+    names: list[bytes] = []
+    start = at = 0
+    while at < len(block):
+        byte = block[at]
+        at += 1
+        if byte & 0x80:
+            if byte == 0xFF:
+                _, at = continued(block, at, 127)
+            continue
+        if byte & 0x60:
+            return None  # it changes the table
+        index = byte & 15
+        if index == 15:
+            index, at = continued(block, at, 15)
+        if index:
+            name = STATIC[index][0] if index < FIRST_DYNAMIC else entries[FIRST_DYNAMIC - 1 - index][0]
+        else:
+            end = _string_end(block, at)
+            name = block[at + 1 : end] if block[at] < 127 else b""
+            at = end
+        end = _string_end(block, at)
+        if name in _HOLES and name not in names:
+            segments.append(block[start:at])
+            names.append(name)
+            start = end
+        at = end
+    places = [name for name, _ in fields]
+    if not names or len(names) > _MOST_HOLES or any(places.count(name) != (name != b":path") for name in names):
+        return None
+    segments.append(block[start:])
+    holes = tuple((name == b":path", segment) for name, segment in zip(names, segments[1:], strict=True))
+    spots = tuple((places.index(name) if name != b":path" else -1, name) for name in names)
+    return Pattern(segments[0], holes, spots, kept)
+
+
+def _string_end(block: bytes, at: int) -> int:
+    """Where what follows the string at ``at`` begins."""
+    length = block[at] & 127
+    at += 1
+    if length == 127:
+        length, at = continued(block, at, 127)
+    return at + length
