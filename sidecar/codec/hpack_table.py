@@ -32,7 +32,13 @@ FIRST_DYNAMIC: Final = len(STATIC)
 STATIC_INDEX: Final = {field: index for index, field in enumerate(STATIC) if index}
 STATIC_NAME: Final = {name: index for index, (name, _) in reversed(tuple(enumerate(STATIC))) if index}
 
-VOLATILE: Final = FieldLines.FORGOTTEN | {b":path"}
+VOLATILE: Final = FieldLines.FORGOTTEN | {
+    b":path",
+    b"grpc-timeout",
+    b"grpc-message",
+    b"grpc-status-details-bin",
+    b"baggage",
+}
 """Names whose values differ from message to message, or are secret: neither indexed nor remembered."""
 
 SECRET: Final = frozenset((b"authorization", b"proxy-authorization", b"cookie", b"set-cookie"))

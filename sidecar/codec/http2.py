@@ -102,7 +102,7 @@ class Http2Connection(Http2Control):
             at = self._complete(data)
         if at < len(data):
             self._frames(data, at)
-        if self.control_frames > self.most_control_frames or len(self.out) > self.most_frames:
+        if self.control_frames > self.most_control_frames or len(self.out) - self.pumped > self.most_frames:
             raise self.fail(ENHANCE_YOUR_CALM, "http2.outbound_flood")
 
     def _complete(self, data: bytes) -> int:

@@ -113,7 +113,7 @@ class Http2Output:
 
     __slots__ = (
         "control_frames", "data_frames_sent", "encoder", "ended", "initial_in", "initial_out", "max_frame_out",
-        "options", "out", "paused", "return_at", "sink", "stream_return_at", "streams", "unreturned", "waiting",
+        "options", "out", "paused", "pumped", "return_at", "sink", "stream_return_at", "streams", "unreturned", "waiting",
         "window_in", "window_out",
     )  # fmt: skip
 
@@ -122,6 +122,7 @@ class Http2Output:
         self.sink: Sink[Any] | None = None
         self.out: list[bytes] = []
         self.control_frames = 0  # among ``out``
+        self.pumped = 0  # pieces among ``out`` that come from queues: no more than what was bounded there
         self.data_frames_sent = 0
         self.encoder = HpackEncoder(options.hpack_table_size)
         self.streams: dict[int, Stream] = {}
@@ -145,7 +146,7 @@ class Http2Output:
         """
         out = self.out
         self.out = []
-        self.control_frames = 0
+        self.control_frames = self.pumped = 0
         return out
 
     def pause(self) -> None:
@@ -344,6 +345,7 @@ class Http2Output:
         end = last and stream.ending and stream.trailers is None
         if size or end:
             self.out += (write_header(size << 8, 1 if end else 0, stream.id), piece)
+            self.pumped += 2
             self.data_frames_sent += 1
         if not last:
             return stream_window > size

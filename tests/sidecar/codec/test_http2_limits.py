@@ -250,6 +250,19 @@ def test_a_peer_that_never_opens_its_window_holds_no_more_than_the_bound() -> No
     assert sent(ours) == []
 
 
+def test_windows_that_open_wide_are_no_flood() -> None:
+    ours, _ = server(max_outbound_frames=100)
+    ours.receive(b"".join(headers(number) for number in range(1, 41, 2)))
+    for number in range(1, 41, 2):
+        ours.send_head(number, response(), False)
+        ours.send_data(number, b"x" * 200_000, True)
+    sent(ours)
+    wide = settings([(INITIAL_WINDOW_SIZE, 1 << 24)]) + window_update(0, 1 << 30)
+    ours.receive(wide)
+    assert sum(len(found[3]) for found in sent(ours) if found[0] == "DATA") == 20 * 200_000 - 65535
+    assert not ours.streams
+
+
 def test_one_read_full_of_requests_leaves_the_loop_to_others() -> None:
     ours, sink = server()
     payload = b"".join(headers(number) for number in range(1, 601, 2))
