@@ -319,12 +319,15 @@ class UpstreamRequest(Recovery):
     # the response: what the reader calls
 
     def on_message(self, head: ResponseHead, body: bytes) -> None:
+        connection = self.upstream
         if self._accept(head):
             stream = self.stream
             stream.upstream_bytes_received = len(body)
             stream.upstream_last_rx = stream.now
             self._release(True)
             stream.on_response(head, body)
+        elif self.upstream is None and connection is not None:
+            connection.cancel()  # as Envoy, which decides on the head and does not read the body of an answer given up
 
     def on_head(self, head: ResponseHead, end: bool) -> None:
         if self._accept(head):

@@ -48,6 +48,17 @@ def test_pipelined_requests_are_answered_in_their_order() -> None:
             assert client.receive().endswith(b"\r\n\r\n%05d" % number)
 
 
+def test_pipelined_requests_share_one_upstream_connection() -> None:
+    with running() as sidecar:
+        client = sidecar.client().send(GET * 5)
+        for _ in range(5):
+            ((host, _),) = sidecar.asked()
+            host.send(HELLO)
+        assert client.receive().count(b"hello") == 5
+        connections = len(sidecar.hosts)
+    assert connections == 1
+
+
 def test_no_more_than_32_pipelined_requests_are_taken_in_a_turn() -> None:
     with running(routes=DIRECT) as sidecar:
         client = sidecar.client()
