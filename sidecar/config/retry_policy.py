@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from sidecar.config.core_types import seconds
+from sidecar.config.core_types import Metadata, parse_metadata, seconds
 from sidecar.config.fields import Node
 from sidecar.config.matcher import HeaderMatcher, header_name, parse_header_matchers
 
@@ -29,6 +29,8 @@ GRPC_RETRY_CONDITIONS = frozenset({"cancelled", "deadline-exceeded", "internal",
 """What `retry_on` and `x-envoy-retry-grpc-on` may say about gRPC requests."""
 
 _PREVIOUS_HOSTS = "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
+_OMIT_CANARY_HOSTS = "envoy.extensions.retry.host.omit_canary_hosts.v3.OmitCanaryHostsPredicate"
+_OMIT_HOST_METADATA = "envoy.extensions.retry.host.omit_host_metadata.v3.OmitHostMetadataConfig"
 
 _SHORTEST_BASE_INTERVAL = 0.001
 
@@ -62,7 +64,19 @@ class PreviousHosts:
     """Choose again when the host has been tried already."""
 
 
-RetryHostPredicate: TypeAlias = PreviousHosts
+@dataclass(frozen=True, slots=True)
+class OmitCanaryHosts:
+    """Choose again when the host's metadata calls it a canary."""
+
+
+@dataclass(frozen=True, slots=True)
+class OmitHostMetadata:
+    """Choose again when the host's metadata for `envoy.lb` has all that this has there; without labels never."""
+
+    metadata_match: Metadata
+
+
+RetryHostPredicate: TypeAlias = PreviousHosts | OmitCanaryHosts | OmitHostMetadata
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,4 +146,12 @@ def _parse_rate_limited_back_off(node: Node) -> RateLimitedRetryBackOff:
 
 
 def _parse_host_predicate(node: Node) -> RetryHostPredicate | None:
-    return None if node.extension(known=(_PREVIOUS_HOSTS,)) is None else PreviousHosts()
+    extension = node.extension(known=(_PREVIOUS_HOSTS, _OMIT_CANARY_HOSTS, _OMIT_HOST_METADATA))
+    if extension is None:
+        return None
+    match extension.type_name:
+        case name if name == _OMIT_CANARY_HOSTS:
+            return OmitCanaryHosts()
+        case name if name == _OMIT_HOST_METADATA:
+            return OmitHostMetadata(parse_metadata(extension.child("metadata_match")))
+    return PreviousHosts()

@@ -109,7 +109,7 @@ class Recovery:
     deadline: float
     try_deadline: float
     attempt_at: float
-    tried: tuple[Any, ...]
+    tried: Any
 
     def attempt(self, host: Any) -> None:
         """Send the request to ``host``, now or once there is a connection."""
@@ -268,8 +268,8 @@ class Recovery:
         stats.upstream_rq_retry += 1
         breaker.retries_active += 1
         self.retrying = True
-        if retry.previous_hosts:
-            self.tried = (*self.tried, self.host)
+        if retry.host_predicates is not None:
+            self.tried = retry.host_predicates.after(self.tried, self.host)
             self.host_selection_retry_max_attempts = retry.host_selection_retry_max_attempts
         self.try_deadline = inf
         self.backoff = stream.call_in(delay, self._again)

@@ -9,10 +9,11 @@ from dataclasses import replace
 from random import Random
 
 from sidecar.config.matcher import HeaderMatcher
-from sidecar.config.retry_policy import GRPC_RETRY_CONDITIONS, RETRY_CONDITIONS, PreviousHosts
+from sidecar.config.retry_policy import GRPC_RETRY_CONDITIONS, RETRY_CONDITIONS
 from sidecar.config.retry_policy import RetryPolicy as RetryPolicyConfig
 from sidecar.core.head import RequestHead, ResponseHead
 from sidecar.core.matching import compile_header, parse_unsigned
+from sidecar.router.host_predicates import HostPredicates
 
 RETRY_ON = b"x-envoy-retry-on"
 RETRY_GRPC_ON = b"x-envoy-retry-grpc-on"
@@ -68,7 +69,7 @@ class RetryPolicy:
         "max_interval",
         "reset_headers",
         "reset_max_interval",
-        "previous_hosts",
+        "host_predicates",
         "host_selection_retry_max_attempts",
         "retriable_request_headers",
         "_memo",
@@ -96,7 +97,8 @@ class RetryPolicy:
         rate_limited = config.rate_limited_retry_back_off
         self.reset_headers = () if rate_limited is None else rate_limited.reset_headers
         self.reset_max_interval = 0.0 if rate_limited is None else rate_limited.max_interval
-        self.previous_hosts = any(isinstance(predicate, PreviousHosts) for predicate in config.retry_host_predicate)
+        predicates = config.retry_host_predicate
+        self.host_predicates = HostPredicates(predicates) if predicates else None
         self.host_selection_retry_max_attempts = config.host_selection_retry_max_attempts
         self.retriable_request_headers = tuple(map(compile_header, config.retriable_request_headers))
         self._memo: dict[tuple[bytes, ...], RetryPolicy] = {}
