@@ -37,14 +37,18 @@ CONFIGURATIONS = Path(__file__).parent / "configurations"
 
 
 def service_call(number: int) -> bytes:
-    """A request with the headers of a real service call, and a path and a request id of its own."""
+    """A request as ``traffic/service_call.lua`` sends it, with a path, a request id and a trace of its own."""
+    trace, span = (
+        b"%032x" % (number * 0x9E3779B97F4A7C15F39CC0605CEDC835 % (1 << 128)),
+        b"%016x" % (number * 0x9E3779B97F4A7C15 % (1 << 64)),
+    )
     return (
-        b"GET /api/v1/items/%d?expand=all HTTP/1.1\r\nHost: backend.local:8080\r\nUser-Agent: orders/2.31.0\r\n"
-        b"Accept: application/json\r\nAccept-Encoding: gzip, deflate, br\r\n"
-        b"Authorization: Bearer eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJvcmRlcnMifQ.c2lnbmF0dXJl\r\n"
-        b"x-request-id: 7f3d2c1b-1111-2222-3333-%012d\r\n"
-        b"traceparent: 00-0af7651916cd43dd8448eb21%08d-b7ad6b7169203331-01\r\nx-b3-sampled: 1\r\n"
-        b"Content-Type: application/json\r\nx-tenant: acme\r\n\r\n" % (number, number, number)
+        b"GET /api/v1/accounts/%d/orders/%d?page=%d HTTP/1.1\r\nHost: orders.shop.svc.cluster.local:8080\r\n"
+        b"User-Agent: okhttp/4.12.0\r\nAccept: application/json, text/plain, */*\r\n"
+        b"Accept-Encoding: gzip, deflate, br\r\nAccept-Language: en-GB,en;q=0.8\r\nAuthorization: Bearer %b\r\n"
+        b"Content-Type: application/json\r\nX-Request-Id: 7f3d2c1b-1111-4222-a333-%012d\r\nTraceparent: 00-%b-%b-01\r\n"
+        b"X-B3-TraceId: %b\r\nX-B3-SpanId: %b\r\nX-B3-Sampled: 1\r\nX-Client-Version: storefront/7.31.2\r\n\r\n"
+        % (number, number * 7919, number % 10, b"5e" * 160, number, trace, span, trace, span)
     )
 
 
@@ -184,11 +188,16 @@ class Path1:
         lane, manager.lane = manager.lane, None
         through_stages = best(self.exchange, 1, 60) / len(requests)
         manager.lane = lane
-        rows.append(("everything else: router, pick, pool, write, statistics", through_stages - sum(cost for _, cost in rows)))
+        rows.append(
+            ("everything else: router, pick, pool, write, statistics", through_stages - sum(cost for _, cost in rows))
+        )
         rows.append(("WHOLE REQUEST through the stages", through_stages))
         there, back, out = self.lane_halves()
         rows += [("express lane: the request, up to its bytes", there), ("express lane: the response", back)]
-        rows += [("both writes", out), ("WHOLE REQUEST in the express lane", best(self.exchange, 1, 60) / len(requests))]
+        rows += [
+            ("both writes", out),
+            ("WHOLE REQUEST in the express lane", best(self.exchange, 1, 60) / len(requests)),
+        ]
         return rows
 
     def lane_halves(self, repeat: int = 60) -> tuple[float, float, float]:

@@ -6,6 +6,8 @@ goes on as its shape says.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sidecar.core.head import Field, RequestHead, ResponseHead
 
 OpenField = tuple[int, bytes, int]
@@ -27,13 +29,13 @@ class Template:
         """The same with one more field at the end."""
         return Template([*self.fields, (name, value)], {**self.index, name: value}, self.open)
 
-    def filled_fields(self, values: tuple[bytes, ...]) -> list[Field]:
+    def filled_fields(self, values: Sequence[bytes]) -> list[Field]:
         fields = self.fields.copy()
         for at, name, number in self.open:
             fields[at] = (name, values[number])
         return fields
 
-    def filled_index(self, values: tuple[bytes, ...]) -> dict[bytes, bytes]:
+    def filled_index(self, values: Sequence[bytes]) -> dict[bytes, bytes]:
         index = self.index.copy()
         for _, name, number in self.open:
             index[name] = values[number]
@@ -48,6 +50,8 @@ class ShapedRequestHead(RequestHead):
 
     __slots__ = ("made_fields", "made_index", "template", "values")
 
+    eager = False
+
     def __init__(self, method: bytes, authority: bytes, scheme: bytes, template: Template) -> None:
         self.method = method
         self.path = b""
@@ -56,7 +60,7 @@ class ShapedRequestHead(RequestHead):
         self.version = 11
         self.names = None
         self.template = template
-        self.values: tuple[bytes, ...] = ()
+        self.values: Sequence[bytes] = ()
         self.made_fields: list[Field] | None = None
         self.made_index: dict[bytes, bytes] | None = None
 
@@ -89,6 +93,40 @@ class ShapedRequestHead(RequestHead):
         self.made_index = index
 
 
+class IndexedRequestHead(RequestHead):
+    """The same where routes, filters or logs look at fields by name: whoever fills it in makes the index, too."""
+
+    __slots__ = ("made_fields", "repeats", "template", "values")
+
+    eager = True
+
+    def __init__(self, method: bytes, authority: bytes, scheme: bytes, template: Template) -> None:
+        self.method = method
+        self.path = b""
+        self.authority = authority
+        self.scheme = scheme
+        self.version = 11
+        self.names = None
+        self.index = {}
+        self.template = template
+        self.repeats = template.repeats  # type: ignore[misc]
+        self.values: Sequence[bytes] = ()
+        self.made_fields: list[Field] | None = None
+
+    @property
+    def fields(self) -> list[Field]:
+        fields = self.made_fields
+        if fields is None:
+            fields = self.made_fields = self.template.filled_fields(self.values)
+            self.repeats = True  # type: ignore[misc]  # a slot here; and from now on it may be so
+        return fields
+
+    @fields.setter
+    def fields(self, fields: list[Field]) -> None:
+        self.made_fields = fields
+        self.repeats = True  # type: ignore[misc]
+
+
 class ShapedResponseHead(ResponseHead):
     """A response's head as a template and values."""
 
@@ -100,7 +138,7 @@ class ShapedResponseHead(ResponseHead):
         self.version = version
         self.names = None
         self.template = template
-        self.values: tuple[bytes, ...] = ()
+        self.values: Sequence[bytes] = ()
         self.made_fields: list[Field] | None = None
         self.made_index: dict[bytes, bytes] | None = None
 

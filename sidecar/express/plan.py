@@ -6,7 +6,7 @@ from typing import Any
 
 from sidecar.codec.http1_head import render_fields
 from sidecar.core.head import Field
-from sidecar.express.heads import ShapedRequestHead, Template
+from sidecar.express.heads import IndexedRequestHead, ShapedRequestHead, Template
 from sidecar.express.shape import Cut, literal
 
 FORWARD = "forward"
@@ -15,9 +15,10 @@ FORWARD = "forward"
 class RequestShape:
     """Requests that differ in path and open values only, as connections of one kind send them.
 
-    ``start`` is the method and a blank. ``generated`` says which of the outgoing values is a new request id, -1 for none;
-    ``replaced`` whether it takes the place of one that came, ``length_at`` which is the length of
-    a body. ``remote_address`` is the client's, where the fields tell it.
+    ``start`` is the method, a blank and the slash of the path, which begins at ``path_at``. ``generated`` says which of the
+    outgoing values is a new request id, -1 for none; ``replaced`` whether it takes the place of one that came,
+    ``length_at`` which is the length of a body. ``places`` are the names of the open fields and the numbers of their values;
+    ``indexed`` is whether anybody asks for fields by name. ``remote_address`` is the client's, where the fields tell it.
     ``idle`` keeps streams for the next requests.
     """
 
@@ -28,8 +29,11 @@ class RequestShape:
         "generated",
         "head",
         "idle",
+        "indexed",
         "length_at",
         "lines",
+        "path_at",
+        "places",
         "plans",
         "remote_address",
         "replaced",
@@ -42,18 +46,26 @@ class RequestShape:
         self.unpack = cut.unpack
         self.accepts = cut.accepts
         self.constants = cut.constants
-        self.start = method + b" "
+        self.start = method + b" /"
+        self.path_at = len(method) + 1
         self.head = (method, authority, scheme, template)
         self.generated = -1
         self.replaced = False
         self.length_at = -1
         self.remote_address: Any = None
+        self.places: tuple[tuple[bytes, int], ...] = ()
+        self.indexed = False
         self.plans: dict[Any, Plan | None] = {}
         self.idle: list[Any] = []
         self.lines: list[bytes] = []
 
-    def new_head(self) -> ShapedRequestHead:
-        return ShapedRequestHead(*self.head)
+    def new_head(self) -> ShapedRequestHead | IndexedRequestHead:
+        return IndexedRequestHead(*self.head) if self.indexed else ShapedRequestHead(*self.head)
+
+    def want_index(self) -> None:
+        """Somebody has looked at a field by its name: from now on heads come with their index."""
+        self.indexed = True
+        self.idle.clear()
 
     def __repr__(self) -> str:
         return f"<RequestShape {self.start!r} {self.cut!r}, {len(self.plans)} plans>"
@@ -63,6 +75,7 @@ class Plan:
     """A shape on a route. ``render % (path, *values)`` is what goes upstream; ``idle`` keeps upstream requests."""
 
     __slots__ = (
+        "answers",
         "cluster_name",
         "expected",
         "idle",
@@ -85,6 +98,7 @@ class Plan:
         self.timeout: float = route.timeout or 0.0
         self.per_try_timeout: float = 0.0 if route.retry is None else route.retry.per_try_timeout or 0.0
         self.responses = responses
+        self.answers: dict[int, Any] = responses.shapes
         self.idle: list[Any] = []
         self.internal = False
         self.expected: bytes | None = None

@@ -152,6 +152,7 @@ class ExpressLane:
             pieces, head.method, head.authority, head.scheme, Template(head.fields, head.index, tuple(opened))
         )
         shape.length_at = pieces.names.index(b"content-length") if length else -1
+        shape.places = tuple((name, number) for _, name, number in opened)
         shape.generated = generated
         shape.replaced = replaced
         if trial.remote_address is not connection.info.remote_address:
@@ -213,11 +214,10 @@ class ExpressLane:
             if at < 0 or size > most:
                 return False
             pieces = shape.unpack(data, at)
-            start = shape.start
-            if pieces[::2] != shape.constants or not data.startswith(start):
+            if pieces[::2] != shape.constants or not data.startswith(shape.start):
                 return False
-            path = data[len(start) : at]
-            if path[:1] != b"/" or path.translate(None, path_characters):
+            path = data[shape.path_at : at]
+            if path.translate(None, path_characters):
                 return False
             if normalizes and (b"//" in path or b"/." in path):
                 return False
@@ -235,7 +235,6 @@ class ExpressLane:
             if idle:
                 stream = idle.pop()
                 head = stream.request
-                head.made_fields = head.made_index = None
                 head.template = shape.head[3]
                 stream.connection = info
                 stream.downstream = connection
@@ -260,17 +259,25 @@ class ExpressLane:
                 stream = make_stream(connection, manager, head, now)
                 stream.shape = shape
                 stream.request_deadline = _NEVER_DUE
+                stream.request_ended = True
+                stream.idle_timeout = stream_idle_timeout
                 if shape.remote_address is not None:
                     stream.remote_address = shape.remote_address
             head.path = path
             if shape.generated >= 0:
-                identifier = new_request_id(getrandbits(128))
+                values = [*values]
                 if shape.replaced:
-                    number = shape.generated
-                    values = (*values[:number], identifier, *values[number + 1 :])
+                    values[shape.generated] = new_request_id(getrandbits(128))
                 else:
-                    values += (identifier,)
+                    values.append(new_request_id(getrandbits(128)))
             head.values = values
+            if shape.indexed:
+                index = head.template.index.copy()
+                for name, number in shape.places:
+                    index[name] = values[number]
+                head.index = index
+            else:
+                head.made_index = None
             connection.now = now
             connection.stream = stream
             connection.requests += 1
@@ -280,7 +287,6 @@ class ExpressLane:
             if body is None:
                 reader.state = DONE
                 stream.request_complete = now
-                stream.request_ended = True
             else:
                 reader.state = BODY
                 reader.remaining = len(body)
@@ -292,7 +298,6 @@ class ExpressLane:
             stats.downstream_rq_total += 1
             stats.downstream_rq_active += 1
             stats.downstream_rq_http1_total += 1
-            stream.idle_timeout = stream_idle_timeout
             stream.duration_deadline = now + max_stream_duration
             if now + patience < connection.due:
                 connection.wake_by(now + patience)
@@ -340,29 +345,31 @@ class ExpressLane:
                 request = make_upstream_request(router, stream, route, cluster)
                 breaker = request.breaker
                 request.plan = plan
-                request.request = head
+                request.body_end = request.bodyless = body is None
                 request.retry = plan.retry
                 request.timeout = plan.timeout
                 request.per_try_timeout = plan.per_try_timeout
             request.request = head
             request.retries_left = plan.retries
             stream.upstream = request
-            request.body_end = request.bodyless = body is None
-            request.deadline = _NEVER_DUE
             if body is None:
                 if plan.timeout:
                     request.deadline = now + plan.timeout
-            elif plan.retry is not None:
-                request.body = []
-                request.body_size = 0
-            request.try_deadline = now + plan.per_try_timeout if plan.per_try_timeout else _NEVER_DUE
+            else:
+                request.deadline = _NEVER_DUE
+                request.body_end = False
+                if plan.retry is not None:
+                    request.body = []
+                    request.body_size = 0
+            if plan.per_try_timeout:
+                request.try_deadline = now + plan.per_try_timeout
             host = cluster.pick(request)
             if host is None:
                 request.no_host()
                 return body is None or deliver(connection, body)
             head.template = plan.template
-            if head.made_index is not None and plan.expected is not None:
-                head.made_index[_EXPECTED] = plan.expected
+            if plan.expected is not None and (shape.indexed or head.made_index is not None):
+                head.index[_EXPECTED] = plan.expected
             pool = host.pool
             if request.deadline < connection.due:
                 connection.wake_by(request.deadline)

@@ -26,16 +26,20 @@ _KEPT = 64
 class ResponseShape:
     """Whole responses that differ in open values and body only, as one connection manager passes them on.
 
-    ``render % (*values, service time or date if they are added, body)`` is what the client gets.
+    ``date`` is the last one that was looked at: within its second no other comes. ``others`` is whether anything but date and
+    length is open. ``render % (*values, service time or date if they are added, body)`` is what the client gets.
     """
 
     __slots__ = (
         "accepts",
         "constants",
         "cut",
+        "date",
+        "date_at",
         "dated",
         "length_at",
         "lines",
+        "others",
         "reason",
         "render",
         "service_time_at",
@@ -57,6 +61,9 @@ class ResponseShape:
         self.version = head.version
         self.template = template
         self.length_at = cut.names.index(b"content-length")
+        self.date_at = cut.names.index(b"date") if b"date" in cut.names else -1
+        self.date = b""
+        self.others = len(cut.names) > 1 + (self.date_at >= 0)
         self.service_time_at = -1
         self.dated = False
         self.render = b""
@@ -165,7 +172,7 @@ def compile_response_lane(manager: Any, router: Any, date_of: Callable[[int], by
             return False
         plan = request.plan
         end = data.find(b"\r\n\r\n")
-        shape = plan.responses.shapes.get(end)
+        shape = plan.answers.get(end)
         if shape is None:
             if end > 0 and connection.requests > 1:
                 plan.responses.learn(manager, data, end, suppress_headers)
@@ -178,8 +185,14 @@ def compile_response_lane(manager: Any, router: Any, date_of: Callable[[int], by
         length = values[shape.length_at]
         body = data[shape.size :]
         size = len(body)
-        if not length.isdigit() or int(length) != size or size >= _JOIN_BELOW or not shape.accepts(values):
+        if not length.isdigit() or int(length) != size or size >= _JOIN_BELOW:
             return False
+        date_at = shape.date_at
+        if date_at < 0 or values[date_at] != shape.date or shape.others:
+            if not shape.accepts(values):
+                return False
+            if date_at >= 0:
+                shape.date = values[date_at]
         stream = request.stream
         downstream = stream.downstream
         status = shape.status
@@ -217,10 +230,14 @@ def compile_response_lane(manager: Any, router: Any, date_of: Callable[[int], by
         took = int((now - request.sent_at) * 1000)
         if plan.internal:
             stats.internal_codes[status] += 1
-            stats.internal_upstream_rq_time.record(took)
+            times = stats.internal_upstream_rq_time
         else:
             stats.external_codes[status] += 1
-            stats.external_upstream_rq_time.record(took)
+            times = stats.external_upstream_rq_time
+        if took < 100:
+            times.recent[took] += 1
+        else:
+            times.record(took)
         # the pool's connection: Http1Connection._response_complete and Http1Pool.put_back
         reader.state = DONE
         reader.sink = connection.sink = None
@@ -254,7 +271,11 @@ def compile_response_lane(manager: Any, router: Any, date_of: Callable[[int], by
         stream.upstream = None
         listener_codes[status] += 1
         manager_stats.downstream_rq_active -= 1
-        rq_time.record(int((now - stream.start) * 1000))
+        took = int((now - stream.start) * 1000)
+        if took < 100:
+            rq_time.recent[took] += 1
+        else:
+            rq_time.record(took)
         # the client's connection: Http1Connection.send_message and finished
         downstream.out.append(out)
         cork.waiting.append(downstream)
@@ -270,7 +291,14 @@ def compile_response_lane(manager: Any, router: Any, date_of: Callable[[int], by
             request.upstream = request.host = request.stream = None
             plan.idle.append(request)
             shape_of_request = stream.shape
-            if shape_of_request is not None and len(shape_of_request.idle) < _KEPT:
+            requested = stream.request
+            if not requested.eager and requested.made_index is not None:
+                shape_of_request.want_index()
+            if (
+                requested.eager is shape_of_request.indexed
+                and requested.made_fields is None
+                and len(shape_of_request.idle) < _KEPT
+            ):
                 stream.downstream = stream.connection = stream.host = None
                 shape_of_request.idle.append(stream)
         return True

@@ -97,12 +97,13 @@ class Cut:
     ``pieces[::2] == constants``. ``names`` are those of the values, in lower case.
     """
 
-    __slots__ = ("blanks", "constants", "names", "size", "unpack")
+    __slots__ = ("blanks", "constants", "names", "size", "unpack", "with_blanks")
 
     def __init__(self, pieces: list[bytes], names: tuple[bytes, ...]) -> None:
         self.constants = tuple(pieces[::2])
         self.names = names
         self.blanks = _SEPARATOR.join(pieces[1::2]).translate(None, VISIBLE)
+        self.with_blanks = tuple(number for number, value in enumerate(pieces[1::2]) if b" " in value)
         self.size = sum(map(len, pieces))
         self.unpack: Callable[[bytes, int], tuple[Any, ...]] = Struct(
             "".join(f"{len(piece)}s" for piece in pieces)
@@ -113,9 +114,11 @@ class Cut:
         joined = _SEPARATOR.join(values)
         if joined.translate(None, VISIBLE) != self.blanks:
             return False
-        return len(self.blanks) < len(values) or not (
-            b" \n" in joined or b"\n " in joined or joined[0] == _BLANK or joined[-1] == _BLANK
-        )
+        for number in self.with_blanks:  # no other can have any, since there are as many separators between the blanks
+            value = values[number]
+            if value[0] == _BLANK or value[-1] == _BLANK:
+                return False
+        return True
 
     def __repr__(self) -> str:
         return f"<Cut of {self.size} bytes, {len(self.names)} values>"

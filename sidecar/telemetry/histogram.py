@@ -41,13 +41,14 @@ class HistogramView(NamedTuple):
 class Histogram:
     """One histogram. `record` is for the hot path; everything else runs at a scrape or at the interval's latch.
 
-    Values are whole numbers, 0 or above, in whatever unit the histogram's name says (milliseconds, bytes, a count).
+    `recent` are the samples since the last latch; where a value is known to be below 100, `recent[value] += 1` does what
+    `record` does. Values are whole numbers, 0 or above, in whatever unit the histogram's name says (milliseconds, bytes, a count).
     """
 
-    __slots__ = ("_earlier", "_interval", "_recent")
+    __slots__ = ("_earlier", "_interval", "recent")
 
     def __init__(self) -> None:
-        self._recent = Bins()
+        self.recent = Bins()
         self._interval: Bins | None = None
         self._earlier: Bins | None = None
 
@@ -58,23 +59,23 @@ class Histogram:
         """Count one sample."""
         if value > 99:
             value = value - value % 10 if value < 1000 else lower_bound(value)
-        self._recent[value] += 1
+        self.recent[value] += 1
 
     def latch(self) -> None:
         """End the interval: what was recorded since the last latch becomes the interval's summary."""
-        recent = self._recent
+        recent = self.recent
         if recent:
             self._earlier = merged((self._earlier or Bins(), recent))
             self._interval = recent
-            self._recent = Bins()
+            self.recent = Bins()
         else:
             self._interval = None
 
     def view(self) -> HistogramView:
         """The samples of the last whole interval, and all, those after the last latch included."""
-        cumulative = self._earlier or self._recent
-        if self._earlier and self._recent:
-            cumulative = merged((self._earlier, self._recent))
+        cumulative = self._earlier or self.recent
+        if self._earlier and self.recent:
+            cumulative = merged((self._earlier, self.recent))
         return HistogramView(self._interval or Bins(), cumulative)
 
 

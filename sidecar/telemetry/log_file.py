@@ -1,6 +1,6 @@
 """Files of access logs: lines are collected on the loop, and one thread writes them, so that no disk blocks the loop.
 
-A file is handed to the thread when 64 KiB have come together, and once a second. When the disk does not keep up, what
+A file is handed to the thread when 256 KiB have come together, and once a second. When the disk does not keep up, what
 exceeds a bound of memory is dropped and counted. Source of the statistics: Envoy's "File system statistics".
 """
 
@@ -19,7 +19,7 @@ from .groups.server import FilesystemStats
 
 log = logging.getLogger("sidecar.telemetry")
 
-FLUSH_SIZE = 64 * 1024
+FLUSH_SIZE = 256 * 1024
 FLUSH_INTERVAL = 1.0
 MAX_UNWRITTEN = 16 * 1024 * 1024
 _STANDARD_STREAMS = {"/dev/stdout": 1, "/dev/stderr": 2}
