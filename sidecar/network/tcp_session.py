@@ -22,6 +22,7 @@ from sidecar.core.response_flags import (
 )
 from sidecar.core.stream_info import ConnectionInfo, StreamInfo
 from sidecar.core.timer_wheel import Timed
+from sidecar.network.loopback import do_not_pace, is_loopback
 from sidecar.network.relay import Flow
 
 if TYPE_CHECKING:
@@ -157,6 +158,10 @@ class TcpSession(Timed):
         self.connected_at = self.last = now
         record.upstream_local_address = from_socket_name(sock.family, sock.getsockname())
         record.upstream_connection_id = worker.next_id()
+        if is_loopback(self.connection.direct_remote_address):
+            do_not_pace(self.down)
+        if is_loopback(self.host.address):
+            do_not_pace(sock)
         limit = min(proxy.buffer_limit, self.cluster.config.per_connection_buffer_limit_bytes)
         self.upward = proxy.make_flow(worker.loop, self, self.down, sock, limit)
         self.downward = proxy.make_flow(worker.loop, self, sock, self.down, limit)

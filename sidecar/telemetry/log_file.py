@@ -1,6 +1,6 @@
 """Files of access logs: lines are collected on the loop, and one thread writes them, so that no disk blocks the loop.
 
-A file is handed to the thread when 256 KiB have come together, and once a second. When the disk does not keep up, what
+A file is handed to the thread when 256 lines have come together, and once a second. When the disk does not keep up, what
 exceeds a bound of memory is dropped and counted. Source of the statistics: Envoy's "File system statistics".
 """
 
@@ -19,7 +19,7 @@ from .groups.server import FilesystemStats
 
 log = logging.getLogger("sidecar.telemetry")
 
-FLUSH_SIZE = 256 * 1024
+FLUSH_LINES = 256
 FLUSH_INTERVAL = 1.0
 MAX_UNWRITTEN = 16 * 1024 * 1024
 _STANDARD_STREAMS = {"/dev/stdout": 1, "/dev/stderr": 2}
@@ -32,22 +32,21 @@ class LogFile:
     `handed_over` and `done` count octets given to the thread and finished by it; each has one writer only.
     """
 
-    __slots__ = ("_files", "_lines", "_size", "done", "fd", "handed_over", "path")
+    __slots__ = ("_files", "_lines", "done", "fd", "handed_over", "path")
 
     def __init__(self, path: str, files: LogFiles) -> None:
         self.path = path
         self.fd = _open(path)
         self._files = files
         self._lines: list[bytes] = []
-        self._size = 0
         self.handed_over = 0
         self.done = 0
 
     def write(self, line: bytes) -> None:
         """Add a line (with its line break) to what will be written."""
-        self._lines.append(line)
-        self._size += len(line)
-        if self._size >= FLUSH_SIZE:
+        lines = self._lines
+        lines.append(line)
+        if len(lines) >= FLUSH_LINES:
             self.flush()
 
     def flush(self) -> None:
@@ -56,7 +55,7 @@ class LogFile:
         if not lines:
             return
         stats = self._files.stats
-        size, self._size, self._lines = self._size, 0, []
+        size, self._lines = sum(map(len, lines)), []
         stats.write_buffered += len(lines)
         if self.handed_over - self.done + size > MAX_UNWRITTEN:
             stats.write_failed += len(lines)
@@ -67,7 +66,7 @@ class LogFile:
     @property
     def buffered(self) -> int:
         """Octets that are not written yet."""
-        return self._size + self.handed_over - self.done
+        return sum(map(len, self._lines)) + self.handed_over - self.done
 
     def __repr__(self) -> str:
         return f"<LogFile {self.path} {self.buffered} octets buffered>"

@@ -13,7 +13,7 @@ import pytest
 from sidecar.core.timer_wheel import TimerWheel
 from sidecar.telemetry import log_file
 from sidecar.telemetry.groups.server import FilesystemStats
-from sidecar.telemetry.log_file import FLUSH_SIZE, LogFiles
+from sidecar.telemetry.log_file import FLUSH_LINES, LogFiles
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -40,7 +40,8 @@ def test_lines_are_appended_in_order_and_counted(files: LogFiles, tmp_path: Path
     files.close()
     assert path.read_bytes() == b"before\n" + b"".join(b"%d\n" % number for number in range(1000))
     stats = files.stats
-    assert (stats.write_buffered, stats.write_completed, stats.write_failed) == (1000, 1, 0)
+    assert (stats.write_buffered, stats.write_failed) == (1000, 0)
+    assert 1 <= stats.write_completed <= 4
     assert stats.write_total_buffered == 0
 
 
@@ -48,11 +49,11 @@ def test_enough_lines_are_written_without_a_timer(files: LogFiles, tmp_path: Pat
     path = tmp_path / "log"
     file = files.open(str(path))
     line = b"x" * 1023 + b"\n"
-    for _ in range(FLUSH_SIZE // 1024 - 1):
+    for _ in range(FLUSH_LINES - 1):
         file.write(line)
     assert file.handed_over == 0
     file.write(line)
-    until(lambda: path.stat().st_size == FLUSH_SIZE)
+    until(lambda: path.stat().st_size == FLUSH_LINES * 1024)
     files.close()
 
 
@@ -125,17 +126,17 @@ def test_a_full_disk_costs_lines_and_is_counted(files: LogFiles) -> None:
 def test_memory_is_bounded_when_nothing_can_be_written(
     files: LogFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(log_file, "MAX_UNWRITTEN", 4 * FLUSH_SIZE)
+    monkeypatch.setattr(log_file, "MAX_UNWRITTEN", 4 * FLUSH_LINES * 1024)
     path = tmp_path / "pipe"
     os.mkfifo(path)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     file = files.open(str(path))
     line = b"x" * 1023 + b"\n"
-    for _ in range(100 * FLUSH_SIZE // 1024):
+    for _ in range(100 * FLUSH_LINES):
         file.write(line)
-        assert file.buffered <= 5 * FLUSH_SIZE
+        assert file.buffered <= 5 * FLUSH_LINES * 1024
     dropped = files.stats.write_failed
-    assert dropped > 90 * FLUSH_SIZE // 1024
+    assert dropped > 90 * FLUSH_LINES
     written = 0
 
     def drained() -> bool:
@@ -149,7 +150,7 @@ def test_memory_is_bounded_when_nothing_can_be_written(
         written += more
     files.close()
     os.close(reader)
-    assert written == (100 * FLUSH_SIZE // 1024 - dropped) * 1024
+    assert written == (100 * FLUSH_LINES - dropped) * 1024
 
 
 def _pending(reader: int) -> int:
@@ -186,6 +187,7 @@ def test_a_pipe_that_does_not_block_is_waited_for(files: LogFiles, tmp_path: Pat
     os.set_blocking(file.fd, False)
     size = 1 << 20
     file.write(b"x" * size)
+    file.flush()
     read = 0
 
     def all_read() -> bool:
