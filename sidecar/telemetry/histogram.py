@@ -41,8 +41,9 @@ class HistogramView(NamedTuple):
 class Histogram:
     """One histogram. `record` is for the hot path; everything else runs at a scrape or at the interval's latch.
 
-    `recent` are the samples since the last latch; where a value is known to be below 100, `recent[value] += 1` does what
-    `record` does. Values are whole numbers, 0 or above, in whatever unit the histogram's name says (milliseconds, bytes, a count).
+    Values are whole numbers, 0 or above, in whatever unit the histogram's name says (milliseconds, bytes, a count).
+    `recent` are the samples since the last latch; of a value known to be below 100, `recent[value] += 1` does what
+    `record` does.
     """
 
     __slots__ = ("_earlier", "_interval", "recent")
