@@ -24,7 +24,8 @@ _NEVER = frozenset(
      b"proxy-connection", b"x-forwarded-client-cert", b"x-envoy-internal")
 )  # fmt: skip
 _KINDS = 1024
-_SHAPES = 256
+_SHAPES = 1024
+_PLANS = 256
 
 Kind = dict[int, RequestShape]
 """The shapes that connections of one kind send, by the size of their heads behind the path: less than 0 with a body."""
@@ -41,6 +42,7 @@ class ExpressLane:
         "pace",
         "path",
         "responses",
+        "shapes",
         "take",
         "volatile",
     )  # fmt: skip
@@ -63,6 +65,7 @@ class ExpressLane:
         self.volatile = set(REQUEST_VALUES)
         self.responses: dict[str, Responses] = {}
         self.pace = Pace()
+        self.shapes = 0  # learnt since there was room last; what they hold together is bounded
         self.take = self._compile(router, make_upstream_request, new_request_id, date_of)
 
     def kind_of(self, info: Any) -> Kind:
@@ -91,7 +94,12 @@ class ExpressLane:
         shape = self._shape(connection, data[:end], at, len(data) - end)
         if shape is not None:
             shape.lines = lines
-            if len(kind) >= _SHAPES:
+            self.shapes += 1
+            if self.shapes > _SHAPES:
+                self.shapes = 1
+                for each in self.kinds.values():
+                    each.clear()
+            if len(kind) >= _SHAPES:  # it may be one of those that were forgotten
                 kind.clear()
             kind[size] = shape
 
@@ -317,6 +325,8 @@ class ExpressLane:
                     plan = None
                     if name and is_plain(route) and (route.cluster_name or not route.pick_cluster):
                         plan = make_plan(shape, route, name, suppress_headers, responses_of(name))
+                    if len(shape.plans) >= _PLANS:
+                        shape.plans.clear()
                     shape.plans[route] = plan
                 if plan is None:
                     stream.go_on(route, body is None)

@@ -17,9 +17,10 @@ from sidecar.express.shape import RESPONSE_VALUES, Cut, Pace, cut, differing, li
 
 _JOIN_BELOW = 16384
 _SHAPES = 256
+_NOTHING: dict[bytes, bytes] = {}
 _MOST_FIELDS = 100
 _SERVICE_TIME = b"x-envoy-upstream-service-time"
-_KEPT = 64
+_KEPT = 32
 """As many streams and upstream requests are kept for the next requests of their kind."""
 
 
@@ -256,8 +257,6 @@ def compile_response_lane(manager: Any, router: Any, date_of: Callable[[int], by
         head = request.head
         if head is None or head.template is not shape.template:
             head = request.head = ShapedResponseHead(status, shape.reason, shape.version, shape.template)
-        else:
-            head.made_fields = head.made_index = None
         head.values = values
         out = shape.render % (*values, body)
         stream.response = head
@@ -289,6 +288,8 @@ def compile_response_lane(manager: Any, router: Any, date_of: Callable[[int], by
         # both objects serve again, unless something out of the ordinary may still hold them
         if stream.attempt_count == 1 and len(plan.idle) < _KEPT:
             request.upstream = request.host = request.stream = None
+            head.made_fields = head.made_index = None
+            head.values = ()  # secrets are among them
             plan.idle.append(request)
             shape_of_request = stream.shape
             requested = stream.request
@@ -300,6 +301,8 @@ def compile_response_lane(manager: Any, router: Any, date_of: Callable[[int], by
                 and len(shape_of_request.idle) < _KEPT
             ):
                 stream.downstream = stream.connection = stream.host = None
+                requested.values = ()
+                requested.index = _NOTHING
                 shape_of_request.idle.append(stream)
         return True
 

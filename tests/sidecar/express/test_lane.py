@@ -158,6 +158,18 @@ def test_secrets_are_in_no_shape(sidecar: Sidecar) -> None:
     assert watch.taken == 3
     (shape,) = client.protocol.kind.values()
     assert not any(b"s0" in piece or b"s1" in piece for piece in shape.constants)
+    (stream,) = shape.idle
+    assert (stream.request.values, stream.request.index, stream.response.values) == ((), {}, ())
+
+
+def test_shapes_are_bounded(sidecar: Sidecar) -> None:
+    lane = sidecar.manager.lane
+    client = sidecar.client()
+    connection = client.protocol
+    for number in range(1100):
+        connection.now = float(number)
+        lane.learn(connection, b"GET / HTTP/1.1\r\nHost: a\r\nX: %b\r\n\r\n" % (b"x" * (1 + number)))
+    assert 0 < sum(map(len, lane.kinds.values())) <= 1024
 
 
 def test_learning_has_a_pace() -> None:
