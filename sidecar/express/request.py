@@ -14,7 +14,7 @@ from sidecar.core.head import RequestHead
 from sidecar.express.heads import Template
 from sidecar.express.plan import RequestShape, is_plain, make_plan
 from sidecar.express.response import Responses, compile_response_lane
-from sidecar.express.shape import CANONICAL_PATH, PATH, REQUEST_VALUES, Pace, cut, differing
+from sidecar.express.shape import CANONICAL_PATH, PATH, REQUEST_VALUES, Pace, cut, differing, without_values
 
 _METHODS = frozenset((b"GET", b"DELETE"))
 _METHODS_WITH_BODY = frozenset((b"POST", b"PUT", b"PATCH", b"GET", b"DELETE"))
@@ -93,7 +93,7 @@ class ExpressLane:
             self.volatile |= differing(before.lines, lines, len(self.volatile))
         shape = self._shape(connection, data[:end], at, len(data) - end)
         if shape is not None:
-            shape.lines = lines
+            shape.lines = without_values(lines, self.volatile)
             self.shapes += 1
             if self.shapes > _SHAPES:
                 self.shapes = 1

@@ -13,7 +13,7 @@ from sidecar.codec.wire import FieldLines
 from sidecar.core.head import ResponseHead
 from sidecar.express.heads import OpenField, ShapedResponseHead, Template
 from sidecar.express.plan import render_template
-from sidecar.express.shape import RESPONSE_VALUES, Cut, Pace, cut, differing, literal
+from sidecar.express.shape import RESPONSE_VALUES, Cut, Pace, cut, differing, literal, without_values
 
 _JOIN_BELOW = 16384
 _SHAPES = 256
@@ -94,7 +94,7 @@ class Responses:
             self.volatile |= differing(before.lines, lines, len(self.volatile))
         shape = _shape(manager, data[: end + 4], self.volatile, suppress_headers)
         if shape is not None:
-            shape.lines = lines
+            shape.lines = without_values(lines, self.volatile)
             if len(self.shapes) >= _SHAPES:
                 self.shapes.clear()
             self.shapes[end] = shape

@@ -73,6 +73,15 @@ def differing(before: list[bytes], lines: list[bytes], known: int) -> set[bytes]
     return {name for name in names if may_vary(name)}
 
 
+def without_values(lines: list[bytes], volatile: Collection[bytes]) -> list[bytes]:
+    """The lines of a head to compare later ones with; what is left open anyway is not kept, for it may be secret."""
+    kept = []
+    for line in lines:
+        name = line.partition(b":")[0]
+        kept.append(name + b":" if name.lower() in volatile else line)
+    return kept
+
+
 class Pace:
     """How often something new may be learnt: learning costs as much as a few requests."""
 
