@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from random import Random
 from typing import Any
 
-from sidecar.codec.errors import ProtocolError
-from sidecar.codec.http1_head import parse_request_head
 from sidecar.codec.http1_reader import BODY, DONE, HEAD
-from sidecar.codec.wire import FieldLines
-from sidecar.core.head import RequestHead
-from sidecar.express.heads import Template
+from sidecar.express.learning import shape_of
 from sidecar.express.plan import RequestShape, is_plain, make_plan
 from sidecar.express.response import Responses, compile_response_lane
-from sidecar.express.shape import CANONICAL_PATH, PATH, REQUEST_VALUES, Pace, cut, differing, without_values
+from sidecar.express.shape import CANONICAL_PATH, PATH, REQUEST_VALUES, Pace, differing, without_values
 
-_METHODS = frozenset((b"GET", b"DELETE"))
-_METHODS_WITH_BODY = frozenset((b"POST", b"PUT", b"PATCH", b"GET", b"DELETE"))
 _LONGEST_BODY = 16384
-_NEVER = frozenset(
-    (b"expect", b"upgrade", b"te", b"http2-settings", b"transfer-encoding", b"keep-alive",
-     b"proxy-connection", b"x-forwarded-client-cert", b"x-envoy-internal")
-)  # fmt: skip
 _KINDS = 1024
 _SHAPES = 1024
 _PLANS = 256
@@ -91,7 +80,7 @@ class ExpressLane:
         before = kind.get(size)
         if before is not None:
             self.volatile |= differing(before.lines, lines, len(self.volatile))
-        shape = self._shape(connection, data[:end], at, len(data) - end)
+        shape = shape_of(self.manager, connection.info, data[:end], at, len(data) - end, self.volatile)
         if shape is not None:
             shape.lines = without_values(lines, self.volatile)
             self.shapes += 1
@@ -102,70 +91,6 @@ class ExpressLane:
             if len(kind) >= _SHAPES:  # it may be one of those that were forgotten
                 kind.clear()
             kind[size] = shape
-
-    def _shape(self, connection: Any, data: bytes, at: int, length: int) -> RequestShape | None:
-        pieces = cut(data[at:], self.volatile)
-        if pieces is None:
-            return None
-        manager = self.manager
-        try:
-            head, framing = parse_request_head(data[:-4], FieldLines(), manager.options.max_request_fields)
-            if manager.judge is not None:
-                if any(b"_" in name for name in head.index):
-                    return None
-                manager.judge(head)
-        except ProtocolError:
-            return None
-        index = head.index
-        if (
-            framing != length
-            or head.method not in (_METHODS_WITH_BODY if length else _METHODS)
-            or (b"content-length" in index) is not bool(length)
-            or not _NEVER.isdisjoint(index)
-            or index.get(b"connection", b"keep-alive").lower() != b"keep-alive"
-        ):
-            return None
-        path = head.path
-        if head.version != 11 or at != len(head.method) + 1 + len(path):
-            return None
-        given = {name: index[name] for name in pieces.names}
-        trial = _Trial(connection.info, head)
-        if manager.prepare(trial) or trial.answered or head.path != path or head.authority == b"":
-            return None
-        if any(name.startswith((b"x-envoy-", b"x-forwarded-client-cert")) and name not in _HARMLESS for name in index):
-            return None
-        order: list[bytes] = []
-        opened: list[tuple[int, bytes, int]] = []
-        generated = -1
-        for place, (name, value) in enumerate(head.fields):
-            if name in given and value is given[name]:
-                pass
-            elif name == b"x-request-id" and value != given.get(name) and value not in data:
-                generated = len(order)
-            elif name in given:
-                return None
-            else:
-                continue
-            opened.append((place, name, len(order)))
-            order.append(name)
-        replaced = generated >= 0 and b"x-request-id" in given
-        incoming = [name for name in order if name in given]
-        if (
-            incoming != list(pieces.names)
-            or len(set(order)) != len(order)
-            or (0 <= generated < len(order) - 1 and not replaced)
-        ):
-            return None
-        shape = RequestShape(
-            pieces, head.method, head.authority, head.scheme, Template(head.fields, head.index, tuple(opened))
-        )
-        shape.length_at = pieces.names.index(b"content-length") if length else -1
-        shape.places = tuple((name, number) for _, name, number in opened)
-        shape.generated = generated
-        shape.replaced = replaced
-        if trial.remote_address is not connection.info.remote_address:
-            shape.remote_address = trial.remote_address
-        return shape
 
     def responses_of(self, cluster_name: str) -> Responses:
         found = self.responses.get(cluster_name)
@@ -446,35 +371,5 @@ def deliver(connection: Any, body: bytes) -> bool:
     return True
 
 
-class _Trial:
-    """A stream for trying out what the preparation makes of a head: nothing that happens to it is counted or sent.
-
-    It is its own worker and connection manager, with dice of its own, so that a trial changes no run under a seed.
-    """
-
-    def __init__(self, info: Any, request: RequestHead) -> None:
-        self.connection = info
-        self.remote_address = info.remote_address
-        self.request = request
-        self.answered = False
-        self.worker = self.manager = self
-        self.stats = _Counts()
-        self.random = Random(0)
-
-    def reply(self, *_: Any, **__: Any) -> bool:
-        self.answered = True
-        return True
-
-    refuse = continue_request = reply
-
-
-class _Counts:
-    """Counts whatever it is asked to, for nobody."""
-
-    def __getattr__(self, name: str) -> int:
-        return 0
-
-
 _NEVER_DUE = float("inf")
 _EXPECTED = b"x-envoy-expected-rq-timeout-ms"
-_HARMLESS = frozenset((b"x-envoy-internal", b"x-envoy-external-address", b"x-envoy-decorator-operation"))
