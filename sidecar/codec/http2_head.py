@@ -129,7 +129,7 @@ def _merged(fields: list[Field]) -> list[Field]:
     if len(crumbs) > 1:
         at = next(at for at, field in enumerate(fields) if field[0] == b"cookie")
         rest = [field for field in fields[at:] if field[0] != b"cookie"]
-        return [*fields[:at], (b"cookie", b"; ".join(crumbs)), *rest]
+        return [*fields[:at], (b"cookie", b"; ".join(filter(None, crumbs))), *rest]
     return fields
 
 
@@ -144,6 +144,8 @@ def request_head(fields: list[Field], suspicious: bool, extended_connect: bool) 
 
     ``suspicious``: values have to be checked; ``extended_connect``: we have offered it. Raises Malformed.
     """
+    if suspicious:
+        _check_values(fields)
     index = dict(fields)
     count = len(fields)
     if len(index) != count:
@@ -153,8 +155,6 @@ def request_head(fields: list[Field], suspicious: bool, extended_connect: bool) 
     plan = _REQUESTS.get(names)
     if plan is None:
         plan = _shape(_REQUESTS, names, _judge_request)
-    if suspicious:
-        _check_values(fields)
     regular = fields[plan & _PSEUDO :]
     method = index.pop(b":method")
     authority = index.pop(b":authority", b"")
@@ -235,6 +235,8 @@ def _connect(
 
 def response_head(fields: list[Field], suspicious: bool) -> tuple[ResponseHead, int]:
     """The head that ``fields`` make, and its Content-Length or NO_LENGTH. Raises Malformed."""
+    if suspicious:
+        _check_values(fields)
     index = dict(fields)
     if len(index) != len(fields):
         fields = _merged(fields)
@@ -243,8 +245,6 @@ def response_head(fields: list[Field], suspicious: bool) -> tuple[ResponseHead, 
     plan = _RESPONSES.get(names)
     if plan is None:
         plan = _shape(_RESPONSES, names, _judge_response)
-    if suspicious:
-        _check_values(fields)
     status = _STATUSES.get(index.pop(b":status"))
     if status is None:
         raise Malformed(INVALID_FIELD)

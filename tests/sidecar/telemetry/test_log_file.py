@@ -32,16 +32,15 @@ def test_lines_are_appended_in_order_and_counted(files: LogFiles, tmp_path: Path
     path = tmp_path / "log"
     path.write_bytes(b"before\n")
     file = files.open(str(path))
-    for number in range(1000):
+    for number in range(200):
         file.write(b"%d\n" % number)
     files.publish()
-    assert files.stats.write_total_buffered == file.buffered == 3890
+    assert files.stats.write_total_buffered == file.buffered == 690
     assert path.read_bytes() == b"before\n"
     files.close()
-    assert path.read_bytes() == b"before\n" + b"".join(b"%d\n" % number for number in range(1000))
+    assert path.read_bytes() == b"before\n" + b"".join(b"%d\n" % number for number in range(200))
     stats = files.stats
-    assert (stats.write_buffered, stats.write_failed) == (1000, 0)
-    assert 1 <= stats.write_completed <= 4
+    assert (stats.write_buffered, stats.write_completed, stats.write_failed) == (200, 1, 0)
     assert stats.write_total_buffered == 0
 
 
