@@ -67,7 +67,8 @@ class ExpressLane:
 
     def kind_of(self, info: Any) -> Kind:
         """The shapes of connections like this one: what the preparation of a request reads of its connection."""
-        key = (info.remote_address.ip, info.local_address.port, info.tls is None)
+        tls = info.tls
+        key = (info.remote_address.ip, info.local_address.port, None if tls is None else tls.identity)
         kind = self.kinds.get(key)
         if kind is None:
             if len(self.kinds) >= _KINDS:
@@ -124,7 +125,7 @@ class ExpressLane:
         trial = _Trial(connection.info, head)
         if manager.prepare(trial) or trial.answered or head.path != path or head.authority == b"":
             return None
-        if any(name.startswith((b"x-envoy-", b"x-forwarded-client-cert")) and name not in _HARMLESS for name in index):
+        if any(name.startswith(b"x-envoy-") and name not in _HARMLESS for name in index):
             return None
         order: list[bytes] = []
         opened: list[tuple[int, bytes, int]] = []
