@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 
 from benchmarks import proxies
-from benchmarks.cells import connections, http, latency, memory, scrape, tcp
+from benchmarks.cells import connections, http, latency, memory, scrape, tcp, tls
 from benchmarks.context import Context
 from benchmarks.load import FailedRequests
 from benchmarks.ports import NotReady
@@ -24,6 +24,7 @@ from benchmarks.table import as_json, as_text
 CELLS: Mapping[str, Callable[[Context], list[Row]]] = {
     "route-bare": http.route_bare,
     "route-calls": http.route_calls,
+    "https-in": tls.https_in,
     "mesh-bare": http.mesh_bare,
     "mesh-calls": http.mesh_calls,
     "half-route": latency.half_route,

@@ -51,8 +51,8 @@ class Running:
     access_log: Path
     ready_s: float
 
-    def url(self, path: str = "/") -> str:
-        return f"http://127.0.0.1:{self.port}{path}"
+    def url(self, path: str = "/", scheme: str = "http") -> str:
+        return f"{scheme}://127.0.0.1:{self.port}{path}"
 
     def truncate_access_log(self) -> None:
         """Give the disk back between two runs; the proxies append, so they go on at the start."""

@@ -118,6 +118,7 @@ class Server:
             node=self.bootstrap.node,
             options=self.options,
             allow_paths=self.bootstrap.admin.allow_paths,
+            certificates=lambda: stack.certificates(time.time()),
         )
 
     def _quit_by_admin(self) -> None:
@@ -137,8 +138,9 @@ class Server:
         for listener in self.stack.listeners:
             if listener.config.drain_type == "DEFAULT":
                 for chain in listener.chains:
-                    if isinstance(chain.terminal, ConnectionManager):
-                        chain.terminal.draining = asked
+                    terminal: Any = getattr(chain.terminal, "inner", chain.terminal)  # behind TLS
+                    if isinstance(terminal, ConnectionManager):
+                        terminal.draining = asked
 
     def _drain_by_admin(self, *, graceful: bool, skip_exit: bool, inboundonly: bool) -> None:
         """``/drain_listeners``: stop listening; with ``graceful`` ask clients to close during the drain time first."""

@@ -23,7 +23,7 @@ from sidecar.config.http_connection_manager import HttpConnectionManager
 from sidecar.config.listener import FilterChain as FilterChainConfig
 from sidecar.config.listener import Listener as ListenerConfig
 from sidecar.config.network_filters import DirectResponse as DirectResponseConfig
-from sidecar.config.network_filters import NetworkFilter
+from sidecar.config.network_filters import NetworkFilter, NetworkRbac
 from sidecar.config.network_filters import TcpProxy as TcpProxyConfig
 from sidecar.config.protocol_options import PreserveCaseFormatter
 from sidecar.core.address import Address
@@ -75,6 +75,7 @@ from sidecar.telemetry.store import StatsStore
 
 if TYPE_CHECKING:
     from sidecar.admin.context import AdminContext
+    from sidecar.tls_stack import TlsStack
 
 ADMIN_FILTER = NetworkFilter("admin", DirectResponseConfig(b""))
 """Stands in the admin listener's filter chain, whose terminal is made in another way."""
@@ -110,6 +111,7 @@ class Stack(HttpStack):
         self.listener_filter_stats, self.network_filter_stats = connection_stats(store)
         self.make_flow = best_flows()
         self.directory = Directory()
+        self._tls: TlsStack | None = None
         self.clusters = ClusterManager(self, worker.wheel, worker.random)
         self.clusters.on_membership = self._membership_changed
         for config in bootstrap.static_resources.clusters:
@@ -142,11 +144,41 @@ class Stack(HttpStack):
         )
 
     def connection_filters(self, chain: FilterChainConfig, context: ListenerContext) -> tuple[ConnectionFilter, ...]:
-        """The network filters in front of a chain's last one."""
-        return build_network_filters(chain.filters[:-1], self.worker, self.network_filter_stats)
+        """The network filters in front of a chain's last one; behind TLS, those that ask who the client is are not: they
+        wait for the handshake.
+        """
+        filters = chain.filters[:-1]
+        if chain.transport_socket is not None:
+            filters = tuple(one for one in filters if not isinstance(one.typed_config, NetworkRbac))
+        return build_network_filters(filters, self.worker, self.network_filter_stats)
 
     def terminal(self, chain: FilterChainConfig, last: NetworkFilter, context: ListenerContext) -> Any:
-        """What serves the connections of a filter chain: its last network filter."""
+        """What serves the connections of a filter chain: its last network filter, behind TLS if it has that."""
+        terminal = self._plain_terminal(chain, last, context)
+        if chain.transport_socket is None:
+            return terminal
+        listener = context.config
+        naming = tags.listener(listener.stat_prefix or str(listener.address))
+        judges = [one for one in chain.filters[:-1] if isinstance(one.typed_config, NetworkRbac)]
+        return self.tls.terminal(
+            chain,
+            terminal,
+            build_network_filters(judges, self.worker, self.network_filter_stats),
+            naming,
+            self.store.shared(ListenerStats, *naming),
+            listener.per_connection_buffer_limit_bytes,
+        )
+
+    @property
+    def tls(self) -> TlsStack:
+        """The part for TLS, loaded for the first who asks."""
+        if self._tls is None:
+            from sidecar.tls_stack import TlsStack
+
+            self._tls = TlsStack(self.worker, self.store, self.bootstrap.static_resources.secrets)
+        return self._tls
+
+    def _plain_terminal(self, chain: FilterChainConfig, last: NetworkFilter, context: ListenerContext) -> Any:
         listener = context.config
         if isinstance(last.typed_config, HttpConnectionManager):
             return self.http_connection_manager(
@@ -196,10 +228,17 @@ class Stack(HttpStack):
         stats = self.server_stats
         stats.uptime = int(self.worker.clock() - self.started)
         stats.total_connections = self.connections()
+        days = None if self._tls is None else self._tls.days_until_first_end(self.worker.epoch + self.worker.clock())
+        if days is not None:
+            stats.days_until_first_cert_expiring = days
         managers = self.cluster_manager_stats
         managers.active_clusters, managers.warming_clusters = len(self.clusters.clusters), len(self.clusters.warming)
         self.listener_manager_stats.total_listeners_active = sum(1 for one in self.listeners if one.sockets)
         return self.store
+
+    def certificates(self, now: float) -> list[Any]:
+        """The certificates in use, for /certs; ``now`` is in seconds since the epoch."""
+        return [] if self._tls is None else self._tls.certificates(now)
 
     def drain(self) -> None:
         """Take no more connections, and let those that are there finish."""
@@ -225,6 +264,8 @@ class Stack(HttpStack):
                 if host.pool is not None:
                     host.pool.close()
         self.clusters.close()
+        if self._tls is not None:
+            self._tls.close()
         for resolver in self.resolvers.values():
             await resolver.close()
         for task in list(self.worker.tasks):
@@ -282,6 +323,8 @@ class Stack(HttpStack):
 
     def add_cluster(self, config: ClusterConfig) -> Cluster:
         """A cluster, with the statistics of its circuit breakers."""
+        if config.transport_socket is not None:
+            self.tls.add_cluster(config)
         cluster = self.clusters.add(config)
         naming = tags.cluster(config.alt_stat_name)
         for priority, breaker in zip(("default", "high"), cluster.breakers, strict=True):
@@ -327,9 +370,10 @@ class Stack(HttpStack):
 
     def dialer(self, cluster: Cluster) -> Dialer:
         """How connections to a cluster's hosts are made."""
+        tls = None if cluster.config.transport_socket is None else self.tls.upstream[cluster.config.name]
         keepalive = cluster.config.tcp_keepalive
         if keepalive is None:
-            return Dialer(self.worker)
+            return Dialer(self.worker, tls=tls)
         options = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
         for name, value in (
             (socket.TCP_KEEPCNT, keepalive.keepalive_probes),
@@ -338,7 +382,7 @@ class Stack(HttpStack):
         ):
             if value is not None:
                 options.append((socket.IPPROTO_TCP, name, value))
-        return Dialer(self.worker, tuple(options))
+        return Dialer(self.worker, tuple(options), tls=tls)
 
     def _membership_changed(self, added: Sequence[Host], removed: Sequence[Host]) -> None:
         for host in removed:

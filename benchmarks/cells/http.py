@@ -18,10 +18,12 @@ _WHOLE_CORE = 0.9
 BODIES = Figure("mb_per_s", "MB/s", Better.HIGHER)
 
 
-def saturate(running: Running, *, seconds: float, script: Path | None, path: str = "/") -> dict[str, float]:
+def saturate(
+    running: Running, *, seconds: float, script: Path | None, path: str = "/", scheme: str = "http"
+) -> dict[str, float]:
     """One run of wrk, and the CPU time that the proxy used in it by the requests that wrk counted."""
     before = running.child.cpu_us()
-    result = load.wrk(running.url(path), seconds=seconds, script=script)
+    result = load.wrk(running.url(path, scheme), seconds=seconds, script=script)
     used = running.child.cpu_us() - before
     running.child.check()
     running.truncate_access_log()
@@ -37,11 +39,21 @@ def saturate(running: Running, *, seconds: float, script: Path | None, path: str
     return figures
 
 
-def _measure(context: Context, cell: str, shape: str, script: Path | None, path: str, figure: Figure) -> list[Row]:
+def measure(
+    context: Context,
+    cell: str,
+    shape: str,
+    script: Path | None,
+    path: str,
+    figure: Figure,
+    target: Target,
+    scheme: str = "http",
+) -> list[Row]:
+    """Saturate every proxy that knows `shape` in turns: a row for each, ours with its target."""
     with nginx_backend(context.directory) as backend, all_serving(context, shape, backend.substitutions()) as proxies:
 
         def once(name: str, seconds: float) -> dict[str, float]:
-            return saturate(proxies[name], seconds=seconds, script=script, path=path)
+            return saturate(proxies[name], seconds=seconds, script=script, path=path, scheme=scheme)
 
         results = take_turns(context, cell, proxies, once)
         memory = {name: proxies[name].child.memory_kb() for name in results}
@@ -55,40 +67,39 @@ def _measure(context: Context, cell: str, shape: str, script: Path | None, path:
             context.saturation[shape, name] = medians["rate"]
         resident, proportional = memory[name]
         figures = {**medians, "memory_mb": resident / 1024, "pss_mb": proportional / 1024}
-        target = (SPEED if figure is CPU else Target("≥ Envoy", times_envoy=1.0)) if name == OURS else None
         share = medians["core_share"]
         note = (
             f"had {share:.0%} of its core; its req/s and latencies are not what it can do"
             if share < _WHOLE_CORE
             else ""
         )
-        rows.append(Row(cell, name, figure, figures, target, rounds.column(figure.name), note))
+        rows.append(Row(cell, name, figure, figures, target if name == OURS else None, rounds.column(figure.name), note))
     return rows
 
 
 def route_bare(context: Context) -> list[Row]:
     """Route only, the same bare GET again and again."""
-    return _measure(context, "route-bare", "route_only", None, "/", CPU)
+    return measure(context, "route-bare", "route_only", None, "/", CPU, SPEED)
 
 
 def route_calls(context: Context) -> list[Row]:
     """Route only, 512 paths, a new request id on every request, and the headers of a service call."""
-    return _measure(context, "route-calls", "route_only", load.SERVICE_CALL, "/", CPU)
+    return measure(context, "route-calls", "route_only", load.SERVICE_CALL, "/", CPU, SPEED)
 
 
 def mesh_bare(context: Context) -> list[Row]:
     """Mesh filters on, bare GET."""
-    return _measure(context, "mesh-bare", "mesh_filters", None, "/", CPU)
+    return measure(context, "mesh-bare", "mesh_filters", None, "/", CPU, SPEED)
 
 
 def mesh_calls(context: Context) -> list[Row]:
     """Mesh filters on, service calls."""
-    return _measure(context, "mesh-calls", "mesh_filters", load.SERVICE_CALL, "/", CPU)
+    return measure(context, "mesh-calls", "mesh_filters", load.SERVICE_CALL, "/", CPU, SPEED)
 
 
 def bodies(context: Context) -> list[Row]:
     """1 MiB response bodies over 32 connections."""
-    return _measure(context, "bodies", "route_only", None, LARGE_BODY_PATH, BODIES)
+    return measure(context, "bodies", "route_only", None, LARGE_BODY_PATH, BODIES, Target("≥ Envoy", times_envoy=1.0))
 
 
 def saturation_rate(context: Context, shape: str) -> float:

@@ -11,6 +11,7 @@ from sidecar.admin.commands import Command, Parameter, Parameters, help_text, ho
 from sidecar.admin.config_dump import config_dump_page
 from sidecar.admin.context import AdminContext
 from sidecar.admin.explain import explain_page
+from sidecar.admin.json_text import json_chunks
 from sidecar.admin.listeners import listeners_page
 from sidecar.admin.logging_levels import logging_page
 from sidecar.admin.page import HTML, JSON, TEXT, Page, ok, text
@@ -147,7 +148,7 @@ class Admin:
         return explain_page(self.context.explain, parameters)
 
     def _certs(self, parameters: Parameters) -> Page:
-        return Page(200, JSON, b'{\n "certificates": []\n}\n')
+        return Page(200, JSON, b"".join(json_chunks({"certificates": self.context.certificates()})))
 
     def _health_check_fail(self, parameters: Parameters) -> Page:
         self.context.health_check_fail()

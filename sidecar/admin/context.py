@@ -129,7 +129,7 @@ class AdminContext:
     (also while the health check is made to fail), `PRE_INITIALIZING` or `INITIALIZING`. `options` are those of the
     command line under Envoy's names (`config_path`, `concurrency`, ...); what is missing is shown as Envoy's default.
     `version` is shown as it is. `explain` tells, for each connection manager, its name and the lines of what it does
-    with a request.
+    with a request. `certificates` are the `admin.v3.Certificate`s in use.
     """
 
     stats: Callable[[Mapping[str, str], bool], StatsPage]
@@ -150,3 +150,4 @@ class AdminContext:
     node: NodeIdentity
     options: Mapping[str, Any]
     allow_paths: tuple[StringMatcher, ...] = ()
+    certificates: Callable[[], list[Any]] = list

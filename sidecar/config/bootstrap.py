@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sidecar.config.access_log import AccessLog, FileAccessLog, parse_access_logs
 from sidecar.config.address import Address, parse_ip_address
@@ -23,6 +23,9 @@ from sidecar.config.listener import Listener, parse_listener
 from sidecar.config.matcher import StringMatcher, parse_string_matcher
 from sidecar.config.runtime import Runtime
 from sidecar.config.stats import DEFAULT_STATS_CONFIG, StatsConfig, parse_stats_config
+
+if TYPE_CHECKING:
+    from sidecar.config.tls_secrets import Secret
 
 _Resource = TypeVar("_Resource")
 
@@ -53,10 +56,11 @@ class Admin:
 
 @dataclass(frozen=True, slots=True)
 class StaticResources:
-    """The listeners and clusters that stand in the file itself, in its order."""
+    """The listeners, clusters and secrets that stand in the file itself, in its order."""
 
     listeners: tuple[Listener, ...] = ()
     clusters: tuple[Cluster, ...] = ()
+    secrets: tuple[Secret, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +123,20 @@ def _parse_admin(node: Node) -> Admin:
 
 
 def _parse_static_resources(node: Node) -> StaticResources:
+    secrets = _parse_secrets(node.children("secrets"))
     return StaticResources(
-        _parse_each(node.children("listeners"), parse_listener), _parse_each(node.children("clusters"), parse_cluster)
+        _parse_each(node.children("listeners"), parse_listener),
+        _parse_each(node.children("clusters"), parse_cluster),
+        secrets,
     )
+
+
+def _parse_secrets(nodes: list[Node]) -> tuple[Secret, ...]:
+    if not nodes:
+        return ()
+    from sidecar.config.tls_secrets import parse_static_secret  # only for those who use it
+
+    return _parse_each(nodes, parse_static_secret)
 
 
 def _parse_each(nodes: list[Node], parse: Callable[[Node], _Resource]) -> tuple[_Resource, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from sys import intern
+from typing import TYPE_CHECKING
 
 from sidecar.config.address import SocketAddress, is_ip
 from sidecar.config.circuit_breakers import (
@@ -16,9 +17,9 @@ from sidecar.config.circuit_breakers import (
 from sidecar.config.core_types import (
     Metadata,
     TcpKeepalive,
+    has_plain_transport_socket,
     parse_metadata,
     parse_tcp_keepalive,
-    refuse_transport_socket,
     seconds,
 )
 from sidecar.config.dns import DEFAULT_DNS, DnsSettings, parse_dns_cluster, parse_dns_settings
@@ -41,6 +42,9 @@ from sidecar.config.protocol_options import (
 )
 from sidecar.config.subset import LbSubsetConfig
 
+if TYPE_CHECKING:
+    from sidecar.config.tls import UpstreamTlsContext
+
 HTTP_PROTOCOL_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _DNS_CLUSTER = "envoy.extensions.clusters.dns.v3.DnsCluster"
 _TYPES = ("STATIC", "STRICT_DNS", "LOGICAL_DNS", "ORIGINAL_DST")
@@ -53,7 +57,7 @@ class Cluster:
     `type` is STATIC, STRICT_DNS, LOGICAL_DNS or ORIGINAL_DST. `alt_stat_name` is the name in statistics (the cluster's
     own when not configured). Durations are in seconds. `dns` is only used by the DNS types, `cleanup_interval` only by
     ORIGINAL_DST. `lb_policy` is ROUND_ROBIN, LEAST_REQUEST, RANDOM, RING_HASH, MAGLEV or CLUSTER_PROVIDED; `lb_config`
-    is the policy's own, None for ROUND_ROBIN and RANDOM.
+    is the policy's own, None for ROUND_ROBIN and RANDOM. `transport_socket` None is the plain one.
     """
 
     name: str
@@ -74,6 +78,7 @@ class Cluster:
     cleanup_interval: float = 5.0
     tcp_keepalive: TcpKeepalive | None = None
     metadata: Metadata = field(default_factory=dict)
+    transport_socket: UpstreamTlsContext | None = None
 
 
 def parse_cluster(node: Node) -> Cluster:
@@ -88,7 +93,6 @@ def parse_cluster(node: Node) -> Cluster:
     connection = node.child("upstream_connection_options")
     common, http1 = _parse_http_options(node)
     breakers, outliers = node.child("circuit_breakers"), node.child("outlier_detection")
-    refuse_transport_socket(node)
     return Cluster(
         name,
         node.get("alt_stat_name") or name,
@@ -108,7 +112,16 @@ def parse_cluster(node: Node) -> Cluster:
         seconds(node, "cleanup_interval", 5.0),
         None if connection is None else parse_tcp_keepalive(connection.child("tcp_keepalive")),
         parse_metadata(node.child("metadata")),
+        _parse_transport_socket(node),
     )
+
+
+def _parse_transport_socket(node: Node) -> UpstreamTlsContext | None:
+    if has_plain_transport_socket(node):
+        return None
+    from sidecar.config.tls import parse_upstream_transport_socket  # only for those who use it
+
+    return parse_upstream_transport_socket(node)
 
 
 def _parse_type(node: Node) -> tuple[str, DnsSettings]:

@@ -203,8 +203,13 @@ def parse_token_bucket(node: Node) -> TokenBucket:
     return TokenBucket(node.get("max_tokens"), node.wrapped("tokens_per_fill", 1), seconds(node, "fill_interval", 0.0))
 
 
-def refuse_transport_socket(node: Node) -> None:
-    """Accept no other `transport_socket` of a filter chain or a cluster than the plain one."""
+def has_plain_transport_socket(node: Node) -> bool:
+    """Whether a filter chain or a cluster has no `transport_socket` or the plain one; another one is left to be read."""
     transport_socket = node.child("transport_socket")
-    if transport_socket is not None:
-        transport_socket.extension(known=(RAW_BUFFER,))
+    if transport_socket is None:
+        return True
+    message: Any = transport_socket.message
+    if message.typed_config.type_url.rpartition("/")[2] != RAW_BUFFER:
+        return False
+    transport_socket.extension(known=(RAW_BUFFER,))
+    return True

@@ -21,6 +21,11 @@ from sidecar.config.protocol_options import (
     parse_http1_protocol_options,
 )
 from sidecar.config.route import RouteConfiguration, parse_route_configuration
+from sidecar.config.tls_forwarding import (
+    NO_CERTIFICATE_DETAILS,
+    SetCurrentClientCertDetails,
+    parse_set_current_client_cert_details,
+)
 
 _UUID = "envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig"
 
@@ -63,8 +68,8 @@ class HttpConnectionManager:
     Durations are in seconds, 0 for none. `codec_type` is AUTO or HTTP1. `path_with_escaped_slashes_action` is
     KEEP_UNCHANGED, REJECT_REQUEST, UNESCAPE_AND_REDIRECT or UNESCAPE_AND_FORWARD, `server_header_transformation`
     OVERWRITE, APPEND_IF_ABSENT or PASS_THROUGH. `scheme_to_overwrite` is empty when the scheme stays; `via` is empty
-    when none is added. `forward_client_cert_details` is Envoy's enum value: without TLS all but ALWAYS_FORWARD_ONLY
-    take x-forwarded-client-cert away.
+    when none is added. `forward_client_cert_details` is Envoy's enum value: without a certificate of the client all but
+    ALWAYS_FORWARD_ONLY take x-forwarded-client-cert away.
     """
 
     stat_prefix: str
@@ -95,6 +100,7 @@ class HttpConnectionManager:
     preserve_external_request_id: bool = False
     always_set_request_id_in_response: bool = False
     forward_client_cert_details: str = "SANITIZE"
+    set_current_client_cert_details: SetCurrentClientCertDetails = NO_CERTIFICATE_DETAILS
     proxy_100_continue: bool = False
     upgrade_configs: tuple[UpgradeConfig, ...] = ()
     normalize_path: bool = False
@@ -146,6 +152,9 @@ def parse_http_connection_manager(node: Node) -> HttpConnectionManager:
         preserve_external_request_id=node.get("preserve_external_request_id"),
         always_set_request_id_in_response=node.get("always_set_request_id_in_response"),
         forward_client_cert_details=node.enum("forward_client_cert_details"),
+        set_current_client_cert_details=parse_set_current_client_cert_details(
+            node.child("set_current_client_cert_details")
+        ),
         proxy_100_continue=node.get("proxy_100_continue"),
         upgrade_configs=_parse_upgrade_configs(node.children("upgrade_configs")),
         normalize_path=node.wrapped("normalize_path", False),

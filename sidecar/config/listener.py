@@ -4,31 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from sidecar.config.access_log import AccessLog, parse_access_logs
 from sidecar.config.address import NO_ADDRESS, Address, Pipe, parse_ip_address
 from sidecar.config.core_types import (
     Metadata,
     SocketOption,
+    has_plain_transport_socket,
     parse_metadata,
     parse_socket_options,
-    refuse_transport_socket,
     seconds,
 )
 from sidecar.config.fields import Node
 from sidecar.config.filter_chain_match import NO_MATCH, FilterChainMatch, parse_filter_chain_match, refuse_overlaps
+from sidecar.config.http_connection_manager import HttpConnectionManager
 from sidecar.config.listener_filters import ListenerFilter, parse_listener_filters
 from sidecar.config.network_filters import NetworkFilter, parse_network_filters
+
+if TYPE_CHECKING:
+    from sidecar.config.tls import DownstreamTlsContext
 
 
 @dataclass(frozen=True, slots=True)
 class FilterChain:
-    """The network filters, in order, of the connections that `filter_chain_match` describes."""
+    """The network filters, in order, of the connections that `filter_chain_match` describes.
+
+    `transport_socket` None is the plain one; `transport_socket_connect_timeout` is how long TLS handshakes may take, in
+    seconds, 0 for ever.
+    """
 
     filters: tuple[NetworkFilter, ...]
     filter_chain_match: FilterChainMatch = NO_MATCH
     name: str = ""
     metadata: Metadata = field(default_factory=dict)
+    transport_socket: DownstreamTlsContext | None = None
+    transport_socket_connect_timeout: float = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,10 +151,27 @@ def _parse_additional_address(node: Node) -> AdditionalAddress:
 
 
 def _parse_filter_chain(node: Node) -> FilterChain:
-    refuse_transport_socket(node)
+    filters = parse_network_filters(node.children("filters"))
+    socket = _parse_transport_socket(node)
+    if socket is not None and "h2" in socket.common_tls_context.alpn_protocols:
+        if any(isinstance(one.typed_config, HttpConnectionManager) for one in filters):
+            node.refuse(
+                "offers h2, and Mizzen does not speak HTTP/2 yet",
+                "transport_socket.typed_config.common_tls_context.alpn_protocols", "remove h2",
+            )  # fmt: skip
     return FilterChain(
-        parse_network_filters(node.children("filters")),
+        filters,
         parse_filter_chain_match(node.child("filter_chain_match")),
         node.get("name"),
         parse_metadata(node.child("metadata")),
+        socket,
+        seconds(node, "transport_socket_connect_timeout", 15.0),
     )
+
+
+def _parse_transport_socket(node: Node) -> DownstreamTlsContext | None:
+    if has_plain_transport_socket(node):
+        return None
+    from sidecar.config.tls import parse_downstream_transport_socket  # only for those who use it
+
+    return parse_downstream_transport_socket(node)

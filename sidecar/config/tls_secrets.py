@@ -138,6 +138,7 @@ def parse_static_secret(node: Node) -> Secret:
     """A `Secret` of the bootstrap, which others may refer to."""
     secret = parse_secret(node)
     kind = "TLS certificate secret" if isinstance(secret.value, TlsCertificate) else "validation context secret"
+    node.context.declare("secret", secret.name, node)
     node.context.declare(kind, secret.name, node)
     return secret
 
@@ -200,7 +201,8 @@ def parse_secret_reference(node: Node, kind: str) -> SecretReference:
         else:
             node.context.reference(kind, name, node, "name")
         return SecretReference(name)
-    source.get("resource_api_version")
+    if source.enum("resource_api_version") == "V2":
+        source.refuse("V2 is no more", "resource_api_version", "make it V3")
     source.ignore("initial_fetch_timeout", "files are read at once")
     match source.which("config_source_specifier"):
         case "path":

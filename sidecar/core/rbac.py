@@ -344,7 +344,7 @@ def _authenticated(name: StringMatcher | None) -> Callable[[Any], bool]:
 
     def matches(subject: Any) -> bool:
         peer: PeerCertificate | None = subject.connection.tls
-        if peer is None:
+        if peer is None or not peer.presented:  # a pattern may fit the empty subject of nobody
             return False
         return any(map(test, peer.uri_sans)) or any(map(test, peer.dns_sans)) or test(peer.subject)
 

@@ -34,6 +34,7 @@ class ConnectionInfo:
         "transport_failure_reason",
         "proxy_protocol_tlvs",
         "tls",
+        "session",
         "metadata",
         "forwarding",
     )
@@ -54,6 +55,7 @@ class ConnectionInfo:
         self.transport_failure_reason = ""
         self.proxy_protocol_tlvs: dict[int, bytes] | None = None
         self.tls: Any = None  # the peer's certificate details, once TLS is terminated here
+        self.session: Any = None  # what serves the connection on a socket of its own, behind TLS
         self.metadata: dict[str, dict[str, Any]] | None = None
         self.forwarding: Any = None  # what the HTTP stage found out once for all requests of the connection
 

@@ -57,7 +57,7 @@ def shape_of(
     trial = _Trial(info, head)
     if manager.prepare(trial) or trial.answered or head.path != path or head.authority == b"":
         return None
-    if any(name.startswith((b"x-envoy-", b"x-forwarded-client-cert")) and name not in _HARMLESS for name in index):
+    if any(name.startswith(b"x-envoy-") and name not in _HARMLESS for name in index):
         return None
     order: list[bytes] = []
     opened: list[OpenField] = []

@@ -59,7 +59,8 @@ class ExpressLane:
 
     def kind_of(self, info: Any) -> Kind:
         """The shapes of connections like this one: what the preparation of a request reads of its connection."""
-        key = (info.remote_address.ip, info.local_address.port, info.tls is None)
+        tls = info.tls
+        key = (info.remote_address.ip, info.local_address.port, None if tls is None else tls.identity)
         kind = self.kinds.get(key)
         if kind is None:
             if len(self.kinds) >= _KINDS:

@@ -155,12 +155,17 @@ class ConnectionManager:
         stats.downstream_cx_active += 1
         stats.downstream_cx_http1_total += 1
         stats.downstream_cx_http1_active += 1
+        if connection.info.tls is not None:
+            stats.downstream_cx_ssl_total += 1
+            stats.downstream_cx_ssl_active += 1
 
     def closed(self, connection: Http1Connection, remote: bool, active: bool) -> None:
         self.connections.discard(connection)
         stats = self.stats
         stats.downstream_cx_active -= 1
         stats.downstream_cx_http1_active -= 1
+        if connection.info.tls is not None:
+            stats.downstream_cx_ssl_active -= 1
         stats.downstream_cx_destroy += 1
         stats.downstream_cx_length_ms.record(int((self.worker.clock() - connection.info.start) * 1000))
         if active:

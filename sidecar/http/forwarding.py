@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 from sidecar.config.http_connection_manager import HttpConnectionManager
 from sidecar.core.address import Address
 from sidecar.core.head import Field, RequestHead
+from sidecar.http.client_certificate import compile_forwarded_client_certificate
 from sidecar.http.path_normalization import compile_path_normalization
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ _RESPONSE_HOP_BY_HOP: Final = frozenset(
     (b"connection", b"upgrade", b"keep-alive", b"proxy-connection", b"transfer-encoding")
 )
 _HTTP: Final = (b"x-forwarded-proto", b"http")
+_HTTPS: Final = (b"x-forwarded-proto", b"https")
 
 Prepare = Callable[["Stream"], bool]
 """Prepares ``stream.request``; True if it answered the request itself."""
@@ -70,7 +72,9 @@ def compile_forwarding(
     add_user_agent = config.add_user_agent
     keep_external_id = config.preserve_external_request_id
     generate_id = config.generate_request_id
-    keep_certificate = config.forward_client_cert_details == "ALWAYS_FORWARD_ONLY"
+    forward_certificate = compile_forwarded_client_certificate(
+        config.forward_client_cert_details, config.set_current_client_cert_details
+    )
     internal_headers = _INTERNAL + internal_only
     special = _SPECIAL.union(internal_only)
     normalize = compile_path_normalization(config)
@@ -104,7 +108,7 @@ def compile_forwarding(
                     request.fields.append(external)
                     request.index[b"x-envoy-external-address"] = external[1]
             if not hops or b"x-forwarded-proto" not in request.index:
-                request.set(b"x-forwarded-proto", request.scheme if stream.connection.tls else b"http")
+                request.set(*(_HTTPS if stream.connection.tls is not None else _HTTP))
             return internal
         if xff is not None:
             xff = xff.lstrip(b",")
@@ -118,7 +122,7 @@ def compile_forwarding(
                 xff = xff + b"," + own.encode() if xff else own.encode()
                 request.set(b"x-forwarded-for", xff)
             if not hops or b"x-forwarded-proto" not in request.index:
-                request.set(b"x-forwarded-proto", request.scheme if stream.connection.tls else b"http")
+                request.set(*(_HTTPS if stream.connection.tls is not None else _HTTP))
         else:
             client = address_in_xff(xff, hops)
         single = xff is not None and b"," not in xff and not use_remote_address
@@ -174,8 +178,8 @@ def compile_forwarding(
             if use_remote_address:
                 request.remove_all(_EDGE)
             request.remove_all(internal_headers)
-        if not keep_certificate:
-            request.remove(b"x-forwarded-client-cert")
+        if stream.connection.tls is None:
+            forward_certificate(request, None)
         return internal
 
     def prepare(stream: Stream) -> bool:
@@ -207,6 +211,12 @@ def compile_forwarding(
             internal = addresses(stream, request)
             if internal:
                 request.set(b"x-envoy-internal", b"true")
+        tls = stream.connection.tls
+        if tls is not None:
+            forward_certificate(request, tls)
+            if b"x-forwarded-proto" not in index:
+                request.fields.append(_HTTPS)
+                index[b"x-forwarded-proto"] = b"https"
         if b"x-forwarded-proto" not in index:
             request.fields.append(_HTTP)
             index[b"x-forwarded-proto"] = b"http"

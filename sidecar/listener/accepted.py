@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sidecar.core.stream_info import ConnectionInfo, StreamInfo
 from sidecar.core.timer_wheel import Timed
-from sidecar.listener.terminal import Chain, Session
+from sidecar.listener.terminal import Chain, LastingSession, Session
 
 if TYPE_CHECKING:
     from sidecar.listener.listener import Listener
@@ -51,13 +51,23 @@ class Accepted(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self.transport = None
         self.inner.connection_lost(error)
-        self.listener.lost(self, None)
+        session: LastingSession | None = self.info.session
+        if session is None:
+            self.listener.lost(self, None)
+        else:
+            session.when_ended(self._ended)
+
+    def _ended(self, record: StreamInfo) -> None:
+        self.listener.lost(self, record)
 
     def abort(self) -> None:
         """End the connection at once, or as soon as it has a transport."""
         self.aborted = True
         if self.transport is not None:
             self.transport.abort()
+        session: LastingSession | None = self.info.session
+        if session is not None:
+            session.abort()
 
     def _take(self, inner: Any) -> None:
         self.inner = inner

@@ -51,6 +51,18 @@ class SocketTerminal(Protocol):
         ...
 
 
+class LastingSession(Protocol):
+    """What serves a connection from behind TLS on a socket of its own, and may outlast it: ``ConnectionInfo.session``."""
+
+    def when_ended(self, ended: Callable[[StreamInfo], None]) -> None:
+        """Call ``ended`` once it has ended, now if it has."""
+        ...
+
+    def abort(self) -> None:
+        """End it at once."""
+        ...
+
+
 class ConnectionFilter(Protocol):
     """A network filter in front of the terminal, which decides on a connection once, before a byte of it is read."""
 

@@ -36,8 +36,8 @@ class _Subject:
 
 
 class Rbac:
-    """Asks once, when the connection comes: nothing that rules may ask of a raw connection changes later. Envoy waits
-    for the first byte, by when the upstream connection is open already.
+    """Asks once, when the connection comes, or when its TLS handshake is done: nothing that rules may ask of a
+    connection changes later. Envoy waits for the first byte, by when the upstream connection is open already.
     """
 
     __slots__ = ("_enforced", "_shadow", "config", "stats")

@@ -42,9 +42,15 @@ class SocketDialer(Protocol):
     """Connects to the hosts of one cluster."""
 
     def dial_socket(
-        self, address: Address, timeout: float, connected: Callable[[socket.socket | None, str, bool], None]
+        self,
+        address: Address,
+        timeout: float,
+        connected: Callable[[socket.socket | None, str, bool, Address | None], None],
+        hostname: str = "",
     ) -> Any:
-        """Connect, then call ``connected`` with the socket or None, the failure, and whether the time was over."""
+        """Connect, then call ``connected`` with the socket or None, the failure, whether the time was over, and this
+        end's address.
+        """
         ...
 
 

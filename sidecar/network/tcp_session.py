@@ -10,7 +10,7 @@ from collections.abc import Callable
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from sidecar.core.address import from_socket_name
+from sidecar.core.address import Address
 from sidecar.core.response_flags import (
     CONNECT_ATTEMPTS_EXCEEDED,
     DURATION_TIMEOUT,
@@ -118,9 +118,13 @@ class TcpSession(Timed):
         host.cx_total += 1
         self.dial_start = self.proxy.worker.clock()
         timeout = cluster.config.connect_timeout
-        self.dial = self.proxy.dialer_of(cluster).dial_socket(host.address, timeout, self._on_dialled)
+        self.dial = self.proxy.dialer_of(cluster).dial_socket(
+            host.address, timeout, self._on_dialled, host.hostname
+        )
 
-    def _on_dialled(self, sock: socket.socket | None, failure: str, timed_out: bool) -> None:
+    def _on_dialled(
+        self, sock: socket.socket | None, failure: str, timed_out: bool, local: Address | None
+    ) -> None:
         self.dial = None
         cluster, host = self.cluster, self.host
         stats, now = cluster.stats, self.proxy.worker.clock()
@@ -149,6 +153,7 @@ class TcpSession(Timed):
         host.rq_active += 1
         if cluster.outlier is not None:
             cluster.outlier.on_success(host, final=True)
+        self.record.upstream_local_address = local
         self._relay(sock, now)
 
     def _relay(self, sock: socket.socket, now: float) -> None:
@@ -156,7 +161,6 @@ class TcpSession(Timed):
         worker = proxy.worker
         self.up = sock
         self.connected_at = self.last = now
-        record.upstream_local_address = from_socket_name(sock.family, sock.getsockname())
         record.upstream_connection_id = worker.next_id()
         if is_loopback(self.connection.direct_remote_address):
             do_not_pace(self.down)

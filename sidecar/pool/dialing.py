@@ -10,78 +10,141 @@ import asyncio
 import os
 import socket
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
-from sidecar.core.address import Address
+from sidecar.core.address import Address, from_socket_name
 from sidecar.core.worker import Worker
 
-Connected = Callable[[Any, str, bool], None]
-"""Called with the protocol, the failure in words (empty for success), and whether it was the time limit."""
+Connected = Callable[[Any, str | None, bool], None]
+"""Called with the protocol, the failure in words (None for success), and whether it was the time limit."""
 
-SocketConnected = Callable[[socket.socket | None, str, bool], None]
-"""Called with the connected, non-blocking socket or None, the failure, and whether it was the time limit."""
+SocketConnected = Callable[[socket.socket | None, str, bool, Address | None], None]
+"""Called with the connected, non-blocking socket or None, the failure, whether it was the time limit, and this end's
+address (that of the socket may be another: with TLS it is one of a pair).
+"""
+
+
+class Tls(Protocol):
+    """The TLS of one cluster."""
+
+    def connect(self, inner: Any, *, hostname: str = "") -> Any:
+        """The protocol for a new connection around ``inner``. Its ``ready()`` waits for the handshake and raises an
+        OSError, which its ``failure`` is then, with Envoy's ``words``.
+        """
+        ...
+
+    def bridge(self) -> Any:
+        """A protocol whose ``far`` is a socket for those who want one."""
+        ...
 
 
 class Dialer:
     """Dials for one cluster: its source address, TCP keep-alive and other socket options.
 
-    ``options`` are ``(level, name, value)`` for ``setsockopt``; ``source`` is bound before connecting.
+    ``options`` are ``(level, name, value)`` for ``setsockopt``; ``source`` is bound before connecting. With ``tls``
+    connections are made when their handshake is done.
     """
 
-    __slots__ = ("options", "source", "worker")
+    __slots__ = ("options", "source", "tls", "worker")
 
     def __init__(
-        self, worker: Worker, options: tuple[tuple[int, int, int], ...] = (), source: Address | None = None
+        self,
+        worker: Worker,
+        options: tuple[tuple[int, int, int], ...] = (),
+        source: Address | None = None,
+        tls: Tls | None = None,
     ) -> None:
         self.worker = worker
         self.options = options
         self.source = source
+        self.tls = tls
 
     def dial(
-        self, address: Address, protocol: asyncio.BaseProtocol, timeout: float, connected: Connected
+        self,
+        address: Address,
+        protocol: asyncio.BaseProtocol,
+        timeout: float,
+        connected: Connected,
+        hostname: str = "",
     ) -> asyncio.Task[None]:
-        """Connect ``protocol`` to ``address`` within ``timeout`` seconds, then call ``connected``."""
-        task = self.worker.loop.create_task(self._dial(address, protocol, timeout, connected))
+        """Connect ``protocol`` to ``address`` within ``timeout`` seconds, then call ``connected``.
+
+        ``hostname`` is the endpoint's, for TLS.
+        """
+        task = self.worker.loop.create_task(self._dial(address, protocol, timeout, connected, hostname))
         self.worker.tasks.add(task)
         task.add_done_callback(self.worker.tasks.discard)
         return task
 
-    def dial_socket(self, address: Address, timeout: float, connected: SocketConnected) -> asyncio.Task[None]:
+    def dial_socket(
+        self, address: Address, timeout: float, connected: SocketConnected, hostname: str = ""
+    ) -> asyncio.Task[None]:
         """Connect to ``address`` within ``timeout`` seconds, then call ``connected``. Cancel the task to give up."""
-        task = self.worker.loop.create_task(self._dial_socket(address, timeout, connected))
+        task = self.worker.loop.create_task(self._dial_socket(address, timeout, connected, hostname))
         self.worker.tasks.add(task)
         task.add_done_callback(self.worker.tasks.discard)
         return task
 
     async def _dial(
-        self, address: Address, protocol: asyncio.BaseProtocol, timeout: float, connected: Connected
+        self,
+        address: Address,
+        protocol: asyncio.BaseProtocol,
+        timeout: float,
+        connected: Connected,
+        hostname: str,
     ) -> None:
-        failure, timed_out = "", False
+        failure: str | None = None
+        timed_out = False
+        secure: Any = None if self.tls is None else self.tls.connect(protocol, hostname=hostname)
+        outer: asyncio.BaseProtocol = protocol if secure is None else secure
         try:
             async with asyncio.timeout(timeout):
-                sock = await self._connect(address)
-                try:
-                    loop = self.worker.loop
-                    if address.ip is None:
-                        await loop.create_unix_connection(lambda: protocol, sock=sock)
-                    else:
-                        await loop.create_connection(lambda: protocol, sock=sock)
-                except BaseException:
-                    sock.close()
-                    raise
+                await self._attach(await self._connect(address), outer)
+                if secure is not None:
+                    await secure.ready()
         except OSError as error:
             failure, timed_out = _words(error)
+            if secure is not None and secure.failure is not None and not timed_out:
+                failure = secure.failure.words
         connected(protocol, failure, timed_out)
 
-    async def _dial_socket(self, address: Address, timeout: float, connected: SocketConnected) -> None:
+    async def _dial_socket(
+        self, address: Address, timeout: float, connected: SocketConnected, hostname: str
+    ) -> None:
         failure, timed_out = "", False
-        sock = None
+        sock: socket.socket | None = None
+        local: Address | None = None
+        secure: Any = None
         try:
             async with asyncio.timeout(timeout):
-                sock = await self._connect(address)
+                made = await self._connect(address)
+                local = from_socket_name(made.family, made.getsockname())
+                if self.tls is not None:
+                    bridge = self.tls.bridge()
+                    try:
+                        secure = self.tls.connect(bridge, hostname=hostname)
+                        await self._attach(made, secure)
+                        await secure.ready()
+                    except BaseException:
+                        bridge.discard()
+                        raise
+                    made = bridge.far
+                sock = made
         except OSError as error:
             failure, timed_out = _words(error)
-        connected(sock, failure, timed_out)
+            if secure is not None and secure.failure is not None and not timed_out:
+                failure = secure.failure.words
+        connected(sock, failure, timed_out, local)
+
+    async def _attach(self, sock: socket.socket, protocol: asyncio.BaseProtocol) -> None:
+        try:
+            if sock.family == socket.AF_UNIX:
+                await self.worker.loop.create_unix_connection(lambda: protocol, sock=sock)
+            else:
+                await self.worker.loop.create_connection(lambda: protocol, sock=sock)
+        except BaseException:
+            sock.close()
+            raise
 
     async def _connect(self, address: Address) -> socket.socket:
         sock = self._socket(address)

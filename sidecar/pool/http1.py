@@ -170,17 +170,17 @@ class Http1Pool:
         connection.id = self.worker.next_id()
         connection.opened = self.worker.clock()
         self.all.add(connection)
-        self.dialer.dial(host.address, connection, self.options.connect_timeout, self._connected)
+        self.dialer.dial(host.address, connection, self.options.connect_timeout, self._connected, host.hostname)
 
-    def _connected(self, connection: Any, failure: str, timed_out: bool) -> None:
+    def _connected(self, connection: Any, failure: str | None, timed_out: bool) -> None:
         self.connecting -= 1
         now = self.worker.clock()
-        if not failure and connection.closed:  # it ended before we could use it
+        if failure is None and connection.closed:  # it ended before we could use it
             self._broken_off()
-        elif not failure and connection.reader.held is not None and not (self.pending and self.pending[0][0].tunnels):
+        elif failure is None and connection.reader.held is not None and not (self.pending and self.pending[0][0].tunnels):
             connection.close()  # an answer before the question
             self._broken_off()
-        elif not failure:
+        elif failure is None:
             self.stats.upstream_cx_connect_ms.record(int((now - connection.opened) * 1000))
             connection.idle_since = now
             if self.options.max_duration != inf:

@@ -47,6 +47,15 @@ class CodeCounts(dict[int, int]):
         return 0
 
 
+class NameCounts(dict[str, int]):
+    """What was counted by names that nobody knows beforehand. An absent name reads as 0."""
+
+    __slots__ = ()
+
+    def __missing__(self, name: str) -> int:
+        return 0
+
+
 class CodeSources(list[CodeCounts]):
     """Counts that are kept elsewhere and add up here."""
 
@@ -192,6 +201,7 @@ _KINDS: dict[Any, tuple[str, str]] = {
     TextReadout: ("TEXT_READOUTS", "''"),
     Histogram: ("HISTOGRAMS", "Histogram()"),
     CodeCounts: ("CODES", "CodeCounts()"),
+    NameCounts: ("CODES", "NameCounts()"),
     CodeSources: ("CODE_SOURCES", "CodeSources()"),
 }
 
@@ -215,6 +225,7 @@ def stat_group(cls: type[G]) -> type[G]:
     made: dict[str, Any] = {
         "Histogram": Histogram,
         "CodeCounts": CodeCounts,
+        "NameCounts": NameCounts,
         "CodeSources": CodeSources,
         "NOTHING": _NOTHING,
     }

@@ -28,6 +28,9 @@ RBAC_PREFIX = "envoy.rbac_prefix"
 RBAC_HTTP_PREFIX = "envoy.rbac_http_prefix"
 RBAC_POLICY_NAME = "envoy.rbac_policy_name"
 WORKER_ID = "envoy.worker_id"
+SSL_CIPHER = "envoy.ssl_cipher"
+SSL_CURVE = "envoy.ssl_curve"
+SSL_VERSION = "envoy.ssl_version"
 PROXY_PROTOCOL_VERSION = "envoy.proxy_protocol_version"
 
 

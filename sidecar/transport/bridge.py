@@ -36,6 +36,12 @@ class SocketBridge(asyncio.Protocol):
         self.peer_ended = False
         self.we_ended = False
 
+    def discard(self) -> None:
+        """Close both ends: no connection came of it."""
+        self._read_pair(False)
+        self.near.close()
+        self.far.close()
+
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
         transport.set_write_buffer_limits(high=self.buffer_limit)

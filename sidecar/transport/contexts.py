@@ -193,6 +193,14 @@ def _authorities(validation: CertificateValidationContext | None) -> list[bytes]
     return authorities
 
 
+def authority_of(source: DataSource) -> CertificateDetails:
+    """The first of the trusted certificates. Raises TlsContextError."""
+    found = _CERTIFICATE.search(_read(source, "trusted_ca"))
+    if found is None:
+        raise TlsContextError(f"trusted_ca{_of(source)} holds no certificate in PEM")
+    return details_of(ssl.PEM_cert_to_DER_cert(found[0].decode("ascii", "replace")))
+
+
 def _load_trust(
     context: ssl.SSLContext, validation: CertificateValidationContext, authorities: Sequence[bytes]
 ) -> None:
@@ -214,7 +222,7 @@ def _load_trust(
         flags |= ssl.VerifyFlags.VERIFY_CRL_CHECK_LEAF if leaf_only else ssl.VerifyFlags.VERIFY_CRL_CHECK_CHAIN
     context.verify_flags = flags
     if validation.allow_expired_certificate:
-        context.verify_flags |= _NO_CHECK_TIME  # type: ignore[assignment]
+        context.verify_flags |= _NO_CHECK_TIME
 
 
 @contextmanager

@@ -211,6 +211,11 @@ class ConnectionTls:
         return () if self.peer is None else chain_of(self._ssl_object, self.peer.der)
 
     @property
+    def identity(self) -> tuple[object, ...]:
+        """The same for two connections whose upstreams are told the same of their certificates."""
+        return self.local, self.chain
+
+    @property
     def url_encoded_chain(self) -> str:
         """The peer's certificates in PEM, percent-encoded."""
         return "".join(details_of(der).url_encoded_pem for der in self.chain)

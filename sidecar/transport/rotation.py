@@ -39,13 +39,14 @@ class Rotation(Generic[Made]):
     """
 
     __slots__ = ("_build", "_certificates", "_default", "_unsubscribe", "_validation", "_watch", "_watcher", "current",
-                 "place", "rejected", "updated")  # fmt: skip
+                 "place", "rejected", "secrets", "updated")  # fmt: skip
 
     def __init__(
         self, common: CommonTlsContext, secrets: Secrets, build: Callable[[SecretsOf], Made], place: str
     ) -> None:
         self.place = place
         self.current: Made | None = None
+        self.secrets = SecretsOf((), None)  # that ``current`` is made of
         self.updated = 0
         self.rejected = 0
         self._build = build
@@ -93,7 +94,9 @@ class Rotation(Generic[Made]):
         self._forget_files()
         # Watched before they are read: a change in between is seen.
         self._watch = self._watcher.watch(watched(sources), self._changed)
-        self.current = self._build(SecretsOf(known, validation))
+        secrets = SecretsOf(known, validation)
+        self.current = self._build(secrets)
+        self.secrets = secrets
 
     def _changed(self) -> None:
         before = self.current

@@ -11,6 +11,7 @@ from typing import Any
 from sidecar.config.tls import UpstreamTlsContext
 from sidecar.config.tls_secrets import NO_VALIDATION
 from sidecar.core.worker import Worker
+from sidecar.transport.bridge import SocketBridge
 from sidecar.transport.connection import TlsConnection
 from sidecar.transport.contexts import TlsContextError, client_context, load_certificate
 from sidecar.transport.downstream import checked
@@ -52,10 +53,10 @@ class _ClientContext:
 class UpstreamTls:
     """The TLS of one cluster. Raises TlsContextError when its secrets are there and make no context.
 
-    ``alpn`` are the protocols that the pool can speak; those of the configuration win.
+    ``alpn`` are the protocols that the pool can speak; those of the configuration win. ``buffer_limit`` is in bytes.
     """
 
-    __slots__ = ("alpn", "config", "limit", "rotation", "stats", "worker")
+    __slots__ = ("alpn", "buffer_limit", "config", "limit", "rotation", "stats", "worker")
 
     def __init__(
         self,
@@ -65,11 +66,13 @@ class UpstreamTls:
         worker: Worker,
         limit: HandshakeLimit,
         alpn: tuple[str, ...] = (),
+        buffer_limit: int = 1 << 20,
     ) -> None:
         self.config = config
         self.stats = stats
         self.worker = worker
         self.limit = limit
+        self.buffer_limit = buffer_limit
         self.alpn = config.common_tls_context.alpn_protocols or alpn
         self.rotation: Rotation[_ClientContext] = Rotation(config.common_tls_context, secrets, self._build, config.place)
 
@@ -86,6 +89,10 @@ class UpstreamTls:
         if config.auto_sni_san_validation and sni and not names:
             names = (sni,)
         return UpstreamConnection(self, inner, sni, names)
+
+    def bridge(self) -> SocketBridge:
+        """For those who want a socket and not a transport."""
+        return SocketBridge(self.worker.loop, self.buffer_limit)
 
     def close(self) -> None:
         """Watch secrets no more."""

@@ -52,7 +52,7 @@ def _serving(temporary: Path) -> bool:
 @needs_tools
 def test_envoy_and_nginx_in_one_table(envoy: str, tmp_path: Path) -> None:
     report = tmp_path / "table.json"
-    cells = "route-bare,route-calls,mesh-calls,half-route"
+    cells = "route-bare,route-calls,https-in,mesh-calls,half-route"
     command = [*HARNESS, "--proxies", "envoy,nginx", "--only", cells, "--json", str(report)]
     done = subprocess.run(
         command,
@@ -67,7 +67,8 @@ def test_envoy_and_nginx_in_one_table(envoy: str, tmp_path: Path) -> None:
     rows = {(row["cell"], row["proxy"]): row for row in json.loads(report.read_text())["rows"]}
     assert set(rows) == {
         ("route-bare", "envoy"), ("route-bare", "nginx"), ("route-calls", "envoy"), ("route-calls", "nginx"),
-        ("mesh-calls", "envoy"), ("half-route", "envoy"), ("half-route", "nginx"), ("half-route", "direct"),
+        ("https-in", "envoy"), ("mesh-calls", "envoy"), ("half-route", "envoy"), ("half-route", "nginx"),
+        ("half-route", "direct"),
     }  # fmt: skip
     for (cell, proxy), row in rows.items():
         assert row["value"] > 0

@@ -137,14 +137,14 @@ def test_all_problems_are_listed_with_file_and_line(write: Callable[[Any], str],
     config = bootstrap(http_listener("one", port, [to_cluster("nowhere")]))
     text = yaml.safe_dump(config, sort_keys=False)
     text = text.replace("stat_prefix: one", "stat_prefix: one\n          no_such_field: 1")
-    text += "  secrets:\n  - name: not-yet\n"
+    text += "flags_path: /not/yet\n"
     path = write(text)
     process = run("--mode", mode, "--config", path)
     assert process.end() == 1
     lines = process.output.splitlines()
     numbered = {f"{path}:{number}": line for number, line in enumerate(text.splitlines(), 1)}
     assert len(lines) == 3, process.output
-    for line, what in zip(lines, ("no_such_field", "nowhere", "secrets"), strict=True):
+    for line, what in zip(lines, ("no_such_field", "nowhere", "flags_path"), strict=True):
         place, _, told = line.partition(": ")
         place = place.split(" ")[0]
         assert what in line

@@ -17,7 +17,7 @@ REPLY = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello"
 SHOW_IMPORTS = {"PYTHONPROFILEIMPORTTIME": "1"}
 UNWANTED = {
     "brotli", "difflib", "google.protobuf.json_format", "html", "orjson", "pathlib", "re2", "shutil", "urllib.parse",
-    "uuid", "zstandard",
+    "sidecar.config.tls", "sidecar.config.tls_secrets", "sidecar.tls_stack", "uuid", "zstandard",
 }  # fmt: skip
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="there is no /proc to read memory from")
@@ -93,3 +93,4 @@ def test_what_only_few_configurations_need_is_not_loaded_for_the_others(config: 
     loaded = {line.rpartition("|")[2].strip() for line in process.output.splitlines() if line.startswith("import time")}
     assert {"sidecar.stack", "sidecar.admin.admin"} <= loaded
     assert not loaded & UNWANTED
+    assert not {name for name in loaded if name.startswith(("sidecar.transport.", "cryptography"))}

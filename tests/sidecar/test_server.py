@@ -106,11 +106,11 @@ def test_one_after_the_other_on_the_same_port_and_the_same_server_again() -> Non
 def test_the_error_lists_everything_and_nothing_is_bound() -> None:
     (port,) = free_ports(1)
     config = bootstrap(http_listener("one", port, [to_cluster("nowhere")], no_such_field=1))
-    config["static_resources"]["secrets"] = [{"name": "not-yet"}]
+    config["flags_path"] = "/not/yet"
     with pytest.raises(ConfigurationError) as caught:
         Server(config)
     assert {problem.path.rpartition(".")[2] for problem in caught.value.problems} == {
-        "cluster", "no_such_field", "secrets",
+        "cluster", "no_such_field", "flags_path",
     }  # fmt: skip
     assert len(str(caught.value).splitlines()) == 3
     assert is_free(port)

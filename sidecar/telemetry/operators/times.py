@@ -49,7 +49,8 @@ def _common_duration(command: Command, context: FormatContext) -> Value:
     return _between(points[0], points[1], _PRECISIONS[precision])
 
 
-def _date_format(command: Command, local: bool) -> DateFormat:
+def date_format(command: Command, local: bool) -> DateFormat:
+    """The format that is the argument of a command."""
     if "%n" in command.arguments.replace("%%", ""):
         raise command.error("a time may not hold a line break")
     return DateFormat(command.arguments or DEFAULT, local)
@@ -57,7 +58,7 @@ def _date_format(command: Command, local: bool) -> DateFormat:
 
 def _start_time(local: bool) -> Make:
     def make(command: Command, context: FormatContext) -> Value:
-        date = _date_format(command, local)
+        date = date_format(command, local)
         if date.digits == 0:
             return keyed("int(stream.start_time)", lambda second: date(second * 1_000_000_000))
         if date.digits <= 3:
@@ -69,7 +70,7 @@ def _start_time(local: bool) -> Make:
 
 def _emit_time(local: bool) -> Make:
     def make(command: Command, context: FormatContext) -> Value:
-        return any_value("$0($1())", _date_format(command, local), time.time_ns)
+        return any_value("$0($1())", date_format(command, local), time.time_ns)
 
     return make
 

@@ -209,20 +209,27 @@ def test_listeners_on_any_port_and_those_that_do_not_bind_share_an_address() -> 
     load(bootstrap([listener(), listener(name="b")]))
 
 
-def test_tls_is_refused_and_plain_text_is_not() -> None:
+def test_transport_sockets() -> None:
     plain = {
         "name": "plain",
         "typed_config": {"@type": "type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"},
     }
-    load_listener(filter_chains=[chain(transport_socket=plain)])
+    assert load_listener(filter_chains=[chain(transport_socket=plain)]).filter_chains[0].transport_socket is None
     tls_type = "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext"
     tls = {"name": "tls", "typed_config": {"@type": f"type.googleapis.com/{tls_type}"}}
     assert refusals(bootstrap([listener(filter_chains=[chain(transport_socket=tls)])])) == [
         (
-            f"{HERE}.filter_chains[0].transport_socket.typed_config",
-            f"{tls_type} is not implemented by Mizzen",
+            f"{HERE}.filter_chains[0].transport_socket.typed_config.common_tls_context.tls_certificates",
+            "has no certificate",
         )
     ]
+    both = {"certificate_chain": {"inline_string": "c"}, "private_key": {"inline_string": "k"}}
+    tls["typed_config"] |= {"common_tls_context": {"tls_certificates": [both]}}
+    built = load_listener(filter_chains=[chain(transport_socket=tls, transport_socket_connect_timeout="2.5s")])
+    secure = built.filter_chains[0]
+    assert secure.transport_socket is not None
+    assert secure.transport_socket.place.endswith("filter_chains[0].transport_socket.typed_config")
+    assert secure.transport_socket_connect_timeout == 2.5
 
 
 def test_a_balance_between_workers_is_ignored_with_a_warning() -> None:

@@ -155,6 +155,7 @@ CERTIFICATES = [
     (Certificate(subject=b"CN=a"), exact(b"CN=b"), False),
     (Certificate(), None, True),
     (Certificate(presented=False), None, False),
+    (Certificate(presented=False), exact(b""), False),
 ]
 
 

@@ -259,7 +259,14 @@ class MemoryDialer:
         self.waits = False
         self._waiting: list[Callable[[], None]] = []
 
-    def dial(self, address: Address, protocol: Any, timeout: float, connected: Callable[[Any, str, bool], None]) -> None:
+    def dial(
+        self,
+        address: Address,
+        protocol: Any,
+        timeout: float,
+        connected: Callable[[Any, str | None, bool], None],
+        hostname: str,
+    ) -> None:
         self.dialled.append(address)
 
         def answer() -> None:
@@ -269,7 +276,7 @@ class MemoryDialer:
             transport = MemoryTransport(self.loop, protocol, ("127.0.0.1", 40000 + len(self.made)))
             self.made.append(transport)
             protocol.connection_made(transport)
-            connected(protocol, "", False)
+            connected(protocol, None, False)
 
         if self.waits:
             self._waiting.append(answer)

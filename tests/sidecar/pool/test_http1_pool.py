@@ -50,6 +50,8 @@ class Transport:
         self.high = high
 
     def get_extra_info(self, name: str) -> Any:
+        if name != "socket":
+            return None
         return SimpleNamespace(family=2, getsockname=lambda: ("127.0.0.1", 1), fileno=lambda: -1)
 
 
@@ -59,14 +61,14 @@ class Dialer:
     def __init__(self) -> None:
         self.waiting: list[tuple[Http1Connection, Any]] = []
 
-    def dial(self, address: Address, protocol: Any, timeout: float, connected: Any) -> None:
+    def dial(self, address: Address, protocol: Any, timeout: float, connected: Any, hostname: str) -> None:
         self.waiting.append((protocol, connected))
 
     def connect(self) -> Transport:
         protocol, connected = self.waiting.pop(0)
         transport = Transport()
         protocol.connection_made(transport)
-        connected(protocol, "", False)
+        connected(protocol, None, False)
         return transport
 
     def fail(self, timed_out: bool = False) -> None:
@@ -111,7 +113,7 @@ class Bench:
     def __init__(self, loop: asyncio.AbstractEventLoop, options: PoolOptions, most: tuple[int, int]) -> None:
         self.worker = Worker(loop)
         self.host = SimpleNamespace(
-            address=Address("127.0.0.1", 1), cx_active=0, cx_total=0, cx_connect_fail=0, rq_active=0
+            address=Address("127.0.0.1", 1), hostname="", cx_active=0, cx_total=0, cx_connect_fail=0, rq_active=0
         )
         self.stats = ClusterStats()
         self.breaker = SimpleNamespace(cx_active=0, rq_pending=0, max_connections=most[0], max_pending_requests=most[1])
@@ -208,7 +210,7 @@ def test_a_connection_lost_before_it_is_used_takes_one_request_with_it(loop: asy
     protocol, connected = made.dialer.waiting.pop()
     protocol.connection_made(Transport())
     protocol.connection_lost(ConnectionResetError())
-    connected(protocol, "", False)
+    connected(protocol, None, False)
     assert first.events == [CONNECTION_TERMINATION] and second.events == []
     made.dialer.connect()
     assert second.events == ["ready"]

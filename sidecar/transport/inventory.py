@@ -1,0 +1,83 @@
+"""The certificates in use, as Envoy's administration interface lists them: `envoy.admin.v3.Certificate`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+from sidecar.config.tls_secrets import DataSource
+from sidecar.transport.contexts import TlsContextError, authority_of, load_certificate
+from sidecar.transport.identity import UNREADABLE, CertificateDetails
+from sidecar.transport.rotation import SecretsOf
+
+_INLINE = "<inline>"
+_KINDS = (("DNS", "dns"), ("URI", "uri"), ("IP_ADDRESS", "ip_address"))
+_DAY = 86400
+
+
+def certificates_of(secrets: SecretsOf, now: float) -> dict[str, list[dict[str, Any]]]:
+    """One context's entry: its first trusted authority and its certificates. ``now`` is in seconds since the epoch.
+
+    Files are read anew; one that can no longer be read is left out.
+    """
+    authorities: list[dict[str, Any]] = []
+    chains: list[dict[str, Any]] = []
+    for path, details, trusted in _found(secrets):
+        try:
+            (authorities if trusted else chains).append(_described(path, details, now))
+        except UNREADABLE:
+            continue
+    return {"ca_cert": authorities, "cert_chain": chains}
+
+
+def first_end(secrets: SecretsOf) -> float | None:
+    """When the first of the context's certificates ends, in seconds since the epoch; None if there are none."""
+    ends = []
+    for _, details, _trusted in _found(secrets):
+        try:
+            ends.append(details.valid_until.timestamp())
+        except UNREADABLE:
+            continue
+    return min(ends, default=None)
+
+
+def _found(secrets: SecretsOf) -> Iterator[tuple[str, CertificateDetails, bool]]:
+    """Path, certificate, and whether it is a trusted authority."""
+    validation = secrets.validation
+    try:
+        if validation is not None and validation.trusted_ca is not None:
+            yield _path(validation.trusted_ca), authority_of(validation.trusted_ca), True
+    except TlsContextError:
+        pass
+    for certificate in secrets.certificates:
+        try:
+            loaded = load_certificate(certificate)
+        except TlsContextError:
+            continue
+        yield _path(certificate.pkcs12 or certificate.certificate_chain), loaded.details, False
+
+
+def _path(source: DataSource | None) -> str:
+    return source.filename or _INLINE if source is not None else _INLINE
+
+
+def _described(path: str, details: CertificateDetails, now: float) -> dict[str, Any]:
+    names = [
+        {member: value.decode("utf-8", "replace")}
+        for kind, member in _KINDS
+        for found, value in details.sans
+        if found == kind
+    ]
+    return {
+        "path": path,
+        "serial_number": details.serial,
+        "subject_alt_names": names,
+        "days_until_expiration": str(max(0, int((details.valid_until.timestamp() - now) // _DAY))),
+        "valid_from": _time(details.valid_from),
+        "expiration_time": _time(details.valid_until),
+    }
+
+
+def _time(time: datetime) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ")
