@@ -55,8 +55,10 @@ async def ask(port: int) -> int:
 async def load(port: int, backend_port: int) -> int:
     """Send requests through the sidecar to an upstream; how many of them were answered."""
     server = await asyncio.start_server(answer, "127.0.0.1", backend_port)
-    async with server:
+    try:
         return sum(await asyncio.gather(*(ask(port) for _ in range(CONNECTIONS))))
+    finally:
+        server.close()  # and wait for nobody: the sidecar keeps its connections
 
 
 @pytest.fixture
