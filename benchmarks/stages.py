@@ -76,12 +76,12 @@ class MemoryDialer:
 
     made: list[Any] = []
 
-    def __init__(self, *_: Any) -> None: ...
+    def __init__(self, *_: Any, **__: Any) -> None: ...
 
-    def dial(self, address: Address, protocol: Any, timeout: float, connected: Callable[..., None]) -> None:
+    def dial(self, address: Address, protocol: Any, timeout: float, connected: Callable[..., None], *_: Any) -> None:
         protocol.connection_made(MemoryTransport())
         self.made.append(protocol)
-        connected(protocol, "", False)
+        connected(protocol, None, False)
 
 
 class Nowhere:
