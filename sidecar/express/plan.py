@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sidecar.codec.http1_head import render_fields
-from sidecar.core.head import Field
+from sidecar.core.head import Field, RequestHead
 from sidecar.express.heads import IndexedRequestHead, ShapedRequestHead, Template
 from sidecar.express.shape import Cut, literal
 
@@ -66,6 +66,16 @@ class RequestShape:
         """Somebody has looked at a field by its name: from now on heads come with their index."""
         self.indexed = True
         self.idle.clear()
+
+    def differs(self, head: RequestHead, path: bytes) -> bool:
+        """Whether a filter has changed what a request is addressed to."""
+        method, authority, scheme, _ = self.head
+        return (
+            head.path is not path
+            or head.authority is not authority
+            or head.method is not method
+            or head.scheme is not scheme
+        )
 
     def __repr__(self) -> str:
         return f"<RequestShape {self.start!r} {self.cut!r}, {len(self.plans)} plans>"

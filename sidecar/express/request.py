@@ -187,7 +187,11 @@ class ExpressLane:
                 stream.upstream_first_tx = stream.upstream_last_tx = 0.0
                 stream.upstream_connection_id = 0
                 stream.upstream_local_address = None
-                stream.dynamic_metadata = stream.filter_data = stream.filter_state = None
+                if hooks:
+                    stream.dynamic_metadata = stream.filter_data = stream.filter_state = None
+                    stream.response_flags = 0
+                    stream.request_id = b""
+                    stream.upstream_failure_reason = ""
             else:
                 head = shape.new_head()
                 stream = make_stream(connection, manager, head, now)
@@ -266,7 +270,7 @@ class ExpressLane:
                 return body is None or deliver(connection, body)
             # the router: Router.on_request and UpstreamRequest.start
             cluster = cluster_of(plan.cluster_name)
-            if cluster is None or head.made_fields is not None:
+            if cluster is None or (hooks and (head.made_fields is not None or shape.differs(head, path))):
                 on_request(stream, body is None)
                 return body is None or deliver(connection, body)
             router_stats.rq_total += 1

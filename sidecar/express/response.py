@@ -18,7 +18,6 @@ from sidecar.express.shape import RESPONSE_VALUES, Cut, Pace, cut, differing, li
 _JOIN_BELOW = 16384
 _SHAPES = 256
 _NOTHING: dict[bytes, bytes] = {}
-_MOST_FIELDS = 100
 _SERVICE_TIME = b"x-envoy-upstream-service-time"
 _KEPT = 32
 """As many streams and upstream requests are kept for the next requests of their kind."""
@@ -84,15 +83,18 @@ class Responses:
         self.volatile = set(RESPONSE_VALUES)
         self.pace = Pace()
 
-    def learn(self, manager: Any, data: bytes, end: int, suppress_headers: bool) -> None:
-        """Find out what becomes of responses such as this one, whose head ends with the empty line at ``end``."""
-        if not self.pace.permits(manager.worker.clock()):
+    def learn(self, manager: Any, reader: Any, data: bytes, end: int, suppress_headers: bool) -> None:
+        """Find out what becomes of responses such as this one, whose head ends with the empty line at ``end``.
+
+        ``reader`` has the limits that it must keep to.
+        """
+        if end > reader.max_head_bytes or not self.pace.permits(manager.worker.clock()):
             return
         lines = data[:end].split(b"\r\n")
         before = self.shapes.get(end)
         if before is not None:
             self.volatile |= differing(before.lines, lines, len(self.volatile))
-        shape = _shape(manager, data[: end + 4], self.volatile, suppress_headers)
+        shape = _shape(manager, data[: end + 4], reader.max_fields, self.volatile, suppress_headers)
         if shape is not None:
             shape.lines = without_values(lines, self.volatile)
             if len(self.shapes) >= _SHAPES:
@@ -100,13 +102,15 @@ class Responses:
             self.shapes[end] = shape
 
 
-def _shape(manager: Any, block: bytes, volatile: set[bytes], suppress_headers: bool) -> ResponseShape | None:
+def _shape(
+    manager: Any, block: bytes, most_fields: int, volatile: set[bytes], suppress_headers: bool
+) -> ResponseShape | None:
     """What becomes of a response with this head, if it is a plain one; found out by what the stages make of it."""
     pieces = cut(block, volatile)
     if pieces is None or b"content-length" not in pieces.names:
         return None
     try:
-        head, framing = parse_response_head(block[:-4], FieldLines(), _MOST_FIELDS, b"GET")
+        head, framing = parse_response_head(block[:-4], FieldLines(), most_fields, b"GET")
     except ProtocolError:
         return None
     connection = head.index.get(b"connection", b"keep-alive")
@@ -176,11 +180,11 @@ def compile_response_lane(manager: Any, router: Any, date_of: Callable[[int], by
         shape = plan.answers.get(end)
         if shape is None:
             if end > 0 and connection.requests > 1:
-                plan.responses.learn(manager, data, end, suppress_headers)
+                plan.responses.learn(manager, reader, data, end, suppress_headers)
             return False
         pieces = shape.unpack(data, 0)
         if pieces[::2] != shape.constants:
-            plan.responses.learn(manager, data, end, suppress_headers)
+            plan.responses.learn(manager, reader, data, end, suppress_headers)
             return False
         values = pieces[1::2]
         length = values[shape.length_at]

@@ -9,14 +9,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from math import inf
-from random import Random
 from typing import Any, Protocol
 
 from sidecar.core import response_flags as flag
 from sidecar.core.head import Field, RequestHead, ResponseHead
-from sidecar.core.http_filter import PAUSE
 from sidecar.core.stream_info import ConnectionInfo, StreamInfo
-from sidecar.core.timer_wheel import Callback
 from sidecar.http.connection_manager import ConnectionManager, Options
 from sidecar.http.filter_chain import FilterChain
 from sidecar.http.filtered_stream import RUNNING, FilteredStream
@@ -53,6 +50,7 @@ class UpstreamRequest(Protocol):
     def cancel(self) -> None: ...
     def on_timer(self, now: float) -> float: ...
     def pause_response(self) -> None: ...
+    def resume_response(self) -> None: ...
 
 
 class Stream(FilteredStream):
@@ -61,10 +59,8 @@ class Stream(FilteredStream):
     __slots__ = (
         "downstream",
         "duration_deadline",
-        "filter_data",
         "idle_timeout",
         "last_activity",
-        "local",
         "request_deadline",
         "shape",
         "tunnel",
@@ -278,113 +274,7 @@ class Stream(FilteredStream):
             self.response_code_details = details
             self.reset(details)
 
-    # what filters may ask for
-
-    @property
-    def data(self) -> dict[object, Any]:
-        """State of filters for this stream, keyed by the filter; made on first use."""
-        data = self.filter_data
-        if data is None:
-            data = self.filter_data = {}
-        return data
-
-    @property
-    def random(self) -> Random:
-        return self.worker.random
-
-    def reply(
-        self,
-        status: int,
-        body: bytes = b"",
-        *,
-        details: str,
-        flags: int = 0,
-        headers: Sequence[Field] = (),
-        grpc_status: int | None = None,
-        mutate: Callable[[Any], None] | None = None,
-    ) -> bool:
-        """Answer here. What went upstream is cancelled; if the response has begun, the stream is reset."""
-        if self.over or (self.response_ended and self.response_at == RUNNING):
-            return PAUSE
-        self.response_ended = False
-        if self.upstream is not None:
-            upstream, self.upstream = self.upstream, None
-            upstream.cancel()
-        self.response_flags |= flags
-        self.response_code_details = details
-        if details == "request_payload_too_large":
-            self.manager.stats.downstream_rq_too_large += 1
-        if self.response is not None and self.response_at == RUNNING:
-            self.reset(details)
-            return PAUSE
-        self.local = True
-        self.request_at = RUNNING
-        self.response_at = RUNNING
-        self.held_request = self.held_response = None
-        head, body = self.manager.local_reply(self, status, body, headers, grpc_status)
-        if mutate is not None:
-            self.response = head
-            mutate(self)
-        bodyless = self.request.method == b"HEAD" or not body
-        self.on_response_head(head, bodyless)
-        if not bodyless and not self.over:
-            self.on_response_data(body, True)
-        return PAUSE
-
-    def refuse(self, status: int, body: bytes, details: str) -> bool:
-        """Answer, and close the connection after it."""
-        self.downstream.close_after_response()
-        return self.reply(status, body, details=details)
-
-    def continue_request(self) -> None:
-        """Tell a client that waits for it (``Expect: 100-continue``) to send the body."""
-        if self.request.version != 10:
-            self.downstream.send_informational(ResponseHead(100, []))
-
-    def resume_response(self) -> None:
-        """Go on after the filter that paused the response."""
-        at = self.response_at
-        if at == RUNNING or self.over:
-            return
-        held, self.held_response = self.held_response, None
-        head = self.response
-        assert head is not None
-        ended, self.response_ended = self.response_ended, False
-        body = b"".join(held or ())
-        try:
-            for position, hook in self.chain.response:
-                if position < at and hook(self, ended and not body):
-                    self.response_at = position
-                    self.held_response = [body] if body else []
-                    self.response_ended = ended
-                    return
-            for position, hook in self.chain.response_data:
-                if position < at and (body or ended):
-                    body = hook(self, body, ended)
-        except Exception:
-            self.filter_failed()
-            return
-        self.response_at = RUNNING
-        self.send_head(head, ended and not body)
-        if body and not self.over:
-            self.bytes_sent += len(body)
-            self.downstream.send_data(body, ended)
-            if ended:
-                self.response_sent()
-        if self.worker.cork.waiting:
-            self.worker.cork.pull()
-
-    def call_in(self, delay: float, function: Callable[[], None]) -> Callback:
-        """Call ``function`` in ``delay`` seconds, unless the stream is over by then."""
-
-        def unless_over() -> None:
-            if not self.over:
-                self.now = self.worker.clock()
-                function()
-                if self.worker.cork.waiting:
-                    self.worker.cork.pull()
-
-        return self.worker.wheel.call_in(delay, unless_over)
+    # the end
 
     def reset(self, details: str) -> None:
         """End the stream without a (further) response."""

@@ -142,7 +142,7 @@ def test_modules_named_in_the_life_of_a_request_exist() -> None:
     assert len(named) > 15
     for name in named:
         assert (REPOSITORY / "sidecar" / name).exists() or (REPOSITORY / name).exists(), name
-    for file, attribute in (("http/stream.py", "begin"), ("http/stream.py", "reply"), ("http/stream.py", "_over"),
+    for file, attribute in (("http/stream.py", "begin"), ("http/filtered_stream.py", "reply"), ("http/stream.py", "_over"),
                             ("http/stream.py", "send_head"), ("router/upstream_request.py", "_accept")):  # fmt: skip
         assert f".{attribute}`" in text
         assert f"def {attribute}(" in (REPOSITORY / "sidecar" / file).read_text()

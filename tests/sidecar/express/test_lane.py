@@ -6,9 +6,22 @@ from typing import Any
 
 import pytest
 
+from sidecar.core import response_flags as flag
+from sidecar.core.http_filter import HttpFilter
 from sidecar.express.shape import Pace, cut, differing
 from tests.sidecar.http.exchanges import USER_FILTERS
-from tests.sidecar.http.running import HELLO, TO_UP, Sidecar, bootstrap, http_filter, user_filter
+from tests.sidecar.http.running import (
+    GET,
+    HELLO,
+    LOG,
+    TO_UP,
+    Sidecar,
+    bootstrap,
+    http_filter,
+    log_to,
+    running,
+    user_filter,
+)
 
 _PLAIN = b"GET /items/%d HTTP/1.1\r\nHost: a\r\nUser-Agent: test\r\nX-Request-Id: %032d\r\n\r\n"
 
@@ -213,3 +226,100 @@ def test_only_fields_that_nothing_decides_by_may_vary() -> None:
     assert differing([b"A: 1", b"Host: a", b"x-envoy-x: 1"], [b"A: 2", b"Host: b", b"x-envoy-x: 2"], 0) == {b"a"}
     assert differing([b"A: 1"], [b"B: 1"], 0) == set()
     assert differing([b"A: 1"], [b"A: 2"], 256) == set()
+
+
+class Meddling(HttpFilter):
+    """Changes what is no field, as its configuration says, and promises not to keep streams."""
+
+    keeps_streams = False
+
+    def __init__(self, config: Any) -> None:
+        self.what = config["what"]
+
+    def on_request(self, stream: Any, end: bool) -> bool | None:
+        if stream.request.path != b"/odd":
+            return None
+        match self.what:
+            case "path":
+                stream.request.path = b"/changed"
+            case "authority":
+                stream.request.authority = b"changed"
+            case "method":
+                stream.request.method = b"PATCH"
+            case "scheme":
+                stream.request.scheme = b"https"
+            case "stream":
+                stream.response_flags |= flag.FAULT_INJECTED
+                stream.upstream_failure_reason = "meddling"
+                stream.request_id = b"own"
+        return None
+
+
+@pytest.mark.parametrize("what", ["path", "authority", "method", "scheme", "stream"])
+def test_what_a_filter_changes_besides_fields_holds_for_its_request_alone(what: str) -> None:
+    formats = "%REQ(:METHOD)% %REQ(:PATH)% %REQ(:AUTHORITY)% %REQ(:SCHEME)% %RESPONSE_FLAGS% %STREAM_ID% " + (
+        "%UPSTREAM_TRANSPORT_FAILURE_REASON%\n"
+    )
+    log = log_to(LOG, {"text_format_source": {"inline_string": formats}})
+    seen = []
+    for lane in (True, False):
+        with running(
+            None, {"meddling": Meddling}, manager={"access_log": [log]}, filters=[user_filter("meddling", what=what)]
+        ) as sidecar:
+            if not lane:
+                sidecar.manager.lane = None
+            client = sidecar.client()
+            for path in (b"/a", b"/b", b"/c", b"/odd", b"/d", b"/e"):
+                client.send(b"GET %b HTTP/1.1\r\nHost: a\r\nX-Request-Id: 1\r\n\r\n" % path)
+                sidecar.host.receive()
+                sidecar.host.send(HELLO)
+            seen.append((bytes(sidecar.host.transport.written), sidecar.log))
+    assert seen[0] == seen[1]
+
+
+def test_query_parameters_that_a_filter_changes_go_upstream() -> None:
+    mutations = [{"append": {"record": {"key": "added", "value": "1"}}}]
+    with running(
+        filters=[http_filter("header_mutation.v3.HeaderMutation", mutations={"query_parameter_mutations": mutations})]
+    ) as sidecar:
+        watch = Watch(sidecar)
+        client = sidecar.client()
+        for _ in range(5):
+            watch.exchange(client, b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert watch.taken == 3
+        assert bytes(sidecar.host.transport.written).count(b"GET /a?added=1 HTTP/1.1\r\n") == 5
+
+
+@pytest.mark.parametrize("limit", [{"max_headers_count": 2}, {"max_response_headers_kb": 1}])
+def test_responses_over_the_limits_are_not_learnt(limit: dict[str, int]) -> None:
+    options = {
+        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+            "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+            "common_http_protocol_options": limit,
+            "explicit_http_config": {"http_protocol_options": {}},
+        }
+    }
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-A: %b\r\nX-B: 2\r\n\r\nok" % (b"a" * 2000)
+    with running(clusters={"up": {"typed_extension_protocol_options": options}}) as sidecar:
+        client = sidecar.client()
+        for number in range(8):
+            if number in (2, 3, 4):  # with these the connection serves twice, and might learn of the next answer
+                client.send(GET)
+                ((host, _),) = sidecar.asked()
+                host.send(HELLO)
+                client.receive()
+            client.send(GET)
+            ((host, _),) = sidecar.asked()
+            host.send(answer)
+            assert client.receive().startswith(b"HTTP/1.1 502 "), number
+
+
+def test_a_header_condition_on_a_list_does_not_leave_the_lane() -> None:
+    headers = [{"name": "accept", "string_match": {"contains": "html"}}]
+    with running(routes=[{"match": {"prefix": "/", "headers": headers}, "route": {"cluster": "up"}}]) as sidecar:
+        watch = Watch(sidecar)
+        client = sidecar.client()
+        for _ in range(6):
+            watch.exchange(client, b"GET / HTTP/1.1\r\nHost: a\r\nAccept: text/html, */*\r\n\r\n")
+        assert watch.taken == 4
+        assert watch.answered >= 3
