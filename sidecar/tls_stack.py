@@ -13,6 +13,7 @@ from sidecar.config.tls_secret_file import load_certificate_secret, load_validat
 from sidecar.config.tls_secrets import Secret
 from sidecar.core.stream_info import ConnectionInfo, StreamInfo
 from sidecar.core.timer_wheel import Timed
+from sidecar.core.tls_options import OFFERING_HTTP1, TransportSocketOptions
 from sidecar.core.worker import Worker
 from sidecar.listener.client_hello import parse_client_hello
 from sidecar.listener.terminal import ConnectionFilter, SocketTerminal
@@ -117,13 +118,13 @@ class TlsStack:
         self.downstream.append(tls)
         return TlsTerminal(terminal, tls)
 
-    def add_cluster(self, config: ClusterConfig) -> None:
-        """The TLS to the endpoints of a cluster."""
+    def add_cluster(self, config: ClusterConfig, options: TransportSocketOptions = OFFERING_HTTP1) -> None:
+        """The TLS to the endpoints of a cluster; ``options`` say what its pools speak that bring none of their own."""
         context = config.transport_socket
         assert context is not None
         stats = self.store.shared(TlsStats, *tags.cluster(config.alt_stat_name).below("ssl."))
         self.upstream[config.name] = UpstreamTls(
-            context, self.secrets, stats, self.worker, self.limit, (), config.per_connection_buffer_limit_bytes
+            context, self.secrets, stats, self.worker, self.limit, options, config.per_connection_buffer_limit_bytes
         )
 
     def certificates(self, now: float) -> list[Any]:

@@ -117,9 +117,11 @@ def client_context(
     parameters: TlsParameters,
     certificates: Sequence[LoadedCertificate],
     validation: CertificateValidationContext | None,
-    alpn: tuple[str, ...],
 ) -> ssl.SSLContext:
-    """A context for connections to endpoints; names are checked after the handshake. Raises TlsContextError."""
+    """A context for connections to endpoints; names are checked after the handshake, and ALPN is each connection's own.
+
+    Raises TlsContextError.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     _set_parameters(context, parameters)
@@ -131,8 +133,6 @@ def client_context(
     else:
         context.verify_mode = ssl.CERT_REQUIRED
         _load_trust(context, validation, authorities)
-    if alpn:
-        context.set_alpn_protocols(list(alpn))
     return context
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from sidecar.config.tls import UpstreamTlsContext
 from sidecar.config.tls_secrets import NO_VALIDATION
+from sidecar.core.tls_options import OFFERING_NOTHING, TransportSocketOptions
 from sidecar.core.worker import Worker
 from sidecar.transport.bridge import SocketBridge
 from sidecar.transport.connection import TlsConnection
@@ -30,15 +31,23 @@ class _ClientContext:
     Sessions belong to their context and are kept by server name: new secrets begin with none.
     """
 
-    __slots__ = ("context", "local", "sessions", "verification")
+    __slots__ = ("context", "local", "offered", "sessions", "verification")
 
     def __init__(
         self, context: ssl.SSLContext, local: CertificateDetails | None, verification: Verification, sessions: int
     ) -> None:
         self.context = context
+        self.offered: tuple[str, ...] = ()
         self.local = local
         self.verification = verification
         self.sessions: deque[tuple[str, ssl.SSLSession]] = deque(maxlen=sessions)
+
+    def offer(self, protocols: tuple[str, ...]) -> ssl.SSLContext:
+        """The context, offering these by ALPN to the next connection, which takes a copy of them."""
+        if protocols != self.offered:
+            self.context.set_alpn_protocols(list(protocols))
+            self.offered = protocols
+        return self.context
 
     def take_session(self, name: str) -> ssl.SSLSession | None:
         """The newest session with this server name; one of TLS 1.3 is given once (RFC 8446 appendix C.4)."""
@@ -53,10 +62,10 @@ class _ClientContext:
 class UpstreamTls:
     """The TLS of one cluster. Raises TlsContextError when its secrets are there and make no context.
 
-    ``alpn`` are the protocols that the pool can speak; those of the configuration win. ``buffer_limit`` is in bytes.
+    ``options`` are for connections that come with none of their own. ``buffer_limit`` is in bytes.
     """
 
-    __slots__ = ("alpn", "buffer_limit", "config", "limit", "rotation", "stats", "worker")
+    __slots__ = ("buffer_limit", "config", "limit", "options", "rotation", "stats", "worker")
 
     def __init__(
         self,
@@ -65,7 +74,7 @@ class UpstreamTls:
         stats: TlsStats,
         worker: Worker,
         limit: HandshakeLimit,
-        alpn: tuple[str, ...] = (),
+        options: TransportSocketOptions = OFFERING_NOTHING,
         buffer_limit: int = 1 << 20,
     ) -> None:
         self.config = config
@@ -73,22 +82,27 @@ class UpstreamTls:
         self.worker = worker
         self.limit = limit
         self.buffer_limit = buffer_limit
-        self.alpn = config.common_tls_context.alpn_protocols or alpn
+        self.options = options
         self.rotation: Rotation[_ClientContext] = Rotation(config.common_tls_context, secrets, self._build, config.place)
 
     def connect(
-        self, inner: Any, *, hostname: str = "", server_name: str = "", names: tuple[str, ...] = ()
+        self, inner: Any, *, hostname: str = "", options: TransportSocketOptions | None = None
     ) -> UpstreamConnection:
         """The protocol for a new connection, around the protocol ``inner``; await its ``ready`` when it is connected.
 
-        ``hostname`` is the endpoint's, for `auto_host_sni`; ``server_name`` overrides all (`auto_sni`). ``names`` are
-        those of which the certificate must have one (`auto_san_validation`).
+        ``hostname`` is the endpoint's, for `auto_host_sni`. Without ``options`` those of the cluster count, but for who
+        works on bare sockets: nothing is known of what goes through these.
         """
         config = self.config
-        sni = server_name or (hostname if config.auto_host_sni else "") or config.sni
+        if options is None:
+            options = OFFERING_NOTHING if isinstance(inner, SocketBridge) else self.options
+        sni = options.server_name or (hostname if config.auto_host_sni else "") or config.sni
+        names = options.subject_alt_names
         if config.auto_sni_san_validation and sni and not names:
             names = (sni,)
-        return UpstreamConnection(self, inner, sni, names)
+        return UpstreamConnection(
+            self, inner, sni, names, config.common_tls_context.alpn_protocols or options.protocols
+        )
 
     def bridge(self) -> SocketBridge:
         """For those who want a socket and not a transport."""
@@ -102,7 +116,7 @@ class UpstreamTls:
         config = self.config
         loaded = [load_certificate(certificate) for certificate in secrets.certificates]
         validation = secrets.validation
-        context = client_context(config.common_tls_context.tls_params, loaded, validation, self.alpn)
+        context = client_context(config.common_tls_context.tls_params, loaded, validation)
         if context.verify_mode == ssl.CERT_NONE and config.auto_sni_san_validation:
             raise TlsContextError("auto_sni_san_validation needs a trusted_ca that is verified against")
         if validation is not None and validation.trust_chain_verification == "ACCEPT_UNTRUSTED":
@@ -120,15 +134,18 @@ class UpstreamTls:
 class UpstreamConnection(TlsConnection):
     """A connection to an endpoint."""
 
-    __slots__ = ("_ready", "chosen", "inside", "names", "owner", "server_name")
+    __slots__ = ("_ready", "chosen", "inside", "names", "owner", "protocols", "server_name")
 
-    def __init__(self, owner: UpstreamTls, inner: Any, server_name: str, names: tuple[str, ...]) -> None:
+    def __init__(
+        self, owner: UpstreamTls, inner: Any, server_name: str, names: tuple[str, ...], protocols: tuple[str, ...]
+    ) -> None:
         super().__init__(owner.worker, owner.stats, owner.limit)
         self.owner = owner
         self.inside = inner
         self.curve = owner.config.common_tls_context.tls_params.ecdh_curve_name
         self.server_name = server_name
         self.names = names
+        self.protocols = protocols
         self.chosen: _ClientContext | None = None
         self._ready: asyncio.Future[None] | None = None
 
@@ -157,7 +174,9 @@ class UpstreamConnection(TlsConnection):
         session = chosen.take_session(name) if self.session_wanted else None
         sent = name if name and not _is_ip(name) else None
         try:
-            made = chosen.context.wrap_bio(self.incoming, self.outgoing, server_hostname=sent, session=session)
+            made = chosen.offer(self.protocols).wrap_bio(
+                self.incoming, self.outgoing, server_hostname=sent, session=session
+            )
         except ValueError as error:
             self.give_up(TlsFailure(f"TLS_error:{name!r} is no server name: {error}", "connection_error"))
             return

@@ -29,6 +29,7 @@ from sidecar.config.tls_secret_file import load_certificate_secret, load_validat
 from sidecar.config.tls_secrets import CertificateValidationContext, TlsCertificate
 from sidecar.core.address import Address
 from sidecar.core.stream_info import ConnectionInfo
+from sidecar.core.tls_options import OFFERING_NOTHING, TransportSocketOptions
 from sidecar.core.worker import Worker
 from sidecar.listener.client_hello import parse_client_hello
 from sidecar.transport.downstream import DownstreamConnection, DownstreamTls
@@ -279,9 +280,11 @@ async def dial(
     return connection, inner
 
 
-def originating(config: UpstreamTlsContext, around: Surroundings, alpn: tuple[str, ...] = ()) -> UpstreamTls:
+def originating(
+    config: UpstreamTlsContext, around: Surroundings, options: TransportSocketOptions = OFFERING_NOTHING
+) -> UpstreamTls:
     """TLS to endpoints with this configuration, and counters of its own."""
-    return UpstreamTls(config, around.secrets, Stats(), around.worker, around.limit, alpn)
+    return UpstreamTls(config, around.secrets, Stats(), around.worker, around.limit, options)
 
 
 def client_context(certificate: Certificate | None = None, directory: Path | None = None) -> ssl.SSLContext:

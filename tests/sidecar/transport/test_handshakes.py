@@ -16,6 +16,7 @@ from cryptography.x509 import KeyUsage
 from sidecar.config.tls import UpstreamTlsContext
 from sidecar.core.address import Address
 from sidecar.core.stream_info import ConnectionInfo
+from sidecar.core.tls_options import TransportSocketOptions
 from sidecar.transport.downstream import checked
 from sidecar.transport.failures import TlsFailure
 from sidecar.transport.handshake_limit import HandshakeLimit
@@ -165,16 +166,6 @@ async def test_a_curve_that_the_client_lacks_is_no_common_ground() -> None:
         with pytest.raises(ssl.SSLError):
             await in_thread(exchange, server.port, context)
         assert server.stats.named["curves.P-384"] == 1
-
-
-@pytest.mark.parametrize(("offered", "agreed"), [(["h2", "http/1.1"], "h2"), (["http/1.1"], "http/1.1"), (["x"], "")])
-@on_loop
-async def test_alpn_takes_our_first_choice_or_none(offered: list[str], agreed: str) -> None:
-    context = client_context()
-    context.set_alpn_protocols(offered)
-    async with serving(downstream(common={"alpn_protocols": ["h2", "http/1.1"]})) as server:
-        assert await in_thread(exchange, server.port, context) == b"ping"
-        assert server.connections[0].info.tls.application_protocol == agreed
 
 
 # certificates by name
@@ -446,7 +437,7 @@ async def test_the_server_name_that_is_sent() -> None:
         around = server.surroundings
         cases: tuple[tuple[UpstreamTlsContext, dict[str, Any], str], ...] = (
             (upstream(sni="a.example"), {}, "a.example"),
-            (upstream(sni="a.example"), {"server_name": "b.example"}, "b.example"),
+            (upstream(sni="a.example"), {"options": TransportSocketOptions("b.example")}, "b.example"),
             (upstream(sni="a.example", auto_host_sni=True), {"hostname": "b.example"}, "b.example"),
             (upstream(sni="a.example", auto_host_sni=True), {}, "a.example"),
             (upstream(sni="a.example"), {"hostname": "b.example"}, "a.example"),
@@ -457,9 +448,13 @@ async def test_the_server_name_that_is_sent() -> None:
             assert connection.tls is not None and connection.tls.peer is not None
             assert connection.tls.peer.dns_sans == (expected.encode(),)
         with pytest.raises(TlsFailure, match="SAN matcher"):
-            await dial(originating(upstream(sni="a.example"), around), server.port, names=("b.example",))
+            await dial(
+                originating(upstream(sni="a.example"), around), server.port, options=TransportSocketOptions("", ("b.example",))
+            )
         with pytest.raises(TlsFailure, match="names mean nothing without a trusted_ca"):
-            await dial(originating(upstream(validation={}), around), server.port, names=("a.example",))
+            await dial(
+                originating(upstream(validation={}), around), server.port, options=TransportSocketOptions("", ("a.example",))
+            )
 
 
 @on_loop

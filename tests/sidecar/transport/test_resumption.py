@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from sidecar.core.tls_options import TransportSocketOptions
 from sidecar.transport.failures import TlsFailure
 from tests.sidecar.transport.serving import (
     AUTHORITY,
@@ -102,7 +103,7 @@ async def test_sessions_are_kept_by_server_name() -> None:
         tls = originating(upstream(max_session_keys=10), server.surroundings)
 
         async def resumed(name: str) -> bool:
-            connection, inner = await dial(tls, server.port, server_name=name)
+            connection, inner = await dial(tls, server.port, options=TransportSocketOptions(name))
             connection.write(b"x")
             await inner.until(lambda: inner.received)
             assert connection.tls is not None
