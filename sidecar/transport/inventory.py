@@ -9,11 +9,44 @@ from typing import Any
 from sidecar.config.tls_secrets import DataSource
 from sidecar.transport.contexts import TlsContextError, authority_of, load_certificate
 from sidecar.transport.identity import UNREADABLE, CertificateDetails
-from sidecar.transport.rotation import SecretsOf
+from sidecar.transport.rotation import Rotation, SecretsOf
 
 _INLINE = "<inline>"
 _KINDS = (("DNS", "dns"), ("URI", "uri"), ("IP_ADDRESS", "ip_address"))
 _DAY = 86400
+
+
+class Inventory:
+    """All certificates that are in use, whatever rotates in."""
+
+    __slots__ = ("_ends", "_rotations")
+
+    def __init__(self) -> None:
+        self._rotations: list[Rotation[Any]] = []
+        self._ends: dict[Rotation[Any], tuple[SecretsOf, float | None]] = {}
+
+    def add(self, rotation: Rotation[Any]) -> None:
+        """One more context."""
+        self._rotations.append(rotation)
+
+    def certificates(self, now: float) -> list[dict[str, list[dict[str, Any]]]]:
+        """What /certs shows: an entry for each context. ``now`` is in seconds since the epoch."""
+        return [certificates_of(rotation.secrets, now) for rotation in self._rotations]
+
+    def days_until_first_end(self, now: float) -> int | None:
+        """The days until the first certificate ends; None without any."""
+        first: float | None = None
+        for rotation in self._rotations:
+            known = self._ends.get(rotation)
+            if known is None or known[0] is not rotation.secrets:  # read once for each version
+                known = self._ends[rotation] = (rotation.secrets, first_end(rotation.secrets))
+            end = known[1]
+            if end is not None and (first is None or end < first):
+                first = end
+        return None if first is None else max(0, int((first - now) // _DAY))
+
+    def __repr__(self) -> str:
+        return f"<Inventory of {len(self._rotations)} contexts>"
 
 
 def certificates_of(secrets: SecretsOf, now: float) -> dict[str, list[dict[str, Any]]]:

@@ -362,11 +362,6 @@ def test_static_secrets_by_name() -> None:
     run(main())
 
 
-def test_http2_is_not_offered_to_clients() -> None:
-    with pytest.raises(ConfigurationError, match="does not speak HTTP/2 yet"):
-        serving(secured(http_listener("one", 0, [direct("hello")]), common={"alpn_protocols": ["h2", "http/1.1"]}))
-
-
 def test_a_secret_that_is_not_there_is_refused() -> None:
     common = {"tls_certificates": [], "tls_certificate_sds_secret_configs": [{"name": "nowhere"}]}
     with pytest.raises(ConfigurationError, match="there is no TLS certificate secret called 'nowhere'"):
