@@ -25,6 +25,7 @@ from sidecar.config.core_types import (
 from sidecar.config.dns import DEFAULT_DNS, DnsSettings, parse_dns_cluster, parse_dns_settings
 from sidecar.config.endpoint import ClusterLoadAssignment, parse_load_assignment
 from sidecar.config.fields import Node
+from sidecar.config.http2_protocol_options import HTTP2_DEFAULTS, Http2ProtocolOptions
 from sidecar.config.load_balancing import (
     DEFAULT_COMMON_LB_CONFIG,
     CommonLbConfig,
@@ -37,15 +38,17 @@ from sidecar.config.protocol_options import (
     UPSTREAM_DEFAULTS,
     Http1ProtocolOptions,
     HttpProtocolOptions,
-    parse_http1_protocol_options,
-    parse_upstream_protocol_options,
 )
 from sidecar.config.subset import LbSubsetConfig
+from sidecar.config.upstream_protocols import (
+    NO_UPSTREAM_HTTP_OPTIONS,
+    UpstreamHttpProtocolOptions,
+    parse_upstream_protocols,
+)
 
 if TYPE_CHECKING:
     from sidecar.config.tls import UpstreamTlsContext
 
-HTTP_PROTOCOL_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _DNS_CLUSTER = "envoy.extensions.clusters.dns.v3.DnsCluster"
 _TYPES = ("STATIC", "STRICT_DNS", "LOGICAL_DNS", "ORIGINAL_DST")
 
@@ -57,7 +60,8 @@ class Cluster:
     `type` is STATIC, STRICT_DNS, LOGICAL_DNS or ORIGINAL_DST. `alt_stat_name` is the name in statistics (the cluster's
     own when not configured). Durations are in seconds. `dns` is only used by the DNS types, `cleanup_interval` only by
     ORIGINAL_DST. `lb_policy` is ROUND_ROBIN, LEAST_REQUEST, RANDOM, RING_HASH, MAGLEV or CLUSTER_PROVIDED; `lb_config`
-    is the policy's own, None for ROUND_ROBIN and RANDOM. `transport_socket` None is the plain one.
+    is the policy's own, None for ROUND_ROBIN and RANDOM. `transport_socket` None is the plain one. `upstream_protocol` is
+    http1, http2, downstream (what the client speaks) or auto (what ALPN agrees on).
     """
 
     name: str
@@ -79,6 +83,9 @@ class Cluster:
     tcp_keepalive: TcpKeepalive | None = None
     metadata: Metadata = field(default_factory=dict)
     transport_socket: UpstreamTlsContext | None = None
+    upstream_protocol: str = "http1"
+    http2_options: Http2ProtocolOptions = HTTP2_DEFAULTS
+    upstream_http_options: UpstreamHttpProtocolOptions = NO_UPSTREAM_HTTP_OPTIONS
 
 
 def parse_cluster(node: Node) -> Cluster:
@@ -91,7 +98,8 @@ def parse_cluster(node: Node) -> Cluster:
     load_balancing = parse_load_balancing(node)
     _check_type(node, cluster_type, load_assignment, load_balancing)
     connection = node.child("upstream_connection_options")
-    common, http1 = _parse_http_options(node)
+    transport_socket = _parse_transport_socket(node)
+    http = parse_upstream_protocols(node, transport_socket)
     breakers, outliers = node.child("circuit_breakers"), node.child("outlier_detection")
     return Cluster(
         name,
@@ -106,13 +114,16 @@ def parse_cluster(node: Node) -> Cluster:
         load_balancing.lb_subset_config,
         DEFAULT_CIRCUIT_BREAKERS if breakers is None else parse_circuit_breakers(breakers),
         None if outliers is None else parse_outlier_detection(outliers),
-        common,
-        http1,
+        http.common_http_protocol_options,
+        http.http_protocol_options,
         dns,
         seconds(node, "cleanup_interval", 5.0),
         None if connection is None else parse_tcp_keepalive(connection.child("tcp_keepalive")),
         parse_metadata(node.child("metadata")),
-        _parse_transport_socket(node),
+        transport_socket,
+        http.upstream_protocol,
+        http.http2_options,
+        http.upstream_http_options,
     )
 
 
@@ -166,37 +177,3 @@ def _check_type(node: Node, cluster_type: str, assignment: ClusterLoadAssignment
                         ".endpoint.address.socket_address.address",
                         "write an IP address, or make the type STRICT_DNS or LOGICAL_DNS",
                     )
-
-
-def _parse_http_options(node: Node) -> tuple[HttpProtocolOptions, Http1ProtocolOptions]:
-    extension = None
-    for key, packed in node.map("typed_extension_protocol_options").items():
-        extension = packed.unpacked((HTTP_PROTOCOL_OPTIONS,))
-        if key != HTTP_PROTOCOL_OPTIONS:
-            packed.refuse(f"{key!r} names no protocol options", do=f"make the key {HTTP_PROTOCOL_OPTIONS}")
-    common, http1 = node.child("common_http_protocol_options"), node.child("http_protocol_options")
-    if extension is not None:
-        for name in ("common_http_protocol_options", "http_protocol_options", "max_requests_per_connection"):
-            if node.has(name):
-                node.refuse(
-                    "is overridden by typed_extension_protocol_options", name, "move it there, or remove it here"
-                )
-        common, http1 = extension.child("common_http_protocol_options"), _explicit_http1(extension)
-    options = parse_upstream_protocol_options(common)
-    requests = node.wrapped("max_requests_per_connection", None)
-    if requests is not None and not options.max_requests_per_connection:
-        options = HttpProtocolOptions(
-            options.idle_timeout,
-            max_headers_count=options.max_headers_count,
-            max_response_headers_kb=options.max_response_headers_kb,
-            max_requests_per_connection=requests,
-        )
-    return options, parse_http1_protocol_options(http1, upstream=True)
-
-
-def _explicit_http1(node: Node) -> Node | None:
-    for name in ("explicit_http_config", "use_downstream_protocol_config"):
-        if node.which("upstream_protocol_options") == name:
-            protocol = node.child(name)
-            return None if protocol is None else protocol.child("http_protocol_options")
-    return None

@@ -10,6 +10,7 @@ from sidecar.config.address import CidrRange, parse_cidr_ranges
 from sidecar.config.core_types import seconds
 from sidecar.config.fields import Node
 from sidecar.config.filters import router
+from sidecar.config.http2_protocol_options import HTTP2_DEFAULTS, Http2ProtocolOptions, parse_http2_protocol_options
 from sidecar.config.http_filters import HTTP_FILTERS, HttpFilter, parse_http_filter
 from sidecar.config.local_reply import NO_LOCAL_REPLY_CONFIG, LocalReplyConfig, parse_local_reply_config
 from sidecar.config.protocol_options import (
@@ -65,7 +66,7 @@ _NO_ACCESS_LOG_OPTIONS = AccessLogOptions()
 class HttpConnectionManager:
     """How connections become requests, and what is done with them.
 
-    Durations are in seconds, 0 for none. `codec_type` is AUTO or HTTP1. `path_with_escaped_slashes_action` is
+    Durations are in seconds, 0 for none. `codec_type` is AUTO, HTTP1 or HTTP2. `path_with_escaped_slashes_action` is
     KEEP_UNCHANGED, REJECT_REQUEST, UNESCAPE_AND_REDIRECT or UNESCAPE_AND_FORWARD, `server_header_transformation`
     OVERWRITE, APPEND_IF_ABSENT or PASS_THROUGH. `scheme_to_overwrite` is empty when the scheme stays; `via` is empty
     when none is added. `forward_client_cert_details` is Envoy's enum value: without a certificate of the client all but
@@ -79,6 +80,7 @@ class HttpConnectionManager:
     add_user_agent: bool = False
     common_http_protocol_options: HttpProtocolOptions = DOWNSTREAM_DEFAULTS
     http_protocol_options: Http1ProtocolOptions = HTTP1_DEFAULTS
+    http2_protocol_options: Http2ProtocolOptions = HTTP2_DEFAULTS
     server_name: bytes = b"envoy"
     server_header_transformation: str = "OVERWRITE"
     scheme_to_overwrite: bytes = b""
@@ -115,8 +117,15 @@ class HttpConnectionManager:
 def parse_http_connection_manager(node: Node) -> HttpConnectionManager:
     """`HttpConnectionManager`."""
     codec_type = node.enum("codec_type")
-    if codec_type not in ("AUTO", "HTTP1"):
-        node.refuse(f"{codec_type} is not implemented by Mizzen", "codec_type", "use AUTO or HTTP1")
+    if codec_type not in ("AUTO", "HTTP1", "HTTP2"):
+        node.refuse(f"{codec_type} is not implemented by Mizzen", "codec_type", "use AUTO, HTTP1 or HTTP2")
+    stream_error = node.wrapped("stream_error_on_invalid_http_message", None)
+    if stream_error and codec_type != "HTTP2":
+        node.refuse(
+            "holds for HTTP/1 too, where Mizzen closes such a connection",
+            "stream_error_on_invalid_http_message",
+            "set http2_protocol_options.override_stream_error_on_invalid_http_message",
+        )
     if node.get("strip_matching_host_port") and node.get("strip_any_host_port"):
         node.refuse("is set together with strip_matching_host_port", "strip_any_host_port", "keep one of them")
     scheme = node.child("scheme_header_transformation")
@@ -131,6 +140,9 @@ def parse_http_connection_manager(node: Node) -> HttpConnectionManager:
         add_user_agent=node.wrapped("add_user_agent", False),
         common_http_protocol_options=parse_downstream_protocol_options(node.child("common_http_protocol_options")),
         http_protocol_options=parse_http1_protocol_options(node.child("http_protocol_options")),
+        http2_protocol_options=parse_http2_protocol_options(
+            node.child("http2_protocol_options"), stream_error=stream_error
+        ),
         server_name=node.get("server_name").encode() or b"envoy",
         server_header_transformation=node.enum("server_header_transformation"),
         scheme_to_overwrite=b"" if scheme is None else scheme.get("scheme_to_overwrite").encode(),

@@ -18,7 +18,6 @@ from sidecar.config.core_types import (
 )
 from sidecar.config.fields import Node
 from sidecar.config.filter_chain_match import NO_MATCH, FilterChainMatch, parse_filter_chain_match, refuse_overlaps
-from sidecar.config.http_connection_manager import HttpConnectionManager
 from sidecar.config.listener_filters import ListenerFilter, parse_listener_filters
 from sidecar.config.network_filters import NetworkFilter, parse_network_filters
 
@@ -151,20 +150,12 @@ def _parse_additional_address(node: Node) -> AdditionalAddress:
 
 
 def _parse_filter_chain(node: Node) -> FilterChain:
-    filters = parse_network_filters(node.children("filters"))
-    socket = _parse_transport_socket(node)
-    if socket is not None and "h2" in socket.common_tls_context.alpn_protocols:
-        if any(isinstance(one.typed_config, HttpConnectionManager) for one in filters):
-            node.refuse(
-                "offers h2, and Mizzen does not speak HTTP/2 yet",
-                "transport_socket.typed_config.common_tls_context.alpn_protocols", "remove h2",
-            )  # fmt: skip
     return FilterChain(
-        filters,
+        parse_network_filters(node.children("filters")),
         parse_filter_chain_match(node.child("filter_chain_match")),
         node.get("name"),
         parse_metadata(node.child("metadata")),
-        socket,
+        _parse_transport_socket(node),
         seconds(node, "transport_socket_connect_timeout", 15.0),
     )
 

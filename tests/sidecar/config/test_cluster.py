@@ -10,7 +10,6 @@ from sidecar.config.cluster import Cluster
 from sidecar.config.core_types import TcpKeepalive
 from sidecar.config.dns import DnsSettings
 from sidecar.config.load_balancing import OriginalDstLbConfig
-from sidecar.config.protocol_options import Http1ProtocolOptions, HttpProtocolOptions, ProperCaseWords
 from tests.sidecar.config.resources import (
     Document,
     bootstrap,
@@ -23,12 +22,7 @@ from tests.sidecar.config.resources import (
 )
 
 HERE = "static_resources.clusters[0]"
-HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 ORIGINAL_DST: Document = {"type": "ORIGINAL_DST", "lb_policy": "CLUSTER_PROVIDED", "load_assignment": None}
-
-
-def http_options(**fields: object) -> Document:
-    return {HTTP_OPTIONS: {"@type": f"type.googleapis.com/{HTTP_OPTIONS}", **fields}}
 
 
 def assignment(*addresses: Document) -> Document:
@@ -98,36 +92,6 @@ def test_outlier_detection() -> None:
     )
 
 
-def test_http_protocol_options() -> None:
-    common = {
-        "idle_timeout": "0s",
-        "max_headers_count": 1,
-        "max_response_headers_kb": 2,
-        "max_requests_per_connection": 3,
-    }
-    http1 = {
-        "header_key_format": {"proper_case_words": {}},
-        "enable_trailers": True,
-    }
-    built = load_cluster(
-        typed_extension_protocol_options=http_options(
-            common_http_protocol_options=common, explicit_http_config={"http_protocol_options": http1}
-        )
-    )
-    expected = HttpProtocolOptions(0.0, max_headers_count=1, max_response_headers_kb=2, max_requests_per_connection=3)
-    assert built.common_http_protocol_options == expected
-    assert built.http_protocol_options == Http1ProtocolOptions(
-        header_key_format=ProperCaseWords(), enable_trailers=True
-    )
-    legacy = load_cluster(
-        common_http_protocol_options={**common, "max_requests_per_connection": None},
-        max_requests_per_connection=3,
-        http_protocol_options=http1,
-    )
-    assert legacy.common_http_protocol_options == expected
-    assert legacy.http_protocol_options == built.http_protocol_options
-
-
 def test_dns_settings() -> None:
     assert load_cluster(type="STRICT_DNS").dns == DnsSettings()
     built = load_cluster(
@@ -184,7 +148,6 @@ def test_two_clusters_of_a_name() -> None:
     ("fields", "path", "problem"),
     [
         ({"type": "EDS"}, ".type", "EDS is not implemented by Mizzen"),
-        ({"http2_protocol_options": {}}, ".http2_protocol_options", "is not implemented by Mizzen"),
         ({"health_checks": None, "lrs_server": {"self": {}}}, ".lrs_server", "is not implemented by Mizzen"),
         (
             {"load_assignment": assignment(socket_address("db.internal", 1))},
@@ -227,28 +190,6 @@ def test_two_clusters_of_a_name() -> None:
             {"type": "STRICT_DNS", "dns_failure_refresh_rate": {"base_interval": "2s", "max_interval": "1s"}},
             ".dns_failure_refresh_rate.max_interval",
             "is shorter than base_interval",
-        ),
-        (
-            {"typed_extension_protocol_options": http_options(explicit_http_config={"http2_protocol_options": {}})},
-            f'.typed_extension_protocol_options["{HTTP_OPTIONS}"].explicit_http_config.http2_protocol_options',
-            "is not implemented by Mizzen",
-        ),
-        (
-            {
-                "max_requests_per_connection": 1,
-                "typed_extension_protocol_options": http_options(explicit_http_config={"http_protocol_options": {}}),
-            },
-            ".max_requests_per_connection",
-            "is overridden by typed_extension_protocol_options",
-        ),
-        (
-            {
-                "typed_extension_protocol_options": {
-                    "x": http_options(explicit_http_config={"http_protocol_options": {}})[HTTP_OPTIONS]
-                }
-            },
-            '.typed_extension_protocol_options["x"]',
-            "'x' names no protocol options",
         ),
     ],
 )

@@ -9,6 +9,7 @@ import pytest
 
 from sidecar.config.access_log import StatusCodeFilter
 from sidecar.config.core_types import HeaderValueOption, SubstitutionFormatString
+from sidecar.config.http2_protocol_options import Http2ProtocolOptions
 from sidecar.config.http_connection_manager import HttpConnectionManager, InternalAddressConfig, UpgradeConfig
 from sidecar.config.local_reply import LocalReplyConfig, ResponseMapper
 from sidecar.config.protocol_options import (
@@ -45,6 +46,7 @@ def test_a_connection_manager_with_little_has_the_defaults_of_envoy() -> None:
     assert built == HttpConnectionManager("http", RouteConfiguration("routes", ()), built.http_filters)
     assert built.common_http_protocol_options == HttpProtocolOptions(3600.0, max_headers_count=100)
     assert built.http_protocol_options == Http1ProtocolOptions()
+    assert (built.codec_type, built.http2_protocol_options) == ("AUTO", Http2ProtocolOptions())
     assert (built.max_request_headers_kb, built.stream_idle_timeout, built.drain_timeout) == (60, 300.0, 5.0)
     assert (built.delayed_close_timeout, built.request_timeout, built.request_headers_timeout) == (1.0, 0.0, 0.0)
     assert (built.server_name, built.path_with_escaped_slashes_action) == (b"envoy", "KEEP_UNCHANGED")
@@ -132,6 +134,29 @@ def test_protocol_options() -> None:
     )
 
 
+@pytest.mark.parametrize("codec_type", ["AUTO", "HTTP1", "HTTP2"])
+def test_codecs(codec_type: str) -> None:
+    built = load_hcm(codec_type=codec_type, http2_protocol_options={"allow_connect": True})
+    assert built.codec_type == codec_type
+    assert built.http2_protocol_options == Http2ProtocolOptions(allow_connect=True)
+
+
+def test_who_says_whether_a_malformed_message_ends_its_connection() -> None:
+    def only_the_stream(**fields: Any) -> bool:
+        return load_hcm(codec_type="HTTP2", **fields).http2_protocol_options.stream_error_on_invalid_http_messaging
+
+    deprecated, override = "stream_error_on_invalid_http_messaging", "override_stream_error_on_invalid_http_message"
+    assert not only_the_stream()
+    assert only_the_stream(http2_protocol_options={deprecated: True})
+    assert only_the_stream(http2_protocol_options={override: True})
+    assert not only_the_stream(http2_protocol_options={deprecated: True, override: False})
+    assert only_the_stream(stream_error_on_invalid_http_message=True)
+    assert only_the_stream(stream_error_on_invalid_http_message=True, http2_protocol_options={})
+    assert not only_the_stream(stream_error_on_invalid_http_message=True, http2_protocol_options={override: False})
+    assert not only_the_stream(stream_error_on_invalid_http_message=False, http2_protocol_options={deprecated: True})
+    assert not load_hcm(stream_error_on_invalid_http_message=False).http2_protocol_options.allow_connect
+
+
 def test_upgrades() -> None:
     built = load_hcm(
         upgrade_configs=[
@@ -198,8 +223,13 @@ def test_the_request_id_extension_of_envoy_is_accepted() -> None:
 @pytest.mark.parametrize(
     ("fields", "path", "problem"),
     [
-        ({"codec_type": "HTTP2"}, ".codec_type", "HTTP2 is not implemented by Mizzen"),
-        ({"http2_protocol_options": {}}, ".http2_protocol_options", "is not implemented by Mizzen"),
+        ({"codec_type": "HTTP3"}, ".codec_type", "HTTP3 is not implemented by Mizzen"),
+        ({"http3_protocol_options": {}}, ".http3_protocol_options", "is not implemented by Mizzen"),
+        (
+            {"stream_error_on_invalid_http_message": True},
+            ".stream_error_on_invalid_http_message",
+            "holds for HTTP/1 too",
+        ),
         (
             {"route_config": None, "rds": {"route_config_name": "r", "config_source": {"ads": {}}}},
             ".rds",
