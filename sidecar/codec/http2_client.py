@@ -7,6 +7,7 @@ from sidecar.codec.http2 import Http2Connection
 from sidecar.codec.http2_frames import (
     ENABLE_PUSH,
     END_STREAM,
+    HEADER_SIZE,
     INTERNAL_ERROR,
     LARGEST_STREAM_ID,
     PREFACE,
@@ -88,6 +89,7 @@ class ClientConnection(Http2Connection):
         if stream.headed or stream.state >= HALF_CLOSED_REMOTE:
             self._trailers(stream, block, end)
             return
+        self.received_head_size = len(block) + HEADER_SIZE
         try:
             head, length = self._head(block)
             if head.status >= 200:

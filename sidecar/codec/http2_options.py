@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sidecar.config.http2_protocol_options import Http2ProtocolOptions
+
 
 @dataclass(frozen=True, slots=True)
 class Http2Options:
@@ -52,3 +54,23 @@ class Http2Options:
             raise ValueError("initial_stream_window_size: not from 65535 to 2147483647")
         if self.max_concurrent_streams < 1:
             raise ValueError("max_concurrent_streams: not from 1 to 2147483647")
+
+
+def http2_options(config: Http2ProtocolOptions, max_header_bytes: int, max_fields: int) -> Http2Options:
+    """The options of connections as they are configured; the limits of heads stand elsewhere in the configuration."""
+    return Http2Options(
+        config.hpack_table_size,
+        config.max_concurrent_streams,
+        config.initial_stream_window_size,
+        config.initial_connection_window_size,
+        config.allow_connect,
+        config.max_outbound_frames,
+        config.max_outbound_control_frames,
+        config.max_consecutive_inbound_frames_with_empty_payload,
+        config.max_inbound_priority_frames_per_stream,
+        config.max_inbound_window_update_frames_per_data_frame_sent,
+        config.stream_error_on_invalid_http_messaging,
+        config.custom_settings_parameters,
+        max_header_bytes,
+        max_fields,
+    )

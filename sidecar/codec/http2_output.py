@@ -17,6 +17,7 @@ from sidecar.codec.http2_frames import (
     DEFAULT_WINDOW,
     END_HEADERS,
     END_STREAM,
+    HEADER_SIZE,
     HEADERS,
     LEAST_MAX_FRAME_SIZE,
     rst_stream,
@@ -113,7 +114,7 @@ class Http2Output:
 
     __slots__ = (
         "control_frames", "data_frames_sent", "encoder", "ended", "initial_in", "initial_out", "max_frame_out",
-        "options", "out", "paused", "pumped", "return_at", "sink", "stream_return_at", "streams", "unreturned", "waiting",
+        "options", "out", "paused", "pumped", "received_head_size", "return_at", "sent_head_size", "sink", "stream_return_at", "streams", "unreturned", "waiting",
         "window_in", "window_out",
     )  # fmt: skip
 
@@ -124,6 +125,7 @@ class Http2Output:
         self.control_frames = 0  # among ``out``
         self.pumped = 0  # pieces among ``out`` that come from queues: no more than what was bounded there
         self.data_frames_sent = 0
+        self.sent_head_size = self.received_head_size = 0  # of the last head, in octets on the wire
         self.encoder = HpackEncoder(options.hpack_table_size)
         self.streams: dict[int, Stream] = {}
         self.ended: dict[int, int] = {}  # the latest streams that were reset, to their states
@@ -219,6 +221,11 @@ class Http2Output:
         stream = self.streams.get(stream_id)
         return stream is not None and stream.full
 
+    def is_queued(self, stream_id: int) -> bool:
+        """Whether something of the stream waits for the peer's window."""
+        stream = self.streams.get(stream_id)
+        return stream is not None and stream.queue is not None
+
     def consumed(self, stream_id: int, size: int) -> None:
         """``size`` octets of what ``on_data`` delivered are out of the way: the peer may send as many more."""
         self._return(size)
@@ -246,6 +253,7 @@ class Http2Output:
         """A header block as HEADERS, and CONTINUATION if it is long (RFC 9113 section 4.3)."""
         size = len(block)
         most = self.max_frame_out
+        self.sent_head_size = size + HEADER_SIZE
         if size <= most:
             self.out.append(write_header(size << 8 | HEADERS, flags | END_HEADERS, stream_id) + block)
             return

@@ -10,6 +10,7 @@ from sidecar.codec.http2_frames import (
     ENABLE_CONNECT_PROTOCOL,
     END_STREAM,
     ENHANCE_YOUR_CALM,
+    HEADER_SIZE,
     INTERNAL_ERROR,
     MAX_CONCURRENT_STREAMS,
     PROTOCOL_ERROR,
@@ -60,6 +61,7 @@ class ServerConnection(Http2Connection):
             return
         self.highest = stream_id
         self.opened_streams += 1
+        self.received_head_size = len(block) + HEADER_SIZE
         if stream_id > highest + 2:
             self._skip(highest + 1, stream_id - 1)
         try:

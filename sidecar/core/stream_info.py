@@ -97,6 +97,8 @@ class StreamInfo:
         "host",
         "upstream_local_address",
         "upstream_connection_id",
+        "upstream_tls",  # as ``ConnectionInfo.tls``, of the connection to the upstream
+        "upstream_version",  # of the protocol there: 11 or 20
         "upstream_failure_reason",  # why the transport to the upstream failed, "" if it did not
         "attempt_count",
         # how it ended
@@ -141,6 +143,8 @@ class StreamInfo:
         self.host: UpstreamHost | None = None
         self.upstream_local_address: Address | None = None
         self.upstream_connection_id = 0
+        self.upstream_tls: Any = None
+        self.upstream_version = 11
         self.upstream_failure_reason = ""
         self.attempt_count = 0
         self.response: ResponseHead | None = None

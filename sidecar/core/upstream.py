@@ -5,7 +5,7 @@ A request's sink is also the reader's sink: the response's head, data and traile
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from sidecar.core.address import Address
 from sidecar.core.head import Field, RequestHead, ResponseHead
@@ -19,6 +19,8 @@ OVERFLOW: Final = "overflow"
 PROTOCOL_ERROR: Final = "protocol error"
 LOCAL_RESET: Final = "local reset"
 REMOTE_RESET: Final = "remote reset"
+REFUSED_STREAM: Final = "remote refused stream reset"
+CONNECT_ERROR: Final = "remote error with CONNECT request"
 
 
 class UpstreamStream(Protocol):
@@ -28,6 +30,10 @@ class UpstreamStream(Protocol):
     local_address: Address | None
     requests: int
     """Requests that this connection has carried, this one included."""
+    version: int
+    """Of the protocol: 11 or 20."""
+    tls: Any
+    """What is known of the host's certificate, as ``ConnectionInfo.tls``; None without TLS."""
     full: bool
     """Whether the write buffer is over its high watermark."""
 
@@ -39,6 +45,11 @@ class UpstreamStream(Protocol):
     @property
     def complete(self) -> bool:
         """Whether the response has been read to its end: there is nothing left to cancel."""
+        ...
+
+    @property
+    def head_size(self) -> int:
+        """The octets of the response's head on the wire."""
         ...
 
     def send_head(self, sink: UpstreamSink, head: RequestHead, end: bool, now: float) -> None:

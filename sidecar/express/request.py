@@ -186,7 +186,7 @@ class ExpressLane:
                 stream.upstream_first_rx = stream.upstream_last_rx = stream.downstream_first_tx = stream.end = 0.0
                 stream.upstream_first_tx = stream.upstream_last_tx = 0.0
                 stream.upstream_connection_id = 0
-                stream.upstream_local_address = None
+                stream.upstream_local_address = stream.upstream_tls = None
                 if hooks:
                     stream.dynamic_metadata = stream.filter_data = stream.filter_state = None
                     stream.response_flags = 0
@@ -332,6 +332,7 @@ class ExpressLane:
             request.reused = upstream.requests > 0
             stream.upstream_connection_id = upstream.id
             stream.upstream_local_address = upstream.local_address
+            stream.upstream_tls = upstream.tls
             request.sent_at = stream.upstream_first_tx = stream.upstream_last_tx = now
             # the pool's connection: Http1Connection.send_head
             upstream.sink = request

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from math import inf
 from typing import TYPE_CHECKING, Any, Protocol
 
+from sidecar.codec.hpack_decoder import Texts
+from sidecar.codec.http2_options import Http2Options
 from sidecar.codec.wire import FieldLines
 from sidecar.core.head import RequestHead
 from sidecar.core.stream_info import ConnectionInfo, StreamInfo
@@ -16,8 +18,11 @@ from sidecar.core.worker import Worker
 from sidecar.http.filter_chain import FilterChain
 
 if TYPE_CHECKING:
-    from sidecar.http.http1_connection import Http1Connection
     from sidecar.http.stream import Stream
+
+
+_AGREED = ("h2", "http/1.1", "http/1.0")
+"""What ALPN may settle."""
 
 
 class Options:
@@ -27,17 +32,21 @@ class Options:
         "accept_http_10",
         "allow_absolute_url",
         "buffer_limit",
+        "codec_type",
         "delayed_close_timeout",
         "drain_timeout",
         "forward_continue",
         "head_patience",
         "header_case",
+        "http2",
         "idle_timeout",
         "max_connection_duration",
         "max_request_fields",
         "max_request_head_bytes",
         "max_requests",
         "max_stream_duration",
+        "ping_interval",
+        "ping_timeout",
         "request_headers_timeout",
         "request_timeout",
         "stream_idle_timeout",
@@ -63,6 +72,10 @@ class Options:
         self.allow_absolute_url = True
         self.upgrades: frozenset[bytes] = frozenset()
         self.header_case = "lower"
+        self.codec_type = "AUTO"
+        self.http2 = Http2Options()
+        self.ping_interval = inf
+        self.ping_timeout = inf
         self.forward_continue = False  # interim responses go to the client
         self.head_patience = inf  # the shortest of the timeouts that run from a head's first byte
 
@@ -79,6 +92,15 @@ class Terminal(Protocol):
     def on_request(self, stream: Any, end: bool) -> None: ...
 
 
+class Connection(Protocol):
+    """A downstream connection. ``version`` is 11 or 20, or 0 while it is not known which protocol it speaks."""
+
+    version: int
+    info: ConnectionInfo
+
+    def drain(self) -> None: ...
+
+
 class ConnectionManager:
     """What the connections and streams of one HTTP connection manager share."""
 
@@ -88,7 +110,9 @@ class ConnectionManager:
         "default_chain",
         "draining",
         "finish_response",
+        "http2_stats",
         "judge",
+        "judge_http2",
         "lane",
         "lines_seen",
         "listener_codes",
@@ -99,6 +123,7 @@ class ConnectionManager:
         "router",
         "routes",
         "stats",
+        "texts",
         "upgrade_chains",
         "worker",
     )  # fmt: skip
@@ -130,15 +155,34 @@ class ConnectionManager:
         self.access_logs = access_logs
         self.local_reply = local_reply
         self.lines_seen = lines_seen
-        self.connections: set[Http1Connection] = set()
+        self.texts = Texts()
+        self.http2_stats: Any = None
+        self.connections: set[Connection] = set()
         self.upgrade_chains: dict[bytes, FilterChain] = {}
         self.judge: Callable[[RequestHead], None] | None = None  # of every request's head, as the codec has read it
+        self.judge_http2: Callable[[RequestHead], None] | None = None
         self.make_chain: Callable[[Any], FilterChain] = lambda route: default_chain
         self.draining = False
         self.lane: Any = None  # the express lane, where the configuration has nothing that it could not take
 
-    def accept(self, info: ConnectionInfo) -> Http1Connection:
-        """The protocol for a new downstream connection."""
+    def accept(self, info: ConnectionInfo) -> Connection:
+        """The protocol for a new downstream connection: as configured, as agreed on by ALPN, or as its first bytes say."""
+        codec_type = self.options.codec_type
+        if codec_type == "AUTO":
+            agreed = "" if info.tls is None else info.tls.application_protocol
+            if agreed not in _AGREED:
+                from sidecar.http.detection import UndecidedConnection
+
+                return UndecidedConnection(self, info)
+            return self.speaking(agreed == "h2", info)
+        return self.speaking(codec_type == "HTTP2", info)
+
+    def speaking(self, http2: bool, info: ConnectionInfo) -> Connection:
+        """The protocol for a connection that speaks HTTP/2, or HTTP/1."""
+        if http2:
+            from sidecar.http.http2_connection import Http2Connection
+
+            return Http2Connection(self, info)
         from sidecar.http.http1_connection import Http1Connection
 
         return Http1Connection(self, info)
@@ -148,22 +192,41 @@ class ConnectionManager:
         chain = route.request_chain = self.make_chain(route)
         return chain
 
-    def opened(self, connection: Http1Connection) -> None:
+    def opened(self, connection: Connection) -> None:
         self.connections.add(connection)
         stats = self.stats
+        if connection.version == 20:
+            stats.downstream_cx_http2_total += 1
+            stats.downstream_cx_http2_active += 1
+        elif connection.version:
+            stats.downstream_cx_http1_total += 1
+            stats.downstream_cx_http1_active += 1
         stats.downstream_cx_total += 1
         stats.downstream_cx_active += 1
-        stats.downstream_cx_http1_total += 1
-        stats.downstream_cx_http1_active += 1
         if connection.info.tls is not None:
             stats.downstream_cx_ssl_total += 1
             stats.downstream_cx_ssl_active += 1
+        if self.draining and connection.version == 20:
+            connection.drain()
 
-    def closed(self, connection: Http1Connection, remote: bool, active: bool) -> None:
+    def gave_way(self, connection: Connection) -> None:
+        """It is known now what the connection speaks: the one that takes its place counts, and this does not."""
+        self.connections.discard(connection)
+        stats = self.stats
+        stats.downstream_cx_total -= 1
+        stats.downstream_cx_active -= 1
+        if connection.info.tls is not None:
+            stats.downstream_cx_ssl_total -= 1
+            stats.downstream_cx_ssl_active -= 1
+
+    def closed(self, connection: Connection, remote: bool, active: bool) -> None:
         self.connections.discard(connection)
         stats = self.stats
         stats.downstream_cx_active -= 1
-        stats.downstream_cx_http1_active -= 1
+        if connection.version == 20:
+            stats.downstream_cx_http2_active -= 1
+        elif connection.version:
+            stats.downstream_cx_http1_active -= 1
         if connection.info.tls is not None:
             stats.downstream_cx_ssl_active -= 1
         stats.downstream_cx_destroy += 1

@@ -44,6 +44,8 @@ class Http1Connection(Http1Writer):
         "upstream_full",
     )  # fmt: skip
 
+    version = 11
+
     def __init__(self, manager: ConnectionManager, info: ConnectionInfo) -> None:
         self.due = inf
         self.manager = manager

@@ -99,7 +99,10 @@ class Stream(FilteredStream):
         stats = manager.stats
         stats.downstream_rq_total += 1
         stats.downstream_rq_active += 1
-        stats.downstream_rq_http1_total += 1
+        if self.request.version == 20:
+            stats.downstream_rq_http2_total += 1
+        else:
+            stats.downstream_rq_http1_total += 1
         if end:
             self.request_ended = True
             self.request_complete = self.now
@@ -293,13 +296,18 @@ class Stream(FilteredStream):
 
     # what the downstream reports
 
-    def on_downstream_closed(self, now: float) -> None:
-        """The client is gone."""
+    def on_downstream_closed(
+        self,
+        now: float,
+        details: str = "downstream_remote_disconnect",
+        flags: int = flag.DOWNSTREAM_CONNECTION_TERMINATION,
+    ) -> None:
+        """The client is gone, or wants no response any more."""
         self.now = now
         if self.over:
             return
-        self.response_flags |= flag.DOWNSTREAM_CONNECTION_TERMINATION
-        self.response_code_details = "downstream_remote_disconnect"
+        self.response_flags |= flags
+        self.response_code_details = details
         if self.upstream is not None:
             upstream, self.upstream = self.upstream, None
             upstream.cancel()

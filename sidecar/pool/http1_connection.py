@@ -56,8 +56,11 @@ class Http1Connection(asyncio.Protocol, Timed):
         "respond",
         "retiring",
         "sink",
+        "tls",
         "transport",
     )  # fmt: skip
+
+    version = 11
 
     def __init__(self, pool: Http1Pool) -> None:
         self.due = inf
@@ -80,6 +83,7 @@ class Http1Connection(asyncio.Protocol, Timed):
         self.paused = False
         self.closed = False
         self.retiring = False  # carries no further request
+        self.tls: Any = None
         self.transport: Any = None
 
     # the event loop's side
@@ -89,6 +93,7 @@ class Http1Connection(asyncio.Protocol, Timed):
         transport.set_write_buffer_limits(high=self.pool.options.buffer_limit)
         sock = transport.get_extra_info("socket")
         self.local_address = from_socket_name(sock.family, sock.getsockname())
+        self.tls = transport.get_extra_info("tls")
 
     def data_received(self, data: bytes) -> None:
         pool = self.pool
@@ -286,6 +291,11 @@ class Http1Connection(asyncio.Protocol, Timed):
             if not self.reader.interrupted:
                 self.transport.resume_reading()
             self.pool.stats.upstream_flow_control_resumed_reading_total += 1
+
+    @property
+    def head_size(self) -> int:
+        """The octets of the response's head."""
+        return self.reader.head_size
 
     @property
     def answered(self) -> bool:

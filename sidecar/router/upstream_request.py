@@ -187,6 +187,8 @@ class UpstreamRequest(Recovery):
         stream = self.stream
         stream.upstream_connection_id = connection.id
         stream.upstream_local_address = connection.local_address
+        stream.upstream_tls = connection.tls
+        stream.upstream_version = connection.version
         self.sent_at = stream.upstream_first_tx = stream.now
         connection.open_tunnel(self)
         self.on_head(ResponseHead(200, []), False)
@@ -214,6 +216,8 @@ class UpstreamRequest(Recovery):
         stream = self.stream
         stream.upstream_connection_id = connection.id
         stream.upstream_local_address = connection.local_address
+        stream.upstream_tls = connection.tls
+        stream.upstream_version = connection.version
         now = self.sent_at = stream.upstream_first_tx = stream.now
         body = self.body
         if body is None:
@@ -376,7 +380,7 @@ class UpstreamRequest(Recovery):
         elif self.retries:
             stats.upstream_rq_retry_success += 1
         self.head_passed = True
-        stream.upstream_head_received = self.upstream.reader.head_size  # type: ignore[union-attr]
+        stream.upstream_head_received = self.upstream.head_size  # type: ignore[union-attr]
         stream.response_code_details = "via_upstream"
         if 200 <= status < 300 and self.request.method == b"CONNECT":
             stream.tunnel = self
@@ -420,9 +424,6 @@ class UpstreamRequest(Recovery):
         stream.on_response_data(data, end)
 
     def on_trailers(self, trailers: list[Field]) -> None:
-        if not self.cluster.config.http_protocol_options.enable_trailers:
-            self.on_data(b"", True)
-            return
         self._release(True)
         self.stream.on_response_trailers(trailers)
 

@@ -89,7 +89,7 @@ _LONG_FLAGS: Any = keyed("stream.response_flags", long_names)
 
 STREAMS = {
     "PROTOCOL": _protocol_of("request.version"),
-    "UPSTREAM_PROTOCOL": _protocol_of("stream.request and stream.upstream_first_tx and 11"),
+    "UPSTREAM_PROTOCOL": _protocol_of("stream.request and stream.upstream_first_tx and stream.upstream_version"),
     "RESPONSE_CODE": _sum("response_code"),
     "RESPONSE_CODE_DETAILS": Operator(_code_details, "optional"),
     "RESPONSE_FLAGS": plain(_FLAGS),

@@ -1,0 +1,64 @@
+"""Which protocol a client speaks who has not agreed on one by ALPN: seen by the first bytes (RFC 9113 section 3.3)."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from sidecar.codec.http2_frames import PREFACE
+from sidecar.core.stream_info import ConnectionInfo
+from sidecar.core.timer_wheel import Timed
+from sidecar.http.connection_manager import ConnectionManager
+
+
+class UndecidedConnection(asyncio.Protocol, Timed):
+    """Stands in until enough has been read, and gives way to the connection of that protocol then."""
+
+    __slots__ = ("due", "info", "manager", "read", "transport")
+
+    version = 0
+
+    def __init__(self, manager: ConnectionManager, info: ConnectionInfo) -> None:
+        self.due = float("inf")
+        self.manager = manager
+        self.info = info
+        self.read = b""
+        self.transport: Any = None
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+        self.manager.opened(self)
+        idle_timeout = self.manager.options.idle_timeout
+        if idle_timeout != float("inf"):
+            self.manager.worker.wheel.arm(self, self.info.start + idle_timeout)
+
+    def data_received(self, data: bytes) -> None:
+        read = self.read = self.read + data
+        if len(read) < len(PREFACE) and PREFACE.startswith(read):
+            return
+        self._decide(self.manager.speaking(read.startswith(PREFACE), self.info))
+
+    def eof_received(self) -> bool | None:
+        return None
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.manager.worker.wheel.cancel(self)
+        self.manager.closed(self, not self.transport.is_closing(), False)
+
+    def on_timer(self, now: float) -> None:
+        self.manager.stats.downstream_cx_idle_timeout += 1
+        self.transport.close()
+
+    def drain(self) -> None:
+        """Close: there is no request under way."""
+        self.transport.close()
+
+    def _decide(self, connection: Any) -> None:
+        self.manager.worker.wheel.cancel(self)
+        self.manager.gave_way(self)
+        self.transport.get_protocol().switch(connection)
+        connection.connection_made(self.transport)
+        connection.data_received(self.read)
+
+    def __repr__(self) -> str:
+        return f"<UndecidedConnection {self.info!r}, {len(self.read)} bytes>"

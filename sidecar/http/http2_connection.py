@@ -1,0 +1,436 @@
+"""A downstream HTTP/2 connection: streams begin and end on it, each with a stream of ours behind it (RFC 9113)."""
+
+from __future__ import annotations
+
+import asyncio
+from math import inf
+from typing import Any
+
+from sidecar.codec.errors import ProtocolError
+from sidecar.codec.http2_control import Http2Error
+from sidecar.codec.http2_frames import NO_ERROR, PROTOCOL_ERROR, REFUSED_STREAM
+from sidecar.codec.http2_server import ServerConnection
+from sidecar.codec.http2_states import DEAD, IN_BLOCK
+from sidecar.core import response_flags as flag
+from sidecar.core.cork import AT_ONCE, BULK
+from sidecar.core.head import Field, RequestHead
+from sidecar.core.stream_info import ConnectionInfo
+from sidecar.core.timer_wheel import Timed
+from sidecar.http.connection_manager import ConnectionManager
+from sidecar.http.http2_exchange import Http2Exchange
+from sidecar.codec.http2_failures import count_error, count_refused
+from sidecar.http.stream import Stream
+
+_DRAINED = b"drained?"  # the PING behind the first GOAWAY: when it is back, no request can be on its way any more
+_ALIVE = b"alive..?"
+
+
+class Http2Connection(asyncio.Protocol, Timed):
+    """The protocol that the listener gives a connection, and the sink of its codec."""
+
+    __slots__ = (
+        "close_at",
+        "closed",
+        "closing",
+        "codec",
+        "corked",
+        "drain_at",
+        "exchanges",
+        "expires",
+        "flushing",
+        "full",
+        "head_began",
+        "idle_since",
+        "info",
+        "manager",
+        "now",
+        "ping_at",
+        "ping_due",
+        "requests",
+        "stats",
+        "ticked",
+        "transport",
+        "worker",
+    )  # fmt: skip
+
+    version = 20
+
+    def __init__(self, manager: ConnectionManager, info: ConnectionInfo) -> None:
+        self.due = inf
+        self.manager = manager
+        self.worker = manager.worker
+        self.info = info
+        self.stats = manager.http2_stats
+        self.codec = ServerConnection(manager.options.http2, manager.texts)
+        self.codec.sink = self
+        self.transport: Any = None
+        self.exchanges: dict[int, Http2Exchange] = {}
+        self.flushing: dict[int, float] = {}  # streams whose end waits for the client's window, to their deadlines
+        self.now = self.idle_since = self.ticked = info.start
+        self.requests = 0
+        self.corked = False
+        self.full = False
+        self.closed = False
+        self.closing = False  # what is written now is the last
+        self.expires = inf
+        self.close_at = inf
+        self.drain_at = inf  # when the second GOAWAY is due
+        self.head_began = inf
+        self.ping_at = self.ping_due = inf  # when the next keep-alive PING is sent, and when its answer is due
+
+    # the event loop's side
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+        manager = self.manager
+        options = manager.options
+        transport.set_write_buffer_limits(high=options.buffer_limit)
+        manager.opened(self)
+        if options.max_connection_duration != inf:
+            self.expires = self.info.start + options.max_connection_duration
+        if options.ping_interval != inf:
+            self.ping_at = self.info.start + options.ping_interval
+        self.wake_by(min(self.idle_since + options.idle_timeout, self.expires, self.ping_at))
+        self.cork()
+        self.worker.cork.settle()
+
+    def data_received(self, data: bytes) -> None:
+        worker = self.worker
+        codec = self.codec
+        self.now = worker.clock()
+        self.manager.stats.downstream_cx_rx_bytes_total += len(data)
+        try:
+            codec.receive(data)
+        except Http2Error as error:
+            self._broken(error)
+        self._after_a_read()
+        cork = worker.cork
+        if cork.waiting and (not cork.scheduled or len(cork.waiting) >= AT_ONCE or len(data) >= BULK):
+            cork.settle(len(data))
+
+    def eof_received(self) -> bool | None:
+        """As Envoy, we take a FIN as the end of the connection."""
+        return None
+
+    def connection_lost(self, error: Exception | None) -> None:
+        remote = not self.closed and not self.closing
+        self.closed = True
+        active = bool(self.exchanges)
+        now = self.now = self.worker.clock()
+        for exchange in tuple(self.exchanges.values()):
+            exchange.stream.on_downstream_closed(now)
+        self.stats.streams_active -= len(self.exchanges)
+        self.exchanges.clear()
+        self.codec.sink = None
+        self.worker.wheel.cancel(self)
+        self.manager.closed(self, remote, active)
+        if self.worker.cork.waiting:
+            self.worker.cork.pull()
+
+    def pause_writing(self) -> None:
+        self.full = True
+        self.codec.pause()
+
+    def resume_writing(self) -> None:
+        self.full = False
+        self.codec.resume()
+        self.cork()
+        self.worker.cork.pull()
+
+    # the codec's side
+
+    def on_head(self, stream_id: int, head: RequestHead, end: bool) -> None:
+        manager = self.manager
+        self.requests += 1
+        self.stats.streams_active += 1
+        now = self.now
+        exchange = self.exchanges[stream_id] = Http2Exchange(self, stream_id, now)
+        exchange.stream = stream = Stream(exchange, manager, head, now)
+        stream.request_head_size = self.codec.received_head_size
+        if manager.judge_http2 is not None:
+            try:
+                manager.judge_http2(head)
+            except ProtocolError:
+                self._turn_away(exchange)
+                return
+        most = manager.options.max_requests
+        if most and self.requests == most:
+            manager.stats.downstream_cx_max_requests_reached += 1
+            self.drain()
+        stream.begin(end)
+
+    def on_data(self, stream_id: int, data: bytes, end: bool) -> None:
+        exchange = self.exchanges.get(stream_id)
+        if exchange is None:
+            self.codec.consumed(stream_id, len(data))
+            return
+        exchange.now = self.now
+        exchange.stream.on_data(data, end)
+        if exchange.paused:
+            exchange.unconsumed += len(data)
+        else:
+            self.codec.consumed(stream_id, len(data))
+
+    def on_trailers(self, stream_id: int, fields: list[Field]) -> None:
+        self.stats.trailers += 1
+        exchange = self.exchanges.get(stream_id)
+        if exchange is not None:
+            exchange.now = exchange.stream.now = self.now
+            exchange.stream.on_trailers(fields)
+
+    def on_reset(self, stream_id: int, code: int, details: str) -> None:
+        stats = self.stats
+        if details == "http2.remote_reset":
+            stats.rx_reset += 1
+        else:
+            stats.tx_reset += 1
+            count_error(stats, details)
+        self.flushing.pop(stream_id, None)
+        exchange = self.exchanges.pop(stream_id, None)
+        if exchange is not None:
+            remote = details == "http2.remote_reset"
+            flags = flag.DOWNSTREAM_REMOTE_RESET if remote else flag.DOWNSTREAM_PROTOCOL_ERROR
+            exchange.stream.on_downstream_closed(self.now, details, flags)
+            if exchange.unconsumed:
+                self.codec.consumed(stream_id, exchange.unconsumed)
+            self.exchange_over()
+
+    def on_refused(self, stream_id: int, code: int, details: str) -> None:
+        self.stats.tx_reset += 1
+        count_refused(self.stats, code, details)
+
+    def on_window(self, stream_id: int) -> None:
+        exchange = self.exchanges.get(stream_id)
+        if exchange is not None and exchange.full:
+            exchange.full = False
+            exchange.stream.on_downstream_writable()
+
+    def on_goaway(self, last_stream_id: int, code: int, debug: bytes) -> None:
+        """The client will open no more streams; what is under way goes on, and the connection ends behind it."""
+        if not self.exchanges:
+            self.close_after_flush()
+
+    def on_settings(self) -> None:
+        """Nothing to do: the codec has done it."""
+
+    def on_ping_ack(self, opaque: bytes) -> None:
+        if opaque == _DRAINED and self.drain_at != inf:
+            self._last_goaway()
+        elif opaque == _ALIVE:
+            self.ping_due = inf
+            self.ping_at = self.now + self.manager.options.ping_interval
+            self.wake_by(self.ping_at)
+
+    # the exchanges' side
+
+    def cork(self) -> None:
+        """What the codec has to say leaves with the rest of this turn."""
+        if not self.corked and not self.closed and self.codec.out:
+            self.corked = True
+            self.worker.cork.waiting.append(self)
+
+    def unwanted(self, stream_id: int) -> None:
+        """The response is whole and the request is not: nobody reads the rest of it."""
+        if self.codec.is_queued(stream_id):
+            return  # the end of the response waits; what comes until then is thrown away
+        self.codec.reset(stream_id, NO_ERROR)
+        self.stats.tx_reset += 1
+        self.cork()
+
+    def exchange_over(self) -> None:
+        """An exchange has ended: so may the connection."""
+        self.stats.streams_active -= 1
+        if not self.exchanges:
+            self.idle_since = self.now
+            codec = self.codec
+            if codec.goaway_received or (codec.draining and self.drain_at == inf):
+                self.close_after_flush()
+            else:
+                self.wake_by(self.now + self.manager.options.idle_timeout)
+
+    def wake_by(self, due: float) -> None:
+        """Make sure that the timer wakes this connection at ``due`` or before; a call that changes nothing is cheap."""
+        if due < self.due:
+            self.worker.wheel.arm(self, due)
+
+    def flush(self) -> None:
+        self.corked = False
+        codec = self.codec
+        if self.full or self.closed:
+            return
+        out = codec.take()
+        if out:
+            size = sum(map(len, out))
+            self.manager.stats.downstream_cx_tx_bytes_total += size
+            if size < self.worker.join_below:
+                self.transport.write(out[0] if len(out) == 1 else b"".join(out))
+            else:
+                self.transport.writelines(out)
+        if self.closing and not codec.waiting and self.close_at == inf:
+            self._half_close()
+
+    # draining and closing
+
+    def drain(self) -> None:
+        """Take no further request after those that the client has sent by now, and close behind them (RFC 9113 6.8)."""
+        if not self.codec.draining and not self.closing:
+            self.codec.shutdown_notice()
+            self.codec.ping(_DRAINED)
+            self.stats.goaway_sent += 1
+            self.drain_at = self.worker.clock() + self.manager.options.drain_timeout
+            self.wake_by(self.drain_at)
+            self.cork()
+            self.worker.cork.settle()
+
+    def close_after_flush(self) -> None:
+        """Close once everything is written."""
+        if self.closed or self.closing:
+            return
+        self.closing = True
+        self.cork()
+        if not self.corked and not self.codec.waiting:
+            self._half_close()
+
+    def on_timer(self, now: float) -> None:
+        if self.closed:
+            return
+        self.now = now
+        if now >= self.close_at:
+            self.manager.stats.downstream_cx_delayed_close_timeout += 1
+            self._abort()
+            return
+        if now >= self.ping_due:
+            self.stats.keepalive_timeout += 1
+            self._abort()
+            return
+        if not self.closing:
+            self._check_connection(now)
+        for exchange in tuple(self.exchanges.values()):
+            exchange.now = now
+            self.wake_by(exchange.stream.on_timer(now))
+        for stream_id, flush_due in tuple(self.flushing.items()):
+            self._check_flush(stream_id, flush_due)
+        self.wake_by(min(self.close_at, self.ping_due))
+        if self.codec.out:
+            self.cork()
+        if self.worker.cork.waiting:
+            self.worker.cork.pull()
+
+    def _check_connection(self, now: float) -> None:
+        """The deadlines of the connection itself."""
+        options, stats = self.manager.options, self.manager.stats
+        codec = self.codec
+        codec.tick(now - self.ticked)
+        self.ticked = now
+        if now >= self.head_began + options.head_patience:
+            stats.downstream_rq_header_timeout += 1
+            codec.go_away(PROTOCOL_ERROR)
+            self._end_exchanges("request_header_timeout", 0)
+            self.close_after_flush()
+            return
+        if now >= self.expires:
+            stats.downstream_cx_max_duration_reached += 1
+            self.expires = inf
+            self.drain()
+        if now >= self.drain_at:
+            self._last_goaway()
+        if now >= self.ping_at:
+            self.ping_at = inf
+            self.ping_due = now + options.ping_timeout
+            codec.ping(_ALIVE)
+        idle_due = inf if self.exchanges or codec.draining else self.idle_since + options.idle_timeout
+        if now >= idle_due:
+            stats.downstream_cx_idle_timeout += 1
+            self.drain()
+            idle_due = inf
+        self.wake_by(min(idle_due, self.expires, self.drain_at, self.ping_at, self.head_began + options.head_patience))
+
+    def _check_flush(self, stream_id: int, due: float) -> None:
+        if not self.codec.is_queued(stream_id):
+            del self.flushing[stream_id]
+        elif self.now >= due:
+            del self.flushing[stream_id]
+            self.stats.tx_flush_timeout += 1
+            self.codec.reset(stream_id, NO_ERROR)
+        else:
+            self.wake_by(due)
+
+    def _last_goaway(self) -> None:
+        self.drain_at = inf
+        self.codec.go_away()
+        self.stats.goaway_sent += 1
+        if not self.exchanges:
+            self.close_after_flush()
+
+    def _after_a_read(self) -> None:
+        codec = self.codec
+        if codec.out and not self.corked:
+            self.cork()
+        if codec.interrupted:
+            self.transport.pause_reading()
+            self.worker.loop.call_soon(self._next_turn)
+        if codec.state == IN_BLOCK:
+            if self.head_began == inf:
+                self.head_began = self.now
+                self.wake_by(self.now + self.manager.options.head_patience)
+        else:
+            self.head_began = inf
+
+    def _next_turn(self) -> None:
+        """Go on with a read that brought very much."""
+        if self.closed or not self.codec.interrupted:
+            return
+        self.now = self.worker.clock()
+        try:
+            self.codec.take_held()
+        except Http2Error as error:
+            self._broken(error)
+        if not self.codec.interrupted:
+            self.transport.resume_reading()
+        self._after_a_read()
+        if self.worker.cork.waiting:
+            self.worker.cork.pull()
+
+    def _broken(self, error: Http2Error) -> None:
+        """The client has broken the protocol, or overdone it: GOAWAY is on its way, and all streams end."""
+        self.manager.stats.downstream_cx_protocol_error += 1
+        self.stats.goaway_sent += 1
+        count_error(self.stats, error.details)
+        self._end_exchanges(error.details, flag.DOWNSTREAM_PROTOCOL_ERROR)
+        self.close_after_flush()
+
+    def _end_exchanges(self, details: str, flags: int) -> None:
+        exchanges, self.exchanges = self.exchanges, {}
+        self.stats.streams_active -= len(exchanges)
+        self.codec.waiting.clear()
+        for exchange in exchanges.values():
+            exchange.stream.on_downstream_closed(self.now, details, flags)
+
+    def _turn_away(self, exchange: Http2Exchange) -> None:
+        """A head that the configuration does not want: the stream ends before it has begun."""
+        del self.exchanges[exchange.id]
+        self.stats.streams_active -= 1
+        self.stats.tx_reset += 1
+        self.codec.reset(exchange.id, REFUSED_STREAM)
+
+    def _half_close(self) -> None:
+        delay = self.manager.options.delayed_close_timeout
+        if self.codec.state != DEAD:
+            self.codec.state = DEAD  # takes nothing more
+        if delay or self.transport.get_write_buffer_size():
+            if self.transport.can_write_eof() and not self.transport.is_closing():
+                self.transport.write_eof()
+            self.close_at = self.worker.clock() + (delay or 1.0)
+            self.wake_by(self.close_at)
+        else:
+            self.closed = True
+            self.transport.close()
+
+    def _abort(self) -> None:
+        if not self.closed:
+            self.closed = True
+            self.transport.abort()
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else "closing" if self.closing else f"{len(self.exchanges)} streams"
+        return f"<Http2Connection {self.info!r} {state}, {self.requests} requests>"

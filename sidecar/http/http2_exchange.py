@@ -1,0 +1,116 @@
+"""One stream of a downstream HTTP/2 connection, as the HTTP stream behind it sees it: where its response goes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sidecar.codec.http2_frames import INTERNAL_ERROR, NO_ERROR
+from sidecar.core.head import Field, ResponseHead
+
+if TYPE_CHECKING:
+    from sidecar.http.http2_connection import Http2Connection
+    from sidecar.http.stream import Stream
+
+
+class Http2Exchange:
+    """The ``Downstream`` of one stream. ``now`` is the time of the read that is being handled."""
+
+    __slots__ = ("connection", "full", "id", "info", "now", "paused", "stream", "unconsumed")
+
+    stream: Stream
+
+    def __init__(self, connection: Http2Connection, stream_id: int, now: float) -> None:
+        self.connection = connection
+        self.id = stream_id
+        self.info = connection.info
+        self.now = now
+        self.full = False  # the response finds no room at the client
+        self.paused = False  # the request's body finds no room at the upstream
+        self.unconsumed = 0  # octets of it that the client has not been given back
+
+    def send_informational(self, head: ResponseHead) -> None:
+        """Send a 1xx response; the final one is still to come."""
+        connection = self.connection
+        connection.manager.listener_codes[head.status] += 1
+        connection.codec.send_head(self.id, head, False)
+        connection.cork()
+
+    def send_head(self, head: ResponseHead, end: bool) -> None:
+        connection = self.connection
+        codec = connection.codec
+        codec.send_head(self.id, head, end)
+        self.stream.response_head_size = codec.sent_head_size
+        if not connection.corked:
+            connection.cork()
+
+    def send_message(self, head: ResponseHead, body: bytes) -> None:
+        """Send a response whose body is whole."""
+        self.send_head(head, False)
+        self.send_data(body, True)
+
+    def send_data(self, data: bytes, end: bool) -> None:
+        connection = self.connection
+        if connection.codec.send_data(self.id, data, end) and not self.full:
+            self.full = True
+            self.stream.on_downstream_full()
+        if not connection.corked:
+            connection.cork()
+
+    def send_trailers(self, trailers: list[Field]) -> None:
+        connection = self.connection
+        connection.codec.send_trailers(self.id, trailers)
+        connection.cork()
+
+    def finished(self) -> None:
+        """The response was sent whole, or waits in the codec for the client's window."""
+        connection = self.connection
+        if not self.stream.request_ended:
+            stats = connection.manager.stats
+            stats.downstream_rq_response_before_rq_complete += 1
+            stats.downstream_rq_rx_reset += 1
+            connection.unwanted(self.id)
+        self._let_go()
+
+    def reset(self) -> None:
+        """The response cannot be completed."""
+        connection = self.connection
+        connection.codec.reset(self.id, INTERNAL_ERROR if self.stream.response is not None else NO_ERROR)
+        connection.stats.tx_reset += 1
+        connection.cork()
+        self._let_go()
+
+    def close_after_response(self) -> None:
+        """Nothing: other streams have no part in it."""
+
+    def wake_by(self, due: float) -> None:
+        connection = self.connection
+        if due < connection.due:
+            connection.worker.wheel.arm(connection, due)
+
+    def pause_reading(self) -> None:
+        """The upstream is full: the client is given no more room for this stream."""
+        if not self.paused:
+            self.paused = True
+            self.connection.manager.stats.downstream_flow_control_paused_reading_total += 1
+
+    def resume_reading(self) -> None:
+        if self.paused:
+            self.paused = False
+            self.connection.manager.stats.downstream_flow_control_resumed_reading_total += 1
+            self._give_back()
+
+    def _give_back(self) -> None:
+        size, self.unconsumed = self.unconsumed, 0
+        if size:
+            connection = self.connection
+            connection.codec.consumed(self.id, size)
+            connection.cork()
+
+    def _let_go(self) -> None:
+        connection = self.connection
+        self._give_back()
+        if connection.exchanges.pop(self.id, None) is not None:
+            connection.exchange_over()
+
+    def __repr__(self) -> str:
+        return f"<Http2Exchange {self.id} of {self.info!r}>"
