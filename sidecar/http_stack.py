@@ -11,6 +11,7 @@ from typing import Any
 from sidecar.cluster.cluster import Cluster
 from sidecar.cluster.host import Host
 from sidecar.cluster.manager import ClusterManager
+from sidecar.codec.hpack_decoder import Texts
 from sidecar.codec.wire import FieldLines
 from sidecar.config.access_log import AccessLog, AccessLogFilter
 from sidecar.config.bootstrap import Bootstrap
@@ -31,7 +32,6 @@ from sidecar.http.forwarding import DateHeader, compile_forwarding, compile_resp
 from sidecar.http.local_reply import compile_local_reply
 from sidecar.http.stream import Stream
 from sidecar.http.underscores import compile_underscores
-from sidecar.pool.http1 import Http1Pool
 from sidecar.router.header_mutation import compile_header_mutations
 from sidecar.router.route import Route
 from sidecar.router.route_table import RouteTable, compile_route_configuration
@@ -41,6 +41,7 @@ from sidecar.telemetry import tags
 from sidecar.telemetry.access_log import Logger, compile_access_logs, compile_format
 from sidecar.telemetry.filter_stats import filter_stats
 from sidecar.telemetry.formatter import FormatContext, compile_header_value
+from sidecar.telemetry.groups.http2 import Http2CodecStats
 from sidecar.telemetry.groups.http_connection_manager import Http1CodecStats, RouterStats, connection_manager_stats
 from sidecar.telemetry.log_file import LogFiles
 from sidecar.telemetry.log_filters import compile_filter
@@ -56,6 +57,7 @@ class HttpStack:
     clusters: ClusterManager
     log_files: LogFiles
     request_lines: FieldLines
+    texts: Texts
     managers: list[ConnectionManager]
     route_tables: list[tuple[str, RouteTable]]
     local_ip: str
@@ -63,7 +65,7 @@ class HttpStack:
     async_client_stats: RouterStats
     _bodies: dict[int, Callable[..., bytes]]
 
-    def pool_of(self, cluster: Cluster, host: Host) -> Http1Pool:
+    def pool_of(self, cluster: Cluster, host: Host) -> Any:
         """The pool of a host, made for its first request."""
         raise NotImplementedError
 
@@ -119,6 +121,8 @@ class HttpStack:
             ),
             self.request_lines,
         )
+        manager.texts = self.texts
+        manager.http2_stats = self.store.shared(Http2CodecStats, "http2.")
         for upgrade in config.upgrade_configs:
             if upgrade.filters is not None:
                 manager.upgrade_chains[upgrade.upgrade_type] = FilterChain(
@@ -134,6 +138,7 @@ class HttpStack:
         underscores = config.common_http_protocol_options.headers_with_underscores_action
         if underscores != "ALLOW":
             manager.judge = compile_underscores(underscores, self.store.shared(Http1CodecStats, "http1."))
+            manager.judge_http2 = compile_underscores(underscores, manager.http2_stats)
         manager.make_chain = lambda route: FilterChain([*first, *self._filters_for(route, filters, context)])
         for route in routes.routes:
             if route.per_filter:

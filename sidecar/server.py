@@ -216,7 +216,7 @@ class Server:
         for manager in stack.managers:
             manager.draining = True
             for connection in manager.connections:
-                if connection.stream is not None:
+                if connection.version == 20 or connection.streams():
                     connection.drain()
         stack.worker.wheel.call_in(_NEXT_REQUEST, stack.drain)
 

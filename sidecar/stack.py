@@ -15,6 +15,7 @@ from sidecar.cluster.cluster import Cluster
 from sidecar.cluster.dns import DnsResolver
 from sidecar.cluster.host import Host
 from sidecar.cluster.manager import ClusterManager
+from sidecar.codec.hpack_decoder import Texts
 from sidecar.codec.wire import FieldLines
 from sidecar.config.bootstrap import Bootstrap
 from sidecar.config.cluster import Cluster as ClusterConfig
@@ -28,6 +29,7 @@ from sidecar.config.network_filters import TcpProxy as TcpProxyConfig
 from sidecar.config.protocol_options import PreserveCaseFormatter
 from sidecar.core.address import Address
 from sidecar.core.head import RequestHead
+from sidecar.core.tls_options import OFFERING_HTTP1
 from sidecar.core.worker import Worker
 from sidecar.http.build import options_of
 from sidecar.http.connection_manager import ConnectionManager
@@ -59,6 +61,7 @@ from sidecar.telemetry.groups.cluster import (
     ClusterStats,
     OutlierDetectionStats,
 )
+from sidecar.telemetry.groups.http2 import Http2CodecStats
 from sidecar.telemetry.groups.http_connection_manager import RouterStats, connection_manager_stats
 from sidecar.telemetry.groups.listener import ListenerManagerStats, ListenerStats, WorkerConnectionStats
 from sidecar.telemetry.groups.network_filters import TcpProxyStats
@@ -90,6 +93,7 @@ class Stack(HttpStack):
         self.store = store
         self.request_lines = FieldLines()
         self.response_lines = FieldLines()
+        self.texts = Texts()
         self.resolvers: dict[DnsSettings, DnsResolver] = {}
         self._bodies: dict[int, Callable[..., bytes]] = {}
         self.health_check_failed = False
@@ -301,6 +305,7 @@ class Stack(HttpStack):
             plain_reply,
             self.request_lines,
         )
+        manager.http2_stats = self.store.shared(Http2CodecStats, "http2.")
         naming = tags.listener("admin")
         self.admin_listener = Listener(
             ListenerConfig(
@@ -347,7 +352,7 @@ class Stack(HttpStack):
             found = self.resolvers[settings] = DnsResolver(self.worker.loop, settings, stats)
         return found
 
-    def pool_of(self, cluster: Cluster, host: Host) -> Http1Pool:
+    def pool_of(self, cluster: Cluster, host: Host) -> Any:
         """The pool of a host, made for its first request."""
         config: ClusterConfig = cluster.config
         common, http1 = config.common_http_protocol_options, config.http_protocol_options
@@ -362,11 +367,20 @@ class Stack(HttpStack):
             header_case="lower" if http1.header_key_format is None else _case_of(http1.header_key_format),
             trailers=http1.enable_trailers,
         )
-        pool = Http1Pool(
-            self.worker, host, cluster.stats, cluster.breakers, options, self.dialer(cluster), self.response_lines
-        )
-        host.pool = pool
-        return pool
+        dialer = self.dialer(cluster)
+
+        def http1_pool() -> Http1Pool:
+            return Http1Pool(
+                self.worker, host, cluster.stats, cluster.breakers, options, dialer, self.response_lines, OFFERING_HTTP1
+            )
+
+        if config.upstream_protocol == "http1":
+            host.pool = http1_pool()
+        else:
+            from sidecar.http2_stack import choice_pool
+
+            host.pool = choice_pool(self, cluster, host, options, dialer, http1_pool)
+        return host.pool
 
     def dialer(self, cluster: Cluster) -> Dialer:
         """How connections to a cluster's hosts are made."""

@@ -62,8 +62,7 @@ class ClientConnection(Http2Connection):
     def open(self, head: RequestHead, end: bool) -> int:
         """Send a request's head on a new stream; the stream's number. Ask ``available`` before.
 
-        A head with Upgrade becomes an extended CONNECT; where the peer does not take those (``extended_connect``), the
-        field is dropped, so ask that before, too.
+        A head with Upgrade becomes an extended CONNECT, whether the peer has said yet that it takes those or not.
         """
         stream_id = self.next_id
         self.next_id = stream_id + 2
@@ -75,7 +74,7 @@ class ClientConnection(Http2Connection):
             stream.bodiless = method == b"HEAD"
             if method == b"CONNECT":
                 stream.upgrade = method
-            elif b"upgrade" in head.index and self.extended_connect:
+            elif b"upgrade" in head.index:
                 stream.upgrade = head.index[b"upgrade"]
                 upgraded = True
         self._send_block(stream_id, request_block(self.encoder, head, upgraded), END_STREAM if end else 0)

@@ -114,7 +114,8 @@ class Http2Output:
 
     __slots__ = (
         "control_frames", "data_frames_sent", "encoder", "ended", "initial_in", "initial_out", "max_frame_out",
-        "options", "out", "paused", "pumped", "received_head_size", "return_at", "sent_head_size", "sink", "stream_return_at", "streams", "unreturned", "waiting",
+        "options", "out", "paused", "pumped", "received_head_size", "return_at",
+        "sent_head_size", "sink", "stream_return_at", "streams", "unreturned", "waiting",
         "window_in", "window_out",
     )  # fmt: skip
 

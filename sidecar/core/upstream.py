@@ -26,16 +26,33 @@ CONNECT_ERROR: Final = "remote error with CONNECT request"
 class UpstreamStream(Protocol):
     """One request on its way to an upstream. For HTTP/1 it is the connection itself."""
 
-    id: int
-    local_address: Address | None
-    requests: int
-    """Requests that this connection has carried, this one included."""
-    version: int
-    """Of the protocol: 11 or 20."""
-    tls: Any
-    """What is known of the host's certificate, as ``ConnectionInfo.tls``; None without TLS."""
-    full: bool
-    """Whether the write buffer is over its high watermark."""
+    @property
+    def id(self) -> int:
+        """The connection's number."""
+        ...
+
+    @property
+    def local_address(self) -> Address | None: ...
+
+    @property
+    def requests(self) -> int:
+        """Requests that this connection has carried, this one included."""
+        ...
+
+    @property
+    def version(self) -> int:
+        """Of the protocol: 11 or 20."""
+        ...
+
+    @property
+    def tls(self) -> Any:
+        """What is known of the host's certificate, as ``ConnectionInfo.tls``; None without TLS."""
+        ...
+
+    @property
+    def full(self) -> bool:
+        """Whether the write buffer is over its high watermark."""
+        ...
 
     @property
     def answered(self) -> bool:
@@ -77,6 +94,11 @@ class UpstreamStream(Protocol):
 
 class UpstreamSink(Protocol):
     """Who asked: the router's request."""
+
+    @property
+    def request(self) -> RequestHead:
+        """The head that is to be sent."""
+        ...
 
     @property
     def tunnels(self) -> bool:

@@ -98,6 +98,10 @@ class Connection(Protocol):
     version: int
     info: ConnectionInfo
 
+    def streams(self) -> int:
+        """How many requests are under way."""
+        ...
+
     def drain(self) -> None: ...
 
 
@@ -165,7 +169,7 @@ class ConnectionManager:
         self.draining = False
         self.lane: Any = None  # the express lane, where the configuration has nothing that it could not take
 
-    def accept(self, info: ConnectionInfo) -> Connection:
+    def accept(self, info: ConnectionInfo) -> Any:
         """The protocol for a new downstream connection: as configured, as agreed on by ALPN, or as its first bytes say."""
         codec_type = self.options.codec_type
         if codec_type == "AUTO":
@@ -177,7 +181,7 @@ class ConnectionManager:
             return self.speaking(agreed == "h2", info)
         return self.speaking(codec_type == "HTTP2", info)
 
-    def speaking(self, http2: bool, info: ConnectionInfo) -> Connection:
+    def speaking(self, http2: bool, info: ConnectionInfo) -> Any:
         """The protocol for a connection that speaks HTTP/2, or HTTP/1."""
         if http2:
             from sidecar.http.http2_connection import Http2Connection

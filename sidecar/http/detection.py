@@ -49,6 +49,9 @@ class UndecidedConnection(asyncio.Protocol, Timed):
         self.manager.stats.downstream_cx_idle_timeout += 1
         self.transport.close()
 
+    def streams(self) -> int:
+        return 0
+
     def drain(self) -> None:
         """Close: there is no request under way."""
         self.transport.close()

@@ -295,6 +295,9 @@ class Http1Connection(Http1Writer):
         if due != inf and not self.closed:
             self.wake_by(due)
 
+    def streams(self) -> int:
+        return 0 if self.stream is None else 1
+
     def drain(self) -> None:
         """Close as soon as no request is under way."""
         self.keep_alive = False

@@ -8,6 +8,7 @@ from typing import Any
 
 from sidecar.codec.errors import ProtocolError
 from sidecar.codec.http2_control import Http2Error
+from sidecar.codec.http2_failures import count_error, count_refused
 from sidecar.codec.http2_frames import NO_ERROR, PROTOCOL_ERROR, REFUSED_STREAM
 from sidecar.codec.http2_server import ServerConnection
 from sidecar.codec.http2_states import DEAD, IN_BLOCK
@@ -18,7 +19,6 @@ from sidecar.core.stream_info import ConnectionInfo
 from sidecar.core.timer_wheel import Timed
 from sidecar.http.connection_manager import ConnectionManager
 from sidecar.http.http2_exchange import Http2Exchange
-from sidecar.codec.http2_failures import count_error, count_refused
 from sidecar.http.stream import Stream
 
 _DRAINED = b"drained?"  # the PING behind the first GOAWAY: when it is back, no request can be on its way any more
@@ -270,6 +270,9 @@ class Http2Connection(asyncio.Protocol, Timed):
             self._half_close()
 
     # draining and closing
+
+    def streams(self) -> int:
+        return len(self.exchanges)
 
     def drain(self) -> None:
         """Take no further request after those that the client has sent by now, and close behind them (RFC 9113 6.8)."""

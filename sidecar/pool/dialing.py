@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from sidecar.core.address import Address, from_socket_name
+from sidecar.core.tls_options import TransportSocketOptions
 from sidecar.core.worker import Worker
 
 Connected = Callable[[Any, str | None, bool], None]
@@ -27,7 +28,7 @@ address (that of the socket may be another: with TLS it is one of a pair).
 class Tls(Protocol):
     """The TLS of one cluster."""
 
-    def connect(self, inner: Any, *, hostname: str = "") -> Any:
+    def connect(self, inner: Any, *, hostname: str = "", options: TransportSocketOptions | None = None) -> Any:
         """The protocol for a new connection around ``inner``. Its ``ready()`` waits for the handshake and raises an
         OSError, which its ``failure`` is then, with Envoy's ``words``.
         """
@@ -66,12 +67,13 @@ class Dialer:
         timeout: float,
         connected: Connected,
         hostname: str = "",
+        options: TransportSocketOptions | None = None,
     ) -> asyncio.Task[None]:
         """Connect ``protocol`` to ``address`` within ``timeout`` seconds, then call ``connected``.
 
-        ``hostname`` is the endpoint's, for TLS.
+        ``hostname`` is the endpoint's, and ``options`` what is asked of TLS.
         """
-        task = self.worker.loop.create_task(self._dial(address, protocol, timeout, connected, hostname))
+        task = self.worker.loop.create_task(self._dial(address, protocol, timeout, connected, hostname, options))
         self.worker.tasks.add(task)
         task.add_done_callback(self.worker.tasks.discard)
         return task
@@ -92,10 +94,11 @@ class Dialer:
         timeout: float,
         connected: Connected,
         hostname: str,
+        options: TransportSocketOptions | None,
     ) -> None:
         failure: str | None = None
         timed_out = False
-        secure: Any = None if self.tls is None else self.tls.connect(protocol, hostname=hostname)
+        secure: Any = None if self.tls is None else self.tls.connect(protocol, hostname=hostname, options=options)
         outer: asyncio.BaseProtocol = protocol if secure is None else secure
         try:
             async with asyncio.timeout(timeout):

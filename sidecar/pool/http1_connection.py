@@ -315,6 +315,12 @@ class Http1Connection(asyncio.Protocol, Timed):
         """End an idle connection."""
         self._close_here(active=False)
 
+    def abandon(self) -> None:
+        """The process ends: so does the connection, now."""
+        self.out.clear()
+        if self.transport is not None:
+            self.transport.abort()
+
     def flush(self) -> None:
         out = self.out
         if not out or self.closed:

@@ -6,7 +6,7 @@ from math import inf
 
 
 class PoolOptions:
-    """What a cluster's configuration says about its HTTP/1 connections; times in seconds, 0 or inf for no limit."""
+    """What a cluster's configuration says about its connections; times in seconds, 0 or inf for no limit."""
 
     __slots__ = (
         "buffer_limit",
@@ -17,6 +17,8 @@ class PoolOptions:
         "max_fields",
         "max_head_bytes",
         "max_requests",
+        "ping_interval",
+        "ping_timeout",
         "trailers",
     )  # fmt: skip
 
@@ -41,3 +43,5 @@ class PoolOptions:
         self.max_fields = max_fields
         self.header_case = header_case  # lower, proper, or preserve: as the upstream spells its own
         self.trailers = trailers
+        self.ping_interval = inf  # between keep-alive PINGs of HTTP/2
+        self.ping_timeout = inf

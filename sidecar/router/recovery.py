@@ -16,6 +16,7 @@ from sidecar.core.upstream import (
     LOCAL_CONNECTION_FAILURE,
     OVERFLOW,
     PROTOCOL_ERROR,
+    REFUSED_STREAM,
     UpstreamStream,
 )
 from sidecar.router.retry_policy import NO_RETRIES, RetryPolicy
@@ -88,6 +89,7 @@ class Recovery:
     router: Router
     request: RequestHead
     upstream: UpstreamStream | None
+    body: list[bytes] | None
     retry: RetryPolicy | None
     backoff: Callback | None
     stream: Any
@@ -287,13 +289,17 @@ class Recovery:
     def _certainly_unprocessed(self, reason: str) -> bool:
         """Whether the host cannot have acted on the attempt, so that repeating it once is safe whatever is configured.
 
-        An idempotent request without a body whose reused connection closed before a byte of an answer (RFC 9110
-        section 9.2.2, RFC 9112 section 9.3.1): the host had closed it while it was idle.
+        It refused the stream, or its GOAWAY named an earlier one as the last (RFC 9113 section 8.7); or an idempotent
+        request without a body was sent on a reused connection that closed before a byte of an answer, since the host had
+        closed it while it was idle (RFC 9110 section 9.2.2, RFC 9112 section 9.3.1).
         """
+        if self.repeated or self.abandoned:
+            return False
+        if reason == REFUSED_STREAM:
+            return (self.bodyless or self.body is not None) and self._mark_repeated()
         return (
             reason == CONNECTION_TERMINATION
             and self.reused
-            and not self.repeated
             and self.bodyless
             and self.request.method in _IDEMPOTENT
             and self._mark_repeated()
@@ -324,4 +330,6 @@ def _wanted(retry: RetryPolicy, reason: str, sent: bool) -> bool:
         return False
     if reason in _NOT_CONNECTED:
         return retry.on_connect_failure
+    if reason == REFUSED_STREAM and retry.on_refused_stream:
+        return True
     return retry.on_reset or (not sent and retry.on_reset_before_request)

@@ -424,6 +424,8 @@ class UpstreamRequest(Recovery):
         stream.on_response_data(data, end)
 
     def on_trailers(self, trailers: list[Field]) -> None:
+        stream = self.stream
+        stream.now = stream.last_activity = stream.upstream_last_rx = self.router.worker.clock()
         self._release(True)
         self.stream.on_response_trailers(trailers)
 

@@ -1,0 +1,61 @@
+"""The composition root's part for HTTP/2 to hosts, loaded when a cluster speaks it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import inf
+from typing import TYPE_CHECKING
+
+from sidecar.cluster.cluster import Cluster
+from sidecar.cluster.host import Host
+from sidecar.codec.http2_options import http2_options
+from sidecar.core.tls_options import OFFERING_BOTH, OFFERING_HTTP2
+from sidecar.pool.choice import ChoicePool, DownstreamPool, Http2OnlyPool, NegotiatedPool
+from sidecar.pool.dialing import Dialer
+from sidecar.pool.http1 import Http1Pool
+from sidecar.pool.http2 import Http2Pool
+from sidecar.pool.options import PoolOptions
+from sidecar.telemetry import tags
+from sidecar.telemetry.groups.http2 import Http2CodecStats
+
+if TYPE_CHECKING:
+    from sidecar.stack import Stack
+
+_POOLS: dict[str, type[ChoicePool]] = {
+    "http2": Http2OnlyPool,
+    "downstream": DownstreamPool,
+    "auto": NegotiatedPool,
+}
+
+
+def choice_pool(
+    stack: Stack,
+    cluster: Cluster,
+    host: Host,
+    options: PoolOptions,
+    dialer: Dialer,
+    http1: Callable[[], Http1Pool],
+) -> ChoicePool:
+    """The pool of a host whose cluster speaks HTTP/2, or may."""
+    config = cluster.config
+    keepalive = config.http2_options.connection_keepalive
+    if keepalive is not None:
+        options.ping_interval = keepalive.interval or inf
+        options.ping_timeout = keepalive.timeout or inf
+    offering = OFFERING_BOTH if config.upstream_protocol == "auto" else OFFERING_HTTP2
+
+    def http2() -> Http2Pool:
+        return Http2Pool(
+            stack.worker,
+            host,
+            cluster.stats,
+            cluster.breakers,
+            options,
+            dialer,
+            http2_options(config.http2_options, options.max_head_bytes, options.max_fields),
+            stack.store.shared(Http2CodecStats, *tags.cluster(config.alt_stat_name).below("http2.")),
+            stack.texts,
+            offering,
+        )
+
+    return _POOLS[config.upstream_protocol](http1, http2)

@@ -1,0 +1,189 @@
+"""What the connection pools of one host have in common: who waits, what is being dialled, what is gone."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+from sidecar.core.tls_options import OFFERING_NOTHING, TransportSocketOptions
+from sidecar.core.upstream import CONNECTION_FAILURE, CONNECTION_TERMINATION, CONNECTION_TIMEOUT, OVERFLOW, UpstreamSink
+from sidecar.core.worker import Worker
+from sidecar.pool.dialing import Dialer
+from sidecar.pool.options import PoolOptions
+
+
+class HostPool:
+    """Connections to one host, by one protocol. Whoever finds none ready waits, in order, for those that are made."""
+
+    __slots__ = (
+        "all",
+        "breakers",
+        "connecting",
+        "dialer",
+        "draining",
+        "host",
+        "options",
+        "pending",
+        "stats",
+        "tls_options",
+        "worker",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        worker: Worker,
+        host: Any,
+        stats: Any,
+        breakers: tuple[Any, Any],
+        options: PoolOptions,
+        dialer: Dialer,
+        tls_options: TransportSocketOptions = OFFERING_NOTHING,
+    ) -> None:
+        self.worker = worker
+        self.host = host
+        self.stats = stats
+        self.breakers = breakers
+        self.options = options
+        self.dialer = dialer
+        self.tls_options = tls_options
+        self.all: set[Any] = set()
+        self.pending: deque[tuple[UpstreamSink, int]] = deque()
+        self.connecting = 0
+        self.draining = False
+
+    def new_connection(self) -> Any:
+        """A connection that is still to be dialled."""
+        raise NotImplementedError
+
+    def coming(self) -> int:
+        """How many requests the connections that are being made will take."""
+        raise NotImplementedError
+
+    def connected(self, connection: Any) -> None:
+        """A connection is ready: let those have it who wait."""
+        raise NotImplementedError
+
+    def left(self, connection: Any) -> None:
+        """A connection is gone, and serves nobody any more."""
+        raise NotImplementedError
+
+    def forget(self, sink: UpstreamSink) -> None:
+        """``sink`` no longer waits."""
+        for entry in self.pending:
+            if entry[0] is sink:
+                self.pending.remove(entry)
+                self.left_pending(entry[1])
+                self.stats.upstream_rq_cancelled += 1
+                return
+
+    def connection_closed(self, connection: Any) -> None:
+        """A connection is gone, for whatever reason; called once or twice."""
+        if connection not in self.all:
+            return
+        self.all.discard(connection)
+        self.left(connection)
+        self.worker.wheel.cancel(connection)
+        stats = self.stats
+        stats.upstream_cx_destroy += 1
+        stats.upstream_cx_active -= 1
+        if connection.requests:
+            stats.upstream_rq_per_cx.record(connection.requests)
+        stats.upstream_cx_length_ms.record(int((self.worker.clock() - connection.opened) * 1000))
+        self.host.cx_active -= 1
+        self.breakers[0].cx_active -= 1
+        if len(self.pending) > self.coming():
+            self.connect()
+
+    def close(self) -> None:
+        """End all connections now."""
+        self.draining = True
+        self.pending.clear()
+        for connection in list(self.all):
+            connection.abandon()
+
+    def wait(self, sink: UpstreamSink, priority: int) -> None:
+        """Let ``sink`` wait for a connection, and see to it that one comes."""
+        breaker = self.breakers[priority]
+        stats = self.stats
+        if breaker.rq_pending >= breaker.max_pending_requests:
+            stats.upstream_rq_pending_overflow += 1
+            sink.on_reset(OVERFLOW)
+            return
+        self.pending.append((sink, priority))
+        breaker.counters = stats
+        breaker.rq_pending += 1
+        stats.upstream_rq_pending_total += 1
+        stats.upstream_rq_pending_active += 1
+        if len(self.pending) > self.coming():
+            if breaker.cx_active >= breaker.max_connections:
+                stats.upstream_cx_overflow += 1
+                # As Envoy: a host without any connection may have one, however many the cluster has elsewhere.
+                if not self.all and not self.connecting:
+                    self.connect()
+            else:
+                self.connect()
+
+    def left_pending(self, priority: int) -> None:
+        """One who waited no longer does."""
+        self.breakers[priority].rq_pending -= 1
+        self.stats.upstream_rq_pending_active -= 1
+
+    def connect(self) -> None:
+        """Dial one more connection."""
+        self.connecting += 1
+        self.breakers[0].cx_active += 1
+        host, stats = self.host, self.stats
+        host.cx_active += 1
+        host.cx_total += 1
+        stats.upstream_cx_total += 1
+        stats.upstream_cx_active += 1
+        connection = self.new_connection()
+        connection.id = self.worker.next_id()
+        connection.opened = self.worker.clock()
+        self.all.add(connection)
+        self.dialer.dial(
+            host.address, connection, self.options.connect_timeout, self._dialled, host.hostname, self.tls_options
+        )
+
+    def broken_off(self) -> None:
+        """A connection was made and lost at once: as Envoy, it takes with it the one request that it was made for."""
+        if self.pending:
+            sink, priority = self.pending.popleft()
+            self.left_pending(priority)
+            sink.on_reset(CONNECTION_TERMINATION)
+        if len(self.pending) > self.coming():
+            self.connect()
+
+    def fail_pending(self, reason: str, failure: str) -> None:
+        """A connection to the host failed: as Envoy, all who wait do so with it, and may retry elsewhere."""
+        waiting, self.pending = self.pending, deque()
+        for sink, priority in waiting:
+            self.left_pending(priority)
+            self.stats.upstream_rq_pending_failure_eject += 1
+            sink.on_reset(reason, failure)
+
+    def _dialled(self, connection: Any, failure: str | None, timed_out: bool) -> None:
+        self.connecting -= 1
+        if failure is not None:
+            stats = self.stats
+            self.host.cx_connect_fail += 1
+            stats.upstream_cx_connect_fail += 1
+            if timed_out:
+                stats.upstream_cx_connect_timeout += 1
+                stats.upstream_cx_destroy_local += 1
+            else:
+                stats.upstream_cx_destroy_remote += 1
+            connection.closed = True
+            if connection.transport is not None:
+                connection.transport.abort()
+            waiting, self.pending = self.pending, deque()
+            self.connection_closed(connection)
+            self.pending = waiting
+            self.fail_pending(CONNECTION_TIMEOUT if timed_out else CONNECTION_FAILURE, failure)
+        elif connection.closed:  # it ended before we could use it
+            self.broken_off()
+        else:
+            self.stats.upstream_cx_connect_ms.record(int((self.worker.clock() - connection.opened) * 1000))
+            self.connected(connection)
+        if self.worker.cork.waiting:
+            self.worker.cork.pull()

@@ -1,0 +1,123 @@
+"""One request on an HTTP/2 connection to a host."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sidecar.codec.http2_frames import CANCEL, NO_ERROR
+from sidecar.core.head import Field, RequestHead
+from sidecar.core.upstream import UpstreamSink
+
+if TYPE_CHECKING:
+    from sidecar.core.address import Address
+    from sidecar.pool.http2_connection import Http2Connection
+
+
+class Http2Exchange:
+    """The ``UpstreamStream`` of HTTP/2: a stream of a connection, from the request's head to the response's end."""
+
+    __slots__ = ("answered", "complete", "connection", "full", "head_size", "paused", "request_ended", "sink", "stream_id",
+                 "unconsumed")  # fmt: skip
+
+    version = 20
+    sink: UpstreamSink
+
+    def __init__(self, connection: Http2Connection) -> None:
+        self.connection = connection
+        self.stream_id = 0
+        self.answered = False  # something of an answer has come, an interim response included
+        self.complete = False  # the response has been read to its end, or the stream has been reset
+        self.full = False  # the request's body finds no room at the host
+        self.paused = False  # the response finds no room at the client
+        self.request_ended = False
+        self.head_size = 0
+        self.unconsumed = 0  # octets of the response that the host has not been given back
+
+    @property
+    def id(self) -> int:
+        """The connection's number."""
+        return self.connection.id
+
+    @property
+    def local_address(self) -> Address | None:
+        return self.connection.local_address
+
+    @property
+    def requests(self) -> int:
+        """Requests that the connection has carried."""
+        return self.connection.requests
+
+    @property
+    def tls(self) -> Any:
+        return self.connection.tls
+
+    def send_head(self, sink: UpstreamSink, head: RequestHead, end: bool, now: float) -> None:
+        self.sink = sink
+        self.request_ended = end
+        connection = self.connection
+        connection.requests += 1
+        stream_id = self.stream_id = connection.codec.open(head, end)
+        connection.exchanges[stream_id] = self
+        connection.stats.streams_active += 1
+        if not connection.corked:
+            connection.cork()
+        connection.check_age()
+
+    def open_tunnel(self, sink: UpstreamSink) -> None:
+        raise NotImplementedError("bytes as they are go over connections of their own")
+
+    def send_data(self, data: bytes, end: bool) -> None:
+        connection = self.connection
+        self.request_ended = end
+        if connection.codec.send_data(self.stream_id, data, end) and not self.full:
+            self.full = True
+            self.sink.on_full()
+        if not connection.corked:
+            connection.cork()
+
+    def send_trailers(self, trailers: list[Field]) -> None:
+        connection = self.connection
+        self.request_ended = True
+        connection.codec.send_trailers(self.stream_id, trailers)
+        connection.cork()
+
+    def pause_reading(self) -> None:
+        """The downstream is full: the host is given no more room for this stream."""
+        if not self.paused:
+            self.paused = True
+            self.connection.pool.stats.upstream_flow_control_paused_reading_total += 1
+
+    def resume_reading(self) -> None:
+        if self.paused:
+            self.paused = False
+            self.connection.pool.stats.upstream_flow_control_resumed_reading_total += 1
+            self.give_back()
+
+    def give_back(self) -> None:
+        """Tell the host that what it sent is out of the way."""
+        size, self.unconsumed = self.unconsumed, 0
+        if size:
+            self.connection.codec.consumed(self.stream_id, size)
+            self.connection.cork()
+
+    def cancel(self) -> None:
+        """Nobody wants the response any more."""
+        self.end(CANCEL)
+
+    def end(self, code: int = NO_ERROR) -> None:
+        """The exchange is over here; what of it is still open is reset with ``code``."""
+        connection = self.connection
+        self.complete = True
+        if connection.exchanges.pop(self.stream_id, None) is None:
+            return
+        connection.stats.streams_active -= 1
+        if self.stream_id in connection.codec.streams:
+            connection.stats.tx_reset += 1
+            connection.pool.stats.upstream_rq_tx_reset += 1
+            connection.codec.reset(self.stream_id, code)
+        self.give_back()
+        connection.cork()
+        connection.exchange_over()
+
+    def __repr__(self) -> str:
+        return f"<Http2Exchange {self.stream_id} on {self.connection!r}>"
