@@ -6,7 +6,7 @@ The fields of `Cluster` that it replaces are read here too.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sidecar.config.core_types import has_plain_transport_socket
 from sidecar.config.fields import Node
@@ -47,8 +47,7 @@ class UpstreamHttpProtocolOptions:
 NO_UPSTREAM_HTTP_OPTIONS = UpstreamHttpProtocolOptions()
 
 
-@dataclass(frozen=True, slots=True)
-class UpstreamProtocols:
+class UpstreamProtocols(NamedTuple):
     """`upstream_protocol` is http1, http2, downstream (the client's own), or auto (what ALPN agrees on)."""
 
     upstream_protocol: str = "http1"
