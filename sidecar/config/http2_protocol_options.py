@@ -29,8 +29,8 @@ class KeepaliveSettings:
     """PINGs that find dead connections; durations are in seconds.
 
     One is sent every `interval` (0: never), put off by chance for up to `interval_jitter` percent of it, and before the
-    first stream after `connection_idle_interval` without one (0: never). Without an answer for `timeout` the connection
-    is closed.
+    first stream after nothing was received for `connection_idle_interval` (0: never; upstream's). Without an answer for
+    `timeout` the connection is closed.
     """
 
     timeout: float
