@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from sidecar.config.core_types import seconds
@@ -28,8 +29,8 @@ class KeepaliveSettings:
     """PINGs that find dead connections; durations are in seconds.
 
     One is sent every `interval` (0: never), put off by chance for up to `interval_jitter` percent of it, and before the
-    first stream after `connection_idle_interval` without one (0: never). Without an answer for `timeout` the connection
-    is closed.
+    first stream after nothing was received for `connection_idle_interval` (0: never; upstream's). Without an answer for
+    `timeout` the connection is closed.
     """
 
     timeout: float
@@ -64,6 +65,9 @@ class Http2ProtocolOptions:
 
 HTTP2_DEFAULTS = Http2ProtocolOptions()
 
+_options = lru_cache(maxsize=64, typed=True)(Http2ProtocolOptions)
+"""Equal ones are one object: clusters by the thousand say the same."""
+
 
 def parse_http2_protocol_options(node: Node | None, *, stream_error: bool | None = None) -> Http2ProtocolOptions:
     """`Http2ProtocolOptions`.
@@ -76,7 +80,7 @@ def parse_http2_protocol_options(node: Node | None, *, stream_error: bool | None
     node.ignore("use_oghttp2_codec", "there is one HTTP/2 codec")
     deprecated = node.get("stream_error_on_invalid_http_messaging")
     keepalive = node.child("connection_keepalive")
-    return Http2ProtocolOptions(
+    return _options(
         node.wrapped("hpack_table_size", 4096),
         node.wrapped("max_concurrent_streams", 1024),
         node.wrapped("initial_stream_window_size", 16 * _MIB),

@@ -6,7 +6,8 @@ The fields of `Cluster` that it replaces are read here too.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sidecar.config.core_types import has_plain_transport_socket
 from sidecar.config.fields import Node
@@ -46,9 +47,11 @@ class UpstreamHttpProtocolOptions:
 
 NO_UPSTREAM_HTTP_OPTIONS = UpstreamHttpProtocolOptions()
 
+_upstream_http_options = lru_cache(maxsize=64)(UpstreamHttpProtocolOptions)
+"""Equal ones are one object."""
 
-@dataclass(frozen=True, slots=True)
-class UpstreamProtocols:
+
+class UpstreamProtocols(NamedTuple):
     """`upstream_protocol` is http1, http2, downstream (the client's own), or auto (what ALPN agrees on)."""
 
     upstream_protocol: str = "http1"
@@ -148,7 +151,7 @@ def _parse_deprecated(cluster: Node) -> UpstreamProtocols:
 def _parse_upstream_http_options(node: Node | None) -> UpstreamHttpProtocolOptions:
     if node is None:
         return NO_UPSTREAM_HTTP_OPTIONS
-    return UpstreamHttpProtocolOptions(
+    return _upstream_http_options(
         node.get("auto_sni"),
         node.get("auto_san_validation"),
         node.get("override_auto_sni_header").lower().encode(),

@@ -6,8 +6,10 @@ A name with ``*`` shows every case that matches; without a name the cases are li
 from __future__ import annotations
 
 import argparse
+import contextlib
 import fnmatch
 import sys
+from collections.abc import Sequence
 
 from tests.differential.case import Case
 from tests.differential.cases import CASES
@@ -46,6 +48,13 @@ def compare(runner: Runner, case: Case, *, verbose: bool, log: bool) -> bool:
     return not silent
 
 
+def exchange_all(runner: Runner, cases: Sequence[Case]) -> None:
+    """Run every case before the logs are looked at, for which the proxies must end."""
+    for case in cases:
+        with contextlib.suppress(ProxyFailedError):
+            runner.exchange(case)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.differential", description=__doc__)
     parser.add_argument("case", nargs="?", help="a case's name, or a pattern with *")
@@ -60,6 +69,8 @@ def main() -> int:
         parser.error(f"no case is named {chosen.case}")
     runner = Runner(subject_kind())
     try:
+        if chosen.log:
+            exchange_all(runner, cases)
         same = [compare(runner, case, verbose=not chosen.quiet, log=chosen.log) for case in cases]
     finally:
         runner.close()

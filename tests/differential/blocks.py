@@ -13,6 +13,7 @@ HTTP_FILTERS = "type.googleapis.com/envoy.extensions.filters.http"
 NETWORK_FILTERS = "type.googleapis.com/envoy.extensions.filters.network"
 LISTENER_FILTERS = "type.googleapis.com/envoy.extensions.filters.listener"
 FILE_LOG = "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog"
+HTTP2_OPTIONS = "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 LOGGED = {
     "peer": "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%",

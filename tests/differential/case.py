@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.differential.http2_steps import ClientStep, StreamStep
+
 Header = tuple[str, str]
 
 
@@ -71,7 +73,7 @@ class Abort:
     connection: int = 0
 
 
-Step = Send | AwaitResponses | AwaitBytes | AwaitUpstream | AwaitClose | Pause | Finish | Abort
+Step = Send | AwaitResponses | AwaitBytes | AwaitUpstream | AwaitClose | Pause | Finish | Abort | ClientStep
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,7 @@ class Tunnel:
     """The upstream, having switched protocols, sends back in capitals whatever it receives, until the end."""
 
 
-UpstreamStep = bytes | Delay | ReadBody | ReadUntil | Close | Reset | Tunnel
+UpstreamStep = bytes | Delay | ReadBody | ReadUntil | Close | Reset | Tunnel | StreamStep
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +162,8 @@ class Case:
 
     methods: the method of each request on each connection, in order: a response to HEAD or CONNECT has no body. As many
         final responses are awaited as there are methods; an empty tuple means that the connection is raw TCP.
+    streams: the connections that speak HTTP/2, each with the streams whose end is awaited.
+    upstream_settings: what the upstreams announce in their SETTINGS where they are spoken to in HTTP/2.
     upstreams: replies by upstream name, in order, the last repeating; ``*`` is for all that are not named.
     upstream_requests: wait until the upstreams saw this many, where the client cannot know (mirrors).
     unordered: requests arrive at the upstreams in no fixed order.
@@ -180,7 +184,9 @@ class Case:
     steps: tuple[Step, ...]
     listener: str = "http"
     methods: Mapping[int, tuple[str, ...]] = field(default_factory=lambda: {0: ("GET",)})
+    streams: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
     upstreams: Mapping[str, tuple[Reply, ...]] = field(default_factory=dict)
+    upstream_settings: Mapping[int, int] = field(default_factory=dict)
     upstream_requests: int = 0
     unordered: bool = False
     spread: bool = False
@@ -240,7 +246,9 @@ class Table:
         name: str,
         *steps: Step | bytes,
         methods: Mapping[int, tuple[str, ...]] | Sequence[str] | None = None,
+        streams: Mapping[int, tuple[int, ...]] | None = None,
         upstream: Sequence[Reply] | Reply | Mapping[str, Sequence[Reply]] = (),
+        upstream_settings: Mapping[int, int] | None = None,
         bootstrap: str | None = None,
         listener: str = "http",
         upstream_requests: int = 0,
@@ -261,7 +269,7 @@ class Table:
             methods = {0: tuple(methods)}
         if isinstance(upstream, Reply):
             upstream = (upstream,)
-        replies = upstream if isinstance(upstream, Mapping) else {"*": upstream or (OK,)}
+        replies = upstream if isinstance(upstream, Mapping) else {"*": upstream}
         self.cases.append(
             Case(
                 name=f"{self.subject}/{name}",
@@ -269,6 +277,8 @@ class Table:
                 steps=sent,
                 listener=listener,
                 methods=methods,
+                streams=streams or {},
+                upstream_settings=upstream_settings or {},
                 upstreams={upstream_name: tuple(given) for upstream_name, given in replies.items()},
                 upstream_requests=upstream_requests,
                 unordered=unordered,

@@ -23,6 +23,16 @@ from tests.differential.case import (
     Send,
     Step,
 )
+from tests.differential.http2_client import Transcript
+from tests.differential.http2_steps import (
+    AwaitData,
+    AwaitGoaway,
+    AwaitHead,
+    AwaitPong,
+    AwaitSettled,
+    AwaitStream,
+    ClientStep,
+)
 
 CLOSE_WAIT = 2.0
 _SOURCE_PORTS = itertools.cycle(range(10000, 19999))
@@ -44,10 +54,13 @@ class Response:
 
 
 class Connection:
-    """One client connection and what has arrived on it."""
+    """One client connection and what has arrived on it; ``transcript`` where it speaks HTTP/2."""
 
-    def __init__(self, address: tuple[str, int], methods: tuple[str, ...]) -> None:
+    def __init__(
+        self, address: tuple[str, int], methods: tuple[str, ...], transcript: Transcript | None = None
+    ) -> None:
         self.methods = methods
+        self.transcript = transcript
         self.received = b""
         self.closed = False
         self.finished = False
@@ -62,6 +75,8 @@ class Connection:
             data = b""
         if data:
             self.received += data
+            if self.transcript is not None:
+                self.write(self.transcript.receive(data))
         else:
             self.closed = True
 
@@ -185,6 +200,8 @@ class Client:
             self._step(step)
         for number in self.case.methods:
             self._wait(partial(self._answered, number, len(self.case.methods[number])), self.case.deadline)
+        for number, streams in self.case.streams.items():
+            self._until(number, partial(Transcript.over, streams=streams))
         closing = [connection for connection in self.connections.values() if self._should_close(connection)]
         if closing:
             self._wait(lambda: all(connection.closed for connection in closing), min(CLOSE_WAIT, self.case.deadline))
@@ -197,7 +214,8 @@ class Client:
 
     def _connection(self, number: int) -> Connection:
         if number not in self.connections:
-            self.connections[number] = Connection(self.address, self.case.methods.get(number, ()))
+            transcript = Transcript() if number in self.case.streams else None
+            self.connections[number] = Connection(self.address, self.case.methods.get(number, ()), transcript)
         return self.connections[number]
 
     def _step(self, step: Step) -> None:
@@ -223,6 +241,30 @@ class Client:
             case Abort(number):
                 self._connection(number).close(reset=True)
                 self._connection(number).closed = True
+            case _:
+                self._http2_step(step)
+
+    def _http2_step(self, step: ClientStep) -> None:
+        match step:
+            case AwaitStream(stream):
+                self._until(step.connection, lambda seen: seen.over([stream]))
+            case AwaitHead(stream, heads):
+                self._until(step.connection, lambda seen: seen.stream(stream).heads >= heads)
+            case AwaitData(stream, octets):
+                self._until(step.connection, lambda seen: len(seen.stream(stream).body) >= octets)
+            case AwaitSettled():
+                self._until(step.connection, lambda seen: seen.settled)
+            case AwaitPong(count):
+                self._until(step.connection, lambda seen: seen.pongs >= count)
+            case AwaitGoaway():
+                self._until(step.connection, lambda seen: bool(seen.goaways))
+
+    def _until(self, number: int, condition: Callable[[Transcript], bool]) -> None:
+        """Wait for something that the transcript shows, or for the end of the connection."""
+        connection = self._connection(number)
+        transcript = connection.transcript
+        assert transcript is not None, f"{self.case.name}: connection {number} does not speak HTTP/2"
+        self._wait(lambda: connection.closed or condition(transcript), self.case.deadline)
 
     def _answered(self, number: int, count: int) -> bool:
         connection = self.connections.get(number)
@@ -233,6 +275,8 @@ class Client:
     @staticmethod
     def _should_close(connection: Connection) -> bool:
         """Whether what was said means that the proxy closes: only to know how long to look."""
+        if connection.transcript is not None:
+            return bool(connection.transcript.goaways)
         final = connection.responses()[0]
         if connection.closed or not final:
             return False
@@ -261,4 +305,5 @@ def responses_by_connection(client: Client) -> Mapping[int, tuple[list[Response]
     return {
         number: (*connection.responses(), connection.closed)
         for number, connection in sorted(client.connections.items())
+        if connection.transcript is None
     }

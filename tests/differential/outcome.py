@@ -5,6 +5,7 @@ A field is named by its way: ``client[0].response[1].headers.server``, ``upstrea
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import zlib
@@ -16,7 +17,8 @@ import zstandard
 
 from tests.differential.case import Case
 from tests.differential.client import Client, Response, responses_by_connection
-from tests.differential.upstream import Seen
+from tests.differential.http2_client import StreamSeen, Transcript
+from tests.differential.seen import Seen
 
 Fields = dict[str, object]
 
@@ -83,8 +85,38 @@ def fields_of(case: Case, client: Client, seen: Sequence[Seen], names: Names) ->
             _add_response(fields, f"{place}.interim[{index}]", response, names)
         fields[f"{place}.rest"] = names.body(rest)
         fields[f"{place}.closed"] = closed
+    for number, connection in sorted(client.connections.items()):
+        if connection.transcript is not None:
+            _add_transcript(fields, f"client[{number}]", connection.transcript, names)
+            fields[f"client[{number}].closed"] = connection.closed
     _add_seen(fields, case, seen, names)
     return _kept(case, fields)
+
+
+def _add_transcript(fields: Fields, place: str, transcript: Transcript, names: Names) -> None:
+    fields[f"{place}.streams"] = sorted(number for number, seen in transcript.streams.items() if seen != StreamSeen())
+    fields[f"{place}.goaway"] = [code for code, _ in transcript.goaways]
+    fields[f"{place}.goaway_last"] = [last for _, last in transcript.goaways]
+    fields[f"{place}.pongs"] = transcript.pongs
+    fields[f"{place}.pushed"] = transcript.pushed
+    fields[f"{place}.rest"] = names.body(transcript.rest)
+    for number, seen in transcript.streams.items():
+        stream = f"{place}.stream[{number}]"
+        for index, lines in enumerate(seen.interim):
+            _add_lines(fields, f"{stream}.interim[{index}]", lines, names)
+        if seen.head is not None:
+            _add_lines(fields, f"{stream}.headers", seen.head, names)
+        fields[f"{stream}.body"] = names.body(seen.body, seen.head or ())
+        if seen.trailers is not None:
+            _add_lines(fields, f"{stream}.trailers", seen.trailers, names)
+        fields[f"{stream}.ended"] = seen.ended
+        fields[f"{stream}.reset"] = seen.reset
+
+
+def _add_lines(fields: Fields, place: str, lines: Sequence[tuple[str, str]], names: Names) -> None:
+    """Fields as in HTTP/1.1, and beside them the order of their names."""
+    fields[f"{place}.order"] = _order(lines)
+    _add_headers(fields, place, lines, names)
 
 
 def _add_response(fields: Fields, place: str, response: Response, names: Names) -> None:
@@ -93,6 +125,13 @@ def _add_response(fields: Fields, place: str, response: Response, names: Names) 
     fields[f"{place}.body"] = names.body(response.body, response.headers)
     _add_headers(fields, f"{place}.trailers", response.trailers, names)
     fields[f"{place}.complete"] = response.complete
+
+
+def _order(lines: Sequence[tuple[str, str]]) -> list[str]:
+    """The names in their order, but for that of the pseudo-header fields at the beginning, which says nothing."""
+    names = [name for name, _ in lines]
+    pseudo = list(itertools.takewhile(lambda name: name.startswith(":"), names))
+    return sorted(pseudo) + names[len(pseudo) :]
 
 
 def _add_headers(fields: Fields, place: str, headers: Sequence[tuple[str, str]], names: Names) -> None:
@@ -122,6 +161,11 @@ def _add_seen(fields: Fields, case: Case, seen: Sequence[Seen], names: Names) ->
         place = f"upstream[{index}]"
         fields[f"{place}.name"] = one.upstream
         fields[f"{place}.start"] = names.text(one.start)
+        fields[f"{place}.protocol"] = one.protocol
+        if one.protocol == "HTTP/2":
+            fields[f"{place}.order"] = _order(one.headers)
+            fields[f"{place}.reset"] = one.reset
+            fields[f"{place}.goaway"] = one.goaway
         _add_headers(fields, f"{place}.headers", _whole_seconds(one.headers) if index else one.headers, names)
         fields[f"{place}.body"] = names.body(one.body, one.headers)
         _add_headers(fields, f"{place}.trailers", one.trailers, names)

@@ -110,7 +110,7 @@ class Runner:
 
     def run(self, case: Case, proxy: Proxy) -> Run:
         """Run a case on one proxy."""
-        self.upstreams.begin(case.upstreams)
+        self.upstreams.begin(case.upstreams, case.upstream_settings)
         client = Client(("127.0.0.1", proxy.ports[case.listener]), self._with_ports(case), self.upstreams.count)
         try:
             client.run()

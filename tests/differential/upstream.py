@@ -1,4 +1,4 @@
-"""The recording upstreams: HTTP/1.1 and raw TCP servers on loopback which answer as told and keep what they saw.
+"""The recording upstreams: HTTP/1.1, HTTP/2 and raw TCP servers on loopback which answer as told and keep what they saw.
 
 All of them live on one event loop in one thread of the test process. A case scripts them with `Upstreams.begin`
 and reads what arrived with `Upstreams.seen`.
@@ -13,23 +13,13 @@ import struct
 import threading
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 
-from tests.differential.case import OK, Close, Delay, ReadBody, ReadUntil, Reply, Reset, Tunnel
+from tests.differential.case import OK, Close, Delay, ReadBody, ReadUntil, Reply, Reset, Tunnel, UpstreamStep
+from tests.differential.http2_upstream import Http2Connection
+from tests.differential.seen import Seen
 
-
-@dataclass(slots=True)
-class Seen:
-    """One request, or one raw connection (``start`` is then empty), as it reached an upstream."""
-
-    upstream: str
-    start: str = ""
-    headers: list[tuple[str, str]] = field(default_factory=list)
-    body: bytes = b""
-    trailers: list[tuple[str, str]] = field(default_factory=list)
-    complete: bool = False
-    connection: int = 0
-    done: bool = False
+PREFACE_HEAD = b"PRI * HTTP/2.0\r\n\r\n"
+LEAVE_SECONDS = 1.0
 
 
 class _Ended(Exception):
@@ -65,7 +55,7 @@ class _Connection:
     async def _serve_raw(self) -> None:
         seen = self.upstreams.record(Seen(self.name, connection=self.number))
         try:
-            for step in self.upstreams.next_reply(self.name).steps:
+            for step in self.upstreams.next_reply(self.name, OK).steps:
                 await self._step(step, seen, "RAW")
             await self._receive_to_end(seen)
         except (_Ended, ConnectionError):
@@ -80,13 +70,16 @@ class _Connection:
             if error.partial:
                 self.upstreams.record(Seen(self.name, body=error.partial, connection=self.number, done=True))
             raise
+        if head == PREFACE_HEAD:
+            await self.upstreams.serve_http2(self.name, self.number, self.reader, self.writer)
+            raise _Ended
         start, *lines = head[:-4].decode("latin-1").split("\r\n")
         seen = Seen(self.name, start=start, connection=self.number)
         seen.headers = [_header(line) for line in lines]
         self.upstreams.record(seen)
         self.body_read = False
         try:
-            for step in self.upstreams.next_reply(self.name).steps:
+            for step in self.upstreams.next_reply(self.name, OK).steps:
                 await self._step(step, seen, start.split(" ", 1)[0])
             if not self.body_read:
                 await self._read_body(seen)
@@ -97,9 +90,7 @@ class _Connection:
         finally:
             seen.done = True
 
-    async def _step(
-        self, step: bytes | Delay | ReadBody | ReadUntil | Close | Reset | Tunnel, seen: Seen, method: str
-    ) -> None:
+    async def _step(self, step: UpstreamStep, seen: Seen, method: str) -> None:
         if isinstance(step, bytes):
             self.writer.write(self._filled(step, method))
             await self.writer.drain()
@@ -119,9 +110,11 @@ class _Connection:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.writer.transport.abort()
             raise _Ended
-        else:
+        elif isinstance(step, Tunnel):
             while True:
                 self.writer.write((await self._receive(seen)).upper())
+        else:
+            raise TypeError(f"no step of HTTP/1.1: {step!r}")
 
     async def _delay(self, seconds: float) -> None:
         """Wait, but not for a proxy that has gone away meanwhile."""
@@ -174,7 +167,8 @@ def _header(line: str) -> tuple[str, str]:
 class Upstreams:
     """Every upstream that the bootstraps name, each on its own loopback port.
 
-    http: names of HTTP/1.1 upstreams; raw: names of upstreams that speak whatever their script says.
+    http: names of upstreams that speak HTTP/2 to who begins with its preface, and else HTTP/1.1; raw: names of those
+        that speak whatever their script says.
     """
 
     def __init__(self, http: Iterable[str], raw: Iterable[str]) -> None:
@@ -182,6 +176,8 @@ class Upstreams:
         self.numbers = iter(range(1, 1 << 30))
         self._kinds = dict.fromkeys(http, False) | dict.fromkeys(raw, True)
         self._replies: Mapping[str, tuple[Reply, ...]] = {}
+        self._settings: Mapping[int, int] = {}
+        self._http2: set[Http2Connection] = set()
         self._served: dict[str, int] = {}
         self._seen: list[Seen] = []
         self._lock = threading.Lock()
@@ -208,17 +204,40 @@ class Upstreams:
 
         return accepted
 
-    def begin(self, replies: Mapping[str, tuple[Reply, ...]]) -> None:
-        """Forget what was seen, and answer from now on as these replies say."""
+    def begin(self, replies: Mapping[str, tuple[Reply, ...]], settings: Mapping[int, int]) -> None:
+        """Forget what was seen, and answer from now on as these replies say, with these SETTINGS over HTTP/2.
+
+        Connections of HTTP/2 are closed, so that each case begins with its own.
+        """
+        asyncio.run_coroutine_threadsafe(self._leave_http2(), self._loop).result(10)
         with self._lock:
             self._replies = replies
+            self._settings = settings
             self._served = {}
             self._seen = []
 
-    def next_reply(self, name: str) -> Reply:
-        """The reply whose turn it is at this upstream; the last one repeats."""
+    async def _leave_http2(self) -> None:
+        for connection in self._http2:
+            connection.end()
+        until = time.monotonic() + LEAVE_SECONDS
+        while self._http2 and time.monotonic() < until:
+            await asyncio.sleep(0.001)
+
+    async def serve_http2(
+        self, name: str, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        """Serve a connection that has begun with the preface of HTTP/2."""
+        connection = Http2Connection(name, number, reader, writer, self._settings, self.record, self.next_reply)
+        self._http2.add(connection)
+        try:
+            await connection.serve()
+        finally:
+            self._http2.discard(connection)
+
+    def next_reply(self, name: str, usual: Reply) -> Reply:
+        """The reply whose turn it is at this upstream, the last one repeating; the usual one where none is given."""
         with self._lock:
-            given = self._replies.get(name) or self._replies.get("*") or (OK,)
+            given = self._replies.get(name) or self._replies.get("*") or (usual,)
             turn = self._served.get(name, 0)
             self._served[name] = turn + 1
         return given[min(turn, len(given) - 1)]

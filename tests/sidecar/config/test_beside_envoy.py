@@ -65,6 +65,18 @@ def options(**fields: object) -> Document:
     return {HTTP_OPTIONS: {"@type": f"type.googleapis.com/{HTTP_OPTIONS}", **fields}}
 
 
+def settings(*pairs: tuple[int, int], **fields: object) -> Document:
+    """HTTP/2 to a cluster, with parameters of SETTINGS."""
+    custom = [{"identifier": identifier, "value": value} for identifier, value in pairs]
+    http2 = {"custom_settings_parameters": custom, **fields}
+    return cluster(typed_extension_protocol_options=options(explicit_http_config={"http2_protocol_options": http2}))
+
+
+TLS_CONTEXT = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
+TLS: Document = {"name": "tls", "typed_config": {"@type": TLS_CONTEXT}}
+SAN: Document = {"upstream_http_protocol_options": {"auto_san_validation": True}}
+BOTH: Document = {"http_protocol_options": {}, "http2_protocol_options": {}}
+EXPLICIT: Document = options(explicit_http_config={"http_protocol_options": {}})
 NAMED, ANY = socket_address("db.internal", 80), {"any": True}
 SELECTORS = {"subset_selectors": [{"keys": ["a", "b"]}]}
 REPLY: Document = {"filter": {"not_health_check_filter": {}}}
@@ -103,6 +115,8 @@ GOOD_LISTENERS = [
     http(upgrade_configs=[{"upgrade_type": "websocket"}, {"upgrade_type": "CONNECT", "filters": [CORS, ROUTER]}]),
     http(local_reply_config={"mappers": [{**REPLY, "status_code": 500, "body": {"inline_string": "x"}}]}),
     http(http_protocol_options={"accept_http_10": True, "header_key_format": {"proper_case_words": {}}}),
+    http(codec_type="HTTP2", stream_error_on_invalid_http_message=True, http2_protocol_options={"allow_connect": True}),
+    http(codec_type="HTTP1", http2_protocol_options={"max_concurrent_streams": 2147483647}),
     log({"response_flag_filter": {"flags": ["UH"]}}),
     log({"header_filter": {"header": {"name": "x"}}}, log_format={"json_format": {"a": "%START_TIME%"}}),
     log({"metadata_filter": {}}, log_format={"text_format_source": {"inline_string": ""}}),
@@ -125,7 +139,12 @@ GOOD_CLUSTERS = [
     cluster(lb_subset_config={**SELECTORS, "fallback_policy": "DEFAULT_SUBSET", "scale_locality_weight": True}),
     cluster(outlier_detection={"base_ejection_time": "400s", "enforcing_success_rate": 0}),
     cluster(circuit_breakers={"thresholds": [{"max_retries": 1, "retry_budget": {}}, {"priority": "HIGH"}]}),
-    cluster(typed_extension_protocol_options=options(explicit_http_config={"http_protocol_options": {}})),
+    cluster(typed_extension_protocol_options=EXPLICIT),
+    cluster(typed_extension_protocol_options=options(use_downstream_protocol_config=BOTH)),
+    cluster(typed_extension_protocol_options=options(auto_config=BOTH), transport_socket=TLS),
+    cluster(http2_protocol_options={"initial_stream_window_size": 65535, "connection_keepalive": {"timeout": "1s"}}),
+    cluster(**BOTH, protocol_selection="USE_DOWNSTREAM_PROTOCOL", upstream_http_protocol_options={"auto_sni": True}),
+    settings((2, 0), (9, 1), (9, 1), hpack_table_size=0, max_outbound_frames=1),
     cluster(common_http_protocol_options={"idle_timeout": "1s"}, max_requests_per_connection=3),
 ]
 
@@ -266,6 +285,16 @@ BAD |= {
         "a short ejection": cluster(outlier_detection={"base_ejection_time": "4s", "max_ejection_time": "3s"}),
         "101 percent": cluster(outlier_detection={"enforcing_consecutive_5xx": 101}),
         "options under another key": cluster(typed_extension_protocol_options={"x": options()[HTTP_OPTIONS]}),
+        "options with an empty protocol": cluster(typed_extension_protocol_options=options(explicit_http_config={})),
+        "two protocols": cluster(**BOTH),
+        "a protocol by ALPN without TLS": cluster(typed_extension_protocol_options=options(auto_config={})),
+        "server push": settings((2, 1)),
+        "extended CONNECT as a parameter": settings((8, 0)),
+        "a parameter in two places": settings((1, 5), hpack_table_size=5),
+        "a parameter with two values": settings((9, 1), (9, 2)),
+        "no streams": settings(max_concurrent_streams=0),
+        "a window below the smallest": settings(initial_connection_window_size=65534),
+        "pings that are waited for without end": settings(connection_keepalive={"interval": "1s"}),
         "options without a protocol": cluster(typed_extension_protocol_options=options()),
         "a short wait after failures": cluster(
             type="STRICT_DNS", dns_failure_refresh_rate={"base_interval": "2s", "max_interval": "1s"}
@@ -291,10 +320,19 @@ STRICTER: dict[str, Document] = {
         [
             cluster(
                 max_requests_per_connection=3,
-                typed_extension_protocol_options=options(explicit_http_config={"http_protocol_options": {}}),
+                typed_extension_protocol_options=EXPLICIT,
             )
         ],
     ),
+    "a protocol said twice": bootstrap(
+        [], [cluster(http2_protocol_options={}, typed_extension_protocol_options=EXPLICIT)]
+    ),
+    "a frame size that is not kept to": bootstrap([], [settings((5, 20000))]),
+    "a window as a parameter": bootstrap([], [settings((4, 5))]),
+    "metadata frames": bootstrap([], [settings(allow_metadata=True)]),
+    "names in certificates without TLS": bootstrap([], [cluster(**SAN)]),
+    "names in certificates that nobody verifies": bootstrap([], [cluster(**SAN, transport_socket=TLS)]),
+    "malformed HTTP/1 that leaves its connection open": bootstrap([http(stream_error_on_invalid_http_message=True)]),
     "an IPv4 prefix of 44 bits": bootstrap(
         [matches({"prefix_ranges": [{"address_prefix": "10.0.0.0", "prefix_len": 44}]})]
     ),

@@ -9,7 +9,7 @@ import pytest
 from sidecar.config.http2_protocol_options import Http2ProtocolOptions
 from sidecar.config.protocol_options import Http1ProtocolOptions, HttpProtocolOptions, ProperCaseWords
 from sidecar.config.upstream_protocols import HTTP_PROTOCOL_OPTIONS, UpstreamHttpProtocolOptions
-from tests.sidecar.config.resources import Document, bootstrap, cluster, load_cluster, refusals
+from tests.sidecar.config.resources import Document, bootstrap, cluster, load, load_cluster, refusals
 
 HERE = "static_resources.clusters[0]"
 EXTENSION = f'{HERE}.typed_extension_protocol_options["{HTTP_PROTOCOL_OPTIONS}"]'
@@ -87,6 +87,14 @@ def test_the_options_of_http1_where_another_protocol_may_be_spoken(choice: str) 
     http1 = {"http_protocol_options": {"enable_trailers": True}}
     built = load_cluster(**extended(**{choice: http1}), transport_socket=TLS)
     assert built.http_protocol_options == Http1ProtocolOptions(enable_trailers=True)
+
+
+def test_equal_options_of_clusters_are_one_object() -> None:
+    extension = extended(explicit_http_config=HTTP2, upstream_http_protocol_options={"auto_sni": True})
+    built, _ = load(bootstrap([], [cluster(name=name, **extension) for name in ("a", "b")]))
+    one, other = built.static_resources.clusters
+    assert one.http2_options is other.http2_options
+    assert one.upstream_http_options is other.upstream_http_options
 
 
 def test_what_tls_takes_from_requests() -> None:
