@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from math import inf
 from typing import Any
 
 from sidecar.codec.http2_frames import PREFACE
@@ -19,7 +20,7 @@ class UndecidedConnection(asyncio.Protocol, Timed):
     version = 0
 
     def __init__(self, manager: ConnectionManager, info: ConnectionInfo) -> None:
-        self.due = float("inf")
+        self.due = inf
         self.manager = manager
         self.info = info
         self.read = b""
@@ -28,9 +29,10 @@ class UndecidedConnection(asyncio.Protocol, Timed):
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
         self.manager.opened(self)
-        idle_timeout = self.manager.options.idle_timeout
-        if idle_timeout != float("inf"):
-            self.manager.worker.wheel.arm(self, self.info.start + idle_timeout)
+        options = self.manager.options
+        patience = min(options.idle_timeout, options.max_connection_duration)
+        if patience != inf:
+            self.manager.worker.wheel.arm(self, self.info.start + patience)
 
     def data_received(self, data: bytes) -> None:
         read = self.read = self.read + data
@@ -46,7 +48,11 @@ class UndecidedConnection(asyncio.Protocol, Timed):
         self.manager.closed(self, not self.transport.is_closing(), False)
 
     def on_timer(self, now: float) -> None:
-        self.manager.stats.downstream_cx_idle_timeout += 1
+        stats = self.manager.stats
+        if now >= self.info.start + self.manager.options.max_connection_duration:
+            stats.downstream_cx_max_duration_reached += 1
+        else:
+            stats.downstream_cx_idle_timeout += 1
         self.transport.close()
 
     def streams(self) -> int:

@@ -178,6 +178,7 @@ def test_secrets_are_in_no_shape(sidecar: Sidecar) -> None:
 def test_shapes_are_bounded(sidecar: Sidecar) -> None:
     lane = sidecar.manager.lane
     client = sidecar.client()
+    Watch(sidecar).exchange(client, GET)
     connection = client.protocol
     for number in range(1100):
         connection.now = float(number)

@@ -142,6 +142,13 @@ class MemoryTransport(asyncio.Transport):
 
     # the sidecar's side
 
+    def get_protocol(self) -> Any:
+        """What a protocol asks that gives way to another: ``switch`` is here."""
+        return self
+
+    def switch(self, protocol: Any) -> None:
+        self.protocol = protocol
+
     def write(self, data: Any) -> None:
         assert not self.half_closed and not self.lost, "written to after its end"
         if self.closing:
@@ -266,6 +273,7 @@ class MemoryDialer:
         timeout: float,
         connected: Callable[[Any, str | None, bool], None],
         hostname: str,
+        options: Any = None,
     ) -> None:
         self.dialled.append(address)
 

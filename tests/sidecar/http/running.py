@@ -134,10 +134,15 @@ class Client:
     def __init__(self, sidecar: Sidecar, number: int, remote: str) -> None:
         self.sidecar = sidecar
         info = ConnectionInfo(number, Address("127.0.0.1", 8000), Address(remote, 50000 + number), sidecar.loop.now)
-        self.protocol = sidecar.manager.accept(info)
-        self.transport = MemoryTransport(sidecar.loop, self.protocol, ("127.0.0.1", 8000))
+        protocol = sidecar.manager.accept(info)
+        self.transport = MemoryTransport(sidecar.loop, protocol, ("127.0.0.1", 8000))
         self.seen = 0
-        self.protocol.connection_made(self.transport)
+        protocol.connection_made(self.transport)
+
+    @property
+    def protocol(self) -> Any:
+        """What serves the connection now."""
+        return self.transport.protocol
 
     def send(self, *pieces: bytes) -> Client:
         """Send the pieces, each in a read of its own, and let the sidecar come to rest after each."""

@@ -170,7 +170,8 @@ def test_a_stream_lasts_no_longer_than_allowed() -> None:
 
 def test_a_connection_that_has_lasted_long_enough_closes_with_its_next_response() -> None:
     with running(manager={**common(max_connection_duration="2s"), "drain_timeout": "3s"}) as sidecar:
-        client = sidecar.client()
+        client = sidecar.client().send(GET)
+        sidecar.host.send(HELLO)
         sidecar.advance(2.5)
         assert not client.closed
         assert sidecar.stat("http.in.downstream_cx_max_duration_reached") == 1
@@ -182,11 +183,24 @@ def test_a_connection_that_has_lasted_long_enough_closes_with_its_next_response(
 
 def test_a_connection_that_has_lasted_long_enough_closes_idle_after_the_drain_timeout() -> None:
     with running(manager={**common(max_connection_duration="2s"), "drain_timeout": "3s"}) as sidecar:
-        client = sidecar.client()
-        sidecar.advance(4.9)
+        client = sidecar.client().send(GET)
+        sidecar.host.send(HELLO)
+        sidecar.advance(4.8)
         assert not client.closed
         sidecar.advance(0.3)
         assert client.closed
+
+
+def test_a_connection_that_never_said_anything_closes_when_it_has_lasted_long_enough() -> None:
+    with running(manager=common(max_connection_duration="2s")) as sidecar:
+        client = sidecar.client()
+        sidecar.advance(1.9)
+        assert not client.closed
+        sidecar.advance(0.3)
+        assert client.closed
+        assert sidecar.stat("http.in.downstream_cx_max_duration_reached") == 1
+        assert sidecar.stat("http.in.downstream_cx_total") == 1
+        assert sidecar.stat("http.in.downstream_cx_active") == 0
 
 
 def test_a_connection_is_cut_off_when_the_peer_does_not_close() -> None:

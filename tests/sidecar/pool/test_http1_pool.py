@@ -61,7 +61,7 @@ class Dialer:
     def __init__(self) -> None:
         self.waiting: list[tuple[Http1Connection, Any]] = []
 
-    def dial(self, address: Address, protocol: Any, timeout: float, connected: Any, hostname: str) -> None:
+    def dial(self, address: Address, protocol: Any, timeout: float, connected: Any, hostname: str, options: Any) -> None:
         self.waiting.append((protocol, connected))
 
     def connect(self) -> Transport:
