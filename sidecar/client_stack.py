@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final
 
+from sidecar.cluster.circuit_breaker import CircuitBreaker
+from sidecar.cluster.host import Host
 from sidecar.codec.grpc import PREFIX_SIZE
 from sidecar.core.address import Address
 from sidecar.core.client import ClientOptions, GrpcOptions
@@ -17,6 +19,7 @@ from sidecar.router.hash_policy import compile_hash_policies
 from sidecar.router.retry_policy import RetryPolicy
 from sidecar.router.route import Route
 from sidecar.router.router import Router
+from sidecar.telemetry.groups.cluster import ClusterStats
 from sidecar.telemetry.groups.http_connection_manager import RouterStats
 
 _HTTP: Final = ClientOptions()
@@ -36,6 +39,7 @@ class ClientStack:
     ) -> None:
         self.worker = worker
         self.cluster_of = cluster_of
+        self.pool_of = pool_of
         self.local_ip = local_ip.encode()
         self.router = Router(worker, stats, cluster_of, pool_of, local_ip=self.local_ip)
         self.router.async_client_stats = stats
@@ -44,20 +48,89 @@ class ClientStack:
 
     def http(self, cluster_name: str, options: ClientOptions = _HTTP) -> RoutedHttpClient:
         """A client for HTTP requests to the cluster of that name."""
-        route = route_of(cluster_name, options)
         return RoutedHttpClient(
-            self.worker, self.router, route, options, self.connection, self.cluster_of, self.local_ip
+            self.worker,
+            self.router,
+            route_of(cluster_name, options),
+            options,
+            self.connection,
+            self.cluster_of,
+            self.local_ip if options.send_x_forwarded_for else b"",
         )
 
     def grpc(self, cluster_name: str, options: GrpcOptions = _GRPC) -> RoutedGrpcClient:
         """A client for gRPC calls to the cluster of that name."""
-        whole = replace(options, max_response_bytes=options.max_message_bytes + PREFIX_SIZE)
-        return RoutedGrpcClient(
-            self.http(cluster_name, whole), self.http(cluster_name, replace(options, timeout=0.0)), options
-        )
+        whole, streaming = halves_of(options)
+        return RoutedGrpcClient(self.http(cluster_name, whole), self.http(cluster_name, streaming), options)
+
+    def to_host(self, cluster: Any, address: Address, hostname: str = "") -> HostStack:
+        """Clients of one host of a cluster."""
+        return HostStack(self, OneHost(cluster, address, hostname))
 
     def __repr__(self) -> str:
         return f"<ClientStack {self.router.stats.rq_total} requests>"
+
+
+class OneHost:
+    """A cluster as the router sees it that has one host, which is always picked, and counts for nobody."""
+
+    __slots__ = ("breakers", "config", "host", "name", "outlier", "stats")
+
+    def __init__(self, cluster: Any, address: Address, hostname: str) -> None:
+        self.name = cluster.name
+        self.config = cluster.config
+        self.stats = ClusterStats()
+        self.breakers = (CircuitBreaker(), CircuitBreaker())
+        self.outlier = None
+        self.host = Host(address, hostname)
+
+    def pick(self, context: object) -> Host:
+        """The host."""
+        return self.host
+
+    def __repr__(self) -> str:
+        return f"<OneHost {self.host.address.text} as of {self.name}>"
+
+
+class HostStack:
+    """The ``HostClients`` of one host."""
+
+    def __init__(self, clients: ClientStack, cluster: OneHost) -> None:
+        self.clients = clients
+        self.cluster = cluster
+        self.router = Router(clients.worker, RouterStats(), self._cluster_of, clients.pool_of, suppress_headers=True)
+
+    def http(self, options: ClientOptions = _HTTP) -> RoutedHttpClient:
+        """A client for HTTP requests to the host."""
+        clients = self.clients
+        route = route_of(self.cluster.name, options)
+        return RoutedHttpClient(clients.worker, self.router, route, options, clients.connection, self._cluster_of, None)
+
+    def grpc(self, options: GrpcOptions = _GRPC) -> RoutedGrpcClient:
+        """A client for gRPC calls to the host."""
+        whole, streaming = halves_of(options)
+        return RoutedGrpcClient(self.http(whole), self.http(streaming), options)
+
+    def close(self) -> None:
+        """End the connections; the next request makes new ones."""
+        host = self.cluster.host
+        if host.pool is not None:
+            self.cluster.host = Host(host.address, host.hostname)
+            host.pool.close()
+
+    def _cluster_of(self, name: str) -> OneHost:
+        return self.cluster
+
+    def __repr__(self) -> str:
+        return f"<HostStack {self.cluster!r}>"
+
+
+def halves_of(options: GrpcOptions) -> tuple[GrpcOptions, GrpcOptions]:
+    """The options of unary calls, and of those in streams."""
+    return (
+        replace(options, max_response_bytes=options.max_message_bytes + PREFIX_SIZE),
+        replace(options, timeout=0.0),
+    )
 
 
 def route_of(cluster_name: str, options: ClientOptions) -> Route:

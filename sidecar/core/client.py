@@ -15,10 +15,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from sidecar.config.hash_policy import HashPolicy
 from sidecar.config.retry_policy import RetryPolicy
+from sidecar.core.address import Address
 from sidecar.core.head import Field, RequestHead, ResponseHead
 from sidecar.core.stream_info import StreamInfo
 
@@ -257,9 +258,27 @@ class GrpcClient(Protocol):
         ...
 
 
+class HostClients(Protocol):
+    """Makes clients of one host, for those who look after its health. They ask it whatever state it is in, over
+    connections of their own; what they send says nothing of us, and nothing of it is counted at the cluster.
+    """
+
+    def http(self, options: ClientOptions = ...) -> HttpClient: ...
+
+    def grpc(self, options: GrpcOptions = ...) -> GrpcClient: ...
+
+    def close(self) -> None:
+        """End the connections, once what was under way is over or cancelled. The next request makes new ones."""
+        ...
+
+
 class Clients(Protocol):
     """Makes clients. A cluster is looked for when a request is sent: it need not exist when its client is made."""
 
     def http(self, cluster_name: str, options: ClientOptions = ...) -> HttpClient: ...
 
     def grpc(self, cluster_name: str, options: GrpcOptions = ...) -> GrpcClient: ...
+
+    def to_host(self, cluster: Any, address: Address, hostname: str = "") -> HostClients:
+        """For a host of ``cluster``, which need not be known yet: its transport socket and protocol are used."""
+        ...

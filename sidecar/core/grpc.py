@@ -9,12 +9,16 @@ from __future__ import annotations
 from typing import Final
 
 from sidecar.core.head import RequestHead
+from sidecar.core.matching import parse_unsigned
+
+DEADLINE_EXCEEDED: Final = 4
 
 _UNKNOWN: Final = 2
 _STATUSES: Final = {400: 13, 401: 16, 403: 7, 404: 12, 429: 14, 502: 14, 503: 14, 504: 14}
 _ENCODED: Final = [
-    bytes((octet,)) if 0x20 <= octet < 0x7F and octet != 0x25 else b"%%%02X" % octet for octet in range(256)
-]
+    bytes((octet,)) if 0x20 <= octet < 0x7E and octet != 0x25 else b"%%%02X" % octet for octet in range(256)
+]  # the specification lets a tilde stand, Envoy does not
+_NUMBERS: Final = {b"%d" % status: status for status in range(17)}
 
 
 def is_grpc(request: RequestHead) -> bool:
@@ -26,6 +30,14 @@ def is_grpc(request: RequestHead) -> bool:
 def grpc_status_of(status: int) -> int:
     """The gRPC status number that stands for an HTTP status."""
     return _STATUSES.get(status, _UNKNOWN)
+
+
+def parse_grpc_status(value: bytes) -> int:
+    """The number in a ``grpc-status``, however Envoy lets it be written; -1 for what is none."""
+    status = _NUMBERS.get(value)
+    if status is None:
+        status = parse_unsigned(value)
+    return -1 if status is None else status
 
 
 def grpc_message(text: bytes) -> bytes:

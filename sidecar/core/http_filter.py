@@ -26,6 +26,8 @@ class FilterStream(Protocol):
     connection: ConnectionInfo
     request: RequestHead
     response: ResponseHead | None
+    response_trailers: list[Field] | None
+    """Known by the last call of ``on_response_data``, which may turn them into data and empty the list."""
     remote_address: Address
     route: NamedRoute | None
     response_flags: int
@@ -74,7 +76,8 @@ class HttpFilter:
     Request hooks run in the order of the configuration, response hooks in reverse. A hook for a head returns None to go
     on or ``PAUSE`` to stop here. Hooks for data return the bytes that go on (``b""`` holds them back; what was held must
     be returned by the call with ``end`` true). While a filter pauses the head, data that arrives is kept by the stream
-    (up to the buffer limit, then 413 or 500), after passing through this filter's own data hook.
+    (up to the buffer limit, then 413 or 500), after passing through this filter's own data hook. That hook may resume the
+    stream: what was held goes on then, followed by what the hook returns.
     """
 
     __slots__ = ()

@@ -153,10 +153,11 @@ class FilteredStream(StreamInfo):
         head = self.response
         assert head is not None
         ended, self.response_ended = self.response_ended, False
+        trailers = self.response_trailers if ended else None
         body = b"".join(held or ())
         try:
             for position, hook in self.chain.response:
-                if position < at and hook(self, ended and not body):
+                if position < at and hook(self, ended and not body and trailers is None):
                     self.response_at = position
                     self.held_response = [body] if body else []
                     self.response_ended = ended
@@ -168,11 +169,14 @@ class FilteredStream(StreamInfo):
             self.filter_failed()
             return
         self.response_at = RUNNING
-        self.send_head(head, ended and not body)
-        if body and not self.over:
-            self.bytes_sent += len(body)
-            self.downstream.send_data(body, ended)
-            if ended:
+        self.send_head(head, ended and not body and trailers is None)
+        if not self.over:
+            if body:
+                self.bytes_sent += len(body)
+                self.downstream.send_data(body, ended and trailers is None)
+            if trailers is not None:
+                self.end_with_trailers(trailers)
+            elif body and ended:
                 self.response_sent()
         if self.worker.cork.waiting:
             self.worker.cork.pull()
@@ -229,23 +233,32 @@ class FilteredStream(StreamInfo):
                     if passed is None or self.over:
                         return
                     data = passed
-            trailers = self.response_trailers
-            if end and trailers is not None:
-                for _, hook in self.chain.response_trailers:
-                    hook(self, trailers)
         except Exception:
             self.filter_failed()
             return
         self.bytes_sent += len(data)
-        if not end:
-            self.downstream.send_data(data, False)
+        trailers = self.response_trailers
+        if not end or trailers is None:
+            self.downstream.send_data(data, end)
+            if end:
+                self.response_sent()
             return
-        if trailers is None:
-            self.downstream.send_data(data, True)
-        else:
-            if data:
-                self.downstream.send_data(data, False)
+        if data:
+            self.downstream.send_data(data, False)
+        self.end_with_trailers(trailers)
+
+    def end_with_trailers(self, trailers: list[Field]) -> None:
+        """The response's body has passed all filters: its trailers, as far as filters leave some of them."""
+        try:
+            for _, hook in self.chain.response_trailers:
+                hook(self, trailers)
+        except Exception:
+            self.filter_failed()
+            return
+        if trailers:
             self.downstream.send_trailers(trailers)
+        else:
+            self.downstream.send_data(b"", True)
         self.response_sent()
 
     def paused_by(self, hook: Any) -> None:
@@ -305,7 +318,15 @@ class FilteredStream(StreamInfo):
                 if passed is None or self.over:
                     return None
                 data = passed
-        if self.response_at != RUNNING:
+        at = self.response_at
+        if at != held_at:  # the hook resumed the response: what it returned follows what was held
+            for position, hook in self.chain.response_data:
+                if position < held_at and (at == RUNNING or position >= at):
+                    passed = hook(self, data, end)
+                    if passed is None or self.over:
+                        return None
+                    data = passed
+        if at != RUNNING:
             held = self.held_response
             if held is None:
                 held = self.held_response = []

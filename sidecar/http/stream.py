@@ -12,6 +12,7 @@ from math import inf
 from typing import Any, Protocol
 
 from sidecar.core import response_flags as flag
+from sidecar.core.grpc import DEADLINE_EXCEEDED
 from sidecar.core.head import Field, RequestHead, ResponseHead
 from sidecar.core.stream_info import ConnectionInfo, StreamInfo
 from sidecar.http.connection_manager import ConnectionManager, Options
@@ -246,18 +247,15 @@ class Stream(FilteredStream):
         if not self.chain.plain_response:
             try:
                 data = self.filter_response_data(b"", True)
-                if data is None:
-                    return
-                if data:
-                    self.bytes_sent += len(data)
-                    self.downstream.send_data(data, False)
-                for _, hook in self.chain.response_trailers:
-                    hook(self, trailers)
             except Exception:
                 self.filter_failed()
                 return
-        self.downstream.send_trailers(trailers)
-        self.response_sent()
+            if data is None or self.over or self.response_at != RUNNING:
+                return
+            if data:
+                self.bytes_sent += len(data)
+                self.downstream.send_data(data, False)
+        self.end_with_trailers(trailers)
 
     def on_upstream_failure(
         self,
@@ -343,7 +341,7 @@ class Stream(FilteredStream):
         stats = self.manager.stats
         if now >= self.duration_deadline:
             stats.downstream_rq_max_duration_reached += 1
-            self._time_out(b"downstream duration timeout", "max_duration_timeout", 0)
+            self._time_out(b"downstream duration timeout", "max_duration_timeout", 0, DEADLINE_EXCEEDED)
             return inf
         if now >= self.request_deadline and not self.request_ended:
             stats.downstream_rq_timeout += 1
@@ -377,8 +375,9 @@ class Stream(FilteredStream):
         if due != inf:
             self.downstream.wake_by(due)
 
-    def _time_out(self, body: bytes, details: str, flags: int) -> None:
-        self.reply(504 if self.request_ended else 408, body, details=details, flags=flags)
+    def _time_out(self, body: bytes, details: str, flags: int, grpc_status: int | None = None) -> None:
+        status = 504 if self.request_ended else 408
+        self.reply(status, body, details=details, flags=flags, grpc_status=grpc_status)
 
     def _upgrade_refused(self) -> bool:
         """Whether the request asks for a protocol that neither route nor connection manager lets through."""

@@ -97,7 +97,11 @@ class PiecewiseExchange(PacedStream):
 
 
 class RoutedHttpClient:
-    """The ``HttpClient`` of one cluster. ``route`` says to the router what ``options`` say here."""
+    """The ``HttpClient`` of one cluster. ``route`` says to the router what ``options`` say here.
+
+    ``forwarded_for`` is what X-Forwarded-For ends with, and what makes a request one from inside; None is for those
+    that say nothing of us.
+    """
 
     __slots__ = ("cluster_name", "cluster_of", "connection", "forwarded_for", "options", "route", "router", "worker")
 
@@ -109,7 +113,7 @@ class RoutedHttpClient:
         options: ClientOptions,
         connection: ConnectionInfo,
         cluster_of: Callable[[str], Any],
-        local_ip: bytes,
+        forwarded_for: bytes | None,
     ) -> None:
         self.worker = worker
         self.router = router
@@ -118,7 +122,7 @@ class RoutedHttpClient:
         self.options = options
         self.connection = connection
         self.cluster_of = cluster_of
-        self.forwarded_for = local_ip if options.send_x_forwarded_for else b""
+        self.forwarded_for = forwarded_for
 
     def request(self, head: RequestHead, body: bytes, sink: ResponseSink) -> WholeExchange:
         if body:

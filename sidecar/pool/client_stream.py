@@ -28,8 +28,8 @@ class Terminal(Protocol):
 
 
 class Client(Protocol):
-    """What all requests to one cluster have in common. ``forwarded_for`` is what X-Forwarded-For ends with, if anything;
-    ``connection`` stands where a downstream's would."""
+    """What all requests to one cluster have in common. ``forwarded_for`` is what X-Forwarded-For ends with, empty for
+    nothing, None if requests do not say that they come from inside; ``connection`` stands where a downstream's would."""
 
     worker: Worker
     router: Terminal
@@ -38,7 +38,7 @@ class Client(Protocol):
     options: ClientOptions
     connection: ConnectionInfo
     cluster_of: Callable[[str], Any]
-    forwarded_for: bytes
+    forwarded_for: bytes | None
 
 
 class ClientStream(StreamInfo):
@@ -84,13 +84,12 @@ class ClientStream(StreamInfo):
         request = self.request
         if request.method == b"CONNECT" or b"upgrade" in request.index:
             raise ValueError(f"the client opens no tunnels: {request!r}")
-        request.set(b"x-envoy-internal", b"true")
-        if client.forwarded_for:
-            forwarded = request.get(b"x-forwarded-for")
-            request.set(
-                b"x-forwarded-for",
-                client.forwarded_for if forwarded is None else forwarded + b"," + client.forwarded_for,
-            )
+        here = client.forwarded_for
+        if here is not None:
+            request.set(b"x-envoy-internal", b"true")
+            if here:
+                forwarded = request.get(b"x-forwarded-for")
+                request.set(b"x-forwarded-for", here if forwarded is None else forwarded + b"," + here)
         if end:
             self.request_ended = True
             self.request_complete = self.now

@@ -130,12 +130,17 @@ class TlsConnection(TlsStream):
             # What was prepared would tell the peer that all is well.
             self.give_up(failure)
             return
-        self._flush()
         self._leave_handshake()
         self._count(self.tls)
         self.state = OPEN
         self.read = ssl_object.read
         self.encrypt = ssl_object.write
+        if ssl_object.server_side and self.tls.version == "TLSv1.3":  # the last word was the client's
+            self.tickets = self.outgoing.pending
+            if self.tickets:
+                self.encrypt = self.encrypt_first
+        else:
+            self._flush()
         self.set_protocol(self.opened())
         self.inner.connection_made(self)
         if self.incoming.pending and not self.paused:

@@ -60,6 +60,7 @@ class TlsStream(asyncio.Protocol, Timed):
         "failure",
         "session_wanted",
         "owed",
+        "tickets",
         "paused",
         "eof",
         "eof_held",
@@ -86,6 +87,7 @@ class TlsStream(asyncio.Protocol, Timed):
         self.failure: TlsFailure | None = None
         self.session_wanted = False  # until there is a session that can be resumed
         self.owed = 0
+        self.tickets = 0  # bytes of session tickets in ``outgoing`` that leave with the first data, as BoringSSL's do
         self.paused = False  # the inner protocol wants no data
         self.eof = False  # the peer sends no more
         self.eof_held = False  # which the inner protocol does not know yet
@@ -376,12 +378,22 @@ class TlsStream(asyncio.Protocol, Timed):
 
     def _answer(self, plain: bytes | None) -> None:
         """TLS itself has something to send. A peer that makes it, and does not take it, is given up."""
+        if self.tickets == self.outgoing.pending:
+            return
         self._flush()
         self.owed = 0 if plain else self.owed + 1
         if self.owed > _MOST_OWED and self.raw.get_write_buffer_size() > _MOST_UNSENT:
             self.abort()
 
+    def encrypt_first(self, data: bytes | bytearray | memoryview) -> None:
+        """What ``encrypt`` is while there are ``tickets``."""
+        assert self.ssl_object is not None
+        self.tickets = 0
+        self.encrypt = self.ssl_object.write
+        self.encrypt(data)
+
     def _flush(self) -> None:
+        self.tickets = 0
         if self.outgoing.pending and not self.raw.is_closing():
             self.raw.write(self.outgoing.read())
 
@@ -412,4 +424,6 @@ class TlsStream(asyncio.Protocol, Timed):
 
     def __repr__(self) -> str:
         state = ("shaking hands", "open", "closed")[self.state]
-        return f"<{type(self).__name__} {state}{' and closing' if self.closing else ''}, {self.inner!r} in {self.raw!r}>"
+        return (
+            f"<{type(self).__name__} {state}{' and closing' if self.closing else ''}, {self.inner!r} in {self.raw!r}>"
+        )

@@ -11,6 +11,7 @@ import pytest
 from sidecar.config.hash_policy import HashHeader
 from sidecar.config.retry_policy import RetryBackOff, RetryPolicy
 from sidecar.core import response_flags as flag
+from sidecar.core.address import Address
 from sidecar.core.client import ClientOptions
 from sidecar.core.head import RequestHead
 from sidecar.pool.client_stream import ClientStream
@@ -526,3 +527,52 @@ def test_reference_counting_frees_an_exchange() -> None:
                 assert alive() == 0, end
     finally:
         gc.enable()
+
+
+# one host
+
+
+def test_a_host_is_asked_whatever_its_state_and_nothing_is_counted() -> None:
+    with asking() as (sidecar, clients):
+        cluster = sidecar.stack.clusters.get("up")
+        host = cluster.hosts[0]
+        host.set_flag(1, True)
+        cluster.refresh_health()
+        limit, cluster.breakers[0].max_requests = cluster.breakers[0].max_requests, 0
+        before = sidecar.used_stats()
+        one = clients.to_host(cluster, host.address)
+        client = one.http(ClientOptions(timeout=2.0))
+        for _ in range(2):
+            sink = Sink()
+            client.request(RequestHead(b"GET", b"/healthz", b"up", [(b"user-agent", b"Envoy/HC")]), b"", sink)
+            assert sidecar.host.receive() == b"GET /healthz HTTP/1.1\r\nhost: up\r\nuser-agent: Envoy/HC\r\n\r\n"
+            sidecar.host.send(HELLO)
+            assert sink.events == [("response", 200, b"hello", None)]
+            assert sink.head.fields == [(b"content-length", b"5")]
+        assert sidecar.used_stats() == before
+        assert (host.rq_total, host.cx_total, host.cx_active) == (0, 0, 0)
+        one.close()
+        sidecar.loop.settle()
+        assert sidecar.host.closed
+        cluster.breakers[0].max_requests = limit
+
+
+@pytest.mark.parametrize("connected", [True, False])
+def test_a_hosts_connections_are_ended_and_made_anew(connected: bool) -> None:
+    with asking() as (sidecar, clients):
+        sidecar.dialer.waits = not connected
+        one = clients.to_host(sidecar.stack.clusters.get("up"), Address("127.0.0.1", 7999))
+        sink = Sink()
+        exchange = one.http().request(get(), b"", sink)
+        assert len(sidecar.hosts) == connected
+        assert [each.port for each in sidecar.dialer.dialled] == [7999]
+        exchange.cancel()
+        one.close()
+        sidecar.dialer.go_on()
+        assert all(host.closed for host in sidecar.hosts)
+        again = Sink()
+        one.http().request(get(), b"", again)
+        sidecar.hosts[-1].send(HELLO)
+        assert sink.events == []
+        assert again.last == ("response", 200, b"hello", None)
+        one.close()

@@ -186,3 +186,19 @@ def test_another_authority_is_not_reached_by_an_old_session() -> None:
                 assert server.stats.fail_verify_no_cert == 1
 
     run(test())
+
+
+@on_loop
+async def test_tickets_leave_with_the_first_data() -> None:
+    """One packet less for each handshake; who is never told anything has nothing to resume."""
+    async with serving(downstream()) as server:
+        tls = originating(upstream(common={"tls_params": {"tls_maximum_protocol_version": "TLSv1_3"}}), server.surroundings)
+        connection, inner = await dial(tls, server.port)
+        await server.first()
+        [accepted] = server.connections
+        assert accepted.tickets == accepted.outgoing.pending > 0
+        connection.write(b"ping")
+        await inner.until(lambda: inner.received == b"ping")
+        assert accepted.tickets == accepted.outgoing.pending == 0
+        connection, _ = await dial(tls, server.port)
+        assert connection.tls is not None and connection.tls.resumed
