@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 
 from benchmarks import proxies
-from benchmarks.cells import connections, http, latency, memory, scrape, tcp, tls
+from benchmarks.cells import connections, grpc, http, http2, idle, latency, memory, scrape, tcp, tls
 from benchmarks.context import Context
 from benchmarks.load import FailedRequests
 from benchmarks.ports import NotReady
@@ -25,6 +25,18 @@ CELLS: Mapping[str, Callable[[Context], list[Row]]] = {
     "route-bare": http.route_bare,
     "route-calls": http.route_calls,
     "https-in": tls.https_in,
+    "handshakes": tls.new_sessions,
+    "handshakes-resumed": tls.resumed_sessions,
+    "mtls": tls.mtls,
+    "h2-8x16": http2.same_8x16,
+    "h2-32x1": http2.same_32x1,
+    "h2-8x16-varied": http2.varied_8x16,
+    "h2-32x1-varied": http2.varied_32x1,
+    "bridge-1-2": http2.bridge_up,
+    "bridge-2-1": http2.bridge_down,
+    "grpc-unary-100": grpc.unary_100,
+    "grpc-unary-10k": grpc.unary_10k,
+    "grpc-stream": grpc.stream,
     "mesh-bare": http.mesh_bare,
     "mesh-calls": http.mesh_calls,
     "half-route": latency.half_route,
@@ -34,6 +46,8 @@ CELLS: Mapping[str, Callable[[Context], list[Row]]] = {
     "small": memory.small,
     "large": memory.large,
     "connections": connections.idle_connections,
+    "tls-idle": idle.tls_connections,
+    "h2-idle-streams": idle.http2_streams,
     "scrape": scrape.scrape,
     "growth": memory.growth,
 }

@@ -1,14 +1,16 @@
-"""The services behind the proxies: nginx for HTTP, an iperf3 server for TCP."""
+"""The services behind the proxies: nginx for HTTP, `http2_backend.py` for gRPC, an iperf3 server for TCP."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
+from benchmarks.envoy import REPOSITORY
 from benchmarks.ports import free_ports, wait_until_listening, wait_until_ok
 from benchmarks.processes import LOAD_CORE, Child
 
@@ -21,20 +23,23 @@ LARGE_BODY_BYTES = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """A running service; the same one listens on all its ports."""
+    """A running service; the same one listens on all its ports, and on `http2_port` for HTTP/2 with prior knowledge."""
 
-    ports: tuple[int, ...]
+    ports: tuple[int, ...] = ()
+    http2_port: int = 0
 
     def substitutions(self) -> dict[str, str]:
         """What a configuration template needs to know of the backend."""
-        return {f"backend_port_{number}": str(port) for number, port in enumerate(self.ports, 1)}
+        numbered = {f"backend_port_{number}": str(port) for number, port in enumerate(self.ports, 1)}
+        return {**numbered, "backend_port_http2": str(self.http2_port)}
 
 
 @contextlib.contextmanager
 def nginx_backend(directory: Path) -> Iterator[Backend]:
     """nginx with one worker on the load core, that answers BODY everywhere and 1 MiB at LARGE_BODY_PATH."""
     (directory / LARGE_BODY_PATH.lstrip("/")).write_bytes(b"m" * LARGE_BODY_BYTES)
-    backend = Backend(tuple(free_ports(3)))
+    *ports, http2_port = free_ports(4)
+    backend = Backend(tuple(ports), http2_port)
     text = Template((CONFIGURATIONS / "nginx_backend.conf").read_text())
     configuration = directory / "nginx_backend.conf"
     configuration.write_text(text.substitute(backend.substitutions(), directory=directory, body=BODY))
@@ -42,6 +47,16 @@ def nginx_backend(directory: Path) -> Iterator[Backend]:
     with Child(command, core=LOAD_CORE, output=directory / "nginx_backend.out") as child:
         wait_until_ok(child, backend.ports[0], "/")
         yield backend
+
+
+@contextlib.contextmanager
+def frames_backend(directory: Path, mode: str) -> Iterator[Backend]:
+    """The HTTP/2 service of `http2_backend.py` in one of its modes, on the load core."""
+    port = free_ports(1)[0]
+    command = [sys.executable, "-m", "benchmarks.http2_backend", "--port", str(port), "--mode", mode]
+    with Child(command, core=LOAD_CORE, output=directory / "http2_backend.out", cwd=REPOSITORY) as child:
+        wait_until_listening(child, port)
+        yield Backend(http2_port=port)
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,12 @@ class Load:
     @property
     def rate(self) -> float:
         return self.requests / self.seconds
+
+
+def needs(tool: str) -> None:
+    """Raises LookupError, which names the tool, when it is not installed."""
+    if shutil.which(tool) is None:
+        raise LookupError(f"{tool} is not installed")
 
 
 def _match(pattern: str, text: str) -> re.Match[str]:

@@ -14,7 +14,7 @@ from string import Template
 
 from benchmarks.backends import CONFIGURATIONS
 from benchmarks.envoy import REPOSITORY, EnvoyMissing, envoy_binary
-from benchmarks.ports import free_ports, wait_until_ok
+from benchmarks.ports import free_ports, get, wait_until_ok
 from benchmarks.processes import PROXY_CORE, Child
 
 OURS = "ours"
@@ -58,6 +58,12 @@ class Running:
         """Give the disk back between two runs; the proxies append, so they go on at the start."""
         with contextlib.suppress(FileNotFoundError), self.access_log.open("r+b") as log:
             log.truncate()
+
+
+def counter(running: Running, name: str) -> int:
+    """One counter or gauge of /stats, by its whole name; 0 when the proxy does not have it (yet)."""
+    lines = get(running.admin_port, "/stats").decode().splitlines()
+    return next((int(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{name}: ")), 0)
 
 
 _ENVOY_SHAPES = {path.stem: path for path in CONFIGURATIONS.glob("*.yaml")}

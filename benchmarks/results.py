@@ -17,7 +17,7 @@ class Better(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What issue 2 asks of us in one cell.
+    """What the project asks of us in one cell.
 
     Either `times_envoy`, the least that `Row.ratio` to Envoy may be, or `limit`, an absolute bound in the figure's unit.
     """

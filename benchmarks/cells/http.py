@@ -4,97 +4,69 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks import load
+from benchmarks import load as loading
 from benchmarks.backends import LARGE_BODY_BYTES, LARGE_BODY_PATH, nginx_backend
+from benchmarks.cells import saturation
+from benchmarks.cells.saturation import Loading, Work, alone
 from benchmarks.context import Context
-from benchmarks.profiles import profiled
-from benchmarks.proxies import ENVOY, OURS, Running, serving
+from benchmarks.proxies import ENVOY, Running, serving
 from benchmarks.results import CPU, Better, Figure, Row, Target
 from benchmarks.turns import all_serving, take_turns
 
 SPEED = Target("≥ 1.5 × Envoy", times_envoy=1.5)
-_WHOLE_CORE = 0.9
-"""Below this share of the proxy core something else was the bottleneck: the load core, or another program."""
 BODIES = Figure("mb_per_s", "MB/s", Better.HIGHER)
 
 
-def saturate(
-    running: Running, *, seconds: float, script: Path | None, path: str = "/", scheme: str = "http"
-) -> dict[str, float]:
-    """One run of wrk, and the CPU time that the proxy used in it by the requests that wrk counted."""
-    before = running.child.cpu_us()
-    result = load.wrk(running.url(path, scheme), seconds=seconds, script=script)
-    used = running.child.cpu_us() - before
-    running.child.check()
-    running.truncate_access_log()
-    figures = {
-        "cpu_us": used / result.requests,
-        "rate": result.rate,
-        "p50_ms": result.p50_ms,
-        "p99_ms": result.p99_ms,
-        "core_share": used / result.seconds / 1e6,
-    }
-    if path == LARGE_BODY_PATH:
-        figures["mb_per_s"] = result.rate * LARGE_BODY_BYTES / 1e6
-    return figures
+def wrk(script: Path | None = None, path: str = "/", scheme: str = "http") -> Loading:
+    """One run of wrk."""
+
+    def load(running: Running, seconds: float) -> Work:
+        result = loading.wrk(running.url(path, scheme), seconds=seconds, script=script)
+        figures = {"p50_ms": result.p50_ms, "p99_ms": result.p99_ms}
+        if path == LARGE_BODY_PATH:
+            figures["mb_per_s"] = result.rate * LARGE_BODY_BYTES / 1e6
+        return Work(result.requests, result.seconds, figures)
+
+    return load
 
 
 def measure(
     context: Context,
     cell: str,
     shape: str,
-    script: Path | None,
-    path: str,
-    figure: Figure,
-    target: Target,
+    script: Path | None = None,
+    path: str = "/",
+    figure: Figure = CPU,
+    target: Target = SPEED,
     scheme: str = "http",
 ) -> list[Row]:
     """Saturate every proxy that knows `shape` in turns: a row for each, ours with its target."""
     with nginx_backend(context.directory) as backend, all_serving(context, shape, backend.substitutions()) as proxies:
-
-        def once(name: str, seconds: float) -> dict[str, float]:
-            return saturate(proxies[name], seconds=seconds, script=script, path=path, scheme=scheme)
-
-        results = take_turns(context, cell, proxies, once)
-        memory = {name: proxies[name].child.memory_kb() for name in results}
-        if context.profile is not None and OURS in results:
-            with profiled(context, proxies[OURS], cell):
-                once(OURS, max(context.seconds, 5.0))
-    rows = []
-    for name, rounds in results.items():
-        medians = rounds.medians()
-        if script is None and path == "/":
-            context.saturation[shape, name] = medians["rate"]
-        resident, proportional = memory[name]
-        figures = {**medians, "memory_mb": resident / 1024, "pss_mb": proportional / 1024}
-        share = medians["core_share"]
-        note = (
-            f"had {share:.0%} of its core; its req/s and latencies are not what it can do"
-            if share < _WHOLE_CORE
-            else ""
-        )
-        rows.append(Row(cell, name, figure, figures, target if name == OURS else None, rounds.column(figure.name), note))
+        rows = saturation.measure(context, cell, alone(proxies), wrk(script, path, scheme), figure, target)
+    if script is None and path == "/":
+        for row in rows:
+            context.saturation[shape, row.proxy] = row.figures["rate"]
     return rows
 
 
 def route_bare(context: Context) -> list[Row]:
     """Route only, the same bare GET again and again."""
-    return measure(context, "route-bare", "route_only", None, "/", CPU, SPEED)
+    return measure(context, "route-bare", "route_only")
 
 
 def route_calls(context: Context) -> list[Row]:
     """Route only, 512 paths, a new request id on every request, and the headers of a service call."""
-    return measure(context, "route-calls", "route_only", load.SERVICE_CALL, "/", CPU, SPEED)
+    return measure(context, "route-calls", "route_only", loading.SERVICE_CALL)
 
 
 def mesh_bare(context: Context) -> list[Row]:
     """Mesh filters on, bare GET."""
-    return measure(context, "mesh-bare", "mesh_filters", None, "/", CPU, SPEED)
+    return measure(context, "mesh-bare", "mesh_filters")
 
 
 def mesh_calls(context: Context) -> list[Row]:
     """Mesh filters on, service calls."""
-    return measure(context, "mesh-calls", "mesh_filters", load.SERVICE_CALL, "/", CPU, SPEED)
+    return measure(context, "mesh-calls", "mesh_filters", loading.SERVICE_CALL)
 
 
 def bodies(context: Context) -> list[Row]:
@@ -116,7 +88,7 @@ def saturation_rate(context: Context, shape: str) -> float:
     ):
 
         def once(_: str, seconds: float) -> dict[str, float]:
-            return saturate(running, seconds=seconds, script=None)
+            return saturation.spend([running], wrk(), seconds)
 
         results = take_turns(context, "saturation", [ENVOY], once)
     if ENVOY not in results:

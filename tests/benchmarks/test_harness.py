@@ -81,6 +81,36 @@ def test_envoy_and_nginx_in_one_table(envoy: str, tmp_path: Path) -> None:
 
 
 @needs_tools
+@pytest.mark.timeout(240)
+def test_http2_tls_and_grpc_in_one_table(envoy: str, tmp_path: Path) -> None:
+    missing = [tool for tool in ("h2load", "openssl") if shutil.which(tool) is None]
+    if missing:
+        pytest.skip(f"not installed: {', '.join(missing)}")
+    report = tmp_path / "table.json"
+    cells = "h2-32x1,h2-8x16-varied,bridge-2-1,mtls,handshakes-resumed,grpc-unary-100,grpc-stream,h2-idle-streams,tls-idle"
+    done = subprocess.run(
+        [*HARNESS, "--proxies", "envoy", "--only", cells, "--json", str(report)],
+        cwd=REPOSITORY,
+        env=_environment(envoy, tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = {(row["cell"], row["proxy"]): row for row in json.loads(report.read_text())["rows"]}
+    direct = ["h2-32x1", "h2-8x16-varied-indexed", "h2-8x16-varied-literal", "bridge-2-1", "grpc-unary-100", "grpc-stream"]
+    measured = [*direct, "mtls-1", "mtls-2", "handshakes-resumed", "h2-idle-streams", "tls-idle"]
+    assert set(rows) == {(cell, "envoy") for cell in measured} | {(cell, "direct") for cell in direct}
+    assert all(rows[cell, "envoy"]["value"] > 0 for cell in measured)
+    for cell in direct:
+        assert rows[cell, "direct"]["figures"]["rate"] > 0.5 * rows[cell, "envoy"]["figures"]["rate"]
+    assert rows["h2-idle-streams", "envoy"]["figures"]["streams"] == 5000
+    assert list(_commands_naming(str(tmp_path))) == []
+    assert sorted(tmp_path.iterdir()) == [report]
+
+
+@needs_tools
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_leaves_no_process_and_no_file(envoy: str, tmp_path: Path, number: signal.Signals) -> None:
     command = [*HARNESS, "--proxies", "envoy", "--only", "route-bare", "--seconds", "60"]
