@@ -15,7 +15,7 @@ from urllib.parse import unquote_to_bytes
 from sidecar.codec.grpc import FramingError, MessageReader, frame
 from sidecar.core import response_flags as flag
 from sidecar.core.client import GrpcError, GrpcOptions, GrpcReply, GrpcSink, RequestFailed, UnarySink
-from sidecar.core.grpc import grpc_status_of
+from sidecar.core.grpc import grpc_status_of, parse_grpc_status
 from sidecar.core.head import Field, RequestHead, ResponseHead
 from sidecar.pool.client import RoutedHttpClient, WholeExchange
 from sidecar.pool.client_stream import PacedStream
@@ -52,11 +52,11 @@ def error_in(head: ResponseHead, trailers: Sequence[Field] | None) -> GrpcError 
         if head.status != 200:
             return GrpcError(grpc_status_of(head.status), f"HTTP status {head.status}", trailers or ())
         return GrpcError(_UNKNOWN, "the response ended without a grpc-status", trailers or ())
-    number = int(status) if status.isdigit() and len(status) < 10 else _UNKNOWN
+    number = parse_grpc_status(status)
     if number == 0:
         return None
     message = unquote_to_bytes(index.get(b"grpc-message", b"")).decode("utf-8", "replace")
-    return GrpcError(number, message, trailers or ())
+    return GrpcError(number if number > 0 else _UNKNOWN, message, trailers or ())
 
 
 def error_of(failure: RequestFailed, started: bool) -> GrpcError:
