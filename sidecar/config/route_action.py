@@ -91,8 +91,8 @@ class UpgradeConfig:
 class MaxStreamDuration:
     """Seconds, None for what is not set; 0 means no limit.
 
-    For gRPC requests that send a `grpc-timeout`, that timeout counts if `grpc_timeout_header_max` is set: less
-    `grpc_timeout_header_offset` (as long as something remains), and at most `grpc_timeout_header_max` unless it is 0.
+    For requests that send a `grpc-timeout`, that timeout counts if `grpc_timeout_header_max` is set: at most
+    `grpc_timeout_header_max` unless that is 0, and less `grpc_timeout_header_offset`.
     """
 
     max_stream_duration: float | None
@@ -108,6 +108,10 @@ class RouteAction:
     timeout, 0 switches it off. `metadata_match` is what the `envoy.lb` metadata of a host must hold. At most one of the
     path rewrites and one of the host rewrites is set; `host_rewrite` is a format string. The retry policy and the
     mirror policies are those of the level above where the route has none of its own.
+
+    A `max_stream_duration`, with or without fields, takes the place of `timeout`, `max_grpc_timeout` and
+    `grpc_timeout_offset`. Without one, `max_grpc_timeout` makes the `grpc-timeout` of gRPC requests their timeout: less
+    `grpc_timeout_offset`, if something remains, and at most `max_grpc_timeout` unless that is 0.
     """
 
     cluster: str = ""
@@ -126,6 +130,8 @@ class RouteAction:
     timeout: float = 15.0
     idle_timeout: float | None = None
     max_stream_duration: MaxStreamDuration | None = None
+    max_grpc_timeout: float | None = None
+    grpc_timeout_offset: float | None = None
     retry_policy: RetryPolicy | None = None
     request_mirror_policies: tuple[RequestMirrorPolicy, ...] = ()
     priority: Literal["DEFAULT", "HIGH"] = "DEFAULT"
@@ -221,6 +227,8 @@ def _parse_route_action(node: Node, inherited: Inherited) -> RouteAction:
         append_x_forwarded_host=node.get("append_x_forwarded_host"),
         timeout=seconds(node, "timeout", 15.0),
         idle_timeout=node.duration("idle_timeout"),
+        max_grpc_timeout=node.duration("max_grpc_timeout"),
+        grpc_timeout_offset=node.duration("grpc_timeout_offset"),
         max_stream_duration=None if duration is None else _parse_max_stream_duration(duration),
         retry_policy=inherited.retry_policy if retry is None else parse_retry_policy(retry),
         request_mirror_policies=parse_mirror_policies(node, inherited.validate_clusters)

@@ -11,6 +11,7 @@ from random import Random
 from sidecar.config.matcher import HeaderMatcher
 from sidecar.config.retry_policy import GRPC_RETRY_CONDITIONS, RETRY_CONDITIONS
 from sidecar.config.retry_policy import RetryPolicy as RetryPolicyConfig
+from sidecar.core.grpc import parse_grpc_status
 from sidecar.core.head import RequestHead, ResponseHead
 from sidecar.core.matching import compile_header, parse_unsigned
 from sidecar.router.host_predicates import HostPredicates
@@ -31,11 +32,11 @@ _RETRY_HEADERS = (
     HEDGE_ON_PER_TRY_TIMEOUT,
 )
 _GRPC_STATUS = {
-    "cancelled": b"1",
-    "deadline-exceeded": b"4",
-    "resource-exhausted": b"8",
-    "internal": b"13",
-    "unavailable": b"14",
+    "cancelled": 1,
+    "deadline-exceeded": 4,
+    "resource-exhausted": 8,
+    "internal": 13,
+    "unavailable": 14,
 }
 _STATUSES = 600
 _MEMO_SIZE = 256
@@ -168,7 +169,8 @@ class RetryPolicy:
         for matches in self.retriable_headers:
             if matches(response):
                 return True
-        return bool(self.grpc_statuses) and index.get(b"grpc-status") in self.grpc_statuses
+        told = index.get(b"grpc-status") if self.grpc_statuses else None
+        return told is not None and parse_grpc_status(told) in self.grpc_statuses
 
     def back_off(self, retry: int, random: Random) -> float:
         """How long to wait before this retry (0 is the first): exponential, with full jitter."""

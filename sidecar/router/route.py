@@ -89,6 +89,9 @@ class Route:
         "max_stream_duration",
         "grpc_timeout_header_max",
         "grpc_timeout_header_offset",
+        "limits_streams",  # there is a max_stream_duration, be it without any field
+        "max_grpc_timeout",
+        "grpc_timeout_offset",
         "limit",
         "retry",
         "include_request_attempt_count",
@@ -132,6 +135,9 @@ class Route:
         self.max_stream_duration: float | None = None
         self.grpc_timeout_header_max: float | None = None
         self.grpc_timeout_header_offset: float | None = None
+        self.limits_streams = False
+        self.max_grpc_timeout: float | None = None
+        self.grpc_timeout_offset: float | None = None
         self.limit: Mutate | None = None  # sets the stream's deadlines, where the route has its own
         self.retry: RetryPolicy | None = None
         self.include_request_attempt_count = False

@@ -111,11 +111,16 @@ class RouteCompiler:
         route.mirrors = tuple(map(_mirror, action.request_mirror_policies))
         route.timeout = action.timeout or None
         route.idle_timeout = action.idle_timeout
-        if action.max_stream_duration is not None:
+        if action.max_stream_duration is None:
+            route.max_grpc_timeout = action.max_grpc_timeout
+            route.grpc_timeout_offset = action.grpc_timeout_offset
+        else:
+            route.limits_streams = True
+            route.timeout = None  # as in Envoy: the limit of the whole stream takes its place
             route.max_stream_duration = action.max_stream_duration.max_stream_duration
             route.grpc_timeout_header_max = action.max_stream_duration.grpc_timeout_header_max
             route.grpc_timeout_header_offset = action.max_stream_duration.grpc_timeout_header_offset
-        if route.idle_timeout is not None or action.max_stream_duration is not None:
+        if route.idle_timeout is not None or route.limits_streams or route.max_grpc_timeout is not None:
             route.limit = partial(limit_stream, route)
         route.retry = None if action.retry_policy is None else RetryPolicy(action.retry_policy)
         route.rewrite = compile_rewrite(config.match, action, self._compile_format, self._keep_original)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from sidecar.core.grpc import grpc_status_of, is_grpc, parse_grpc_status
 from sidecar.core.head import Field, Head, RequestHead, ResponseHead
-from sidecar.core.matching import parse_unsigned, path_only
+from sidecar.core.matching import path_only
 
 from ..format_code import Value, any_value, constant, keyed, octets
 from ..format_syntax import Command
@@ -51,7 +52,6 @@ _GRPC = [
     "DataLoss",
     "Unauthenticated",
 ]
-_GRPC_OF_HTTP = {400: 13, 401: 16, 403: 7, 404: 12, 429: 14, 502: 14, 503: 14, 504: 14}
 
 
 def header_names(command: Command) -> tuple[bytes, bytes | None]:
@@ -161,23 +161,15 @@ def grpc_status(request: RequestHead, response: ResponseHead, trailers: list[Fie
     None unless the request is one of gRPC, -1 when the status that was sent is no number.
     Source: the gRPC document "HTTP to gRPC Status Code Mapping".
     """
-    content_type = request.index.get(b"content-type")
-    if content_type is None or not content_type.startswith(b"application/grpc"):
-        return None
-    if content_type[16:17] not in (b"", b"+"):
-        return None
-    return status_for_grpc(response, trailers, code)
+    return status_for_grpc(response, trailers, code) if is_grpc(request) else None
 
 
 def status_for_grpc(response: ResponseHead, trailers: list[Field] | None, code: int) -> int | None:
     """As `grpc_status`, whatever the request was; None only without a response."""
-    sent = dict(trailers).get(b"grpc-status") if trailers else None
-    if sent is None:
-        sent = response.index.get(b"grpc-status")
-    if sent is None:
-        return _GRPC_OF_HTTP.get(code, 2) if code else None
-    status = parse_unsigned(sent)
-    return -1 if status is None else status
+    sent = (dict(trailers).get(b"grpc-status") if trailers else None) or response.index.get(b"grpc-status")
+    if not sent:
+        return grpc_status_of(code) if code else None
+    return parse_grpc_status(sent)
 
 
 _GRPC_EXPRESSION = "$0(request, response, stream.response_trailers, stream.response_code)"
@@ -191,12 +183,12 @@ def _grpc_status(command: Command, context: FormatContext) -> Value:
         raise command.error("the argument is CAMEL_STRING, SNAKE_STRING or NUMBER")
     names = _GRPC
     if style == "SNAKE_STRING":
-        names = ["OK"] + [re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).upper() for name in _GRPC[1:]]
+        names = ["OK", "CANCELLED"] + [re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).upper() for name in _GRPC[2:]]
 
     def convert(status: int | None) -> str | None:
         if status is None:
             return None
-        return names[status] if 0 <= status < len(names) else "InvalidCode" if status < 0 else str(status)
+        return names[status] if 0 <= status < len(names) else str(status)
 
     return keyed(_GRPC_EXPRESSION, convert, grpc_status)
 
