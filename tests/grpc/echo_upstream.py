@@ -70,7 +70,8 @@ class _Connection(asyncio.Protocol):
             self.waiting.pop(event.stream_id, None)
         elif isinstance(event, WindowUpdated):
             for stream_id in [event.stream_id] if event.stream_id else list(self.waiting):
-                self._send(stream_id)
+                with contextlib.suppress(ProtocolError):
+                    self._send(stream_id)
         elif isinstance(event, ConnectionTerminated):
             self.transport.close()
 
