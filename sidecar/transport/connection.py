@@ -14,7 +14,7 @@ from sidecar.transport.failures import TlsFailure, from_ssl
 from sidecar.transport.handshake_limit import HandshakeLimit
 from sidecar.transport.identity import ConnectionTls
 from sidecar.transport.statistics import TlsStats
-from sidecar.transport.stream import CLOSED, HANDSHAKE, OPEN, TlsStream
+from sidecar.transport.stream import CLOSED, FED, HANDSHAKE, OPEN, TlsStream
 
 
 class TlsConnection(TlsStream):
@@ -103,8 +103,10 @@ class TlsConnection(TlsStream):
 
     def shake(self, data: bytes) -> None:
         if self.ssl_object is not None:
-            self.incoming.write(data)
+            self.incoming.write(data[:FED])
             self._advance()
+            if len(data) > FED and not self.closing:
+                self.data_received(data[FED:])
         elif not self.closing:
             self.head += data
             if self.began:

@@ -27,12 +27,16 @@ _RECORD: Final = 16384
 _PIECE: Final = 16 * _RECORD
 """So many bytes are encrypted before what came of them is handed on: large writes never exist twice."""
 
+FED: Final = 2 * _RECORD
+"""So many encrypted bytes go into ``incoming`` at a time: the BIOs keep the room that they once needed."""
+
 _READ: Final = 65536
 
 _MOST_OWED: Final = 32
 """Answers that TLS itself owes (to key updates, say) in reads without data, before unsent bytes are looked at."""
 
 _MOST_UNSENT: Final = 1 << 20
+_NOTHING: Final = memoryview(b"")
 HANDSHAKE: Final = 0
 OPEN: Final = 1
 CLOSED: Final = 2
@@ -56,6 +60,7 @@ class TlsStream(asyncio.Protocol, Timed):
         "encrypt",
         "incoming",
         "outgoing",
+        "unread",
         "tls",
         "failure",
         "session_wanted",
@@ -83,6 +88,7 @@ class TlsStream(asyncio.Protocol, Timed):
         self.encrypt: Any = None
         self.incoming = ssl.MemoryBIO()
         self.outgoing = ssl.MemoryBIO()
+        self.unread = b""  # what came while the inner protocol wanted no data, still encrypted
         self.tls: ConnectionTls | None = None
         self.failure: TlsFailure | None = None
         self.session_wanted = False  # until there is a session that can be resumed
@@ -124,13 +130,18 @@ class TlsStream(asyncio.Protocol, Timed):
         if self.state != OPEN:
             self.shake(data)
             return
-        incoming.write(data)
         if self.paused or self.closing:
+            self.unread += data
             return
         try:
-            plain = self.read(_RECORD)
-            if incoming.pending:
-                plain = self._read_on(plain)
+            if self.unread or len(data) > FED:
+                data, self.unread = self.unread + data, b""
+                plain = self._read_on(None, memoryview(data))
+            else:
+                incoming.write(data)
+                plain = self.read(_RECORD)
+                if incoming.pending:
+                    plain = self._read_on(plain, _NOTHING)
         except ssl.SSLWantReadError:
             plain = None
         except ssl.SSLError as error:
@@ -151,7 +162,7 @@ class TlsStream(asyncio.Protocol, Timed):
             return None
         if self.closing:
             return None
-        if self.eof_held or (self.paused and self.incoming.pending):
+        if self.eof_held or (self.paused and self._is_behind()):
             self.eof_held = True
             return True
         self._peer_ended()
@@ -186,7 +197,7 @@ class TlsStream(asyncio.Protocol, Timed):
         if self.eof_written:
             raise RuntimeError("cannot write after write_eof")
         size = len(data)
-        if size <= _PIECE:
+        if size <= _RECORD:
             if not size:
                 return
             try:
@@ -198,9 +209,12 @@ class TlsStream(asyncio.Protocol, Timed):
             return
         view = memoryview(data)
         try:
-            for at in range(0, size, _PIECE):
-                self.encrypt(view[at : at + _PIECE])
-                self.raw.write(self.outgoing.read())
+            for start in range(0, size, _PIECE):
+                records = []
+                for at in range(start, min(size, start + _PIECE), _RECORD):
+                    self.encrypt(view[at : at + _RECORD])
+                    records.append(self.outgoing.read())
+                self.raw.writelines(records)
         except ssl.SSLError as error:
             self._broken(error)
 
@@ -213,7 +227,7 @@ class TlsStream(asyncio.Protocol, Timed):
         if self.closing or self.eof_written or self.state != OPEN:
             return
         self.eof_written = True
-        if self.paused and self.incoming.pending:
+        if self.paused and self._is_behind():
             self.end_held = True
         else:
             self._end_writing()
@@ -258,7 +272,7 @@ class TlsStream(asyncio.Protocol, Timed):
         self.paused = False
         if self.closing:
             return
-        if self.incoming.pending or self.eof_held or self.error_held is not None or self.end_held:
+        if self._is_behind() or self.eof_held or self.error_held is not None or self.end_held:
             self.worker.loop.call_soon(self._resumed)
         else:
             self.raw.resume_reading()
@@ -316,35 +330,48 @@ class TlsStream(asyncio.Protocol, Timed):
 
     # within
 
-    def _read_on(self, first: bytes) -> bytes:
-        """All that can be decrypted, the first piece included. An end or an error behind data is kept for later."""
+    def _read_on(self, piece: bytes | None, rest: memoryview) -> bytes | None:
+        """All that can be decrypted: ``piece``, what is in ``incoming``, and ``rest``; None if it is not a whole record.
+
+        An end or an error behind data is kept for later; without data it is b"", or raised.
+        """
         read, incoming = self.read, self.incoming
-        pieces = []
-        while first:
-            pieces.append(first)
+        pieces = [piece] if piece else []
+        while incoming.pending or rest:
             if not incoming.pending:
-                break
+                incoming.write(rest[:FED])
+                rest = rest[FED:]
             try:
-                first = read(_RECORD)
+                piece = read(_RECORD)
             except ssl.SSLWantReadError:
-                break
+                continue
             except ssl.SSLError as error:
+                if not pieces:
+                    raise
                 self.error_held = error
                 self.worker.loop.call_soon(self._resumed)
                 break
-            if not first:
+            if not piece:
+                if not pieces:
+                    return b""
                 self.eof_held = True
                 self.worker.loop.call_soon(self._resumed)
-        return b"".join(pieces)
+                break
+            pieces.append(piece)
+        return b"".join(pieces) if pieces else None
+
+    def _is_behind(self) -> bool:
+        """Whether there is something that was not delivered."""
+        return bool(self.incoming.pending or self.unread)
 
     def _drain(self) -> None:
-        """Deliver what is held in ``incoming``."""
+        """Deliver what is held."""
         self.data_received(b"")
 
     def _resumed(self) -> None:
         if self.paused or self.closing or self.state != OPEN:
             return
-        if self.incoming.pending:
+        if self._is_behind():
             self._drain()
         if self.end_held and not self.paused and not self.closing:
             self.end_held = False

@@ -360,3 +360,47 @@ def test_openssl_sees_our_close_notify_as_the_end(version: str) -> None:
             assert "closed" in output and "unexpected eof" not in output
 
     run(test())
+
+
+class Watched:
+    """A BIO that remembers how much it held at most: so much memory it keeps."""
+
+    def __init__(self, bio: ssl.MemoryBIO) -> None:
+        self.bio = bio
+        self.most = 0
+
+    @property
+    def pending(self) -> int:
+        self.most = max(self.most, self.bio.pending)
+        return self.bio.pending
+
+    def write(self, data: bytes) -> int:
+        written = self.bio.write(data)
+        self.most = max(self.most, self.bio.pending)
+        return written
+
+    def read(self) -> bytes:
+        self.most = max(self.most, self.bio.pending)
+        return self.bio.read()
+
+
+@pytest.mark.parametrize("paused", [False, True])
+@on_loop
+async def test_what_connections_once_carried_does_not_stay_with_them(paused: bool) -> None:
+    async with serving(downstream()) as server:
+        connection, inner = await dial(originating(upstream(), server.surroundings), server.port)
+        await server.first()
+        watched: list[Watched] = []
+        for end in (connection, *server.connections):
+            incoming, outgoing = Watched(end.incoming), Watched(end.outgoing)
+            end.incoming, end.outgoing = incoming, outgoing  # type: ignore[assignment]
+            watched += incoming, outgoing
+        if paused:
+            connection.pause_reading()
+        connection.write(BIG)
+        if paused:
+            await server.until(lambda: len(server.inners[0].received) == len(BIG))
+            connection.resume_reading()
+        await inner.until(lambda: len(inner.received) == len(BIG))
+        assert inner.received == BIG
+        assert 16384 < max(one.most for one in watched) < 40_000
