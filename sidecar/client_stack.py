@@ -9,6 +9,7 @@ from typing import Any, Final
 from sidecar.cluster.circuit_breaker import CircuitBreaker
 from sidecar.cluster.host import Host
 from sidecar.codec.grpc import PREFIX_SIZE
+from sidecar.config.retry_policy import RetryPolicy as RetryPolicyConfig
 from sidecar.core.address import Address
 from sidecar.core.client import ClientOptions, GrpcOptions
 from sidecar.core.stream_info import ConnectionInfo
@@ -24,6 +25,7 @@ from sidecar.telemetry.groups.http_connection_manager import RouterStats
 
 _HTTP: Final = ClientOptions()
 _GRPC: Final = GrpcOptions()
+_IF_REFUSED: Final = RetryPolicy(RetryPolicyConfig(frozenset({"refused-stream"})))
 
 
 class ClientStack:
@@ -51,7 +53,7 @@ class ClientStack:
         return RoutedHttpClient(
             self.worker,
             self.router,
-            route_of(cluster_name, options),
+            *routes_of(cluster_name, options),
             options,
             self.connection,
             self.cluster_of,
@@ -103,8 +105,10 @@ class HostStack:
     def http(self, options: ClientOptions = _HTTP) -> RoutedHttpClient:
         """A client for HTTP requests to the host."""
         clients = self.clients
-        route = route_of(self.cluster.name, options)
-        return RoutedHttpClient(clients.worker, self.router, route, options, clients.connection, self._cluster_of, None)
+        routes = routes_of(self.cluster.name, options)
+        return RoutedHttpClient(
+            clients.worker, self.router, *routes, options, clients.connection, self._cluster_of, None
+        )
 
     def grpc(self, options: GrpcOptions = _GRPC) -> RoutedGrpcClient:
         """A client for gRPC calls to the host."""
@@ -133,12 +137,18 @@ def halves_of(options: GrpcOptions) -> tuple[GrpcOptions, GrpcOptions]:
     )
 
 
-def route_of(cluster_name: str, options: ClientOptions) -> Route:
-    """The route that every request of a client takes."""
+def routes_of(cluster_name: str, options: ClientOptions) -> tuple[Route, Route]:
+    """The routes that the requests of a client take: those in pieces, and those that are sent at once.
+
+    The latter are repeated if a host has refused them, whatever is configured: it has not acted on them, and they are
+    there to be repeated.
+    """
     route = Route("", "")
     route.cluster_name = cluster_name
     route.timeout = options.timeout or None
     route.retry = None if options.retry is None else RetryPolicy(options.retry)
     route.hash_key = compile_hash_policies(options.hash_policy, make_cookies=False)
     route.priority = int(options.high_priority)
-    return route
+    whole = route.copy()
+    whole.retry = route.retry or _IF_REFUSED
+    return route, whole

@@ -20,6 +20,7 @@ class WholeExchange(ClientStream):
 
     def __init__(self, client: Client, request: RequestHead, sink: Any) -> None:
         ClientStream.__init__(self, client, request, sink)
+        self.route = client.whole_route
         self.pieces: list[bytes] = []
 
     def on_response_head(self, head: ResponseHead, end: bool) -> None:
@@ -97,19 +98,30 @@ class PiecewiseExchange(PacedStream):
 
 
 class RoutedHttpClient:
-    """The ``HttpClient`` of one cluster. ``route`` says to the router what ``options`` say here.
+    """The ``HttpClient`` of one cluster. ``route`` and ``whole_route`` say to the router what ``options`` say here.
 
     ``forwarded_for`` is what X-Forwarded-For ends with, and what makes a request one from inside; None is for those
     that say nothing of us.
     """
 
-    __slots__ = ("cluster_name", "cluster_of", "connection", "forwarded_for", "options", "route", "router", "worker")
+    __slots__ = (
+        "cluster_name",
+        "cluster_of",
+        "connection",
+        "forwarded_for",
+        "options",
+        "route",
+        "router",
+        "whole_route",
+        "worker",
+    )  # fmt: skip
 
     def __init__(
         self,
         worker: Worker,
         router: Terminal,
         route: NamedRoute,
+        whole_route: NamedRoute,
         options: ClientOptions,
         connection: ConnectionInfo,
         cluster_of: Callable[[str], Any],
@@ -118,6 +130,7 @@ class RoutedHttpClient:
         self.worker = worker
         self.router = router
         self.route = route
+        self.whole_route = whole_route
         self.cluster_name = route.cluster_name
         self.options = options
         self.connection = connection

@@ -29,11 +29,13 @@ class Terminal(Protocol):
 
 class Client(Protocol):
     """What all requests to one cluster have in common. ``forwarded_for`` is what X-Forwarded-For ends with, empty for
-    nothing, None if requests do not say that they come from inside; ``connection`` stands where a downstream's would."""
+    nothing, None if requests do not say that they come from inside; ``connection`` stands where a downstream's would.
+    ``whole_route`` is for requests that are sent at once, and so can be repeated at little cost."""
 
     worker: Worker
     router: Terminal
     route: NamedRoute
+    whole_route: NamedRoute
     cluster_name: str
     options: ClientOptions
     connection: ConnectionInfo

@@ -9,14 +9,17 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from h2.events import DataReceived
 
 from sidecar.client_stack import ClientStack
+from sidecar.codec.grpc import frame
 from sidecar.config.retry_policy import RetryBackOff, RetryPolicy
 from sidecar.core.address import Address
 from sidecar.core.client import GrpcError, GrpcOptions
 from tests.sidecar.bootstraps import address, cluster
 from tests.sidecar.pool.asking import Sink
 from tests.sidecar.pool.grpc_services import PIECE, Service, over_http2, path, service
+from tests.sidecar.pool.http2_services import Peer, serving_http2
 from tests.sidecar.pool.test_client_against_servers import clients, run
 from tests.sidecar.tls_bootstraps import counted, originating, until
 from tests.sidecar.transport.serving import AUTHORITY, CLIENT, SERVER
@@ -363,22 +366,6 @@ def test_cancelling_from_within_callbacks(event: str, ready: bool) -> None:
     run(main())
 
 
-def test_cancelling_while_what_had_to_wait_is_sent() -> None:
-    async def main() -> None:
-        async with calling() as (client, _, server):
-            sink = Sink({"full": lambda: call.cancel()})
-            call = client.stream(path("Chat"), sink)
-            for _ in range(10):
-                call.send(PIECE)
-            assert sink.events == []  # all of it waits for the connection, and is less than what may wait
-            await until(lambda: call.over)
-            assert sink.events == ["full"]
-            assert (await client.call(path("Echo"), b"after")).message == b"after"
-            assert counted(server)["cluster.up.upstream_cx_total"] == 1
-
-    run(main())
-
-
 # hosts, limits, TLS
 
 
@@ -482,5 +469,135 @@ def test_mutual_tls() -> None:
                 with pytest.raises(GrpcError) as failed:  # without a certificate
                     await ours.grpc("up").call(path("Echo"), b"secret")
                 assert failed.value.status == 14
+
+    run(main())
+
+
+# servers that misbehave
+
+
+@asynccontextmanager
+async def against(answer: Any, options: GrpcOptions | None = None) -> AsyncIterator[tuple[Any, list[Peer], Any]]:
+    async with serving_http2(answer) as (port, peers), clients(over_http2(cluster("up", port))) as (ours, server):
+        yield ours.grpc("up", options or GrpcOptions()), peers, server
+
+
+def nothing(peer: Peer, stream: int, head: dict[bytes, bytes]) -> None:
+    """No answer."""
+
+
+def test_cancelling_while_what_had_to_wait_is_sent() -> None:
+    async def main() -> None:
+        async with against(nothing) as (client, peers, server):
+            sink = Sink({"full": lambda: call.cancel()})
+            call = client.stream(path("Chat"), sink)
+            for _ in range(10):
+                call.send(PIECE)
+            assert sink.events == []  # all of it waits for the connection, and is less than what may wait
+            await until(lambda: call.over)
+            assert sink.events == ["full"]
+            await until(lambda: peers and peers[0].resets())
+            assert peers[0].resets() == [8]
+            assert counted(server)["cluster.up.upstream_cx_active"] == 1
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("code", "answered", "status"), [(8, False, 14), (2, False, 14), (7, False, 14), (2, True, 13), (8, True, 13)]
+)
+def test_a_stream_that_is_reset(code: int, answered: bool, status: int) -> None:
+    async def main() -> None:
+        def reset(peer: Peer, stream: int, head: dict[bytes, bytes]) -> None:
+            if answered:
+                peer.reply(stream, ("content-type", "application/grpc"), end=False)
+            peer.codec.reset_stream(stream, code)
+
+        async with against(reset) as (client, _, server):
+            sink = Sink()
+            call = client.stream(path("Chat"), sink)
+            await until(lambda: call.over)
+            assert sink.last == ("close", status)
+            assert sink.error.failure is not None
+            started = "after" if answered else "before"
+            assert f"_{started}_response_started" in sink.error.failure.details
+            found = counted(server)
+            assert found["cluster.up.upstream_rq_rx_reset"] == 1
+            assert found["cluster.up.upstream_cx_active"] == 1
+
+    run(main())
+
+
+def hello(peer: Peer, stream: int) -> None:
+    peer.reply(stream, ("content-type", "application/grpc"), end=False)
+    peer.codec.send_data(stream, frame(b"hello"))
+    peer.codec.send_headers(stream, [("grpc-status", "0")], end_stream=True)
+
+
+@pytest.mark.parametrize("ready", [True, False])
+@pytest.mark.parametrize("how", ["refused", "goaway"])
+def test_a_call_that_was_not_processed_is_made_again(how: str, ready: bool) -> None:
+    async def main() -> None:
+        asked = 0
+
+        def answer(peer: Peer, stream: int, head: dict[bytes, bytes]) -> None:
+            nonlocal asked
+            asked += 1
+            if asked != 1 + ready:
+                hello(peer, stream)
+            elif how == "refused":
+                peer.codec.reset_stream(stream, 7)
+            else:
+                peer.codec.close_connection(0, last_stream_id=stream - 2 if stream > 1 else 0)
+
+        async with against(answer) as (client, peers, server):
+            for _ in range(1 + ready):
+                assert (await client.call(path("Echo"), b"once")).message == b"hello"
+            assert asked == 2 + ready
+            assert len(peers) == (2 if how == "goaway" else 1)
+            assert counted(server)["cluster.up.upstream_rq_retry_success"] == 1
+            bodies = [event.data for peer in peers for event in peer.events if isinstance(event, DataReceived)]
+            assert bodies.count(frame(b"once")) >= 1 + ready
+
+    run(main())
+
+
+def test_a_call_that_is_refused_for_good() -> None:
+    async def main() -> None:
+        async with against(lambda peer, stream, head: peer.codec.reset_stream(stream, 7)) as (client, _, _):
+            with pytest.raises(GrpcError) as failed:
+                await client.call(path("Echo"), b"")
+            assert failed.value.status == 14
+            assert "remote_refused_stream_reset" in failed.value.failure.details  # type: ignore[union-attr]
+
+    run(main())
+
+
+def test_the_head_of_a_call() -> None:
+    async def main() -> None:
+        heads: list[dict[bytes, bytes]] = []
+
+        def answer(peer: Peer, stream: int, head: dict[bytes, bytes]) -> None:
+            heads.append(head)
+            peer.reply(stream)
+
+        async with against(answer, GrpcOptions(timeout=0.7)) as (client, _, _):
+            with pytest.raises(GrpcError):  # no message
+                await client.call(path("Echo"), b"")
+            assert heads == [
+                {
+                    b":method": b"POST",
+                    b":path": b"/test.Service/Echo",
+                    b":authority": b"up",
+                    b":scheme": b"http",
+                    b"te": b"trailers",
+                    b"grpc-timeout": b"700m",
+                    b"content-type": b"application/grpc",
+                    b"user-agent": b"grpc-python-mizzen",
+                    b"x-envoy-internal": b"true",
+                    b"x-forwarded-for": b"10.1.2.3",
+                    b"x-envoy-expected-rq-timeout-ms": b"700",
+                }
+            ]
 
     run(main())
