@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -28,7 +27,7 @@ from tests.sidecar.tls_bootstraps import (
 )
 from tests.sidecar.transport.certificates import Certificate
 from tests.sidecar.transport.serving import AUTHORITY, CLIENT, in_thread
-from tests.sidecar.transport.test_against_envoy import envoy, free_ports, wait_for_lines
+from tests.sidecar.transport.test_against_envoy import envoy, listening, wait_for_lines
 
 Document = dict[str, Any]
 
@@ -54,20 +53,16 @@ async def both(
     folder: Path, make: Callable[[Path], tuple[list[Document], list[Document]]]
 ) -> AsyncIterator[list[Proxy]]:
     """Envoy and ours with the listeners and clusters that ``make`` gives for the folder of their logs."""
-    proxies = []
     documents = []
     for name in ("envoy", "ours"):
         (folder / name).mkdir()
         listeners, clusters = make(folder / name)
-        ports = free_ports(len(listeners))
-        for listener, port in zip(listeners, ports, strict=True):
-            listener["address"] = {"socket_address": {"address": "127.0.0.1", "port_value": port}}
         documents.append({"static_resources": {"listeners": listeners, "clusters": clusters}})
-        names = [listener["name"] for listener in listeners]
-        proxies.append(Proxy(name, dict(zip(names, ports, strict=True)), folder / name))
-    with envoy(documents[0], folder / "envoy"):
-        async with Server(copy.deepcopy(documents[1])):
-            yield proxies
+    names = [listener["name"] for listener in listeners]
+    with envoy(documents[0], folder / "envoy") as admin:
+        async with Server(documents[1]) as server:
+            ours = {name: server.address(name)[1] for name in names}
+            yield [Proxy("envoy", listening(admin), folder / "envoy"), Proxy("ours", ours, folder / "ours")]
 
 
 @dataclass

@@ -202,7 +202,13 @@ def get(port: int, path: str) -> str:
         return str(response.read().decode())
 
 
-def listener(name: str, tls: Document, log: Path, port: int) -> Document:
+def listening(admin: int) -> dict[str, int]:
+    """The ports of Envoy's listeners by their names, which chose them themselves."""
+    lines = (line.partition("::") for line in get(admin, "/listeners").splitlines())
+    return {name: int(address.rpartition(":")[2]) for name, _, address in lines}
+
+
+def listener(name: str, tls: Document, log: Path) -> Document:
     """An echo (by a TCP proxy) behind TLS, logging why TLS failed."""
     access_log = {
         "name": "log",
@@ -216,7 +222,7 @@ def listener(name: str, tls: Document, log: Path, port: int) -> Document:
     return {
         "name": name,
         "stat_prefix": name,
-        "address": {"socket_address": {"address": "127.0.0.1", "port_value": port}},
+        "address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}},
         "access_log": [access_log],
         "filter_chains": [
             {
@@ -243,14 +249,6 @@ def cluster(name: str, port: int, tls: Document | None = None) -> Document:
     return document
 
 
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
-
-
 async def echoing() -> asyncio.Server:
     async def give_back(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65536):
@@ -263,11 +261,11 @@ async def echoing() -> asyncio.Server:
 def test_servers_let_in_the_same_clients_and_say_the_same(tmp_path: Path) -> None:
     async def test() -> None:
         behind = await echoing()
-        ports = dict(zip(CONTEXTS, free_ports(len(CONTEXTS)), strict=True))
-        listeners = [listener(name, tls, tmp_path / f"{name}.log", ports[name]) for name, tls in CONTEXTS.items()]
+        listeners = [listener(name, tls, tmp_path / f"{name}.log") for name, tls in CONTEXTS.items()]
         resources = {"listeners": listeners, "clusters": [cluster("echo", behind.sockets[0].getsockname()[1])]}
         different: list[tuple[object, ...]] = []
         with envoy({"static_resources": resources}, tmp_path) as admin:
+            ports = listening(admin)
             for name, tls in CONTEXTS.items():
                 config = build(DOWNSTREAM_TLS, tls, parse_downstream_tls_context)
                 async with serving(config) as server:
@@ -339,7 +337,6 @@ def test_clients_accept_the_same_servers_and_say_the_same(tmp_path: Path) -> Non
         different: list[tuple[object, ...]] = []
         servers = []
         clusters: list[Document] = []
-        ports = free_ports(len(UPSTREAMS))
         listeners: list[Document] = []
         for number, (common, certificate) in enumerate(UPSTREAMS):
             config = downstream(certificate, validation=trusted())
@@ -347,7 +344,7 @@ def test_clients_accept_the_same_servers_and_say_the_same(tmp_path: Path) -> Non
             server = await manager.__aenter__()
             servers.append((manager, server))
             clusters.append(cluster(f"c{number}", server.port, {"common_tls_context": common}))
-            plain = listener(f"l{number}", {}, log, ports[number])
+            plain = listener(f"l{number}", {}, log)
             chain = plain["filter_chains"][0]
             del chain["transport_socket"]
             chain["filters"][0]["typed_config"]["cluster"] = f"c{number}"
@@ -357,9 +354,10 @@ def test_clients_accept_the_same_servers_and_say_the_same(tmp_path: Path) -> Non
             listeners.append(plain)
         try:
             with envoy({"static_resources": {"listeners": listeners, "clusters": clusters}}, tmp_path) as admin:
+                ports = listening(admin)
                 for number, (common, _) in enumerate(UPSTREAMS):
                     port = servers[number][1].port
-                    theirs = await in_thread(talk_plainly, ports[number])
+                    theirs = await in_thread(talk_plainly, ports[f"l{number}"])
                     their_reason = (await in_thread(wait_for_lines, log, number + 1))[-1]
                     tls = originating(upstream(common=common, validation=common.get("validation_context", {})), around)
                     reason = ""
@@ -401,12 +399,12 @@ def test_half_close_through_envoy_and_ours(tmp_path: Path) -> None:
     """A client ends its side, and gets the whole answer afterwards: through Envoy's TLS to our server and back."""
 
     async def test() -> None:
-        [port] = free_ports(1)
         async with serving(downstream()) as server:
             proxied = cluster("c", server.port, {"common_tls_context": {"validation_context": trusted()}})
-            plain = listener("l", context(), tmp_path / "log", port)
+            plain = listener("l", context(), tmp_path / "log")
             plain["filter_chains"][0]["filters"][0]["typed_config"]["cluster"] = "c"
-            with envoy({"static_resources": {"listeners": [plain], "clusters": [proxied]}}, tmp_path):
+            with envoy({"static_resources": {"listeners": [plain], "clusters": [proxied]}}, tmp_path) as admin:
+                port = listening(admin)["l"]
                 connection, inner = await dial(originating(upstream(), server.surroundings), port)
                 connection.write(b"question")
                 connection.write_eof()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,7 +19,6 @@ from tests.sidecar.transport.serving import (
     OPENSSL,
     SERVER,
     Document,
-    Inner,
     dial,
     in_thread,
     needs_openssl,
@@ -36,9 +36,10 @@ from tests.sidecar.transport.test_against_envoy import (
     STRANGER,
     cluster,
     context,
+    echoing,
     envoy,
-    free_ports,
     listener,
+    listening,
     san,
     talk_plainly,
 )
@@ -90,48 +91,56 @@ Python's ssl module has all of OpenSSL's there, or one.
 """
 
 
-def echo_once(inner: Inner, data: bytes) -> None:
-    inner.transport.write(data)
-    inner.transport.close()
-
-
-def output_of(arguments: list[str]) -> str:
-    done = subprocess.run(arguments, input=b"ping", capture_output=True, timeout=20, check=False)
-    return done.stdout.decode(errors="replace")
+def answered(arguments: list[str]) -> str:
+    """What a command writes first when it is given "ping"; it is ended then."""
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(arguments, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, bufsize=0)
+    assert process.stdin is not None and process.stdout is not None
+    limit = threading.Timer(20, process.kill)
+    limit.start()
+    try:
+        process.stdin.write(b"ping")
+        return process.stdout.read(4).decode()
+    except BrokenPipeError:
+        return ""
+    finally:
+        limit.cancel()
+        process.kill()
+        process.wait()
+        process.stdin.close()
+        process.stdout.close()
 
 
 async def visit(port: int, certificate: Certificate | None, options: tuple[str, ...], directory: Path) -> str:
     """What `openssl s_client` got back for "ping"; its own check of the server is part of it."""
     shown: tuple[str, ...] = ()
     if certificate is not None:
-        chain, key = certificate.write(directory, certificate.sha256[:8])
-        shown = ("-cert", str(chain), "-key", str(key))
+        name = certificate.sha256[:8]
+        shown = ("-cert", str(directory / f"{name}.pem"), "-key", str(directory / f"{name}.key"))
     named = () if "-noservername" in options else ("-servername", "server.example")
     arguments = [
         str(OPENSSL), "s_client", "-connect", f"127.0.0.1:{port}", "-CAfile", str(directory / "authority"),
         "-verify_return_error", "-quiet", *named, *shown, *options,
     ]  # fmt: skip
-    return await in_thread(output_of, arguments)
+    return await in_thread(answered, arguments)
 
 
 def test_servers_let_in_the_same_openssl_clients(tmp_path: Path) -> None:
     (tmp_path / "authority").write_bytes(AUTHORITY.pem)
-
-    async def give_back(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(await reader.read(100))
-        writer.close()
+    for certificate in (CLIENT, EXPIRED, STRANGER, REVOKED):
+        certificate.write(tmp_path, certificate.sha256[:8])
 
     async def test() -> None:
-        behind = await asyncio.start_server(give_back, "127.0.0.1", 0)
-        ports = dict(zip(CONTEXTS, free_ports(len(CONTEXTS)), strict=True))
-        listeners = [listener(name, tls, tmp_path / f"{name}.log", ports[name]) for name, tls in CONTEXTS.items()]
+        behind = await echoing()
+        listeners = [listener(name, tls, tmp_path / f"{name}.log") for name, tls in CONTEXTS.items()]
         resources = {"listeners": listeners, "clusters": [cluster("echo", behind.sockets[0].getsockname()[1])]}
         different = []
         seen = set()
-        with envoy({"static_resources": resources}, tmp_path):
+        with envoy({"static_resources": resources}, tmp_path) as admin:
+            ports = listening(admin)
             for name, tls in CONTEXTS.items():
                 config = build(DOWNSTREAM_TLS, tls, parse_downstream_tls_context)
-                async with serving(config, lambda: Inner(echo_once)) as server:
+                async with serving(config) as server:
                     for client, (certificate, options) in CLIENTS.items():
                         theirs, ours = await asyncio.gather(
                             visit(ports[name], certificate, options, tmp_path),
@@ -208,7 +217,6 @@ def test_clients_accept_the_same_openssl_servers(tmp_path: Path) -> None:
     async def test() -> None:
         around = surroundings()
         cases = [(server, asked) for server in SERVERS for asked in ASKED]
-        ports = dict(zip(cases, free_ports(len(cases)), strict=True))
         different = []
         outcomes = set()
         managers = {name: s_server(*server, tmp_path) for name, server in SERVERS.items()}
@@ -218,14 +226,15 @@ def test_clients_accept_the_same_openssl_servers(tmp_path: Path) -> None:
             for server, asked in cases:
                 name = f"{server}/{asked}"
                 clusters.append(cluster(name, theirs[server], {"common_tls_context": ASKED[asked]}))
-                plain = listener(name, {}, tmp_path / "log", ports[server, asked])
+                plain = listener(name, {}, tmp_path / "log")
                 chain = plain["filter_chains"][0]
                 del chain["transport_socket"]
                 chain["filters"][0]["typed_config"]["cluster"] = name
                 listeners.append(plain)
-            with envoy({"static_resources": {"listeners": listeners, "clusters": clusters}}, tmp_path):
+            with envoy({"static_resources": {"listeners": listeners, "clusters": clusters}}, tmp_path) as admin:
+                ports = listening(admin)
                 for server, asked in cases:
-                    envoys = await in_thread(talk_plainly, ports[server, asked], b"ping\n", b"gnip\n")
+                    envoys = await in_thread(talk_plainly, ports[f"{server}/{asked}"], b"ping\n", b"gnip\n")
                     tls = originating(
                         build(UPSTREAM_TLS, {"common_tls_context": ASKED[asked]}, parse_upstream_tls_context), around
                     )
