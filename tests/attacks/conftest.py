@@ -19,7 +19,7 @@ from tests.grpc.bootstraps import Document, bootstrap, cluster, listener, to
 from tests.grpc.echo_upstream import EchoUpstream
 from tests.grpc.subjects import KINDS, proxy_of, skip_unless_available, stats
 
-IDLE = 1.5  # seconds that a stream may stand still
+IDLE = 1.0  # seconds that a stream may stand still
 
 
 @dataclass
@@ -99,7 +99,7 @@ def setting(
             "direct_response": {"status": 200, "body": {"inline_string": "hello"}},
         }
         routes = [direct, to("hostile", "/hostile", timeout="5s"), to("good", "/good"), to("echo")]
-        limits = {"request_headers_timeout": "1s", "stream_idle_timeout": f"{IDLE}s", "delayed_close_timeout": "0.3s"}
+        limits = {"request_headers_timeout": "0.5s", "stream_idle_timeout": f"{IDLE}s", "delayed_close_timeout": "0.1s"}
         breakers = {"max_requests": 100_000, "max_pending_requests": 100_000}
         wide: Document = {
             "circuit_breakers": {"thresholds": [breakers]}
