@@ -79,6 +79,7 @@ class Replay:
 
     @property
     def exhausted(self) -> bool:
+        """Whether every request that there was has been answered."""
         return self.answered == len(self._ends)
 
     def receive(self) -> int:
@@ -129,7 +130,8 @@ def replay(port: int, traffic: Traffic, seconds: float) -> dict[str, float]:
     for client in clients.values():
         client.send(traffic.shape.streams)
     until = started + seconds
-    while time.perf_counter() < until and not any(client.exhausted for client in clients.values()):
+    exhausted = False
+    while not exhausted and time.perf_counter() < until:
         ready = poll.poll(10)
         if not ready:
             raise TimeoutError("no response for ten seconds")
@@ -137,6 +139,7 @@ def replay(port: int, traffic: Traffic, seconds: float) -> dict[str, float]:
             client = clients[descriptor]
             if ended := client.receive():
                 client.send(ended)
+                exhausted = exhausted or client.exhausted
     took = time.perf_counter() - started
     answered = sum(client.answered for client in clients.values())
     body_bytes = sum(client.body_bytes for client in clients.values())

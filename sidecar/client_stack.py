@@ -15,6 +15,7 @@ from sidecar.core.client import ClientOptions, GrpcOptions
 from sidecar.core.stream_info import ConnectionInfo
 from sidecar.core.worker import Worker
 from sidecar.pool.client import RoutedHttpClient
+from sidecar.pool.client_stream import Active
 from sidecar.pool.grpc_client import RoutedGrpcClient
 from sidecar.router.hash_policy import compile_hash_policies
 from sidecar.router.retry_policy import RetryPolicy
@@ -43,6 +44,7 @@ class ClientStack:
         self.cluster_of = cluster_of
         self.pool_of = pool_of
         self.local_ip = local_ip.encode()
+        self.active = Active()
         self.router = Router(worker, stats, cluster_of, pool_of, local_ip=self.local_ip)
         self.router.async_client_stats = stats
         here = Address(local_ip)
@@ -58,6 +60,7 @@ class ClientStack:
             self.connection,
             self.cluster_of,
             self.local_ip if options.send_x_forwarded_for else b"",
+            self.active,
         )
 
     def grpc(self, cluster_name: str, options: GrpcOptions = _GRPC) -> RoutedGrpcClient:
@@ -69,8 +72,12 @@ class ClientStack:
         """Clients of one host of a cluster."""
         return HostStack(self, OneHost(cluster, address, hostname))
 
+    def close(self) -> None:
+        """Fail what is under way: nothing stays behind that waits."""
+        self.active.close()
+
     def __repr__(self) -> str:
-        return f"<ClientStack {self.router.stats.rq_total} requests>"
+        return f"<ClientStack {len(self.active)} of {self.router.stats.rq_total} requests under way>"
 
 
 class OneHost:
@@ -100,6 +107,7 @@ class HostStack:
     def __init__(self, clients: ClientStack, cluster: OneHost) -> None:
         self.clients = clients
         self.cluster = cluster
+        self.active = Active()
         self.router = Router(clients.worker, RouterStats(), self._cluster_of, clients.pool_of, suppress_headers=True)
 
     def http(self, options: ClientOptions = _HTTP) -> RoutedHttpClient:
@@ -107,7 +115,7 @@ class HostStack:
         clients = self.clients
         routes = routes_of(self.cluster.name, options)
         return RoutedHttpClient(
-            clients.worker, self.router, *routes, options, clients.connection, self._cluster_of, None
+            clients.worker, self.router, *routes, options, clients.connection, self._cluster_of, None, self.active
         )
 
     def grpc(self, options: GrpcOptions = _GRPC) -> RoutedGrpcClient:
@@ -116,7 +124,8 @@ class HostStack:
         return RoutedGrpcClient(self.http(whole), self.http(streaming), options)
 
     def close(self) -> None:
-        """End the connections; the next request makes new ones."""
+        """Fail what is under way and end the connections; the next request makes new ones."""
+        self.active.close()
         host = self.cluster.host
         if host.pool is not None:
             self.cluster.host = Host(host.address, host.hostname)

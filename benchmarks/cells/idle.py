@@ -50,7 +50,9 @@ _STREAM_REQUEST = plain_block(
 
 def _connect(running: Running, number: int) -> socket.socket:
     source = f"127.0.0.{2 + number // _PER_ADDRESS}"
-    return socket.create_connection(("127.0.0.1", running.port), 10, (source, 0))
+    client = socket.create_connection(("127.0.0.1", running.port), 10, (source, 0))
+    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return client
 
 
 def _rss_kb(running: Running) -> int:

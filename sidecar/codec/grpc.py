@@ -103,6 +103,11 @@ class MessageCounter:
         self._prefix = b""
         self._skip = 0  # octets of the current message that are still to come
 
+    @property
+    def complete(self) -> bool:
+        """Whether the last message has ended, or none has begun."""
+        return not self._skip and not self._prefix
+
     def feed(self, data: bytes) -> int:
         """How many messages begin in ``data``."""
         begun = 0

@@ -14,6 +14,9 @@ from sidecar.config.filters import (
     cors,
     decompressor,
     fault,
+    grpc_http1_bridge,
+    grpc_stats,
+    grpc_web,
     header_mutation,
     health_check,
     local_ratelimit,
@@ -33,6 +36,9 @@ FilterConfig: TypeAlias = (
     | buffer.Buffer
     | compressor.Compressor
     | decompressor.Decompressor
+    | grpc_stats.GrpcStats
+    | grpc_web.GrpcWeb
+    | grpc_http1_bridge.GrpcHttp1Bridge
     | user_filter.UserFilter
 )
 PerRouteConfig: TypeAlias = (
@@ -57,6 +63,9 @@ HTTP_FILTERS: Mapping[str, Callable[[Node], FilterConfig]] = {
     buffer.TYPE: buffer.parse_buffer,
     compressor.TYPE: compressor.parse_compressor,
     decompressor.TYPE: decompressor.parse_decompressor,
+    grpc_stats.TYPE: grpc_stats.parse_grpc_stats,
+    grpc_web.TYPE: grpc_web.parse_grpc_web,
+    grpc_http1_bridge.TYPE: grpc_http1_bridge.parse_grpc_http1_bridge,
 }
 """By the full name of the message that configures a filter, the function that reads it."""
 

@@ -268,7 +268,7 @@ class HostClients(Protocol):
     def grpc(self, options: GrpcOptions = ...) -> GrpcClient: ...
 
     def close(self) -> None:
-        """End the connections, once what was under way is over or cancelled. The next request makes new ones."""
+        """Fail what is under way and end the connections; the next request makes new ones."""
         ...
 
 

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from sidecar.core.head import RequestHead
+from sidecar.core.head import RequestHead, ResponseHead
 from sidecar.core.matching import parse_unsigned
 
 DEADLINE_EXCEEDED: Final = 4
+
+CONVERTED: Final = "a call that came as something else"
+"""A key of ``FilterStream.data``: a filter has made a gRPC call of the request, and replies that the proxy makes are as
+for the request that it was."""
 
 _UNKNOWN: Final = 2
 _STATUSES: Final = {400: 13, 401: 16, 403: 7, 404: 12, 429: 14, 502: 14, 503: 14, 504: 14}
@@ -23,8 +27,18 @@ _NUMBERS: Final = {b"%d" % status: status for status in range(17)}
 
 def is_grpc(request: RequestHead) -> bool:
     """Whether the content type is ``application/grpc``, alone or with a suffix."""
-    content_type = request.index.get(b"content-type", b"")
+    return _is_grpc_type(request.index.get(b"content-type", b""))
+
+
+def _is_grpc_type(content_type: bytes) -> bool:
     return content_type.startswith(b"application/grpc") and content_type[16:17] in (b"", b"+")
+
+
+def is_grpc_response(response: ResponseHead, end: bool) -> bool:
+    """Whether a response is one to a call; ``end``: there is nothing but its head."""
+    if end:
+        return b"grpc-status" in response.index
+    return response.status == 200 and _is_grpc_type(response.index.get(b"content-type", b""))
 
 
 def grpc_status_of(status: int) -> int:

@@ -16,7 +16,7 @@ StatsFactory = Callable[..., Any]
 ``fault`` · ``fault_downstream_cluster`` (cluster) · ``rbac`` (rules_stat_prefix) · ``rbac_shadow``
 (shadow_rules_stat_prefix) · ``local_rate_limit`` (stat_prefix) · ``cors`` · ``health_check`` · ``compressor`` and
 ``compressor_response`` (library name, encoding, direction prefix) · ``decompressor`` (library name, encoding,
-``request`` or ``response``).
+``request`` or ``response``) · ``grpc`` (cluster's name in statistics, ``grpc`` or ``grpc-web``, service, method).
 """
 
 MutateHead = Callable[[Head, Any], None]
@@ -24,6 +24,9 @@ CompileHeaderMutations = Callable[[Sequence[HeaderValueOption], Iterable[bytes],
 CompileFormat = Callable[[str], Callable[[Any], bytes]]
 ClusterHealth = Callable[[str], tuple[int, int] | None]
 """How many hosts of a cluster are healthy or degraded, and how many it has; None when there is no such cluster."""
+
+ClusterStatName = Callable[[str], str | None]
+"""What a cluster is called in statistics; None when there is no such cluster."""
 
 FindUserFilter = Callable[[str], Callable[[Mapping[str, Any]], HttpFilter]]
 """The class of a user's filter by its name; raises ValueError when there is none."""
@@ -34,6 +37,7 @@ class FilterContext:
 
     __slots__ = (
         "cluster_health",
+        "cluster_stat_name",
         "compile_format",
         "compile_header_mutations",
         "entry_point_filters",
@@ -54,6 +58,7 @@ class FilterContext:
         health_check_failed: Callable[[], bool],
         entry_point_filters: FindUserFilter,
         node_cluster: str = "",
+        cluster_stat_name: ClusterStatName | None = None,
     ) -> None:
         self.worker = worker
         self.stats = stats
@@ -63,7 +68,11 @@ class FilterContext:
         self.health_check_failed = health_check_failed
         self.entry_point_filters = entry_point_filters
         self.node_cluster = node_cluster
+        self.cluster_stat_name: ClusterStatName = cluster_stat_name or self._name_of_known
         self.route_filters: dict[tuple[int, ...], tuple[object, HttpFilter]] = {}
+
+    def _name_of_known(self, cluster: str) -> str | None:
+        return None if self.cluster_health(cluster) is None else cluster
 
     def header_mutation(self, to_add: Sequence[HeaderValueOption]) -> MutateHead | None:
         """The headers that a filter adds, compiled; None when there are none."""

@@ -10,6 +10,9 @@ from sidecar.config.filters.compressor import Compressor, CompressorPerRoute
 from sidecar.config.filters.cors import Cors, CorsPolicy
 from sidecar.config.filters.decompressor import Decompressor
 from sidecar.config.filters.fault import HTTPFault
+from sidecar.config.filters.grpc_http1_bridge import GrpcHttp1Bridge
+from sidecar.config.filters.grpc_stats import GrpcStats
+from sidecar.config.filters.grpc_web import GrpcWeb
 from sidecar.config.filters.header_mutation import HeaderMutation
 from sidecar.config.filters.health_check import HealthCheck
 from sidecar.config.filters.local_ratelimit import LocalRateLimit
@@ -61,6 +64,18 @@ def make_filter(config: FilterConfig, name: str, context: FilterContext) -> Http
             from sidecar.filters.decompressor import DecompressorFilter
 
             return DecompressorFilter(name, config, context)
+        case GrpcStats():
+            from sidecar.filters.grpc_stats import GrpcStatsFilter
+
+            return GrpcStatsFilter(name, config, context)
+        case GrpcWeb():
+            from sidecar.filters.grpc_web import GrpcWebFilter
+
+            return GrpcWebFilter(name, context)
+        case GrpcHttp1Bridge():
+            from sidecar.filters.grpc_http1_bridge import GrpcHttp1BridgeFilter
+
+            return GrpcHttp1BridgeFilter(name, config)
         case UserFilter():
             from sidecar.filters.user import make_user_filter
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sidecar.config.core_types import SubstitutionFormatString
 from sidecar.config.local_reply import LocalReplyConfig
-from sidecar.core.grpc import grpc_message, grpc_status_of, is_grpc
+from sidecar.core.grpc import CONVERTED, grpc_message, grpc_status_of, is_grpc
 from sidecar.core.head import Field, ResponseHead
 from sidecar.core.stream_info import StreamInfo
 
@@ -31,9 +31,14 @@ def plain_reply(
     stream: Stream, status: int, body: bytes, headers: Sequence[Field], grpc_status: int | None = None
 ) -> tuple[ResponseHead, bytes]:
     """A reply without any modification configured."""
-    if is_grpc(stream.request):
+    if _to_grpc(stream):
         return _trailers_only(stream, status, body, headers, grpc_status), b""
     return _head(status, body, headers, _TEXT), body
+
+
+def _to_grpc(stream: Stream) -> bool:
+    """Whether the client speaks gRPC: not where a filter does so in its stead."""
+    return is_grpc(stream.request) and (stream.filter_data is None or CONVERTED not in stream.filter_data)
 
 
 def _trailers_only(
@@ -102,7 +107,7 @@ def compile_local_reply(
             render, content_type = chosen
             body = render(stream, body)
         stream.response = None
-        if is_grpc(stream.request):
+        if _to_grpc(stream):
             body = body.rstrip(b"\n") if content_type == _JSON else body
             head, body = _trailers_only(stream, status, body, headers, grpc_status), b""
         else:

@@ -10,7 +10,7 @@ from sidecar.core.client import ClientOptions, RequestFailed, Response, Response
 from sidecar.core.head import Field, RequestHead, ResponseHead
 from sidecar.core.stream_info import ConnectionInfo, NamedRoute
 from sidecar.core.worker import Worker
-from sidecar.pool.client_stream import Client, ClientStream, PacedStream, Terminal
+from sidecar.pool.client_stream import Active, Client, ClientStream, PacedStream, Terminal
 
 
 class WholeExchange(ClientStream):
@@ -105,6 +105,7 @@ class RoutedHttpClient:
     """
 
     __slots__ = (
+        "active",
         "cluster_name",
         "cluster_of",
         "connection",
@@ -126,6 +127,7 @@ class RoutedHttpClient:
         connection: ConnectionInfo,
         cluster_of: Callable[[str], Any],
         forwarded_for: bytes | None,
+        active: Active,
     ) -> None:
         self.worker = worker
         self.router = router
@@ -136,6 +138,7 @@ class RoutedHttpClient:
         self.connection = connection
         self.cluster_of = cluster_of
         self.forwarded_for = forwarded_for
+        self.active = active
 
     def request(self, head: RequestHead, body: bytes, sink: ResponseSink) -> WholeExchange:
         if body:

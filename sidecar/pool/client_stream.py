@@ -27,10 +27,23 @@ class Terminal(Protocol):
     def on_request(self, stream: Any, end: bool) -> None: ...
 
 
+class Active(set["ClientStream"]):
+    """Requests under way."""
+
+    __slots__ = ()
+
+    def close(self) -> None:
+        """Fail them: what they would need goes away."""
+        for stream in list(self):
+            stream.now = stream.client.worker.clock()
+            stream.fail(503, b"", "shutdown", flag.LOCAL_RESET)
+
+
 class Client(Protocol):
     """What all requests to one cluster have in common. ``forwarded_for`` is what X-Forwarded-For ends with, empty for
     nothing, None if requests do not say that they come from inside; ``connection`` stands where a downstream's would.
-    ``whole_route`` is for requests that are sent at once, and so can be repeated at little cost."""
+    ``whole_route`` is for requests that are sent at once, and so can be repeated at little cost; ``active`` are those that
+    are under way."""
 
     worker: Worker
     router: Terminal
@@ -41,6 +54,7 @@ class Client(Protocol):
     connection: ConnectionInfo
     cluster_of: Callable[[str], Any]
     forwarded_for: bytes | None
+    active: Active
 
 
 class ClientStream(StreamInfo):
@@ -86,6 +100,7 @@ class ClientStream(StreamInfo):
         request = self.request
         if request.method == b"CONNECT" or b"upgrade" in request.index:
             raise ValueError(f"the client opens no tunnels: {request!r}")
+        client.active.add(self)
         here = client.forwarded_for
         if here is not None:
             request.set(b"x-envoy-internal", b"true")
@@ -269,6 +284,7 @@ class ClientStream(StreamInfo):
         """It is over; the sink, for the last that it hears."""
         self.over = True
         self.end = self.now
+        self.client.active.discard(self)
         self.stop()
         sink, self.sink = self.sink, None
         return sink

@@ -40,6 +40,8 @@ def filter_stats(store: StatsStore, stat_prefix: str) -> Callable[..., Any]:
                 return store.shared(groups.CompressorResponseStats, *_compression(manager, "compressor", words))
             case "decompressor":
                 return store.shared(groups.DecompressorStats, *_compression(manager, "decompressor", words))
+            case "grpc":
+                return store.shared(groups.GrpcStats, *tags.grpc(*words))
         raise ValueError(f"no statistics of the kind {kind!r}")
 
     return stats

@@ -28,6 +28,8 @@ RBAC_PREFIX = "envoy.rbac_prefix"
 RBAC_HTTP_PREFIX = "envoy.rbac_http_prefix"
 RBAC_POLICY_NAME = "envoy.rbac_policy_name"
 WORKER_ID = "envoy.worker_id"
+GRPC_BRIDGE_METHOD = "envoy.grpc_bridge_method"
+GRPC_BRIDGE_SERVICE = "envoy.grpc_bridge_service"
 SSL_CIPHER = "envoy.ssl_cipher"
 SSL_CURVE = "envoy.ssl_curve"
 SSL_VERSION = "envoy.ssl_version"
@@ -61,6 +63,24 @@ def _token(before: str, name: str, tag: str) -> Naming:
 def cluster(name: str) -> Naming:
     """A cluster, by its `alt_stat_name` or its name."""
     return _token("cluster.", name, CLUSTER_NAME)
+
+
+def grpc(cluster_name: str, protocol: str, service: str, method: str) -> Naming:
+    """The calls of a method, or without service and method those that are not told apart.
+
+    ``protocol`` is ``grpc`` or ``grpc-web``. Envoy takes the first two dot-separated words behind ``grpc`` for service and
+    method, whatever they are, and finds neither behind ``grpc-web``.
+    """
+    outer = cluster(cluster_name).below(f"{protocol}.")
+    if not service:
+        return outer
+    words = sanitized(f"{service}.{method}")
+    if protocol != "grpc":
+        return outer.below(f"{words}.")
+    first, second, *rest = words.split(".")
+    extracted = f"{outer.tag_extracted_prefix}{''.join(f'{word}.' for word in rest)}"
+    found = ((GRPC_BRIDGE_METHOD, second), (GRPC_BRIDGE_SERVICE, first))
+    return Naming(f"{outer.prefix}{words}.", (*found, *outer.tags), extracted)
 
 
 def http_connection_manager(stat_prefix: str) -> Naming:

@@ -134,6 +134,7 @@ class TlsConnection(TlsStream):
             return
         self._leave_handshake()
         self._count(self.tls)
+        self.tls.opened = self.worker.clock()
         self.state = OPEN
         self.read = ssl_object.read
         self.encrypt = ssl_object.write

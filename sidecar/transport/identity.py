@@ -171,11 +171,11 @@ class ConnectionTls:
 
     ``peer`` is None when the peer showed no certificate. ``version`` and ``cipher`` are as Envoy logs them.
     ``uri_sans``, ``dns_sans`` and ``subject`` are the peer's. ``forwarded`` is for the connection manager, to remember
-    what it tells upstreams of the peer.
+    what it tells upstreams of the peer. ``opened`` is when the handshake was done, on the worker's clock.
     """
 
-    __slots__ = ("_ssl_object", "application_protocol", "cipher", "dns_sans", "forwarded", "local", "peer",
-                 "presented", "resumed", "server_name", "subject", "uri_sans", "version")  # fmt: skip
+    __slots__ = ("_ssl_object", "application_protocol", "cipher", "dns_sans", "forwarded", "local", "opened",
+                 "peer", "presented", "resumed", "server_name", "subject", "uri_sans", "version")  # fmt: skip
 
     def __init__(
         self,
@@ -198,6 +198,7 @@ class ConnectionTls:
         self.dns_sans: Sequence[bytes] = () if peer is None else peer.dns_sans
         self.subject = b"" if peer is None else peer.subject
         self.forwarded: bytes | None = None
+        self.opened = 0.0
 
     @property
     def session_id(self) -> str:

@@ -8,6 +8,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
+from hpack import Decoder
+
 from tests.attacks.frames import GOAWAY, HEADERS, PREFACE, RST_STREAM, SETTINGS, settings
 
 _CHUNK = 65536
@@ -16,7 +18,8 @@ _CHUNK = 65536
 class Attacker:
     """A client, or with ``sock`` one end of an accepted connection. A context manager.
 
-    ``frames`` counts the types of frames that came, ``goaways`` and ``resets`` have their codes.
+    ``frames`` counts the types of frames that came, ``goaways`` and ``resets`` have their codes, and
+    ``heads`` each stream on which a head came, with the status where it had one.
     """
 
     def __init__(self, port: int = 0, *, sock: socket.socket | None = None, receive_buffer: int = 0) -> None:
@@ -31,11 +34,12 @@ class Attacker:
         self.frames: Counter[int] = Counter()
         self.goaways: list[int] = []
         self.resets: Counter[int] = Counter()
-        self.heads: list[tuple[int, bytes]] = []
+        self.heads: list[tuple[int, str]] = []
         self.sent = 0
         self.closed = False
-        self.on_head: Callable[[int, bytes], None] | None = None
+        self.on_head: Callable[[int], None] | None = None
         self._left = b""
+        self._decoder = Decoder()
 
     def begin(self, values: dict[int, int] | None = None) -> None:
         """The client's preface."""
@@ -104,9 +108,10 @@ class Attacker:
         elif kind == RST_STREAM:
             self.resets[int.from_bytes(payload, "big")] += 1
         elif kind == HEADERS:
-            self.heads.append((stream, payload))
+            found = dict(self._decoder.decode(payload))
+            self.heads.append((stream, found.get(":status", "")))
             if self.on_head is not None:
-                self.on_head(stream, payload)
+                self.on_head(stream)
 
     def until(self, condition: Callable[[], object], seconds: float = 5.0) -> bool:
         """Receive until it holds; whether it does before the connection or the time ends."""

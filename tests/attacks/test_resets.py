@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.attacks import frames as f
+from tests.attacks.attacker import Attacker
 from tests.attacks.conftest import Setting
 
 MANY = 20_000
@@ -106,3 +107,18 @@ def test_more_streams_than_allowed(setting: Setting) -> None:
         assert attacker.until_closed(10) or attacker.resets, attacker
         print(attacker)
         assert attacker.resets[f.REFUSED_STREAM] <= 20_000 - 1000
+
+
+def test_a_client_that_began_too_much_before_it_knew(setting: Setting) -> None:
+    """1,400 uploads on their way before our SETTINGS have come: what is above the limit is refused, its data, which
+    comes later, is ignored, and the others are served."""
+    with setting.unharmed(megabytes=64), Attacker(setting.port) as attacker:
+        streams = [1 + 2 * number for number in range(1400)]
+        attacker.send([f.PREFACE + f.settings(), *(f.headers(one, POST, end=False) for one in streams)])
+        attacker.send([f.data(one, b"data", end=True) for one in reversed(streams)])
+        assert attacker.until(lambda: len(attacker.heads) + attacker.resets.total() >= 1400 or attacker.closed), (
+            attacker
+        )
+        assert not attacker.goaways, attacker
+        assert attacker.resets == {f.REFUSED_STREAM: 376}, attacker
+        assert [status for _, status in attacker.heads] == ["200"] * 1024

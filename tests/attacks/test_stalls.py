@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 
+import pytest
+
 from tests.attacks import frames as f
 from tests.attacks.conftest import IDLE, Setting
 from tests.grpc.subjects import eventually
@@ -25,7 +27,6 @@ def test_windows_that_stay_shut(setting: Setting) -> None:
         attacker.send(f.headers(1 + 2 * number, f.request("/echo/bytes/100000")) for number in range(STREAMS))
         assert attacker.until(lambda: len(attacker.heads) == STREAMS), attacker
         assert not attacker.frames[f.DATA]
-        assert active(setting) >= STREAMS
         assert attacker.until(lambda: attacker.resets.total() == STREAMS or attacker.closed, IDLE + 3), attacker
         eventually(lambda: active(setting) <= 1, "no stream is left")
 
@@ -91,3 +92,15 @@ def test_more_data_than_the_window(setting: Setting) -> None:
         attacker.send([f.headers(1, f.request("/hostile/silent", "POST"), end=False)])
         attacker.send(itertools.repeat(f.data(1, bytes(16384)), 3000))  # 48 MB
         assert attacker.until(lambda: f.FLOW_CONTROL_ERROR in (*attacker.resets, *attacker.goaways)), attacker
+
+
+@pytest.mark.parametrize("size", [1, 2, 50])
+def test_an_upload_in_crumbs_that_nobody_takes(setting: Setting, size: int) -> None:
+    """What waits for an upstream costs about its size, however small its frames were."""
+    setting.hostile.arm(lambda upstream, stream: upstream.until_closed(20) and None)
+    with setting.unharmed(megabytes=12), setting.attacker() as attacker:
+        attacker.send([f.headers(1, f.request("/hostile/silent", "POST"), end=False)])
+        attacker.send(itertools.repeat(f.data(1, bytes(size)), 400_000 // (1 + size // 25)))
+        attacker.send([f.ping()])
+        assert attacker.until(lambda: attacker.frames[f.PING] or attacker.closed, 20), attacker
+    setting.hostile.hang_up()

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+import uvloop
 
 from sidecar import Server
 from sidecar.telemetry.stats import Kind
@@ -16,6 +20,19 @@ from tests.sidecar.transport.serving import AUTHORITY, SERVER, inline, trusted
 
 Document = dict[str, Any]
 TLS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3."
+
+ENOUGH = 8
+"""Requests on a connection, so that the express lane takes over."""
+
+
+def run(main: Coroutine[Any, Any, None]) -> None:
+    """Run a test's coroutine on uvloop, for half a minute at most."""
+
+    async def bounded() -> None:
+        async with asyncio.timeout(30):
+            await main
+
+    uvloop.run(bounded())
 
 
 def _socket(kind: str, certificates: tuple[Certificate, ...], common: Document, fields: Document) -> Document:
@@ -56,6 +73,29 @@ def serving(*listeners: Document, clusters: list[Document] | None = None, secret
             "static_resources": {"listeners": list(listeners), "clusters": clusters or [], "secrets": secrets or []},
         }
     )
+
+
+def written(folder: Path, certificate: Certificate, name: str = "client") -> tuple[str, str]:
+    """The paths of a certificate and of its key, for clients and servers that want files."""
+    chain, key = certificate.write(folder, name)
+    return str(chain), str(key)
+
+
+def file_log(path: str, text: str) -> dict[str, Any]:
+    """An access log in this format."""
+    file = "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog"
+    format = {"text_format_source": {"inline_string": text}}
+    return {"name": "file", "typed_config": {"@type": file, "path": path, "log_format": format}}
+
+
+def server_context(folder: Path, certificate: Certificate = SERVER, *, mutual: bool = False) -> ssl.SSLContext:
+    """For endpoints; with ``mutual`` they want a certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*written(folder, certificate, "upstream"))
+    if mutual:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(cadata=AUTHORITY.pem.decode())
+    return context
 
 
 def client_context(
@@ -154,3 +194,18 @@ def field_of(head: bytes, name: bytes) -> bytes | None:
         if found == name:
             return value
     return None
+
+
+def with_format(listener: dict[str, Any], text: str) -> dict[str, Any]:
+    """The listener with this format in its access log."""
+    (log,) = listener["filter_chains"][0]["filters"][0]["typed_config"]["access_log"]
+    log["typed_config"]["log_format"] = {"text_format_source": {"inline_string": text}}
+    return listener
+
+
+def post(port: int, path: str) -> None:
+    """POST to the administration interface."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.request("POST", path)
+    assert connection.getresponse().status == 200
+    connection.close()

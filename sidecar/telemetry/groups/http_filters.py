@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
 
-from ..stats import Counter, Gauge, StatGroup, stat_group
+from ..histogram import Histogram
+from ..stats import Counter, Derived, Gauge, Kind, NameCounts, Sample, StatGroup, stat_group
 
 
 @stat_group
@@ -111,3 +112,37 @@ class DecompressorStats(StatGroup):
     not_decompressed: Counter
     total_compressed_bytes: Counter
     total_uncompressed_bytes: Counter
+
+
+def _once_counted(leaf: str) -> Derived:
+    """A counter that is there once it was counted."""
+
+    def expand(group: Any) -> tuple[Sample, ...]:
+        counts: NameCounts = group.counts
+        return (Sample(leaf, counts[leaf], (), True),) if leaf in counts else ()
+
+    return Derived(leaf, Kind.COUNTER, expand)
+
+
+def _once_measured(leaf: str) -> Derived:
+    def expand(group: Any) -> Iterator[Sample]:
+        view = getattr(group, leaf).view()
+        if view.cumulative:
+            yield Sample(leaf, view)
+
+    return Derived(leaf, Kind.HISTOGRAM, expand)
+
+
+@stat_group
+class GrpcStats(StatGroup):
+    """`cluster.<name>.grpc.[<service>.<method>.]`, or `grpc-web`: `counts` is by leaf name, gRPC's statuses among them."""
+
+    counts: NameCounts
+    upstream_rq_time: Histogram
+
+    HIDDEN: ClassVar[frozenset[str]] = frozenset({"upstream_rq_time"})
+    DERIVED: ClassVar[tuple[Derived, ...]] = (
+        *map(_once_counted, map(str, range(17))),
+        *map(_once_counted, ("failure", "request_message_count", "response_message_count", "success", "total")),
+        _once_measured("upstream_rq_time"),
+    )

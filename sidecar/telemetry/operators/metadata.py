@@ -68,6 +68,8 @@ def _filter_state(command: Command, context: FormatContext) -> Value:
 
     def find(state: Mapping[str, Any] | None) -> Any:
         value = state.get(key) if state else None
+        if kind == "PLAIN":
+            return getattr(value, "plain", value)
         if not field or value is None:
             return value
         return value.get(field) if isinstance(value, Mapping) else getattr(value, field, None)

@@ -48,7 +48,7 @@ def grpc_deadlines(site: Site) -> Message:
         route("/timeout-and-idle/", to("a", timeout="0.08s", max_stream_duration={})),
         route("/deprecated-timeout/", to("a", max_grpc_timeout="30s", timeout="3s")),
     ]
-    limited = {"common_http_protocol_options": {"max_stream_duration": "7s"}}
+    limited: Message = {"common_http_protocol_options": {"max_stream_duration": "7s"}}
     return bootstrap(
         site,
         [

@@ -95,3 +95,11 @@ def get(path: bytes = b"/") -> RequestHead:
 
 def post(*fields: Field) -> RequestHead:
     return RequestHead(b"POST", b"/", b"a", list(fields))
+
+
+def over_http2(cluster: dict[str, Any], **how: Any) -> dict[str, Any]:
+    """The cluster, with HTTP/2 to its endpoints, or what else ``how`` says."""
+    how = how or {"explicit_http_config": {"http2_protocol_options": {}}}
+    options = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+    cluster["typed_extension_protocol_options"] = {options: {"@type": "type.googleapis.com/" + options, **how}}
+    return cluster

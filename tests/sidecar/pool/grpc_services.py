@@ -129,11 +129,3 @@ def service(*arguments: Any) -> Iterator[Service]:
 
 def path(method: str) -> bytes:
     return b"/test.Service/" + method.encode()
-
-
-def over_http2(cluster: dict[str, Any], **how: Any) -> dict[str, Any]:
-    """The cluster, with HTTP/2 to its endpoints, or what else ``how`` says."""
-    how = how or {"explicit_http_config": {"http2_protocol_options": {}}}
-    options = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
-    cluster["typed_extension_protocol_options"] = {options: {"@type": "type.googleapis.com/" + options, **how}}
-    return cluster

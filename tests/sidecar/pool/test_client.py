@@ -529,6 +529,28 @@ def test_reference_counting_frees_an_exchange() -> None:
         gc.enable()
 
 
+def test_closing_fails_whatever_is_under_way() -> None:
+    with asking() as (sidecar, clients):
+        sidecar.dialer.waits = True
+        sinks = [Sink() for _ in range(4)]
+        waiting = clients.http("up").request(get(), b"", sinks[0])
+        call = clients.grpc("up").stream(b"/a.B/C", sinks[1])
+        sidecar.dialer.go_on()
+        sidecar.hosts[0].send(HELLO)
+        assert waiting.over
+        assert not call.over
+        sidecar.dialer.waits = True
+        clients.http("two").request(get(), b"", sinks[2])
+        other = clients.http("two", retry("connect-failure")).request(get(), b"", sinks[3])
+        clients.close()
+        assert call.over
+        assert other.over
+        assert sinks[0].last == ("response", 200, b"hello", None)
+        assert sinks[1].events == [("close", 14)]
+        assert sinks[2].events == sinks[3].events == [("failure", 503, "shutdown")]
+        assert repr(clients) == "<ClientStack 0 of 4 requests under way>"
+
+
 # one host
 
 
@@ -566,13 +588,14 @@ def test_a_hosts_connections_are_ended_and_made_anew(connected: bool) -> None:
         exchange = one.http().request(get(), b"", sink)
         assert len(sidecar.hosts) == connected
         assert [each.port for each in sidecar.dialer.dialled] == [7999]
-        exchange.cancel()
         one.close()
+        assert exchange.over
+        assert sink.events == [("failure", 503, "shutdown")]
         sidecar.dialer.go_on()
         assert all(host.closed for host in sidecar.hosts)
         again = Sink()
         one.http().request(get(), b"", again)
         sidecar.hosts[-1].send(HELLO)
-        assert sink.events == []
+        assert len(sink.events) == 1
         assert again.last == ("response", 200, b"hello", None)
         one.close()

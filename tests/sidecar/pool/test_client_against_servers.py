@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import uvloop
+from h2.events import DataReceived, StreamEnded, TrailersReceived
 
 from sidecar.client_stack import ClientStack
 from sidecar.config.retry_policy import RetryBackOff, RetryPolicy
@@ -18,7 +19,8 @@ from sidecar.core import response_flags as flag
 from sidecar.core.client import ClientOptions, RequestFailed
 from sidecar.core.head import RequestHead
 from tests.sidecar.bootstraps import address, cluster
-from tests.sidecar.pool.asking import Sink, get, post
+from tests.sidecar.pool.asking import Sink, get, over_http2, post
+from tests.sidecar.pool.http2_services import Peer, serving_http2
 from tests.sidecar.tls_bootstraps import counted, originating, serving, until
 from tests.sidecar.transport.certificates import Certificate
 from tests.sidecar.transport.serving import SERVER, STRANGERS
@@ -256,5 +258,58 @@ def test_a_receiver_that_reads_slowly_stops_the_server() -> None:
             exchange.resume_response()
             await until(lambda: exchange.over)
             assert exchange.info.bytes_sent == size
+
+    run(main())
+
+
+# over HTTP/2
+
+
+def test_over_http2_with_trailers_both_ways() -> None:
+    async def main() -> None:
+        def answer(peer: Peer, stream: int, head: dict[bytes, bytes]) -> None:
+            assert head[b":path"] == b"/"
+            peer.codec.send_headers(stream, [(":status", "200"), ("x-a", "1")])
+            peer.codec.send_data(stream, b"he")
+            peer.codec.send_data(stream, b"llo")
+            peer.codec.send_headers(stream, [("x-t", "2")], end_stream=True)
+
+        async with serving_http2(answer) as (port, peers), clients(over_http2(cluster("up", port))) as (ours, _):
+            response = await ours.http("up").fetch(get())
+            assert (response.head.status, response.body, response.trailers) == (200, b"hello", [(b"x-t", b"2")])
+            sink = Sink()
+            exchange = ours.http("up").stream(post(), sink)
+            exchange.send_data(b"body", False)
+            exchange.send_trailers([(b"x-u", b"3")])
+            await until(lambda: exchange.over)
+            assert sink.events[0] == ("head", 200, False)
+            assert b"".join(event[1] for event in sink.events[1:-1]) == b"hello"
+            assert sink.last == ("trailers", [(b"x-t", b"2")])
+            events = peers[0].events
+            await until(lambda: any(isinstance(event, TrailersReceived) for event in events))
+            assert [event.data for event in events if isinstance(event, DataReceived)] == [b"body"]
+            (trailers,) = [event for event in events if isinstance(event, TrailersReceived)]
+            assert trailers.headers == [(b"x-u", b"3")]
+            assert sum(isinstance(event, StreamEnded) for event in events) == 2
+
+    run(main())
+
+
+def test_over_http2_cancelling_resets_the_stream_alone() -> None:
+    async def main() -> None:
+        def answer(peer: Peer, stream: int, head: dict[bytes, bytes]) -> None:
+            if head[b":path"] == b"/answered":
+                peer.reply(stream, ("x-a", "1"))
+
+        async with serving_http2(answer) as (port, peers), clients(over_http2(cluster("up", port))) as (ours, server):
+            client = ours.http("up")
+            exchange = client.request(get(b"/silent"), b"", Sink())
+            assert (await client.fetch(get(b"/answered"))).head.status == 200
+            exchange.cancel()
+            await until(lambda: peers[0].resets() == [8])
+            assert (await client.fetch(get(b"/answered"))).head.status == 200
+            found = counted(server)
+            assert found["cluster.up.upstream_cx_total"] == 1
+            assert found["cluster.up.upstream_rq_tx_reset"] == 1
 
     run(main())

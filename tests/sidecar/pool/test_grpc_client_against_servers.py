@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -16,9 +17,10 @@ from sidecar.codec.grpc import frame
 from sidecar.config.retry_policy import RetryBackOff, RetryPolicy
 from sidecar.core.address import Address
 from sidecar.core.client import GrpcError, GrpcOptions
+from sidecar.pool.client_stream import ClientStream
 from tests.sidecar.bootstraps import address, cluster
-from tests.sidecar.pool.asking import Sink
-from tests.sidecar.pool.grpc_services import PIECE, Service, over_http2, path, service
+from tests.sidecar.pool.asking import Sink, over_http2
+from tests.sidecar.pool.grpc_services import PIECE, Service, path, service
 from tests.sidecar.pool.http2_services import Peer, serving_http2
 from tests.sidecar.pool.test_client_against_servers import clients, run
 from tests.sidecar.tls_bootstraps import counted, originating, until
@@ -599,5 +601,34 @@ def test_the_head_of_a_call() -> None:
                     b"x-envoy-expected-rq-timeout-ms": b"700",
                 }
             ]
+
+    run(main())
+
+
+def test_reference_counting_frees_calls() -> None:
+    async def main() -> None:
+        def answer(peer: Peer, stream: int, head: dict[bytes, bytes]) -> None:
+            if head[b":path"] == path("Echo"):
+                hello(peer, stream)
+            elif head[b":path"] == path("Fail"):
+                peer.codec.reset_stream(stream, 2)
+
+        async with against(answer) as (client, peers, _):
+            gc.collect()
+            gc.disable()
+            try:
+                for method in ("Echo", "Fail", "Wait"):
+                    sinks = [Sink(), Sink()]
+                    calls = [client.unary(path(method), b"x", sinks[0]), client.stream(path(method), sinks[1])]
+                    if method == "Wait":
+                        await until(lambda: len(peers[0].codec.streams) >= 2)
+                        for call in calls:
+                            call.cancel()
+                    await until(lambda calls=calls: all(call.over for call in calls))  # type: ignore[misc]
+                    del calls, sinks
+                    call = None
+                    await until(lambda: not [one for one in gc.get_objects() if isinstance(one, (ClientStream, Sink))])
+            finally:
+                gc.enable()
 
     run(main())

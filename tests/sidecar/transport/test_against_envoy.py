@@ -387,11 +387,12 @@ def test_clients_accept_the_same_servers_and_say_the_same(tmp_path: Path) -> Non
     run(test())
 
 
-def talk_plainly(port: int) -> bool:
+def talk_plainly(port: int, question: bytes = b"ping", answer: bytes = b"ping") -> bool:
+    """Whether a plain client gets this answer to this question."""
     with socket.create_connection(("127.0.0.1", port), timeout=10) as plain:
         try:
-            plain.sendall(b"ping")
-            return plain.recv(4) == b"ping"
+            plain.sendall(question)
+            return plain.recv(len(answer)) == answer
         except OSError:
             return False
 
