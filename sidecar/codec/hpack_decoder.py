@@ -2,8 +2,10 @@
 
 Work is remembered at two levels. ``known`` holds whatever the owner made of whole blocks, and ``patterns`` what blocks
 that differ in volatile values have in common; both are emptied here as soon as the dynamic table changes, since a block
-then means something else. ``texts``, shared by the connections of a worker, holds Huffman-coded strings with what they
-say. All are bounded, and strings that differ from message to message or that are secret are not remembered.
+then means something else. ``inserting`` is for whole blocks that name no dynamic entry and make some: they mean the same
+over any table, and what they add to it is known, too. ``texts``, shared by the connections of a worker, holds
+Huffman-coded strings with what they say. All are bounded, and strings that differ from message to message or that are
+secret are not remembered.
 """
 
 from __future__ import annotations
@@ -27,6 +29,9 @@ _LONGEST_BLOCK: Final = 1024
 _MOST_PATTERNS: Final = 4
 _PATTERN_ROOM: Final = 4096  # for pseudo-header fields, and for values as long as a pattern takes
 _PATIENCE: Final = 4
+
+STEADY: Final = 0
+CHANGED: Final = -1
 
 
 class ListTooLarge(Exception):
@@ -57,6 +62,17 @@ class Texts(dict[bytes, bytes]):
         return text
 
 
+class Inserting(Generic[Kept]):
+    """What a block was made into, and the entries that it makes."""
+
+    __slots__ = ("entries", "made", "size")
+
+    def __init__(self, made: Kept, entries: list[Field], size: int) -> None:
+        self.made = made
+        self.entries = entries
+        self.size = size
+
+
 class HpackDecoder(Generic[Kept]):
     """The inbound half of one connection's header compression.
 
@@ -65,8 +81,8 @@ class HpackDecoder(Generic[Kept]):
     """
 
     __slots__ = (
-        "allowed", "entries", "known", "largest", "max_fields", "max_list_size", "max_size", "misses", "patterns", "shrinking",
-        "size", "suspicious", "texts",
+        "allowed", "entries", "inserting", "known", "largest", "max_fields", "max_list_size", "max_size", "misses",
+        "patterns", "shrinking", "size", "suspicious", "texts",
     )  # fmt: skip
 
     def __init__(self, texts: Texts, max_list_size: int = 60 * 1024, max_fields: int = 100) -> None:
@@ -82,6 +98,7 @@ class HpackDecoder(Generic[Kept]):
         self.suspicious = False  # some value had characters that no field may have, and may still be in the table
         self.known: dict[bytes, Kept] = {}
         self.patterns: list[Pattern[Kept]] = []
+        self.inserting: dict[bytes, Inserting[Kept]] = {}
         self.misses = 0
 
     def allow(self, size: int) -> None:
@@ -101,28 +118,57 @@ class HpackDecoder(Generic[Kept]):
         misses = self.misses = self.misses + 1
         return (misses < _PATIENCE or not misses & 15) and len(block) <= _LONGEST_BLOCK
 
-    def keep(self, block: bytes, made: Kept, fields: list[Field]) -> None:
-        """Remember what a wanted block was made into, and what it has in common with others.
-
-        ``fields`` are those of the head that was made of it.
-        """
+    def keep(self, block: bytes, made: Kept) -> None:
+        """Remember what a wanted block was made into."""
         if len(self.known) >= _MOST_BLOCKS:
             self.known.clear()
         self.known[block] = made
-        size = sum([len(name) + len(value) + OVERHEAD for name, value in fields])
-        if size + _PATTERN_ROOM <= self.max_list_size:
-            pattern = pattern_of(block, self.entries, fields, made)
-            if pattern is not None:
-                if len(self.patterns) >= _MOST_PATTERNS:
-                    del self.patterns[0]
-                self.patterns.append(pattern)
 
-    def decode(self, block: bytes) -> tuple[list[Field], bool]:
-        """The fields in ``block``, and whether it left the table as it was. Raises HpackError and ListTooLarge."""
+    def pattern(self, block: bytes, fields: list[Field]) -> Pattern[Kept] | None:
+        """What a wanted block has in common with others; ``fields`` are those of the head that was made of it.
+
+        Set its ``kept``, and remember it with ``keep_pattern``.
+        """
+        size = sum([len(name) + len(value) + OVERHEAD for name, value in fields])
+        if size + _PATTERN_ROOM > self.max_list_size:
+            return None
+        return pattern_of(block, self.entries, fields)
+
+    def keep_pattern(self, pattern: Pattern[Kept]) -> None:
+        """Remember a pattern that ``pattern`` has made."""
+        if len(self.patterns) >= _MOST_PATTERNS:
+            del self.patterns[0]
+        self.patterns.append(pattern)
+
+    def keep_inserting(self, block: bytes, made: Kept, count: int) -> None:
+        """Remember what a block was made into that made ``count`` entries, and named none."""
+        if len(self.inserting) >= _MOST_BLOCKS:
+            self.inserting.clear()
+        entries = self.entries[-count:]
+        size = sum([len(name) + len(value) + OVERHEAD for name, value in entries])
+        if size <= self.max_size // 2:
+            self.inserting[block] = Inserting(made, entries, size)
+
+    def insert(self, inserting: Inserting[Kept]) -> Kept:
+        """Let a block take effect that ``inserting`` has: what was made of it."""
+        self.entries += inserting.entries
+        self.size += inserting.size
+        if self.size > self.max_size:
+            self._evict()
+        if self.known:
+            self.known.clear()
+            self.patterns.clear()
+        return inserting.made
+
+    def decode(self, block: bytes) -> tuple[list[Field], int]:
+        """The fields in ``block``, and what it did to the table: STEADY left it as it was, a positive number is how many
+        entries were made by a block that names none, and CHANGED is anything else. Raises HpackError and ListTooLarge.
+        """
         fields: list[Field] = []
         append = fields.append
         entries = self.entries
-        steady = True
+        inserted = 0
+        dependent = False
         at = 0
         size = len(block)
         if self.shrinking and (not size or block[0] & 0xE0 != 0x20):
@@ -136,6 +182,7 @@ class HpackDecoder(Generic[Kept]):
                         index, at = continued(block, at, 127)
                         byte = 128 + index
                     append(entries[_NEWEST - byte])
+                    dependent = True
                     continue
                 if byte > 128:
                     append(_STATIC_BY_BYTE[byte])
@@ -150,7 +197,8 @@ class HpackDecoder(Generic[Kept]):
                     if fields:
                         raise HpackError("size update behind a field")
                     at = self._update_size(block, at - 1)
-                    steady = False
+                    inserted = _LONGEST_BLOCK
+                    dependent = True
                     continue
                 else:
                     index = byte & 0x0F
@@ -171,6 +219,7 @@ class HpackDecoder(Generic[Kept]):
                     name = STATIC[index][0]
                 else:
                     name = entries[FIRST_DYNAMIC - 1 - index][0]
+                    dependent = True
                 length = block[at]
                 at += 1
                 if length > 127:
@@ -191,7 +240,7 @@ class HpackDecoder(Generic[Kept]):
                 field = (name, value)
                 append(field)
                 if byte & 0x40:
-                    steady = False
+                    inserted += 1
                     entries.append(field)
                     length = len(name) + len(value) + OVERHEAD
                     self.size += length
@@ -205,7 +254,7 @@ class HpackDecoder(Generic[Kept]):
             raise HpackError("no such entry, or block ends inside of a field") from None
         except ValueError as error:
             raise HpackError(str(error)) from None
-        if not steady and self.known:
+        if inserted and self.known:
             self.known.clear()
             self.patterns.clear()
         count = len(fields)
@@ -217,7 +266,7 @@ class HpackDecoder(Generic[Kept]):
             total = sum([len(name) + len(value) + OVERHEAD for name, value in fields])
             if total > self.max_list_size:
                 raise ListTooLarge("http2.headers_too_large")
-        return fields, steady
+        return fields, CHANGED if inserted and dependent else inserted
 
     def _evict(self) -> None:
         entries = self.entries

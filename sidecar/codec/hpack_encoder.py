@@ -53,6 +53,12 @@ def shortest_string(text: bytes) -> bytes:
     return integer(0x80, 127, len(coded)) + coded if len(coded) < len(text) else string(text)
 
 
+def open_field(name: bytes) -> bytes:
+    """What stands before the length of a value that differs from block to block, and that no table holds."""
+    prefix = _VOLATILE_NAMES.get(name)
+    return _volatile_name(name) if prefix is None else prefix
+
+
 def _volatile_name(name: bytes) -> bytes:
     """What stands before the value of a volatile field: literal, and for secrets never to be indexed."""
     prefix = 0x10 if name in SECRET else 0
@@ -72,7 +78,7 @@ class HpackEncoder(dict[Field, bytes]):
     ``table_size``: the most that we want to use, whatever more the peer allows.
     """
 
-    __slots__ = ("indexed", "inserted", "limit", "max_size", "once", "passed_over", "size", "table_size", "updates")
+    __slots__ = ("epoch", "indexed", "inserted", "limit", "max_size", "once", "passed_over", "size", "table_size", "updates")
 
     def __init__(self, table_size: int = 4096) -> None:
         super().__init__()
@@ -81,6 +87,7 @@ class HpackEncoder(dict[Field, bytes]):
         self.max_size = 4096
         self.size = 0
         self.inserted = 0
+        self.epoch = 0  # counts what makes other octets stand for fields that are indexed
         self.indexed: dict[Field, int] = {}  # in the order of insertion, to how many had been inserted with it
         self.once: dict[Field, None] = {}
         self.passed_over = 0
@@ -110,6 +117,20 @@ class HpackEncoder(dict[Field, bytes]):
     def rest(self, fields: Iterable[Field]) -> bytes:
         """The fields of a block one behind the other."""
         return b"".join(map(self.__getitem__, fields))
+
+    def settled(self, field: Field) -> bytes | None:
+        """The octets that stand for a field as long as ``epoch`` stays the same; None if it is about to be indexed."""
+        coded = self.get(field)
+        if coded is not None:
+            return coded
+        name, value = field
+        if name in VOLATILE or field in STATIC_INDEX or field in self.indexed or name in _CONNECTION_SPECIFIC:
+            return self[field]
+        entry = len(name) + len(value) + OVERHEAD
+        if entry <= _LONGEST_INDEXED and entry <= self.max_size // 2 and self.size + entry <= self.max_size:
+            return None
+        index = STATIC_NAME.get(name)
+        return (integer(0, 15, index) if index else b"\x00" + shortest_string(name)) + string(value)
 
     def __missing__(self, field: Field) -> bytes:
         name, value = field
@@ -156,6 +177,7 @@ class HpackEncoder(dict[Field, bytes]):
         self._evict()
         self.inserted += 1
         self.indexed[field] = self.inserted
+        self.epoch += 1
         self.clear()
         return head + shortest_string(value)
 
@@ -165,6 +187,7 @@ class HpackEncoder(dict[Field, bytes]):
         if len(self.updates) > 2:  # only the least and the last are told
             self.updates[:-1] = [min(self.updates)]
         self._evict()
+        self.epoch += 1
         self.clear()
 
     def _evict(self) -> None:

@@ -7,34 +7,34 @@ change: the decoder drops its patterns then. Whatever does not fit exactly is le
 
 from __future__ import annotations
 
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from sidecar.codec.hpack_huffman import decode as huffman_decode
-from sidecar.codec.hpack_table import FIRST_DYNAMIC, SECRET, STATIC, VOLATILE, continued
+from sidecar.codec.hpack_table import FIRST_DYNAMIC, STATIC, VOLATILE, continued
 from sidecar.codec.wire import Field
 
 Kept = TypeVar("Kept")
 
 _VISIBLE: Final = bytes(range(0x21, 0x7F)) + bytes(range(0x80, 0x100))
-_HOLES: Final = VOLATILE - SECRET - {b"content-length"}
 _MOST_HOLES: Final = 8
 
 
 class Pattern(Generic[Kept]):
-    """What is constant of a block, and what was made of it, which is in ``kept``.
+    """What is constant of a block, and what was made of it, which its owner puts into ``kept``.
 
     ``spots`` are the volatile fields: where they stand among the regular fields, -1 for :path, and their names.
     """
 
     __slots__ = ("first", "kept", "segments", "spots")
 
+    kept: Kept
+
     def __init__(
-        self, first: bytes, segments: tuple[tuple[bool, bytes], ...], spots: tuple[tuple[int, bytes], ...], kept: Kept
+        self, first: bytes, segments: tuple[tuple[bool, bytes], ...], spots: tuple[tuple[int, bytes], ...]
     ) -> None:
         self.first = first
         self.segments = segments  # whether a value is worth remembering, and the octets behind it
         self.spots = spots
-        self.kept = kept
 
     def match(self, block: bytes, texts: dict[bytes, bytes]) -> list[bytes] | None:
         """The values at ``spots`` in ``block``; None if it does not fit, or has values to be looked at more closely."""
@@ -62,7 +62,7 @@ class Pattern(Generic[Kept]):
         return values if at == len(block) else None
 
 
-def pattern_of(block: bytes, entries: list[Field], fields: list[Field], kept: Kept) -> Pattern[Kept] | None:
+def pattern_of(block: bytes, entries: list[Field], fields: list[Field]) -> Pattern[Any] | None:
     """The pattern of a block that has been decoded, over these dynamic ``entries``, into these regular ``fields``.
 
     None if nothing in it is volatile, or if that does not stand in the fields just as in the block.
@@ -89,7 +89,9 @@ def pattern_of(block: bytes, entries: list[Field], fields: list[Field], kept: Ke
             name = block[at + 1 : end] if block[at] < 127 else b""
             at = end
         end = _string_end(block, at)
-        if name in _HOLES and name not in names:
+        if name in names:
+            return None
+        if name in VOLATILE:
             segments.append(block[start:at])
             names.append(name)
             start = end
@@ -100,7 +102,7 @@ def pattern_of(block: bytes, entries: list[Field], fields: list[Field], kept: Ke
     segments.append(block[start:])
     holes = tuple((name == b":path", segment) for name, segment in zip(names, segments[1:], strict=True))
     spots = tuple((places.index(name) if name != b":path" else -1, name) for name in names)
-    return Pattern(segments[0], holes, spots, kept)
+    return Pattern(segments[0], holes, spots)
 
 
 def _string_end(block: bytes, at: int) -> int:

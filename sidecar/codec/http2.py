@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-from sidecar.codec.hpack_decoder import ListTooLarge
+from sidecar.codec.hpack_decoder import STEADY, ListTooLarge
 from sidecar.codec.hpack_table import HpackError
 from sidecar.codec.http2_control import Http2Control, Http2Error
 from sidecar.codec.http2_frames import (
@@ -40,7 +40,7 @@ from sidecar.codec.http2_frames import (
     settings,
     window_update,
 )
-from sidecar.codec.http2_head import VIOLATION, Malformed, check_trailers
+from sidecar.codec.http2_head import VIOLATION, Known, Malformed, check_trailers, copy_head
 from sidecar.codec.http2_options import Http2Options
 from sidecar.codec.http2_output import Stream
 from sidecar.codec.http2_states import (
@@ -58,6 +58,7 @@ from sidecar.codec.http2_states import (
     STREAM,
 )
 from sidecar.codec.wire import Field
+from sidecar.core.head import RequestHead, ResponseHead
 
 _HEADS_WEIGH: Final = 10  # a header block costs as much of a turn as so many frames
 _LEAST_CONTINUATIONS: Final = 8
@@ -68,7 +69,7 @@ class Http2Connection(Http2Control):
 
     __slots__ = (
         "backlog", "block", "block_end", "block_frames", "block_size", "block_stream", "empty_frames", "held",
-        "interrupted", "missing", "most_control_frames", "most_frames",
+        "interrupted", "known", "missing", "most_control_frames", "most_frames",
     )  # fmt: skip
 
     def __init__(self, options: Http2Options, first_state: int) -> None:
@@ -83,6 +84,7 @@ class Http2Connection(Http2Control):
         self.block_stream = 0
         self.block_end = False
         self.empty_frames = 0
+        self.known: Known | None = None  # what is remembered of the block whose head is being delivered
         self.most_frames = options.max_outbound_frames
         self.most_control_frames = options.max_outbound_control_frames
 
@@ -139,6 +141,45 @@ class Http2Connection(Http2Control):
         """A whole header block."""
         raise NotImplementedError
 
+    def _recall(self, block: bytes) -> tuple[Known, list[bytes]] | None:
+        """What is known of a block that has come before, or nearly so, and the values at its spots."""
+        decoder = self.decoder
+        known = decoder.known.get(block)
+        if known is not None:
+            decoder.misses = 0
+            return known, known.values
+        for pattern in decoder.patterns:
+            values = pattern.match(block, decoder.texts)
+            if values is not None:
+                return (pattern.kept, values) if pattern.kept.admits(values) else None
+        inserting = decoder.inserting.get(block)
+        if inserting is not None:
+            known = decoder.insert(inserting)
+            decoder.misses = 0
+            return known, known.values
+        return None
+
+    def _learn(self, block: bytes, effect: int, head: RequestHead | ResponseHead, length: int) -> Known | None:
+        """Remember what a block means that was decoded with this effect on the table, if it may come again."""
+        decoder = self.decoder
+        if effect == STEADY:
+            if not decoder.wants(block):
+                return None
+            pattern = decoder.pattern(block, head.fields)
+            values = None if pattern is None else pattern.match(block, decoder.texts)
+            if pattern is None or values is None:
+                known = Known(copy_head(head), length, (), [])
+            else:
+                known = pattern.kept = Known(copy_head(head), length, pattern.spots, values)
+                decoder.keep_pattern(pattern)
+            decoder.keep(block, known)
+            return known
+        if effect > 0 and decoder.wants(block):
+            known = Known(copy_head(head), length, (), [])
+            decoder.keep_inserting(block, known, effect)
+            return known
+        return None
+
     def _start(self, pairs: list[tuple[int, int]], preface: bytes) -> None:
         """Send what a connection begins with (section 3.4), and open its window."""
         options = self.options
@@ -151,7 +192,7 @@ class Http2Connection(Http2Control):
         if self.window_in > DEFAULT_WINDOW:
             self.out.append(window_update(0, self.window_in - DEFAULT_WINDOW))
 
-    def _decode(self, block: bytes) -> tuple[list[Field], bool]:
+    def _decode(self, block: bytes) -> tuple[list[Field], int]:
         try:
             return self.decoder.decode(block)
         except HpackError:

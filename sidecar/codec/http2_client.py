@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from sidecar.codec.hpack_decoder import HpackDecoder, ListTooLarge, Texts
+from typing import Final
+
+from sidecar.codec.hpack_decoder import STEADY, HpackDecoder, ListTooLarge, Texts
 from sidecar.codec.http2 import Http2Connection
 from sidecar.codec.http2_frames import (
     ENABLE_PUSH,
+    END_HEADERS,
     END_STREAM,
     HEADER_SIZE,
+    HEADERS,
     INTERNAL_ERROR,
     LARGEST_STREAM_ID,
     PREFACE,
     PROTOCOL_ERROR,
     REFUSED_STREAM,
+    write_header,
 )
 from sidecar.codec.http2_head import (
     NO_LENGTH,
     VIOLATION,
     Malformed,
-    copy_response,
-    fill_response,
     request_block,
     response_head,
 )
@@ -38,18 +41,20 @@ from sidecar.codec.http2_states import (
 )
 from sidecar.core.head import RequestHead, ResponseHead
 
+_NO_VALUES: Final[list[bytes]] = []
+
 
 class ClientConnection(Http2Connection):
     """Sends requests. The preface and the settings of a client are among ``out`` from the start."""
 
     __slots__ = ("next_id",)
 
-    decoder: HpackDecoder[tuple[ResponseHead, int]]
     sink: Sink[ResponseHead] | None
 
     def __init__(self, options: Http2Options, texts: Texts) -> None:
         super().__init__(options, AWAIT_SETTINGS)
         self.next_id = 1
+        self.peer_max_streams = options.max_concurrent_streams
         self.decoder = HpackDecoder(texts, options.max_header_bytes, options.max_fields)
         self._start([(ENABLE_PUSH, 0)], PREFACE)
 
@@ -57,7 +62,7 @@ class ClientConnection(Http2Connection):
         """How many more streams may be opened now; none any more once either side drains."""
         if self.goaway_received or self.draining or self.state == DEAD or self.next_id > LARGEST_STREAM_ID:
             return 0
-        return max(0, min(self.peer_max_streams, self.options.max_concurrent_streams) - len(self.streams))
+        return max(0, self.peer_max_streams - len(self.streams))
 
     def open(self, head: RequestHead, end: bool) -> int:
         """Send a request's head on a new stream; the stream's number. Ask ``available`` before.
@@ -80,6 +85,16 @@ class ClientConnection(Http2Connection):
         self._send_block(stream_id, request_block(self.encoder, head, upgraded), END_STREAM if end else 0)
         return stream_id
 
+    def open_block(self, block: bytes, end: bool) -> int:
+        """As ``open``, for a plain request whose header block has been made already, and fits into one frame."""
+        stream_id = self.next_id
+        self.next_id = stream_id + 2
+        self.opened_streams += 1
+        self.streams[stream_id] = Stream(stream_id, HALF_CLOSED_LOCAL if end else OPEN)
+        self.out.append(write_header(len(block) << 8 | HEADERS, END_HEADERS | END_STREAM if end else END_HEADERS, stream_id))
+        self.out.append(block)
+        return stream_id
+
     def _block(self, stream_id: int, block: bytes, end: bool) -> None:
         stream = self.streams.get(stream_id)
         if stream is None:
@@ -89,9 +104,25 @@ class ClientConnection(Http2Connection):
             self._trailers(stream, block, end)
             return
         self.received_head_size = len(block) + HEADER_SIZE
+        known, values, head = None, _NO_VALUES, None
+        recalled = self._recall(block)
         try:
-            head, length = self._head(block)
-            if head.status >= 200:
+            if recalled is None:
+                fields, effect = self._decode(block)
+                head, length = response_head(fields, self.decoder.suspicious)
+                if effect >= STEADY:
+                    known = self._learn(block, effect, head, length)
+            else:
+                known, values = recalled
+                length = known.length if known.length_at < 0 else int(values[known.length_at])
+                if known.shape is None or stream.bodiless or stream.upgrade:
+                    head = known.response(values)
+            if head is None:
+                if end and length > 0:
+                    raise Malformed(VIOLATION)
+                stream.headed = True
+                stream.expected = length
+            elif head.status >= 200:
                 stream.headed = True
                 if stream.bodiless or stream.upgrade or head.status in (204, 304):
                     length = self._unusual(stream, head, length)
@@ -110,24 +141,12 @@ class ClientConnection(Http2Connection):
             stream.state = STREAM[stream.state][RECV_END_STREAM]
             if stream.state == CLOSED:
                 self._closed(stream)
+        self.known = known
+        if head is None:
+            if self.sink.on_known(stream_id, known, values, end):  # type: ignore[union-attr]
+                return
+            head = known.response(values)  # type: ignore[union-attr]
         self.sink.on_head(stream_id, head, end)  # type: ignore[union-attr]
-
-    def _head(self, block: bytes) -> tuple[ResponseHead, int]:
-        """The head that a block means and its Content-Length, from memory where it has come before, or nearly so."""
-        decoder = self.decoder
-        kept = decoder.known.get(block)
-        if kept is not None:
-            decoder.misses = 0
-            return copy_response(kept[0]), kept[1]
-        for pattern in decoder.patterns:
-            values = pattern.match(block, decoder.texts)
-            if values is not None:
-                return fill_response(pattern, values)
-        fields, steady = self._decode(block)
-        head, length = response_head(fields, decoder.suspicious)
-        if steady and decoder.wants(block):
-            decoder.keep(block, (copy_response(head), length), head.fields)
-        return head, length
 
     def _unusual(self, stream: Stream, head: ResponseHead, length: int) -> int:
         """The octets that a response may have whose Content-Length does not say so (RFC 9110 section 6.4.1)."""

@@ -29,6 +29,7 @@ from sidecar.codec.http2_frames import (
     read_setting,
     rst_stream,
 )
+from sidecar.codec.http2_head import Known
 from sidecar.codec.http2_options import Http2Options
 from sidecar.codec.http2_output import Http2Output
 from sidecar.codec.http2_states import (
@@ -44,7 +45,6 @@ from sidecar.codec.http2_states import (
     RESET_BY_US,
     STREAM,
 )
-from sidecar.core.head import RequestHead, ResponseHead
 
 
 class Http2Error(ProtocolError):
@@ -63,7 +63,7 @@ class Http2Control(Http2Output):
         "peer_max_streams", "priority_frames", "resets_left", "state", "unacknowledged", "window_updates",
     )  # fmt: skip
 
-    decoder: HpackDecoder[tuple[RequestHead, int]] | HpackDecoder[tuple[ResponseHead, int]]
+    decoder: HpackDecoder[Known]
 
     def __init__(self, options: Http2Options, first_state: int) -> None:
         super().__init__(options)
@@ -213,7 +213,7 @@ class Http2Control(Http2Output):
         if number == HEADER_TABLE_SIZE:
             self.encoder.allow(value)
         elif number == MAX_CONCURRENT_STREAMS:
-            self.peer_max_streams = value
+            self.peer_max_streams = min(value, self.options.max_concurrent_streams)
         elif number == INITIAL_WINDOW_SIZE:
             if value > LARGEST_WINDOW:
                 raise self.fail(FLOW_CONTROL_ERROR, "http2.settings")

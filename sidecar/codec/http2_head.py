@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from sidecar.codec.hpack_encoder import PATH, HpackEncoder
-from sidecar.codec.hpack_pattern import Pattern
 from sidecar.codec.wire import Field, decimal, is_authority, is_token
 from sidecar.core.head import RequestHead, ResponseHead, index_of
 
@@ -48,6 +47,8 @@ _UNUSUAL: Final = 64  # not the four pseudo-header fields, or three of them, tha
 _AUTHORITIES: Final[set[bytes]] = set()
 _MOST_AUTHORITIES: Final = 256
 _LONGEST_AUTHORITY: Final = 128
+
+Spots = tuple[tuple[int, bytes], ...]
 
 _Names = tuple[bytes, ...]
 _REQUESTS: Final[dict[_Names, int]] = {}
@@ -266,55 +267,92 @@ def check_trailers(fields: list[Field], suspicious: bool) -> None:
         _check_values(fields)
 
 
-def copy_request(head: RequestHead) -> RequestHead:
+class Known:
+    """What a header block means, in some or all of its connection's blocks: a head, and the length of what follows.
+
+    ``spots`` are the fields that differ from block to block, as in ``Pattern``, and ``values`` what was there in the one
+    that this was made of. ``shape`` is for the connection's owner: what it has made of such heads.
+    """
+
+    __slots__ = ("head", "length", "length_at", "path_at", "shape", "spots", "values")
+
+    def __init__(self, head: RequestHead | ResponseHead, length: int, spots: Spots, values: list[bytes]) -> None:
+        self.head = head
+        self.length = length
+        self.spots = spots
+        self.values = values
+        self.shape: Any = None
+        names = [name for _, name in spots]
+        self.path_at = names.index(b":path") if b":path" in names else -1
+        self.length_at = names.index(b"content-length") if b"content-length" in names else -1
+
+    def admits(self, values: list[bytes]) -> bool:
+        """Whether values that stand at the spots in another block are such that nothing else has to be looked at."""
+        path_at, length_at = self.path_at, self.length_at
+        return (path_at < 0 or values[path_at][:1] == b"/") and (length_at < 0 or decimal(values[length_at]) is not None)
+
+    def request(self, values: list[bytes]) -> RequestHead:
+        """The head with these values."""
+        kept = self.head
+        assert type(kept) is RequestHead
+        head = _new_request(RequestHead)
+        head.method = kept.method
+        head.path = kept.path
+        head.authority = kept.authority
+        head.scheme = kept.scheme
+        head.version = 20
+        head.fields = kept.fields.copy()
+        head.index = kept.index.copy()
+        head.names = None
+        if values is not self.values:
+            for (at, name), value in zip(self.spots, values, strict=True):
+                if at < 0:
+                    head.path = value
+                else:
+                    head.fields[at] = (name, value)
+                    head.index[name] = value
+        return head
+
+    def response(self, values: list[bytes]) -> ResponseHead:
+        """The head with these values."""
+        kept = self.head
+        assert type(kept) is ResponseHead
+        head = _new_response(ResponseHead)
+        head.status = kept.status
+        head.version = 20
+        head.reason = b""
+        head.fields = kept.fields.copy()
+        head.index = kept.index.copy()
+        head.names = None
+        if values is not self.values:
+            for (at, name), value in zip(self.spots, values, strict=True):
+                head.fields[at] = (name, value)
+                head.index[name] = value
+        return head
+
+    def __repr__(self) -> str:
+        return f"<Known {self.head!r}, {len(self.spots)} spots>"
+
+
+def copy_head(head: RequestHead | ResponseHead) -> RequestHead | ResponseHead:
     """An independent copy, without making the index again."""
-    copy = _new_request(RequestHead)
-    copy.method = head.method
-    copy.path = head.path
-    copy.authority = head.authority
-    copy.scheme = head.scheme
+    copy: RequestHead | ResponseHead
+    if type(head) is ResponseHead:
+        copy = _new_response(ResponseHead)
+        copy.status = head.status
+        copy.reason = b""
+    else:
+        assert type(head) is RequestHead
+        copy = _new_request(RequestHead)
+        copy.method = head.method
+        copy.path = head.path
+        copy.authority = head.authority
+        copy.scheme = head.scheme
     copy.version = 20
     copy.fields = head.fields.copy()
     copy.index = head.index.copy()
     copy.names = None
     return copy
-
-
-def copy_response(head: ResponseHead) -> ResponseHead:
-    """An independent copy, without making the index again."""
-    copy = _new_response(ResponseHead)
-    copy.status = head.status
-    copy.version = 20
-    copy.reason = b""
-    copy.fields = head.fields.copy()
-    copy.index = head.index.copy()
-    copy.names = None
-    return copy
-
-
-def fill_request(pattern: Pattern[tuple[RequestHead, int]], values: list[bytes]) -> tuple[RequestHead, int] | None:
-    """The head and length of a block that fits a pattern; None where the path has to be looked at more closely."""
-    kept, length = pattern.kept
-    head = copy_request(kept)
-    for (at, name), value in zip(pattern.spots, values, strict=True):
-        if at < 0:
-            if not value or value[0] != 0x2F:
-                return None
-            head.path = value
-        else:
-            head.fields[at] = (name, value)
-            head.index[name] = value
-    return head, length
-
-
-def fill_response(pattern: Pattern[tuple[ResponseHead, int]], values: list[bytes]) -> tuple[ResponseHead, int]:
-    """The head and length of a block that fits a pattern."""
-    kept, length = pattern.kept
-    head = copy_response(kept)
-    for (at, name), value in zip(pattern.spots, values, strict=True):
-        head.fields[at] = (name, value)
-        head.index[name] = value
-    return head, length
 
 
 def request_block(encoder: HpackEncoder, head: RequestHead, extended_connect: bool) -> bytes:

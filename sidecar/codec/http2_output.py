@@ -50,6 +50,13 @@ class Sink(Protocol[H_contra]):
         """A request (which begins its stream), a response, or an informational response (status below 200)."""
         ...
 
+    def on_known(self, stream_id: int, known: Any, values: list[bytes], end: bool) -> bool:
+        """Asked before ``on_head`` about a block of which the owner has made something before: its ``known.shape``.
+
+        True if the owner has taken it; otherwise ``on_head`` follows.
+        """
+        ...
+
     def on_data(self, stream_id: int, data: bytes, end: bool) -> None:
         """The owner owes ``consumed(stream_id, len(data))`` for it, whatever becomes of the stream."""
         ...

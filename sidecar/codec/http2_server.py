@@ -4,25 +4,29 @@ from __future__ import annotations
 
 from typing import Final
 
-from sidecar.codec.hpack_decoder import HpackDecoder, ListTooLarge, Texts
+from sidecar.codec.hpack_decoder import STEADY, HpackDecoder, ListTooLarge, Texts
 from sidecar.codec.http2 import Http2Connection
 from sidecar.codec.http2_frames import (
     ENABLE_CONNECT_PROTOCOL,
+    END_HEADERS,
     END_STREAM,
     ENHANCE_YOUR_CALM,
     HEADER_SIZE,
+    HEADERS,
     INTERNAL_ERROR,
     MAX_CONCURRENT_STREAMS,
     PROTOCOL_ERROR,
     REFUSED_STREAM,
+    write_header,
 )
-from sidecar.codec.http2_head import VIOLATION, Malformed, copy_request, fill_request, request_head, response_block
+from sidecar.codec.http2_head import VIOLATION, Malformed, request_head, response_block
 from sidecar.codec.http2_options import Http2Options
 from sidecar.codec.http2_output import Sink, Stream
 from sidecar.codec.http2_states import AWAIT_PREFACE, HALF_CLOSED_REMOTE, OPEN, SEND_HEADERS, STREAM
 from sidecar.core.head import RequestHead, ResponseHead
 
 _MOST_GAPS: Final = 16
+_NO_VALUES: Final[list[bytes]] = []
 
 
 class ServerConnection(Http2Connection):
@@ -30,7 +34,6 @@ class ServerConnection(Http2Connection):
 
     __slots__ = ("gaps", "highest")
 
-    decoder: HpackDecoder[tuple[RequestHead, int]]
     sink: Sink[RequestHead] | None
 
     def __init__(self, options: Http2Options, texts: Texts) -> None:
@@ -50,6 +53,15 @@ class ServerConnection(Http2Connection):
         if end:
             self._sent_end(stream)
 
+    def send_block(self, stream_id: int, block: bytes) -> bool:
+        """As ``send_head`` without ``end``, for a block that has been made already; False if the stream was reset."""
+        stream = self.streams.get(stream_id)
+        if stream is None or STREAM[stream.state][SEND_HEADERS] < 0:
+            return False
+        self.out.append(write_header(len(block) << 8 | HEADERS, END_HEADERS, stream_id))
+        self.out.append(block)
+        return True
+
     def _block(self, stream_id: int, block: bytes, end: bool) -> None:
         stream = self.streams.get(stream_id)
         if stream is not None:
@@ -64,8 +76,17 @@ class ServerConnection(Http2Connection):
         self.received_head_size = len(block) + HEADER_SIZE
         if stream_id > highest + 2:
             self._skip(highest + 1, stream_id - 1)
+        known, values, head = None, _NO_VALUES, None
+        recalled = self._recall(block)
         try:
-            head, length = self._head(block)
+            if recalled is None:
+                fields, effect = self._decode(block)
+                head, length = request_head(fields, self.decoder.suspicious, self.options.allow_connect)
+                if effect >= STEADY:
+                    known = self._learn(block, effect, head, length)
+            else:
+                known, values = recalled
+                length = known.length if known.length_at < 0 else int(values[known.length_at])
             if end and length > 0:
                 raise Malformed(VIOLATION)
         except Malformed as error:
@@ -80,26 +101,12 @@ class ServerConnection(Http2Connection):
         self.streams[stream_id] = stream = Stream(stream_id, HALF_CLOSED_REMOTE if end else OPEN)
         stream.headed = True
         stream.expected = length
+        self.known = known
+        if head is None:
+            if known.shape is not None and self.sink.on_known(stream_id, known, values, end):  # type: ignore[union-attr]
+                return
+            head = known.request(values)  # type: ignore[union-attr]
         self.sink.on_head(stream_id, head, end)  # type: ignore[union-attr]
-
-    def _head(self, block: bytes) -> tuple[RequestHead, int]:
-        """The head that a block means and its Content-Length, from memory where it has come before, or nearly so."""
-        decoder = self.decoder
-        kept = decoder.known.get(block)
-        if kept is not None:
-            decoder.misses = 0
-            return copy_request(kept[0]), kept[1]
-        for pattern in decoder.patterns:
-            values = pattern.match(block, decoder.texts)
-            if values is not None:
-                filled = fill_request(pattern, values)
-                if filled is not None:
-                    return filled
-        fields, steady = self._decode(block)
-        head, length = request_head(fields, decoder.suspicious, self.options.allow_connect)
-        if steady and decoder.wants(block):
-            decoder.keep(block, (copy_request(head), length), head.fields)
-        return head, length
 
     def _skip(self, first: int, last: int) -> None:
         if len(self.gaps) >= _MOST_GAPS:

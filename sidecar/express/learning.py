@@ -11,7 +11,7 @@ from sidecar.codec.http1_head import parse_request_head
 from sidecar.codec.wire import FieldLines
 from sidecar.core.head import RequestHead
 from sidecar.express.heads import OpenField, Template
-from sidecar.express.plan import RequestShape
+from sidecar.express.plan import Http1RequestShape, Outcome
 from sidecar.express.shape import cut
 
 _METHODS = frozenset((b"GET", b"DELETE"))
@@ -25,7 +25,7 @@ _HARMLESS = frozenset((b"x-envoy-internal", b"x-envoy-external-address", b"x-env
 
 def shape_of(
     manager: Any, info: Any, data: bytes, at: int, length: int, volatile: Collection[bytes]
-) -> RequestShape | None:
+) -> Http1RequestShape | None:
     """The shape of the request whose head is ``data``, behind whose path (at ``at``) ``length`` bytes of body came.
 
     None if it is not plain. It has gone through the stages already, which found nothing wrong with it.
@@ -50,14 +50,25 @@ def shape_of(
         or index.get(b"connection", b"keep-alive").lower() != b"keep-alive"
     ):
         return None
-    path = head.path
-    if head.version != 11 or at != len(head.method) + 1 + len(path):
+    if head.version != 11 or at != len(head.method) + 1 + len(head.path):
         return None
-    given = {name: index[name] for name in pieces.names}
+    outcome = outcome_of(manager, info, head, pieces.names, data)
+    if outcome is None:
+        return None
+    return Http1RequestShape(pieces, head.method, head.authority, head.scheme, outcome)
+
+
+def outcome_of(manager: Any, info: Any, head: RequestHead, names: tuple[bytes, ...], data: bytes) -> Outcome | None:
+    """What the preparation makes of ``head`` where the fields called ``names`` are open; None if that depends on them.
+
+    ``data`` is where everything is found that came with the request. ``head`` is changed.
+    """
+    path = head.path
+    given = {name: head.index[name] for name in names}
     trial = _Trial(info, head)
     if manager.prepare(trial) or trial.answered or head.path != path or head.authority == b"":
         return None
-    if any(name.startswith(b"x-envoy-") and name not in _HARMLESS for name in index):
+    if any(name.startswith(b"x-envoy-") and name not in _HARMLESS for name in head.index):
         return None
     order: list[bytes] = []
     opened: list[OpenField] = []
@@ -76,21 +87,14 @@ def shape_of(
     replaced = generated >= 0 and b"x-request-id" in given
     incoming = [name for name in order if name in given]
     if (
-        incoming != list(pieces.names)
+        incoming != list(names)
         or len(set(order)) != len(order)
         or (0 <= generated < len(order) - 1 and not replaced)
     ):
         return None
-    shape = RequestShape(
-        pieces, head.method, head.authority, head.scheme, Template(head.fields, head.index, tuple(opened))
-    )
-    shape.length_at = pieces.names.index(b"content-length") if length else -1
-    shape.places = tuple((name, number) for _, name, number in opened)
-    shape.generated = generated
-    shape.replaced = replaced
-    if trial.remote_address is not info.remote_address:
-        shape.remote_address = trial.remote_address
-    return shape
+    template = Template(head.fields, head.index, tuple(opened))
+    remote_address = None if trial.remote_address is info.remote_address else trial.remote_address
+    return Outcome(template, generated, replaced, remote_address)
 
 
 class _Trial:

@@ -12,55 +12,46 @@ from sidecar.express.shape import Cut, literal
 FORWARD = "forward"
 
 
+class Outcome:
+    """What the preparation makes of the requests of a shape: the fields that go upstream, and what else it found out."""
+
+    __slots__ = ("generated", "remote_address", "replaced", "template")
+
+    def __init__(self, template: Template, generated: int, replaced: bool, remote_address: Any) -> None:
+        self.template = template
+        self.generated = generated
+        self.replaced = replaced
+        self.remote_address = remote_address
+
+
 class RequestShape:
     """Requests that differ in path and open values only, as connections of one kind send them.
 
-    ``start`` is the method, a blank and the slash of the path, which begins at ``path_at``. ``generated`` says which of the
-    outgoing values is a new request id, -1 for none; ``replaced`` whether it takes the place of one that came,
-    ``length_at`` which is the length of a body. ``places`` are the names of the open fields and the numbers of their values;
-    ``indexed`` is whether anybody asks for fields by name. ``remote_address`` is the client's, where the fields tell it.
-    ``idle`` keeps streams for the next requests.
+    ``generated`` says which of the outgoing values is a new request id, -1 for none; ``replaced`` whether it takes the place
+    of one that came. ``places`` are the names of the open fields and the numbers of their values; ``indexed`` is whether
+    anybody asks for fields by name. ``remote_address`` is the client's, where the fields tell it. ``idle`` keeps streams for
+    the next requests. ``http2`` says which protocol they come by.
     """
 
-    __slots__ = (
-        "accepts",
-        "constants",
-        "cut",
-        "generated",
-        "head",
-        "idle",
-        "indexed",
-        "length_at",
-        "lines",
-        "path_at",
-        "places",
-        "plans",
-        "remote_address",
-        "replaced",
-        "start",
-        "unpack",
-    )  # fmt: skip
+    __slots__ = ("generated", "head", "idle", "indexed", "places", "plans", "remote_address", "replaced")
 
-    def __init__(self, cut: Cut, method: bytes, authority: bytes, scheme: bytes, template: Template) -> None:
-        self.cut = cut
-        self.unpack = cut.unpack
-        self.accepts = cut.accepts
-        self.constants = cut.constants
-        self.start = method + b" /"
-        self.path_at = len(method) + 1
-        self.head = (method, authority, scheme, template)
-        self.generated = -1
-        self.replaced = False
-        self.length_at = -1
-        self.remote_address: Any = None
-        self.places: tuple[tuple[bytes, int], ...] = ()
+    http2 = False
+
+    def __init__(self, method: bytes, authority: bytes, scheme: bytes, outcome: Outcome) -> None:
+        self.head = (method, authority, scheme, outcome.template)
+        self.generated = outcome.generated
+        self.replaced = outcome.replaced
+        self.remote_address = outcome.remote_address
+        self.places = tuple((name, number) for _, name, number in outcome.template.open)
         self.indexed = False
         self.plans: dict[Any, Plan | None] = {}
         self.idle: list[Any] = []
-        self.lines: list[bytes] = []
 
     def new_head(self) -> ShapedRequestHead | IndexedRequestHead:
-        return IndexedRequestHead(*self.head) if self.indexed else ShapedRequestHead(*self.head)
+        head = IndexedRequestHead(*self.head) if self.indexed else ShapedRequestHead(*self.head)
+        if self.http2:
+            head.version = 20
+        return head
 
     def want_index(self) -> None:
         """Somebody has looked at a field by its name: from now on heads come with their index."""
@@ -78,7 +69,26 @@ class RequestShape:
         )
 
     def __repr__(self) -> str:
-        return f"<RequestShape {self.start!r} {self.cut!r}, {len(self.plans)} plans>"
+        return f"<{type(self).__name__} {self.head[0]!r} {self.head[1]!r}, {len(self.plans)} plans>"
+
+
+class Http1RequestShape(RequestShape):
+    """The same with the bytes of a head. ``start`` is the method, a blank and the slash of the path, which begins at
+    ``path_at``; ``length_at`` says which of the values is the length of a body.
+    """
+
+    __slots__ = ("accepts", "constants", "cut", "length_at", "lines", "path_at", "start", "unpack")
+
+    def __init__(self, cut: Cut, method: bytes, authority: bytes, scheme: bytes, outcome: Outcome) -> None:
+        super().__init__(method, authority, scheme, outcome)
+        self.cut = cut
+        self.unpack = cut.unpack
+        self.accepts = cut.accepts
+        self.constants = cut.constants
+        self.start = method + b" /"
+        self.path_at = len(method) + 1
+        self.length_at = cut.names.index(b"content-length") if b"content-length" in cut.names else -1
+        self.lines: list[bytes] = []
 
 
 class Plan:
@@ -88,6 +98,7 @@ class Plan:
         "answers",
         "cluster_name",
         "expected",
+        "head",
         "idle",
         "internal",
         "per_try_timeout",
@@ -113,6 +124,7 @@ class Plan:
         self.internal = False
         self.expected: bytes | None = None
         self.template = Template([], {}, ())
+        self.head: tuple[Any, ...] = ()
         self.render = b""
 
     def __repr__(self) -> str:
@@ -134,6 +146,7 @@ def is_plain(route: Any) -> bool:
         and not route.include_request_attempt_count
         and not route.include_attempt_count_in_response
         and route.hash_key is None
+        and route.max_grpc_timeout is None
         and (
             retry is None
             or not (retry.retriable_request_headers or retry.per_try_idle_timeout or retry.header_matchers)
@@ -150,6 +163,7 @@ def make_plan(shape: RequestShape, route: Any, cluster_name: str, suppress_heade
         plan.expected = b"%d" % int(expected * 1000)
         template = template.with_field(b"x-envoy-expected-rq-timeout-ms", plan.expected)
     plan.template = template
+    plan.head = shape.head
     plan.internal = template.index.get(b"x-envoy-internal") == b"true"
     plan.render = b"%b %%b HTTP/1.1\r\nhost: %b\r\n%b" % (
         literal(method), literal(authority), render_template(template)

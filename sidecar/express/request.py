@@ -5,25 +5,33 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from sidecar.codec.http1_reader import BODY, DONE, HEAD
+from sidecar.codec.hpack_table import VOLATILE
+from sidecar.codec.http1_reader import BODY, DONE
+from sidecar.core.head import RequestHead
+from sidecar.express.forward import compile_forward
+from sidecar.express.http2_answers import Answers
+from sidecar.express.http2_shapes import Http2RequestShape, http2_shape_of
 from sidecar.express.learning import shape_of
-from sidecar.express.plan import RequestShape, is_plain, make_plan
+from sidecar.express.plan import Http1RequestShape
 from sidecar.express.response import Responses, compile_response_lane
 from sidecar.express.shape import CANONICAL_PATH, PATH, REQUEST_VALUES, Pace, differing, without_values
 
 _LONGEST_BODY = 16384
 _KINDS = 1024
 _SHAPES = 1024
-_PLANS = 256
+_NEVER_OPEN = frozenset((b":path", b"x-forwarded-for", b"x-envoy-upstream-service-time"))
+_OPEN = VOLATILE - _NEVER_OPEN
 
-Kind = dict[int, RequestShape]
-"""The shapes that connections of one kind send, by the size of their heads behind the path: less than 0 with a body."""
+Kind = dict[Any, Any]
+"""The shapes that connections of one kind send: those of HTTP/1 by the size of their heads behind the path, less than 0 with
+a body; those of HTTP/2 by method, authority, whether a body follows, and the names of the fields."""
 
 
 class ExpressLane:
     """The lane of one connection manager. ``take(connection, data)`` is true if the read was taken care of."""
 
     __slots__ = (
+        "forward",
         "kinds",
         "make_stream",
         "manager",
@@ -42,6 +50,7 @@ class ExpressLane:
         router: Any,
         make_stream: Callable[..., Any],
         make_upstream_request: Callable[..., Any],
+        make_upstream_stream: Callable[[Any], Any],
         new_request_id: Callable[[int], bytes],
         date_of: Callable[[int], bytes],
         normalizes: bool,
@@ -55,7 +64,16 @@ class ExpressLane:
         self.responses: dict[str, Responses] = {}
         self.pace = Pace()
         self.shapes = 0  # learnt since there was room last; what they hold together is bounded
-        self.take = self._compile(router, make_upstream_request, new_request_id, date_of)
+        self.forward = compile_forward(
+            self,
+            router,
+            make_upstream_request,
+            make_upstream_stream,
+            new_request_id,
+            compile_response_lane(manager, router, date_of),
+            Answers(manager, router, date_of),
+        )
+        self.take = self._compile(router)
 
     def kind_of(self, info: Any) -> Kind:
         """The shapes of connections like this one: what the preparation of a request reads of its connection."""
@@ -78,20 +96,45 @@ class ExpressLane:
         lines = data[at : end - 4].split(b"\r\n")
         kind: Kind = connection.kind
         size = end - at if end == len(data) else at - end
-        before = kind.get(size)
+        before: Http1RequestShape | None = kind.get(size)
         if before is not None:
             self.volatile |= differing(before.lines, lines, len(self.volatile))
         shape = shape_of(self.manager, connection.info, data[:end], at, len(data) - end, self.volatile)
         if shape is not None:
             shape.lines = without_values(lines, self.volatile)
-            self.shapes += 1
-            if self.shapes > _SHAPES:
-                self.shapes = 1
-                for each in self.kinds.values():
-                    each.clear()
-            if len(kind) >= _SHAPES:  # it may be one of those that were forgotten
-                kind.clear()
-            kind[size] = shape
+            self._keep(kind, size, shape)
+
+    def recognise(self, connection: Any, head: RequestHead, end: bool) -> Http2RequestShape | None:
+        """The shape of a request that came by HTTP/2, if it is plain; found out now if it is new."""
+        kind: Kind = connection.kind
+        index = head.index
+        key = (head.method, head.authority, end, *index)
+        shape: Http2RequestShape | None = kind.get(key)
+        if shape is not None:
+            if shape.fits(head):
+                return shape
+            self.volatile |= shape.differing(head, len(self.volatile))
+        if len(index) != len(head.fields) or not self.pace.permits(connection.now):
+            return None
+        names = tuple([name for name in index if name in self.volatile or name in _OPEN])
+        shape = http2_shape_of(self.manager, connection.info, head, end, names)
+        if shape is not None:
+            self._keep(kind, key, shape)
+        return shape
+
+    def may_take(self, path: bytes) -> bool:
+        """Whether nothing has to be done to a path."""
+        return not path.translate(None, self.path) and not (self.normalizes and (b"//" in path or b"/." in path))
+
+    def _keep(self, kind: Kind, key: Any, shape: Any) -> None:
+        self.shapes += 1
+        if self.shapes > _SHAPES:
+            self.shapes = 1
+            for each in self.kinds.values():
+                each.clear()
+        if len(kind) >= _SHAPES:  # it may be one of those that were forgotten
+            kind.clear()
+        kind[key] = shape
 
     def responses_of(self, cluster_name: str) -> Responses:
         found = self.responses.get(cluster_name)
@@ -99,39 +142,15 @@ class ExpressLane:
             found = self.responses[cluster_name] = Responses()
         return found
 
-    def _compile(
-        self,
-        router: Any,
-        make_upstream_request: Callable[..., Any],
-        new_request_id: Callable[[int], bytes],
-        date_of: Callable[[int], bytes],
-    ) -> Callable[[Any, bytes], bool]:
+    def _compile(self, router: Any) -> Callable[[Any, bytes], bool]:
         manager = self.manager
-        worker = manager.worker
-        clock = worker.clock
-        cork = worker.cork
-        epoch: float = worker.epoch
-        random = worker.random
-        getrandbits = random.getrandbits
+        clock = manager.worker.clock
         stats = manager.stats
-        router_stats = router.stats
-        match = manager.routes.match
-        cluster_of = router.cluster_of
-        on_request = router.on_request
-        options = manager.options
         path_characters = self.path
         normalizes = self.normalizes
-        hooks = manager.default_chain.request
-        make_stream = self.make_stream
-        suppress_headers: bool = router.suppress_headers
-        stream_idle_timeout: float = options.stream_idle_timeout
-        max_stream_duration: float = options.max_stream_duration
-        most: int = options.max_request_head_bytes
-        request_timeout: float = options.request_timeout
+        most: int = manager.options.max_request_head_bytes
         longest_body = min(_LONGEST_BODY, router.retry_budget_bytes)
-        patience = min(stream_idle_timeout, max_stream_duration)
-        respond = compile_response_lane(manager, router, date_of)
-        responses_of = self.responses_of
+        forward = self.forward
 
         def take(connection: Any, data: bytes) -> bool:
             at = data.find(b" HTTP/1.1\r\n")
@@ -164,218 +183,28 @@ class ExpressLane:
                     return False
             # the connection: Http1Connection.on_head
             now = clock()
-            info = connection.info
-            idle = shape.idle
-            if idle:
-                stream = idle.pop()
-                head = stream.request
-                head.template = shape.head[3]
-                stream.connection = info
-                stream.downstream = connection
-                stream.remote_address = shape.remote_address or info.remote_address
-                stream.start_time = now + epoch
-                stream.start = now
-                stream.now = now
-                stream.last_activity = now
-                stream.cluster_name = ""
-                stream.response = None
-                stream.response_code = stream.bytes_sent = stream.response_head_size = stream.attempt_count = 0
-                stream.upstream_head_received = stream.upstream_bytes_received = 0
-                stream.response_code_details = ""
-                stream.response_ended = stream.over = False
-                stream.upstream_first_rx = stream.upstream_last_rx = stream.downstream_first_tx = stream.end = 0.0
-                stream.upstream_first_tx = stream.upstream_last_tx = 0.0
-                stream.upstream_connection_id = 0
-                stream.upstream_local_address = stream.upstream_tls = None
-                if hooks:
-                    stream.dynamic_metadata = stream.filter_data = stream.filter_state = None
-                    stream.response_flags = 0
-                    stream.request_id = b""
-                    stream.upstream_failure_reason = ""
-            else:
-                head = shape.new_head()
-                stream = make_stream(connection, manager, head, now)
-                stream.shape = shape
-                stream.request_deadline = _NEVER_DUE
-                stream.request_ended = True
-                stream.idle_timeout = stream_idle_timeout
-                if shape.remote_address is not None:
-                    stream.remote_address = shape.remote_address
-            head.path = path
-            if shape.generated >= 0:
-                values = [*values]
-                if shape.replaced:
-                    values[shape.generated] = new_request_id(getrandbits(128))
-                else:
-                    values.append(new_request_id(getrandbits(128)))
-            head.values = values
-            if shape.indexed:
-                index = head.template.index.copy()
-                for name, number in shape.places:
-                    index[name] = values[number]
-                head.index = index
-            else:
-                head.made_index = None
             connection.now = now
-            connection.stream = stream
             connection.requests += 1
             reader = connection.reader
-            reader.head_size = stream.request_head_size = size
+            reader.head_size = size
             stats.downstream_cx_rx_bytes_total += len(data)
             if body is None:
                 reader.state = DONE
-                stream.request_complete = now
+                forward(shape, connection, connection, now, path, values, size, None, True)
             else:
                 reader.state = BODY
                 reader.remaining = len(body)
-                stream.request_complete = 0.0
-                stream.request_ended = False
-                stream.request_deadline = now + request_timeout
-                stream.bytes_received = 0
-            # the stream: Stream.begin
-            stats.downstream_rq_total += 1
-            stats.downstream_rq_active += 1
-            stats.downstream_rq_http1_total += 1
-            stream.duration_deadline = now + max_stream_duration
-            if now + patience < connection.due:
-                connection.wake_by(now + patience)
-            try:
-                route = match(head, stream)
-                name = ""
-                if route is not None:
-                    if route.pick_cluster is not None:
-                        name, entry = route.pick_cluster(head, random, stream)
-                        stream.cluster_name = name
-                        if entry is not None:
-                            route = entry
-                stream.route = route
-                plan = shape.plans.get(route, 0)
-                if plan == 0:
-                    name = "" if route is None else route.cluster_name or name
-                    plan = None
-                    if name and is_plain(route) and (route.cluster_name or not route.pick_cluster):
-                        plan = make_plan(shape, route, name, suppress_headers, responses_of(name))
-                    if len(shape.plans) >= _PLANS:
-                        shape.plans.clear()
-                    shape.plans[route] = plan
-                if plan is None:
-                    stream.go_on(route, body is None)
-                    return body is None or deliver(connection, body)
-                for hook in hooks:
-                    if hook(stream, body is None):
-                        stream.paused_by(hook)
-                        return body is None or deliver(connection, body)
-            except Exception:
-                stream.filter_failed()
-                return body is None or deliver(connection, body)
-            # the router: Router.on_request and UpstreamRequest.start
-            cluster = cluster_of(plan.cluster_name)
-            if cluster is None or (hooks and (head.made_fields is not None or shape.differs(head, path))):
-                on_request(stream, body is None)
-                return body is None or deliver(connection, body)
-            router_stats.rq_total += 1
-            stream.cluster_name = plan.cluster_name
-            idle = plan.idle
-            if idle:
-                request = idle.pop()
-                request.stream = stream
-                request.cluster = cluster
-                request.breaker = breaker = cluster.breakers[plan.priority]
-            else:
-                request = make_upstream_request(router, stream, route, cluster)
-                breaker = request.breaker
-                request.plan = plan
-                request.body_end = request.bodyless = body is None
-                request.retry = plan.retry
-                request.timeout = plan.timeout
-                request.per_try_timeout = plan.per_try_timeout
-            request.request = head
-            request.retries_left = plan.retries
-            stream.upstream = request
-            if body is None:
-                if plan.timeout:
-                    request.deadline = now + plan.timeout
-            else:
-                request.deadline = _NEVER_DUE
-                request.body_end = False
-                if plan.retry is not None:
-                    request.body = []
-                    request.body_size = 0
-            if plan.per_try_timeout:
-                request.try_deadline = now + plan.per_try_timeout
-            host = cluster.pick(request)
-            if host is None:
-                request.no_host()
-                return body is None or deliver(connection, body)
-            head.template = plan.template
-            if plan.expected is not None and (shape.indexed or head.made_index is not None):
-                head.index[_EXPECTED] = plan.expected
-            pool = host.pool
-            if request.deadline < connection.due:
-                connection.wake_by(request.deadline)
-            if pool is None or not pool.idle or not pool.plain or breaker.rq_active >= breaker.max_requests:
-                request.attempt(host)
-                return body is None or deliver(connection, body)
-            # the attempt: UpstreamRequest._attempt and _send
-            if request.try_deadline < connection.due:
-                connection.wake_by(request.try_deadline)
-            stream.attempt_count = 1
-            request.host = stream.host = host
-            breaker.rq_active += 1
-            host.rq_active += 1
-            host.rq_total += 1
-            upstream_stats = cluster.stats
-            upstream_stats.upstream_rq_total += 1
-            upstream_stats.upstream_rq_active += 1
-            upstream = pool.idle.pop()
-            request.upstream = upstream
-            request.reused = upstream.requests > 0
-            stream.upstream_connection_id = upstream.id
-            stream.upstream_local_address = upstream.local_address
-            stream.upstream_tls = upstream.tls
-            request.sent_at = stream.upstream_first_tx = stream.upstream_last_tx = now
-            # the pool's connection: Http1Connection.send_head
-            upstream.sink = request
-            upstream.respond = respond
-            upstream.requests += 1
-            answers = upstream.reader
-            answers.method = head.method
-            answers.upgrade = False
-            answers.head_size = 0
-            answers.sink = request
-            answers.state = HEAD
-            upstream.out.append(plan.render % (path, *values))
-            cork.waiting.append(upstream)
-            if body is not None:
-                # the body: Stream.on_data, UpstreamRequest.on_request_data, Http1Connection.send_data
-                upstream.out.append(body)
-                reader.state = DONE
-                reader.remaining = 0
-                stream.bytes_received = len(body)
-                stream.request_ended = True
-                stream.request_complete = now
-                request.body_end = True
-                if plan.retry is not None:
-                    request.body.append(body)
-                    request.body_size = len(body)
-                if plan.timeout:
-                    request.deadline = now + plan.timeout
-                    if request.deadline < connection.due:
-                        connection.wake_by(request.deadline)
+                if not forward(shape, connection, connection, now, path, values, size, body, False):
+                    deliver(connection, body)
             return True
 
         return take
 
 
-def deliver(connection: Any, body: bytes) -> bool:
+def deliver(connection: Any, body: bytes) -> None:
     """Go on with the body, after the stages have taken over with the head: Http1Reader._body."""
     reader = connection.reader
     if reader.state == BODY:
         reader.remaining = 0
         reader.state = DONE
         connection.on_data(body, True)
-    return True
-
-
-_NEVER_DUE = float("inf")
-_EXPECTED = b"x-envoy-expected-rq-timeout-ms"

@@ -17,9 +17,9 @@ from sidecar.express.shape import RESPONSE_VALUES, Cut, Pace, cut, differing, li
 
 _JOIN_BELOW = 16384
 _SHAPES = 256
-_NOTHING: dict[bytes, bytes] = {}
+NOTHING: dict[bytes, bytes] = {}
 _SERVICE_TIME = b"x-envoy-upstream-service-time"
-_KEPT = 32
+KEPT = 32
 """As many streams and upstream requests are kept for the next requests of their kind."""
 
 
@@ -74,12 +74,15 @@ class ResponseShape:
 
 
 class Responses:
-    """The shapes of a cluster's responses by the size of their heads, for one connection manager."""
+    """The shapes of a cluster's responses, for one connection manager: by the size of their heads, and those of HTTP/2 by
+    status and names of fields.
+    """
 
-    __slots__ = ("pace", "shapes", "volatile")
+    __slots__ = ("http2", "pace", "shapes", "volatile")
 
     def __init__(self) -> None:
         self.shapes: dict[int, ResponseShape] = {}
+        self.http2: dict[tuple[Any, ...], Any] = {}
         self.volatile = set(RESPONSE_VALUES)
         self.pace = Pace()
 
@@ -116,7 +119,26 @@ def _shape(
     connection = head.index.get(b"connection", b"keep-alive")
     if framing <= 0 or head.status >= 500 or head.version != 11 or not persists(connection, head.version):
         return None
-    names = pieces.names
+    passed = passed_on(manager, head, pieces.names, block, suppress_headers)
+    if passed is None:
+        return None
+    template, service_time_at, dated = passed
+    shape = ResponseShape(pieces, head, template)
+    shape.service_time_at = service_time_at
+    shape.dated = dated
+    shape.render = literal(status_line(head.status)) + render_template(template) + b"%b"
+    return shape
+
+
+def passed_on(
+    manager: Any, head: ResponseHead, names: tuple[bytes, ...], block: bytes, suppress_headers: bool
+) -> tuple[Template, int, bool] | None:
+    """What the client gets of a response with this head, in which the fields called ``names`` are open.
+
+    The template, which value is replaced by the service time (-1: that is added as the next one), and whether a date is
+    added behind all others; None if it is not so simple. ``block`` is where everything is found that came. ``head`` is
+    changed.
+    """
     given = {name: head.index[name] for name in names}
     if not suppress_headers:
         if _SERVICE_TIME in head.index:
@@ -137,12 +159,8 @@ def _shape(
     added = tuple(order[len(names) :])
     if tuple(order[: len(names)]) != names or added not in ((), (_SERVICE_TIME,), (_SERVICE_TIME, b"date"), (b"date",)):
         return None
-    shape = ResponseShape(pieces, head, Template(head.fields, head.index, tuple(opened)))
-    if _SERVICE_TIME in names and not suppress_headers:
-        shape.service_time_at = names.index(_SERVICE_TIME)
-    shape.dated = b"date" in added
-    shape.render = literal(status_line(head.status)) + render_template(shape.template) + b"%b"
-    return shape
+    service_time_at = names.index(_SERVICE_TIME) if _SERVICE_TIME in names and not suppress_headers else -1
+    return Template(head.fields, head.index, tuple(opened)), service_time_at, b"date" in added
 
 
 class _Trial:
@@ -290,7 +308,7 @@ def compile_response_lane(manager: Any, router: Any, date_of: Callable[[int], by
         for write in access_logs:
             write(stream)
         # both objects serve again, unless something out of the ordinary may still hold them
-        if stream.attempt_count == 1 and len(plan.idle) < _KEPT:
+        if stream.attempt_count == 1 and len(plan.idle) < KEPT:
             request.upstream = request.host = request.stream = None
             head.made_fields = head.made_index = None
             head.values = ()  # secrets are among them
@@ -302,11 +320,11 @@ def compile_response_lane(manager: Any, router: Any, date_of: Callable[[int], by
             if (
                 requested.eager is shape_of_request.indexed
                 and requested.made_fields is None
-                and len(shape_of_request.idle) < _KEPT
+                and len(shape_of_request.idle) < KEPT
             ):
                 stream.downstream = stream.connection = stream.host = None
                 requested.values = ()
-                requested.index = _NOTHING
+                requested.index = NOTHING
                 shape_of_request.idle.append(stream)
         return True
 

@@ -49,7 +49,7 @@ _NO_VALUES: Final = frozenset(
 _NO_VALUE_PREFIXES: Final = (b"x-forwarded-", b"x-envoy-")
 
 
-_MOST_VARYING: Final = 256
+MOST_VARYING: Final = 256
 _LEARNT_A_SECOND: Final = 32
 
 
@@ -63,7 +63,7 @@ def differing(before: list[bytes], lines: list[bytes], known: int) -> set[bytes]
 
     ``known`` is how many are known to do so already; there is a limit.
     """
-    if len(before) != len(lines) or known >= _MOST_VARYING:
+    if len(before) != len(lines) or known >= MOST_VARYING:
         return set()
     names = {
         one.partition(b":")[0].lower()

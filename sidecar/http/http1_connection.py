@@ -336,7 +336,6 @@ class Http1Connection(Http1Writer):
         self.keep_alive = False
         stream = self.stream
         if stream is None:
-            self.manager.stats.downstream_rq_http1_total += 1
             stream = self.stream = Stream(self, self.manager, error.head or RequestHead(b"", b"", b"", []), self.now)
         if error.head is not None:
             self.manager.stats.downstream_rq_total += 1
@@ -412,7 +411,6 @@ class Http1Connection(Http1Writer):
         """As Envoy, a head that was begun counts and is logged as a request."""
         stats = self.manager.stats
         stats.downstream_rq_total += 1
-        stats.downstream_rq_http1_total += 1
         stats.downstream_rq_active += 1
         now = self.worker.clock()
         Stream(self, self.manager, RequestHead(b"", b"", b"", []), now).on_downstream_closed(now)
@@ -423,7 +421,6 @@ class Http1Connection(Http1Writer):
         self.keep_alive = False
         self.head_began = inf
         stats.downstream_rq_total += 1
-        stats.downstream_rq_http1_total += 1
         stats.downstream_rq_active += 1
         stream = self.stream = Stream(self, self.manager, RequestHead(b"", b"", b"", []), self.now)
         if waited >= options.request_headers_timeout:

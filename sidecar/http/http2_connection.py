@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from math import inf
 from typing import Any
 
@@ -10,6 +11,7 @@ from sidecar.codec.errors import ProtocolError
 from sidecar.codec.http2_control import Http2Error
 from sidecar.codec.http2_failures import count_error, count_refused
 from sidecar.codec.http2_frames import NO_ERROR, PROTOCOL_ERROR, REFUSED_STREAM
+from sidecar.codec.http2_head import Known
 from sidecar.codec.http2_server import ServerConnection
 from sidecar.codec.http2_states import DEAD, IN_BLOCK
 from sidecar.core import response_flags as flag
@@ -42,10 +44,13 @@ class Http2Connection(asyncio.Protocol, Timed):
         "head_began",
         "idle_since",
         "info",
+        "kind",
+        "lane",
         "manager",
         "now",
         "ping_at",
         "ping_due",
+        "renders",
         "requests",
         "stats",
         "ticked",
@@ -63,6 +68,9 @@ class Http2Connection(asyncio.Protocol, Timed):
         self.stats = manager.http2_stats
         self.codec = ServerConnection(manager.options.http2, manager.texts)
         self.codec.sink = self
+        self.lane: Any = manager.lane
+        self.kind: Any = None if manager.lane is None else manager.lane.kind_of(info)
+        self.renders: dict[Any, tuple[int, bytes]] = {}  # the express lane's header blocks
         self.transport: Any = None
         self.exchanges: dict[int, Http2Exchange] = {}
         self.flushing: dict[int, float] = {}  # streams whose end waits for the client's window, to their deadlines
@@ -139,7 +147,23 @@ class Http2Connection(asyncio.Protocol, Timed):
 
     # the codec's side
 
+    def on_known(self, stream_id: int, known: Known, values: list[bytes], end: bool) -> bool:
+        if known.path_at < 0:
+            path = known.head.path  # type: ignore[union-attr]
+        else:
+            path, *values = values
+        return self._express(known.shape, stream_id, path, values, end)
+
     def on_head(self, stream_id: int, head: RequestHead, end: bool) -> None:
+        lane = self.lane
+        if lane is not None:
+            shape = lane.recognise(self, head, end)
+            if shape is not None:
+                known = self.codec.known
+                if known is not None and known.shape is None:
+                    shape.bind(known)
+                if self._express(shape, stream_id, head.path, shape.values_of(head.index), end):
+                    return
         manager = self.manager
         self.requests += 1
         self.stats.streams_active += 1
@@ -158,6 +182,18 @@ class Http2Connection(asyncio.Protocol, Timed):
             manager.stats.downstream_cx_max_requests_reached += 1
             self.drain()
         stream.begin(end)
+
+    def _express(self, shape: Any, stream_id: int, path: bytes, values: Sequence[bytes], end: bool) -> bool:
+        """Let the express lane take a request of this shape, if its path is plain."""
+        lane = self.lane
+        if not lane.may_take(path):
+            return False
+        now = self.now
+        exchange = self.exchanges[stream_id] = Http2Exchange(self, stream_id, now)
+        self.requests += 1
+        self.stats.streams_active += 1
+        lane.forward(shape, exchange, self, now, path, values, self.codec.received_head_size, None, end)
+        return True
 
     def on_data(self, stream_id: int, data: bytes, end: bool) -> None:
         exchange = self.exchanges.get(stream_id)
@@ -241,12 +277,30 @@ class Http2Connection(asyncio.Protocol, Timed):
         """An exchange has ended: so may the connection."""
         self.stats.streams_active -= 1
         if not self.exchanges:
-            self.idle_since = self.now
-            codec = self.codec
-            if codec.goaway_received or (codec.draining and self.drain_at == inf):
+            self.rest()
+
+    def rest(self) -> None:
+        """No exchange is left: wait for the next, or end."""
+        self.idle_since = self.now
+        codec = self.codec
+        if codec.goaway_received or (codec.draining and self.drain_at == inf):
+            if not self.flushing:
                 self.close_after_flush()
-            else:
-                self.wake_by(self.now + self.manager.options.idle_timeout)
+        else:
+            self.wake_by(self.now + self.manager.options.idle_timeout)
+
+    def flush_later(self, stream_id: int) -> None:
+        """The response's end waits for the client's window: not for ever."""
+        if self.codec.is_queued(stream_id):
+            due = self.flushing[stream_id] = self.now + self.manager.options.stream_idle_timeout
+            self.wake_by(due)
+
+    def _flushed(self) -> None:
+        """Look whether what waited for the client's window has left."""
+        for stream_id in [stream_id for stream_id in self.flushing if not self.codec.is_queued(stream_id)]:
+            del self.flushing[stream_id]
+        if not self.flushing and not self.exchanges:
+            self.rest()
 
     def wake_by(self, due: float) -> None:
         """Make sure that the timer wakes this connection at ``due`` or before; a call that changes nothing is cheap."""
@@ -367,6 +421,8 @@ class Http2Connection(asyncio.Protocol, Timed):
 
     def _after_a_read(self) -> None:
         codec = self.codec
+        if self.flushing:
+            self._flushed()
         if codec.out and not self.corked:
             self.cork()
         if codec.interrupted:

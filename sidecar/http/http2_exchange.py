@@ -69,6 +69,8 @@ class Http2Exchange:
             stats.downstream_rq_response_before_rq_complete += 1
             stats.downstream_rq_rx_reset += 1
             connection.unwanted(self.id)
+        elif self.id in connection.codec.streams:
+            connection.flush_later(self.id)
         self._let_go()
 
     def reset(self) -> None:

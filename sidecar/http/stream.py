@@ -102,8 +102,6 @@ class Stream(FilteredStream):
         stats.downstream_rq_active += 1
         if self.request.version == 20:
             stats.downstream_rq_http2_total += 1
-        else:
-            stats.downstream_rq_http1_total += 1
         if end:
             self.request_ended = True
             self.request_complete = self.now

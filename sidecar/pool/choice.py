@@ -5,7 +5,7 @@ Source: Envoy's ``HttpProtocolOptions``, `use_downstream_protocol_config` and `a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from sidecar.core.upstream import UpstreamSink, UpstreamStream
@@ -19,14 +19,10 @@ _HTTP2: Final = 20
 class ChoicePool:
     """The connections to one host by both protocols; ``choose`` says which one serves a request.
 
-    Each pool is made for the first who wants it. ``idle`` and ``plain`` tell the express lane of HTTP/1 that there is
-    nothing for it here.
+    Each pool is made for the first who wants it. ``free`` are the connections that the express lane may take.
     """
 
-    __slots__ = ("draining", "http1", "http2", "make_http1", "make_http2")
-
-    idle = ()
-    plain = False
+    __slots__ = ("draining", "free", "http1", "http2", "make_http1", "make_http2")
 
     def __init__(self, make_http1: Callable[[], Http1Pool], make_http2: Callable[[], Http2Pool]) -> None:
         self.make_http1 = make_http1
@@ -34,6 +30,7 @@ class ChoicePool:
         self.http1: Http1Pool | None = None
         self.http2: Http2Pool | None = None
         self.draining = False
+        self.free: Sequence[Http2Connection] = ()
 
     def choose(self, sink: UpstreamSink) -> Http1Pool | Http2Pool:
         """The pool for a request."""
@@ -88,7 +85,9 @@ class Http2OnlyPool(ChoicePool):
     __slots__ = ()
 
     def choose(self, sink: UpstreamSink) -> Http1Pool | Http2Pool:
-        return self.of_http2()
+        pool = self.of_http2()
+        self.free = pool.ready
+        return pool
 
 
 class DownstreamPool(ChoicePool):

@@ -19,15 +19,9 @@ from sidecar.pool.options import PoolOptions
 
 
 class Http2Pool(HostPool):
-    """The HTTP/2 connections to one host. ``texts`` is shared by the worker's connections; ``http2_stats`` by a cluster's.
-
-    ``idle`` and ``plain`` tell the express lane of HTTP/1 that there is nothing for it here.
-    """
+    """The HTTP/2 connections to one host. ``texts`` is shared by the worker's connections; ``http2_stats`` by a cluster's."""
 
     __slots__ = ("http2", "http2_stats", "otherwise", "ready", "texts")
-
-    idle = ()
-    plain = False
 
     def __init__(
         self,

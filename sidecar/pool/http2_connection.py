@@ -10,6 +10,7 @@ from sidecar.codec import http2_frames as code_of
 from sidecar.codec.http2_client import ClientConnection
 from sidecar.codec.http2_control import Http2Error
 from sidecar.codec.http2_failures import count_error
+from sidecar.codec.http2_head import Known
 from sidecar.core.address import Address, from_socket_name
 from sidecar.core.cork import AT_ONCE, BULK
 from sidecar.core.head import Field, ResponseHead
@@ -28,6 +29,7 @@ class Http2Connection(asyncio.Protocol, Timed):
     """A connection to a host, and the sink of its codec."""
 
     __slots__ = (
+        "ages",
         "closed",
         "codec",
         "corked",
@@ -41,12 +43,15 @@ class Http2Connection(asyncio.Protocol, Timed):
         "ping_at",
         "ping_due",
         "pool",
+        "renders",
         "requests",
         "stats",
         "ticked",
         "tls",
         "transport",
     )  # fmt: skip
+
+    version = 20
 
     def __init__(self, pool: Http2Pool) -> None:
         self.due = inf
@@ -60,6 +65,8 @@ class Http2Connection(asyncio.Protocol, Timed):
         self.local_address: Address | None = None
         self.id = 0
         self.requests = 0
+        self.ages = bool(pool.options.max_requests)  # whether requests are counted to an end
+        self.renders: dict[Any, tuple[int, bytes]] = {}  # the express lane's header blocks
         self.opened = self.idle_since = self.ticked = 0.0
         self.expires = inf
         self.ping_at = self.ping_due = inf  # when the next keep-alive PING is sent, and when its answer is due
@@ -134,14 +141,36 @@ class Http2Connection(asyncio.Protocol, Timed):
         exchange.head_size = self.codec.received_head_size
         if end:
             exchange.complete = True
+        elif exchange.answer is not None:
+            if exchange.answer.recognise(exchange, self.codec.known, head):
+                return
+        exchange.answer = None
         exchange.sink.on_head(head, end)
         if end:
             exchange.end()
+
+    def on_known(self, stream_id: int, known: Known, values: list[bytes], end: bool) -> bool:
+        exchange = self.exchanges.get(stream_id)
+        if exchange is None or exchange.answer is None or end:
+            return False
+        exchange.answered = True
+        exchange.head_size = self.codec.received_head_size
+        return bool(exchange.answer.head(exchange, known.shape, values))
 
     def on_data(self, stream_id: int, data: bytes, end: bool) -> None:
         exchange = self.exchanges.get(stream_id)
         if exchange is None:
             self.codec.consumed(stream_id, len(data))
+            return
+        answer = exchange.answer
+        if answer is not None:
+            if end:
+                exchange.complete = True
+            answer.data(exchange, data, end)
+            if exchange.paused:
+                exchange.unconsumed += len(data)
+            else:
+                self.codec.consumed(stream_id, len(data))
             return
         if end:
             exchange.complete = True
@@ -158,6 +187,9 @@ class Http2Connection(asyncio.Protocol, Timed):
         exchange = self.exchanges.get(stream_id)
         if exchange is not None:
             exchange.complete = True
+            if exchange.answer is not None:
+                exchange.answer.trailers(exchange, fields)
+                return
             exchange.sink.on_trailers(fields)
             exchange.end()
 

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 class Http2Exchange:
     """The ``UpstreamStream`` of HTTP/2: a stream of a connection, from the request's head to the response's end."""
 
-    __slots__ = ("answered", "complete", "connection", "full", "head_size", "paused", "request_ended", "sink", "stream_id",
-                 "unconsumed")  # fmt: skip
+    __slots__ = ("answer", "answered", "complete", "connection", "full", "head_size", "paused", "request_ended", "sink",
+                 "stream_id", "unconsumed")  # fmt: skip
 
     version = 20
     sink: UpstreamSink
@@ -25,6 +25,7 @@ class Http2Exchange:
     def __init__(self, connection: Http2Connection) -> None:
         self.connection = connection
         self.stream_id = 0
+        self.answer: Any = None  # the express lane's way back
         self.answered = False  # something of an answer has come, an interim response included
         self.complete = False  # the response has been read to its end, or the stream has been reset
         self.full = False  # the request's body finds no room at the host
@@ -61,7 +62,22 @@ class Http2Exchange:
         connection.stats.streams_active += 1
         if not connection.corked:
             connection.cork()
-        connection.check_age()
+        if connection.ages:
+            connection.check_age()
+
+    def send_block(self, sink: UpstreamSink, block: bytes, end: bool) -> None:
+        """As ``send_head``, for a header block that has been made already."""
+        self.sink = sink
+        self.request_ended = end
+        connection = self.connection
+        connection.requests += 1
+        stream_id = self.stream_id = connection.codec.open_block(block, end)
+        connection.exchanges[stream_id] = self
+        connection.stats.streams_active += 1
+        if not connection.corked:
+            connection.cork()
+        if connection.ages:
+            connection.check_age()
 
     def open_tunnel(self, sink: UpstreamSink) -> None:
         raise NotImplementedError("bytes as they are go over connections of their own")

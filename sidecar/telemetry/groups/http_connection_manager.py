@@ -22,6 +22,11 @@ from ..tags import http_connection_manager, listener_http
 from .response_codes import by_class, by_code, completed
 
 
+def _of_http1(group: Any) -> tuple[Sample, ...]:
+    """Requests that did not come by HTTP/2: counted as all, less the others."""
+    return (Sample("downstream_rq_http1_total", group.downstream_rq_total - group.downstream_rq_http2_total),)
+
+
 @stat_group
 class HttpConnectionManagerStats(StatGroup):
     """`http.<stat_prefix>.`. Its responses are counted in `ListenerHttpStats.codes`, which `listener_codes` collects;
@@ -53,7 +58,6 @@ class HttpConnectionManagerStats(StatGroup):
     downstream_flow_control_resumed_reading_total: Counter
     downstream_rq_failed_path_normalization: Counter
     downstream_rq_header_timeout: Counter
-    downstream_rq_http1_total: Counter
     downstream_rq_http2_total: Counter
     downstream_rq_http3_total: Counter
     downstream_rq_idle_timeout: Counter
@@ -106,6 +110,7 @@ class HttpConnectionManagerStats(StatGroup):
         "downstream_rq_active": ("downstream_rq_total",),
     }
     DERIVED: ClassVar[tuple[Derived, ...]] = (
+        Derived("downstream_rq_http1_total", Kind.COUNTER, _of_http1),
         by_class("downstream_rq", lambda group: (group.codes, *group.listener_codes), always=True),
         completed("downstream_rq", lambda group: (group.codes, *group.listener_codes)),
     )

@@ -1,0 +1,289 @@
+"""The middle of the lane: a request of a known shape, from its connection through routes, filters and balancer to a pool.
+
+What stands before differs by the client's protocol, what stands behind by the host's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from sidecar.codec.http1_reader import DONE, HEAD
+from sidecar.express.http2_blocks import request_block
+from sidecar.express.plan import RequestShape, is_plain, make_plan
+
+_PLANS = 256
+_NEVER_DUE = float("inf")
+_EXPECTED = b"x-envoy-expected-rq-timeout-ms"
+
+Forward = Callable[..., bool]
+"""``forward(shape, downstream, connection, now, path, values, head_size, body, end)``.
+
+``downstream`` is the ``Downstream`` of the stream that is made, and ``connection`` what has the timer. ``body`` is a body
+that came with the head, and that has not been taken from the connection yet; ``end``: there is none, nor will be. True if
+``body`` was taken care of.
+"""
+
+
+def compile_forward(
+    lane: Any,
+    router: Any,
+    make_upstream_request: Callable[..., Any],
+    make_upstream_stream: Callable[[Any], Any],
+    new_request_id: Callable[[int], bytes],
+    respond: Callable[..., bool],
+    answer: Any,
+) -> Forward:
+    """The way of plain requests of one connection manager.
+
+    ``respond`` takes whole responses of HTTP/1 hosts for HTTP/1 clients back; ``answer`` those of HTTP/2 hosts for HTTP/2
+    clients. ``make_upstream_stream`` makes the stream of an HTTP/2 pool's connection.
+    """
+    manager = lane.manager
+    worker = manager.worker
+    cork = worker.cork
+    epoch: float = worker.epoch
+    random = worker.random
+    getrandbits = random.getrandbits
+    stats = manager.stats
+    router_stats = router.stats
+    match = manager.routes.match
+    cluster_of = router.cluster_of
+    on_request = router.on_request
+    options = manager.options
+    hooks = manager.default_chain.request
+    make_stream = lane.make_stream
+    suppress_headers: bool = router.suppress_headers
+    stream_idle_timeout: float = options.stream_idle_timeout
+    max_stream_duration: float = options.max_stream_duration
+    request_timeout: float = options.request_timeout
+    patience = min(stream_idle_timeout, max_stream_duration)
+    responses_of = lane.responses_of
+
+    def forward(
+        shape: RequestShape,
+        downstream: Any,
+        connection: Any,
+        now: float,
+        path: bytes,
+        values: Sequence[bytes],
+        head_size: int,
+        body: bytes | None,
+        end: bool,
+    ) -> bool:
+        info = connection.info
+        idle = shape.idle
+        if idle:
+            stream = idle.pop()
+            head = stream.request
+            head.template = shape.head[3]
+            stream.connection = info
+            stream.downstream = downstream
+            stream.remote_address = shape.remote_address or info.remote_address
+            stream.start_time = now + epoch
+            stream.start = now
+            stream.now = now
+            stream.last_activity = now
+            stream.cluster_name = ""
+            stream.response = None
+            stream.response_code = stream.bytes_sent = stream.response_head_size = stream.attempt_count = 0
+            stream.upstream_head_received = stream.upstream_bytes_received = 0
+            stream.response_code_details = ""
+            stream.response_ended = stream.over = False
+            stream.upstream_first_rx = stream.upstream_last_rx = stream.downstream_first_tx = stream.end = 0.0
+            stream.upstream_first_tx = stream.upstream_last_tx = 0.0
+            stream.upstream_connection_id = 0
+            stream.upstream_local_address = stream.upstream_tls = None
+            if hooks:
+                stream.dynamic_metadata = stream.filter_data = stream.filter_state = None
+                stream.response_flags = 0
+                stream.request_id = b""
+                stream.upstream_failure_reason = ""
+        else:
+            head = shape.new_head()
+            stream = make_stream(downstream, manager, head, now)
+            stream.shape = shape
+            stream.request_ended = end
+            stream.request_deadline = _NEVER_DUE
+            stream.idle_timeout = stream_idle_timeout
+            if shape.remote_address is not None:
+                stream.remote_address = shape.remote_address
+        head.path = path
+        if shape.generated >= 0:
+            values = [*values]
+            if shape.replaced:
+                values[shape.generated] = new_request_id(getrandbits(128))
+            else:
+                values.append(new_request_id(getrandbits(128)))
+        head.values = values
+        if shape.indexed:
+            index = head.template.index.copy()
+            for open_name, number in shape.places:
+                index[open_name] = values[number]
+            head.index = index
+        else:
+            head.made_index = None
+        downstream.stream = stream
+        stream.request_head_size = head_size
+        if end:
+            stream.request_complete = now
+        else:
+            stream.request_complete = 0.0
+            stream.request_ended = False
+            stream.bytes_received = 0
+            stream.request_deadline = now + request_timeout
+            if stream.request_deadline < connection.due:
+                connection.wake_by(stream.request_deadline)
+        # the stream: Stream.begin
+        stats.downstream_rq_total += 1
+        stats.downstream_rq_active += 1
+        if shape.http2:
+            stats.downstream_rq_http2_total += 1
+        stream.duration_deadline = now + max_stream_duration
+        if now + patience < connection.due:
+            connection.wake_by(now + patience)
+        try:
+            route = match(head, stream)
+            name = ""
+            if route is not None:
+                if route.pick_cluster is not None:
+                    name, entry = route.pick_cluster(head, random, stream)
+                    stream.cluster_name = name
+                    if entry is not None:
+                        route = entry
+            stream.route = route
+            plan: Any = shape.plans.get(route, 0)
+            if plan == 0:
+                name = "" if route is None else route.cluster_name or name
+                plan = None
+                if name and is_plain(route) and (route.cluster_name or not route.pick_cluster):
+                    plan = make_plan(shape, route, name, suppress_headers, responses_of(name))
+                if len(shape.plans) >= _PLANS:
+                    shape.plans.clear()
+                shape.plans[route] = plan
+            if plan is None:
+                stream.go_on(route, end)
+                return False
+            for hook in hooks:
+                if hook(stream, end):
+                    stream.paused_by(hook)
+                    return False
+        except Exception:
+            stream.filter_failed()
+            return False
+        # the router: Router.on_request and UpstreamRequest.start
+        cluster = cluster_of(plan.cluster_name)
+        if cluster is None or (hooks and (head.made_fields is not None or shape.differs(head, path))):
+            on_request(stream, end)
+            return False
+        router_stats.rq_total += 1
+        stream.cluster_name = plan.cluster_name
+        idle = plan.idle
+        if idle:
+            request = idle.pop()
+            request.stream = stream
+            request.cluster = cluster
+            request.breaker = breaker = cluster.breakers[plan.priority]
+        else:
+            request = make_upstream_request(router, stream, route, cluster)
+            breaker = request.breaker
+            request.plan = plan
+            request.body_end = request.bodyless = end
+            request.retry = plan.retry
+            request.timeout = plan.timeout
+            request.per_try_timeout = plan.per_try_timeout
+        request.request = head
+        request.retries_left = plan.retries
+        stream.upstream = request
+        if end:
+            if plan.timeout:
+                request.deadline = now + plan.timeout
+        else:
+            request.deadline = _NEVER_DUE
+            request.body_end = False
+            if plan.retry is not None:
+                request.body = []
+                request.body_size = 0
+        if plan.per_try_timeout:
+            request.try_deadline = now + plan.per_try_timeout
+        host = cluster.pick(request)
+        if host is None:
+            request.no_host()
+            return False
+        head.template = plan.template
+        if plan.expected is not None and (shape.indexed or head.made_index is not None):
+            head.index[_EXPECTED] = plan.expected
+        pool = host.pool
+        if request.deadline < connection.due:
+            connection.wake_by(request.deadline)
+        if pool is None or not pool.free or breaker.rq_active >= breaker.max_requests:
+            request.attempt(host)
+            return False
+        upstream = pool.free[-1]
+        block = None
+        if upstream.version == 11:
+            if body is None and not end:
+                request.attempt(host)
+                return False
+        elif body is not None or (block := request_block(plan, upstream, path, values)) is None:
+            request.attempt(host)
+            return False
+        # the attempt: UpstreamRequest._attempt and _send
+        if request.try_deadline < connection.due:
+            connection.wake_by(request.try_deadline)
+        stream.attempt_count = 1
+        request.host = stream.host = host
+        breaker.rq_active += 1
+        host.rq_active += 1
+        host.rq_total += 1
+        upstream_stats = cluster.stats
+        upstream_stats.upstream_rq_total += 1
+        upstream_stats.upstream_rq_active += 1
+        if block is None:
+            pool.free.pop()
+        else:
+            upstream = make_upstream_stream(upstream)
+        request.upstream = upstream
+        request.reused = upstream.requests > 0
+        stream.upstream_connection_id = upstream.id
+        stream.upstream_local_address = upstream.local_address
+        stream.upstream_tls = upstream.tls
+        request.sent_at = stream.upstream_first_tx = stream.upstream_last_tx = now
+        if block is not None:
+            # a stream of the pool's connection: Http2Exchange.send_head
+            upstream.answer = answer if shape.http2 else None
+            upstream.send_block(request, block, end)
+            if not end:
+                stream.upstream_last_tx = 0.0
+            return False
+        # the pool's connection: Http1Connection.send_head
+        upstream.sink = request
+        upstream.respond = None if shape.http2 else respond
+        upstream.requests += 1
+        answers = upstream.reader
+        answers.method = head.method
+        answers.upgrade = False
+        answers.head_size = 0
+        answers.sink = request
+        answers.state = HEAD
+        upstream.out.append(plan.render % (path, *values))
+        cork.waiting.append(upstream)
+        if body is not None:
+            # the body: Stream.on_data, UpstreamRequest.on_request_data, Http1Connection.send_data
+            upstream.out.append(body)
+            connection.reader.state = DONE
+            connection.reader.remaining = 0
+            stream.bytes_received = len(body)
+            stream.request_ended = True
+            stream.request_complete = now
+            request.body_end = True
+            if plan.retry is not None:
+                request.body.append(body)
+                request.body_size = len(body)
+            if plan.timeout:
+                request.deadline = now + plan.timeout
+                if request.deadline < connection.due:
+                    connection.wake_by(request.deadline)
+        return True
+
+    return forward

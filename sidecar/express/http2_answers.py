@@ -1,0 +1,283 @@
+"""The way back of responses from HTTP/2 hosts to HTTP/2 clients: a head of a known shape, then data and trailers as they come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from sidecar.codec.hpack_table import VOLATILE
+from sidecar.codec.http2_head import Known, copy_head
+from sidecar.core.head import Field, ResponseHead
+from sidecar.express.heads import ShapedResponseHead, Template
+from sidecar.express.http2_blocks import response_block
+from sidecar.express.http2_shapes import values_at
+from sidecar.express.response import KEPT, NOTHING, Responses, passed_on
+from sidecar.express.shape import MOST_VARYING, may_vary
+
+_SHAPES: Final = 256
+_HEADER: Final = 9
+_NEVER_OPEN: Final = frozenset((b"x-envoy-upstream-service-time", b"connection", b"upgrade"))
+
+
+class Http2ResponseShape:
+    """Responses with these names of fields, and the same values but at ``names``, as a connection manager passes them on."""
+
+    __slots__ = (
+        "constant_names",
+        "constants",
+        "constants_of",
+        "dated",
+        "names",
+        "service_time_at",
+        "status",
+        "template",
+        "values_of",
+    )  # fmt: skip
+
+    def __init__(
+        self, head: ResponseHead, names: tuple[bytes, ...], template: Template, service_time_at: int, dated: bool
+    ) -> None:
+        self.status = head.status
+        self.names = names
+        self.values_of = values_at(names)
+        self.constant_names = tuple(name for name in head.index if name not in names)
+        self.constants_of = values_at(self.constant_names)
+        self.constants = self.constants_of(head.index)
+        self.template = template
+        self.service_time_at = service_time_at
+        self.dated = dated
+
+    def __repr__(self) -> str:
+        return f"<Http2ResponseShape {self.status}, open {self.names}>"
+
+
+def _bind(known: Known, responses: Responses, shape: Http2ResponseShape) -> None:
+    """Let blocks that mean what is ``known`` be of this shape, if the same is open in them."""
+    if not known.spots:
+        known.values = list(shape.values_of(known.head.index))
+        known.shape = (responses, shape)
+    elif tuple(name for _, name in known.spots) == shape.names:
+        known.shape = (responses, shape)
+
+
+class Answers:
+    """The way back for one connection manager; ``date_of`` gives the Date of a second."""
+
+    __slots__ = ("data", "head", "manager", "suppress_headers", "take", "trailers")
+
+    def __init__(self, manager: Any, router: Any, date_of: Callable[[int], bytes]) -> None:
+        self.manager = manager
+        self.suppress_headers: bool = router.suppress_headers
+        self.take, self.data, self.trailers = _compile(manager, router, date_of)
+        self.head = _compile_head(self.take)
+
+    def recognise(self, exchange: Any, known: Known | None, head: ResponseHead) -> bool:
+        """Take a response whose head has been decoded, if it is plain; find out what becomes of it if it is new."""
+        responses: Responses = exchange.sink.plan.responses
+        index = head.index
+        key = (head.status, *index)
+        shape = responses.http2.get(key)
+        if shape is None or shape.constants_of(index) != shape.constants:
+            if shape is not None and len(responses.volatile) < MOST_VARYING:
+                pairs = zip(shape.constant_names, shape.constants, strict=True)
+                responses.volatile |= {name for name, value in pairs if index[name] != value and may_vary(name)}
+            shape = self._learn(responses, key, head)
+            if shape is None:
+                return False
+        if known is not None:
+            _bind(known, responses, shape)
+        return bool(self.take(exchange, shape, shape.values_of(index)))
+
+    def _learn(self, responses: Responses, key: tuple[Any, ...], head: ResponseHead) -> Http2ResponseShape | None:
+        index = head.index
+        if (
+            not 200 <= head.status < 500
+            or head.status in (204, 304)
+            or len(index) != len(head.fields)
+            or not responses.pace.permits(self.manager.worker.clock())
+        ):
+            return None
+        names = tuple(
+            [name for name in index if (name in responses.volatile or name in VOLATILE) and name not in _NEVER_OPEN]
+        )
+        trial = copy_head(head)
+        assert type(trial) is ResponseHead
+        passed = passed_on(self.manager, trial, names, b"\n".join(index.values()), self.suppress_headers)
+        if passed is None:
+            return None
+        if len(responses.http2) >= _SHAPES:
+            responses.http2.clear()
+        shape = responses.http2[key] = Http2ResponseShape(head, names, *passed)
+        return shape
+
+    def __repr__(self) -> str:
+        return "<Answers>"
+
+
+def _compile_head(take: Callable[..., bool]) -> Callable[[Any, Any, list[bytes]], bool]:
+    def head(exchange: Any, bound: Any, values: list[bytes]) -> bool:
+        responses, shape = bound
+        return exchange.sink.plan.responses is responses and take(exchange, shape, values)
+
+    return head
+
+
+def _compile(manager: Any, router: Any, date_of: Callable[[int], bytes]) -> tuple[Any, Any, Any]:
+    """``take(exchange, shape, values)``, ``data(exchange, data, end)`` and ``trailers(exchange, fields)``.
+
+    ``exchange`` is the pool's. ``take`` does nothing if it returns False; if it has taken a head, data and trailers are for
+    the others.
+    """
+    worker = manager.worker
+    clock = worker.clock
+    suppress_headers: bool = router.suppress_headers
+    manager_stats = manager.stats
+    listener_codes = manager.listener_codes
+    access_logs = manager.access_logs
+    rq_time = manager_stats.downstream_rq_time
+
+    def take(exchange: Any, shape: Http2ResponseShape, values: Sequence[bytes]) -> bool:
+        request = exchange.sink
+        stream = request.stream
+        downstream = stream.downstream
+        connection = downstream.connection
+        cluster = request.cluster
+        host = request.host
+        retry = request.retry
+        status = shape.status
+        if (
+            request.interim
+            or not stream.request_ended
+            or (retry is not None and retry.retriable_status[status])
+            or (
+                cluster.outlier is not None
+                and (host.consecutive_5xx or host.consecutive_gateway or host.consecutive_local_origin)
+            )
+        ):
+            return False
+        now = clock()
+        took = int((now - request.sent_at) * 1000)
+        if not suppress_headers:
+            at = shape.service_time_at
+            if at < 0:
+                values = (*values, b"%d" % took)
+            else:
+                values = (*values[:at], b"%d" % took, *values[at + 1 :])
+        if shape.dated:
+            values = (*values, date_of(int(stream.start_time + (now - stream.start))))
+        block = response_block(shape, connection, values)
+        if block is None or not connection.codec.send_block(downstream.id, block):
+            return False
+        # the upstream request: UpstreamRequest._accept
+        host.rq_success += 1
+        stats = cluster.stats
+        if request.plan.internal:
+            stats.internal_codes[status] += 1
+            times = stats.internal_upstream_rq_time
+        else:
+            stats.external_codes[status] += 1
+            times = stats.external_upstream_rq_time
+        if took < 100:
+            times.recent[took] += 1
+        else:
+            times.record(took)
+        request.head_passed = True
+        # the stream: Stream.on_response_head
+        head = request.head
+        if head is None or head.template is not shape.template:
+            head = request.head = ShapedResponseHead(status, b"", 20, shape.template)
+        head.values = values
+        stream.response = head
+        stream.response_code = status
+        stream.response_code_details = "via_upstream"
+        stream.upstream_head_received = exchange.head_size
+        stream.response_head_size = len(block) + _HEADER
+        stream.now = stream.last_activity = stream.upstream_first_rx = stream.downstream_first_tx = now
+        listener_codes[status] += 1
+        if not connection.corked:
+            connection.cork()
+        return True
+
+    def data(exchange: Any, piece: bytes, end: bool) -> None:
+        stream = exchange.sink.stream
+        downstream = stream.downstream
+        connection = downstream.connection
+        size = len(piece)
+        stream.bytes_sent += size
+        stream.upstream_bytes_received += size
+        if connection.codec.send_data(downstream.id, piece, end) and not downstream.full:
+            downstream.full = True
+            stream.on_downstream_full()
+        if not connection.corked:
+            connection.cork()
+        if end:
+            finish(exchange, stream, downstream, connection)
+        else:
+            stream.last_activity = clock()
+
+    def trailers(exchange: Any, fields: list[Field]) -> None:
+        stream = exchange.sink.stream
+        downstream = stream.downstream
+        connection = downstream.connection
+        stream.response_trailers = fields
+        connection.codec.send_trailers(downstream.id, fields)
+        connection.cork()
+        finish(exchange, stream, downstream, connection)
+
+    def finish(exchange: Any, stream: Any, downstream: Any, connection: Any) -> None:
+        now = clock()
+        request = exchange.sink
+        cluster = request.cluster
+        host = request.host
+        # the upstream request: UpstreamRequest._release
+        host.rq_active -= 1
+        request.breaker.rq_active -= 1
+        cluster.stats.upstream_rq_active -= 1
+        # the pool's stream: Http2Exchange.end
+        upstream = exchange.connection
+        del upstream.exchanges[exchange.stream_id]
+        upstream.stats.streams_active -= 1
+        if not upstream.exchanges or upstream.pool.pending:
+            upstream.exchange_over()
+        # the stream: Stream.response_sent
+        stream.upstream_last_rx = stream.end = stream.now = now
+        stream.response_ended = stream.over = True
+        stream.upstream = None
+        manager_stats.downstream_rq_active -= 1
+        took = int((now - stream.start) * 1000)
+        if took < 100:
+            rq_time.recent[took] += 1
+        else:
+            rq_time.record(took)
+        # the client's stream: Http2Exchange.finished
+        if downstream.id in connection.codec.streams:
+            connection.flush_later(downstream.id)
+        del connection.exchanges[downstream.id]
+        connection.stats.streams_active -= 1
+        if not connection.exchanges:
+            connection.now = now
+            connection.rest()
+        for write in access_logs:
+            write(stream)
+        # both objects serve again, unless something out of the ordinary may still hold them
+        plan = request.plan
+        if stream.attempt_count == 1 and not exchange.unconsumed and len(plan.idle) < KEPT:
+            head = request.head
+            request.upstream = request.host = request.stream = None
+            request.head_passed = False
+            request.trailers = None
+            head.made_fields = head.made_index = None
+            head.values = ()  # secrets are among them
+            plan.idle.append(request)
+            shape = stream.shape
+            requested = stream.request
+            if not requested.eager and requested.made_index is not None:
+                shape.want_index()
+            if requested.eager is shape.indexed and requested.made_fields is None and len(shape.idle) < KEPT:
+                stream.downstream = stream.connection = stream.host = stream.response_trailers = None
+                stream.request_trailers = None
+                requested.values = ()
+                requested.index = NOTHING
+                shape.idle.append(stream)
+
+    return take, data, trailers
