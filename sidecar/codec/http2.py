@@ -36,6 +36,7 @@ from sidecar.codec.http2_frames import (
     PREFACE,
     PRIORITIZED,
     PROTOCOL_ERROR,
+    SETTINGS,
     read_header,
     settings,
     window_update,
@@ -104,7 +105,9 @@ class Http2Connection(Http2Control):
             at = self._complete(data)
         if at < len(data):
             self._frames(data, at)
-        if self.control_frames > self.most_control_frames or len(self.out) - self.pumped > self.most_frames:
+        if self.control_frames > self.most_control_frames:
+            raise self.fail(ENHANCE_YOUR_CALM, "http2.outbound_control_flood")
+        if len(self.out) - self.pumped > self.most_frames:
             raise self.fail(ENHANCE_YOUR_CALM, "http2.outbound_flood")
 
     def _complete(self, data: bytes) -> int:
@@ -225,7 +228,7 @@ class Http2Connection(Http2Control):
             at += HEADER_SIZE
             stream_id &= LARGEST_STREAM_ID
             if kind == HEADERS:
-                turn -= _HEADS_WEIGH
+                turn -= _HEADS_WEIGH + (length >> 6)
                 if flags == END_HEADERS | END_STREAM or flags == END_HEADERS:
                     self._block(stream_id, data[at:end], flags == END_HEADERS | END_STREAM)
                 else:
@@ -234,7 +237,9 @@ class Http2Connection(Http2Control):
                 turn -= 1
                 self._data(data, at, end, flags, stream_id)
             else:
-                turn -= 1
+                turn -= 1 + (length >> 6)
+                if kind == SETTINGS:
+                    turn -= len(self.streams) >> 3
                 if kind < len(_HANDLERS):
                     _HANDLERS[kind](self, data, at, end, flags, stream_id)
             at = end

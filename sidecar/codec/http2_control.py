@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from sidecar.codec.errors import ProtocolError
 from sidecar.codec.hpack_decoder import HpackDecoder
 from sidecar.codec.http2_frames import (
@@ -46,6 +48,8 @@ from sidecar.codec.http2_states import (
     STREAM,
 )
 
+_MOST_SETTINGS: Final = 32  # in one frame
+
 
 class Http2Error(ProtocolError):
     """The connection is over; ``code`` is what its GOAWAY says (RFC 9113 section 7)."""
@@ -60,7 +64,7 @@ class Http2Control(Http2Output):
 
     __slots__ = (
         "decoder", "draining", "extended_connect", "goaway_received", "last_accepted", "opened_streams",
-        "peer_max_streams", "priority_frames", "resets_left", "state", "unacknowledged", "window_updates",
+        "most_credit", "peer_max_streams", "priority_frames", "resets_left", "state", "unacknowledged", "window_updates",
     )  # fmt: skip
 
     decoder: HpackDecoder[Known]
@@ -77,6 +81,7 @@ class Http2Control(Http2Output):
         self.opened_streams = 0
         self.priority_frames = 0
         self.window_updates = 0
+        self.most_credit = 0  # no stream's window is larger than the initial one by more
         self.resets_left: float = options.max_resets
 
     def ping(self, opaque: bytes) -> None:
@@ -127,7 +132,7 @@ class Http2Control(Http2Output):
             return RESET_BY_US
         if self._is_idle(stream_id):
             return IDLE
-        return self.ended.get(stream_id, CLOSED)
+        return self.ended.get(stream_id, CLOSED if stream_id > self.forgotten else RESET_BY_US)
 
     def _stray(self, stream_id: int, event: int) -> None:
         """A frame for a stream that is not open, or not in that direction: what the table says."""
@@ -201,6 +206,8 @@ class Http2Control(Http2Output):
             return
         if length % 6:
             raise self.fail(FRAME_SIZE_ERROR, "http2.frame_size")
+        if length > 6 * _MOST_SETTINGS:
+            raise self.fail(ENHANCE_YOUR_CALM, "http2.settings_flood")
         for place in range(at, end, 6):
             number, value = read_setting(data, place)
             self._setting(number, value)
@@ -231,10 +238,12 @@ class Http2Control(Http2Output):
         """The initial window applies to the streams that are open, too (section 6.9.2)."""
         grown = size > self.initial_out
         self.initial_out = size
+        if size + self.most_credit > LARGEST_WINDOW:
+            self.most_credit = max([stream.credit_out for stream in self.streams.values()], default=0)
+            if size + self.most_credit > LARGEST_WINDOW:
+                raise self.fail(FLOW_CONTROL_ERROR, "http2.settings")
         if grown:
-            for stream in tuple(self.streams.values()):
-                if size + stream.credit_out > LARGEST_WINDOW:
-                    raise self.fail(FLOW_CONTROL_ERROR, "http2.settings")
+            for stream in tuple(self.blocked):
                 self._await_window(stream)
 
     def _ping(self, data: bytes, at: int, end: int, flags: int, stream_id: int) -> None:
@@ -279,6 +288,8 @@ class Http2Control(Http2Output):
                 self._stray(stream_id, RECV_WINDOW_UPDATE)
                 return
             stream.credit_out += increment
+            if stream.credit_out > self.most_credit:
+                self.most_credit = stream.credit_out
             if not increment or self.initial_out + stream.credit_out > LARGEST_WINDOW:
                 code = FLOW_CONTROL_ERROR if increment else PROTOCOL_ERROR
                 self._stream_error(stream_id, code, "http2.window_update")

@@ -41,6 +41,7 @@ from sidecar.core.head import RequestHead, ResponseHead
 H_contra = TypeVar("H_contra", RequestHead, ResponseHead, contravariant=True)
 
 _REMEMBERED_RESETS: Final = 256
+_LONGEST_CRUMB: Final = 4096
 
 
 class Sink(Protocol[H_contra]):
@@ -120,7 +121,8 @@ class Http2Output:
     """What both roles send, and the open streams. ``sink`` must be set before anything is received."""
 
     __slots__ = (
-        "control_frames", "data_frames_sent", "encoder", "ended", "initial_in", "initial_out", "max_frame_out",
+        "blocked", "control_frames", "data_frames_sent", "encoder", "ended", "forgotten",
+        "initial_in", "initial_out", "max_frame_out",
         "options", "out", "paused", "pumped", "received_head_size", "return_at",
         "sent_head_size", "sink", "stream_return_at", "streams", "unreturned", "waiting",
         "window_in", "window_out",
@@ -137,6 +139,8 @@ class Http2Output:
         self.encoder = HpackEncoder(options.hpack_table_size)
         self.streams: dict[int, Stream] = {}
         self.ended: dict[int, int] = {}  # the latest streams that were reset, to their states
+        self.forgotten = 0  # the highest that is no longer among those
+        self.blocked: set[Stream] = set()  # streams with something to send that their own windows do not admit
         self.window_out = DEFAULT_WINDOW
         self.initial_out = DEFAULT_WINDOW
         self.max_frame_out = LEAST_MAX_FRAME_SIZE
@@ -197,7 +201,10 @@ class Http2Output:
         if queue is None:
             queue = stream.queue = deque()
         if size:
-            queue.append(data)
+            if queue and size + len(queue[-1]) <= _LONGEST_CRUMB:
+                queue[-1] += data  # many small pieces would take many times their size
+            else:
+                queue.append(data)
             stream.queued += size
         stream.ending = end
         self._await_window(stream)
@@ -228,6 +235,14 @@ class Http2Output:
         """Whether the stream's queue is full: ``on_window`` will tell when it has room."""
         stream = self.streams.get(stream_id)
         return stream is not None and stream.full
+
+    def give_up(self) -> None:
+        """The connection is lost: forget what was to be sent on its streams."""
+        self.sink = None
+        self.streams.clear()
+        self.waiting.clear()
+        self.blocked.clear()
+        self.out.clear()
 
     def is_queued(self, stream_id: int) -> bool:
         """Whether something of the stream waits for the peer's window."""
@@ -292,6 +307,7 @@ class Http2Output:
         stream.state = state
         stream.queue = None
         stream.full = False
+        self.blocked.discard(stream)
         if stream.waiting:
             self.waiting.remove(stream)
         del self.streams[stream.id]
@@ -300,13 +316,17 @@ class Http2Output:
     def _remember(self, stream_id: int, state: int) -> None:
         ended = self.ended
         if len(ended) >= _REMEMBERED_RESETS:
-            del ended[next(iter(ended))]
+            oldest = next(iter(ended))
+            del ended[oldest]
+            if oldest > self.forgotten:
+                self.forgotten = oldest
         ended[stream_id] = state
 
     def _await_window(self, stream: Stream) -> None:
         if not stream.waiting and stream.queue is not None:
             stream.waiting = True
             self.waiting.append(stream)
+            self.blocked.discard(stream)
 
     def _pump(self) -> None:
         """Send what the windows admit of the queues: a frame of each stream in turn."""
@@ -322,6 +342,8 @@ class Http2Output:
                 waiting.append(stream)
             else:
                 stream.waiting = False
+                if stream.queue is not None:
+                    self.blocked.add(stream)
             if stream.full and stream.queued <= most:
                 stream.full = False
                 if not stream.ending:

@@ -242,7 +242,7 @@ def _compile(manager: Any, router: Any, date_of: Callable[[int], bytes]) -> tupl
         # the stream: Stream.response_sent
         stream.upstream_last_rx = stream.end = stream.now = now
         stream.response_ended = stream.over = True
-        stream.upstream = None
+        stream.upstream = request.upstream = None
         manager_stats.downstream_rq_active -= 1
         took = int((now - stream.start) * 1000)
         if took < 100:
@@ -253,6 +253,7 @@ def _compile(manager: Any, router: Any, date_of: Callable[[int], bytes]) -> tupl
         if downstream.id in connection.codec.streams:
             connection.flush_later(downstream.id)
         del connection.exchanges[downstream.id]
+        del downstream.stream
         connection.stats.streams_active -= 1
         if not connection.exchanges:
             connection.now = now
@@ -263,7 +264,7 @@ def _compile(manager: Any, router: Any, date_of: Callable[[int], bytes]) -> tupl
         plan = request.plan
         if stream.attempt_count == 1 and not exchange.unconsumed and len(plan.idle) < KEPT:
             head = request.head
-            request.upstream = request.host = request.stream = None
+            request.host = request.stream = None
             request.head_passed = False
             request.trailers = None
             head.made_fields = head.made_index = None

@@ -111,6 +111,8 @@ class Http2Connection(asyncio.Protocol, Timed):
             codec.receive(data)
         except Http2Error as error:
             self._broken(error)
+        if self.manager.draining and self.requests:
+            self.drain()
         self._after_a_read()
         cork = worker.cork
         if cork.waiting and (not cork.scheduled or len(cork.waiting) >= AT_ONCE or len(data) >= BULK):
@@ -127,9 +129,10 @@ class Http2Connection(asyncio.Protocol, Timed):
         now = self.now = self.worker.clock()
         for exchange in tuple(self.exchanges.values()):
             exchange.stream.on_downstream_closed(now)
+            del exchange.stream
         self.stats.streams_active -= len(self.exchanges)
         self.exchanges.clear()
-        self.codec.sink = None
+        self.codec.give_up()
         self.worker.wheel.cancel(self)
         self.manager.closed(self, remote, active)
         if self.worker.cork.waiting:
@@ -227,6 +230,7 @@ class Http2Connection(asyncio.Protocol, Timed):
             remote = details == "http2.remote_reset"
             flags = flag.DOWNSTREAM_REMOTE_RESET if remote else flag.DOWNSTREAM_PROTOCOL_ERROR
             exchange.stream.on_downstream_closed(self.now, details, flags)
+            del exchange.stream
             if exchange.unconsumed:
                 self.codec.consumed(stream_id, exchange.unconsumed)
             self.exchange_over()
@@ -363,8 +367,9 @@ class Http2Connection(asyncio.Protocol, Timed):
         if not self.closing:
             self._check_connection(now)
         for exchange in tuple(self.exchanges.values()):
-            exchange.now = now
-            self.wake_by(exchange.stream.on_timer(now))
+            if exchange.id in self.exchanges:  # one that times out may take another with it
+                exchange.now = now
+                self.wake_by(exchange.stream.on_timer(now))
         for stream_id, flush_due in tuple(self.flushing.items()):
             self._check_flush(stream_id, flush_due)
         self.wake_by(min(self.close_at, self.ping_due))
@@ -453,6 +458,8 @@ class Http2Connection(asyncio.Protocol, Timed):
     def _broken(self, error: Http2Error) -> None:
         """The client has broken the protocol, or overdone it: GOAWAY is on its way, and all streams end."""
         self.manager.stats.downstream_cx_protocol_error += 1
+        if error.details == "http2.too_many_resets":
+            self.manager.stats.downstream_rq_too_many_premature_resets += 1
         self.stats.goaway_sent += 1
         count_error(self.stats, error.details)
         self._end_exchanges(error.details, flag.DOWNSTREAM_PROTOCOL_ERROR)
@@ -464,10 +471,12 @@ class Http2Connection(asyncio.Protocol, Timed):
         self.codec.waiting.clear()
         for exchange in exchanges.values():
             exchange.stream.on_downstream_closed(self.now, details, flags)
+            del exchange.stream
 
     def _turn_away(self, exchange: Http2Exchange) -> None:
         """A head that the configuration does not want: the stream ends before it has begun."""
         del self.exchanges[exchange.id]
+        del exchange.stream
         self.stats.streams_active -= 1
         self.stats.tx_reset += 1
         self.codec.reset(exchange.id, REFUSED_STREAM)

@@ -112,6 +112,7 @@ class Http2Exchange:
         connection = self.connection
         self._give_back()
         if connection.exchanges.pop(self.id, None) is not None:
+            del self.stream  # which refers to this
             connection.exchange_over()
 
     def __repr__(self) -> str:

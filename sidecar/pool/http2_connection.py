@@ -117,7 +117,7 @@ class Http2Connection(asyncio.Protocol, Timed):
         self.pool.connection_closed(self)
         failure = None if self.transport is None else self.transport.get_extra_info("tls_failure")
         self._end_exchanges(CONNECTION_TERMINATION, "" if failure is None else failure.words)
-        self.codec.sink = None
+        self.codec.give_up()
         if self.pool.worker.cork.waiting:
             self.pool.worker.cork.pull()
 
@@ -162,34 +162,39 @@ class Http2Connection(asyncio.Protocol, Timed):
         if exchange is None:
             self.codec.consumed(stream_id, len(data))
             return
-        answer = exchange.answer
-        if answer is not None:
-            if end:
-                exchange.complete = True
-            answer.data(exchange, data, end)
-            if exchange.paused:
-                exchange.unconsumed += len(data)
-            else:
-                self.codec.consumed(stream_id, len(data))
-            return
+        if exchange.paused or exchange.held is not None:
+            exchange.hold(data, end)
+        else:
+            self.deliver(exchange, data, end)
+
+    def deliver(self, exchange: Http2Exchange, data: bytes, end: bool) -> None:
+        """Hand on a piece of a response's body."""
         if end:
             exchange.complete = True
-        exchange.sink.on_data(data, end)
-        if exchange.paused:
-            exchange.unconsumed += len(data)
+        if exchange.answer is not None:
+            exchange.answer.data(exchange, data, end)
         else:
-            self.codec.consumed(stream_id, len(data))
-        if end:
-            exchange.end()
+            exchange.sink.on_data(data, end)
+            if end:
+                exchange.end()
+        self.codec.consumed(exchange.stream_id, len(data))
 
     def on_trailers(self, stream_id: int, fields: list[Field]) -> None:
         self.stats.trailers += 1
         exchange = self.exchanges.get(stream_id)
-        if exchange is not None:
-            exchange.complete = True
-            if exchange.answer is not None:
-                exchange.answer.trailers(exchange, fields)
-                return
+        if exchange is None:
+            return
+        if exchange.paused or exchange.held is not None:
+            exchange.hold_trailers(fields)
+        else:
+            self.deliver_trailers(exchange, fields)
+
+    def deliver_trailers(self, exchange: Http2Exchange, fields: list[Field]) -> None:
+        """Hand on a response's trailers."""
+        exchange.complete = True
+        if exchange.answer is not None:
+            exchange.answer.trailers(exchange, fields)
+        else:
             exchange.sink.on_trailers(fields)
             exchange.end()
 

@@ -8,6 +8,8 @@ from sidecar.codec.http2_frames import CANCEL, NO_ERROR
 from sidecar.core.head import Field, RequestHead
 from sidecar.core.upstream import UpstreamSink
 
+_LONGEST_CRUMB = 4096
+
 if TYPE_CHECKING:
     from sidecar.core.address import Address
     from sidecar.pool.http2_connection import Http2Connection
@@ -16,8 +18,22 @@ if TYPE_CHECKING:
 class Http2Exchange:
     """The ``UpstreamStream`` of HTTP/2: a stream of a connection, from the request's head to the response's end."""
 
-    __slots__ = ("answer", "answered", "complete", "connection", "full", "head_size", "paused", "request_ended", "sink",
-                 "stream_id", "unconsumed")  # fmt: skip
+    __slots__ = (
+        "answer",
+        "answered",
+        "complete",
+        "connection",
+        "full",
+        "head_size",
+        "held",
+        "held_end",
+        "held_trailers",
+        "paused",
+        "request_ended",
+        "sink",
+        "stream_id",
+        "unconsumed",
+    )  # fmt: skip
 
     version = 20
     sink: UpstreamSink
@@ -32,7 +48,10 @@ class Http2Exchange:
         self.paused = False  # the response finds no room at the client
         self.request_ended = False
         self.head_size = 0
-        self.unconsumed = 0  # octets of the response that the host has not been given back
+        self.held: list[bytes] | None = None  # what has come meanwhile
+        self.held_end = False
+        self.held_trailers: list[Field] | None = None
+        self.unconsumed = 0  # octets of it, which the host has not been given back
 
     @property
     def id(self) -> int:
@@ -107,10 +126,44 @@ class Http2Exchange:
         if self.paused:
             self.paused = False
             self.connection.pool.stats.upstream_flow_control_resumed_reading_total += 1
-            self.give_back()
+            self._deliver()
+
+    def hold(self, data: bytes, end: bool) -> None:
+        """Keep a piece of the response until the downstream has room."""
+        held = self.held
+        if held is None:
+            held = self.held = []
+        if held and len(held[-1]) + len(data) <= _LONGEST_CRUMB:
+            held[-1] += data
+        else:
+            held.append(data)
+        self.unconsumed += len(data)
+        self.held_end = end
+
+    def hold_trailers(self, fields: list[Field]) -> None:
+        """Keep the end of the response behind its data."""
+        if self.held is None:
+            self.held = []
+        self.held_trailers = fields
+
+    def _deliver(self) -> None:
+        held = self.held
+        if held is None:
+            return
+        connection = self.connection
+        while held and not self.paused and not self.complete:
+            data = held.pop(0)
+            self.unconsumed -= len(data)
+            connection.deliver(self, data, self.held_end and not held)
+        if not held and not self.paused and not self.complete:
+            self.held = None
+            fields, self.held_trailers = self.held_trailers, None
+            if fields is not None:
+                connection.deliver_trailers(self, fields)
 
     def give_back(self) -> None:
-        """Tell the host that what it sent is out of the way."""
+        """Tell the host that what was held is out of the way."""
+        self.held = None
         size, self.unconsumed = self.unconsumed, 0
         if size:
             self.connection.codec.consumed(self.stream_id, size)
