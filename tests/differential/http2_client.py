@@ -176,7 +176,7 @@ def opened(steps: Sequence[Step]) -> list[Step]:
     for step in steps:
         if isinstance(step, Send) and step.connection not in begun:
             begun.add(step.connection)
-            if not step.data.startswith(PREFACE[:3]):
+            if not step.data.startswith(PREFACE[:1]):
                 step = Send(opening() + step.data, step.connection)
         found.append(step)
     return found

@@ -19,7 +19,6 @@ from hyperframe.frame import (
     ContinuationFrame,
     DataFrame,
     Frame,
-    GoAwayFrame,
     HeadersFrame,
     PingFrame,
     RstStreamFrame,
@@ -150,9 +149,6 @@ class Http2Connection:
             case PingFrame():
                 if "ACK" not in frame.flags:
                     self.writer.write(PingFrame(opaque_data=frame.opaque_data, flags=["ACK"]).serialize())
-            case GoAwayFrame():
-                for stream in self.streams.values():
-                    stream.seen.goaway = code_name(frame.error_code)
 
     def _take_settings(self, frame: SettingsFrame) -> None:
         size = frame.settings.get(INITIAL_WINDOW_SIZE)
@@ -301,12 +297,13 @@ def answer(
 ) -> Reply:
     """A response over HTTP/2: ``{upstream}`` in the body stands for the upstream's name.
 
-    ``early`` answers before the body is read; ``before`` are steps ahead of the head, ``then`` those after the end.
+    length: with its Content-Length, for a name of one letter; early: before the body is read; before: steps ahead of the
+    head; then: steps after the end.
     """
     content = b"from {upstream}" if body is None else body
     lines = [(":status", str(status)), *fields]
     if length:
-        lines.append(("content-length", str(len(content))))
+        lines.append(("content-length", str(len(content.replace(b"{upstream}", b"a")))))
     steps: list[UpstreamStep] = [] if early else [ReadBody()]
     if delay:
         steps.append(Delay(delay))

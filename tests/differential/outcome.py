@@ -31,6 +31,7 @@ _DECODERS: dict[str, Callable[[bytes], bytes]] = {
     "br": brotli.decompress,
     "zstd": lambda data: zstandard.ZstdDecompressor().decompressobj().decompress(data),
 }
+_OWN = ("date", "server", "via", "x-envoy-", "x-forwarded-", "x-request-id")
 _MILLISECONDS = frozenset({"x-envoy-upstream-service-time", "x-duration"})
 
 
@@ -96,7 +97,7 @@ def fields_of(case: Case, client: Client, seen: Sequence[Seen], names: Names) ->
 def _add_transcript(fields: Fields, place: str, transcript: Transcript, names: Names) -> None:
     fields[f"{place}.streams"] = sorted(number for number, seen in transcript.streams.items() if seen != StreamSeen())
     fields[f"{place}.goaway"] = [code for code, _ in transcript.goaways]
-    fields[f"{place}.goaway_last"] = [last for _, last in transcript.goaways]
+    fields[f"{place}.goaway_last"] = [last for code, last in transcript.goaways if code == "NO_ERROR"]
     fields[f"{place}.pongs"] = transcript.pongs
     fields[f"{place}.pushed"] = transcript.pushed
     fields[f"{place}.rest"] = names.body(transcript.rest)
@@ -128,8 +129,9 @@ def _add_response(fields: Fields, place: str, response: Response, names: Names) 
 
 
 def _order(lines: Sequence[tuple[str, str]]) -> list[str]:
-    """The names in their order, but for that of the pseudo-header fields at the beginning, which says nothing."""
-    names = [name for name, _ in lines]
+    """The names in the order in which they passed. Where a proxy puts its own among them says nothing, nor does the order
+    of the pseudo-header fields at the beginning."""
+    names = [name for name, _ in lines if not name.startswith(_OWN)]
     pseudo = list(itertools.takewhile(lambda name: name.startswith(":"), names))
     return sorted(pseudo) + names[len(pseudo) :]
 
@@ -165,7 +167,6 @@ def _add_seen(fields: Fields, case: Case, seen: Sequence[Seen], names: Names) ->
         if one.protocol == "HTTP/2":
             fields[f"{place}.order"] = _order(one.headers)
             fields[f"{place}.reset"] = one.reset
-            fields[f"{place}.goaway"] = one.goaway
         _add_headers(fields, f"{place}.headers", _whole_seconds(one.headers) if index else one.headers, names)
         fields[f"{place}.body"] = names.body(one.body, one.headers)
         _add_headers(fields, f"{place}.trailers", one.trailers, names)

@@ -147,7 +147,7 @@ class Runner:
             if self._pair and run.proxy in self._pair:
                 self.stop_pair()
         sides = [
-            log_fields(case, _lines(run.proxy.access_log, run.client_ports), self.names(run.proxy))
+            log_fields(case, _ordered(case, _lines(run.proxy.access_log, run.client_ports)), self.names(run.proxy))
             for run in (exchange.envoy, exchange.subject)
         ]
         return differences(*sides)
@@ -156,6 +156,11 @@ class Runner:
         self.stop_pair()
         self.upstreams.close()
         self.directory.cleanup()
+
+
+def _ordered(case: Case, lines: list[str]) -> list[str]:
+    """The lines as they came; by path where requests end in no fixed order."""
+    return sorted(lines, key=lambda line: str(parsed_line(line).get("path"))) if case.unordered else lines
 
 
 def _lines(path: Path, client_ports: Sequence[int]) -> list[str]:

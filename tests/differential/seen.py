@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 class Seen:
     """One request, or one raw connection (``start`` is then empty), as it reached an upstream.
 
-    Over HTTP/2 the pseudo-header fields stand first among ``headers``, ``reset`` is the code with which the proxy reset the
-    stream, and ``goaway`` the code with which it left the connection.
+    Over HTTP/2 the pseudo-header fields stand first among ``headers``, and ``reset`` is the code with which the proxy reset
+    the stream.
     """
 
     upstream: str
@@ -23,4 +23,3 @@ class Seen:
     done: bool = False
     protocol: str = "HTTP/1"
     reset: str | None = None
-    goaway: str | None = None

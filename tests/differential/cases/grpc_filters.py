@@ -136,11 +136,11 @@ WEB_TYPES = (
     ),
     *("application/grpc-web+json", "application/grpc-web; charset=utf-8", "Application/gRPC-Web", "application/grpc"),
 )
-for _type in WEB_TYPES:
+for _written in WEB_TYPES:
     for _accept in ("", "application/grpc-web-text", "application/grpc-web", "application/grpc-web-text+proto", "*/*"):
-        _headers = [("Content-Type", _type), *([("Accept", _accept)] if _accept else [])]
-        _body = b64encode(ONE + TWO) if "text" in _type else ONE + TWO
-        table.get(f"web-{_type[12:]}-{_accept[12:] or _accept}", METHOD, _headers, method="POST", body=_body,
+        _headers = [("Content-Type", _written), *([("Accept", _accept)] if _accept else [])]
+        _body = b64encode(ONE + TWO) if "text" in _written else ONE + TWO
+        table.get(f"web-{_written[12:]}-{_accept[12:] or _accept}", METHOD, _headers, method="POST", body=_body,
                   listener="web", upstream=answer("0", ("grpc-message", "fine"), ("X-More", "yes")))  # fmt: skip
 WEB = ("Content-Type", "application/grpc-web")
 TEXT = ("Content-Type", "application/grpc-web-text+proto")
