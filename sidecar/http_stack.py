@@ -172,7 +172,6 @@ class HttpStack:
             router,
             Stream,
             UpstreamRequest,
-            upstream_exchange,
             new_request_id,
             lambda second: date.at(second)[1],
             normalizes,
@@ -262,13 +261,6 @@ class HttpStack:
         stream.response_code = status
         default = b"text/plain" if config.json_format is None else b"application/json"
         return render(stream, body), ((b"content-type", config.content_type or default),)
-
-
-def upstream_exchange(connection: Any) -> Any:
-    """A stream of an HTTP/2 connection to a host; the module is there, since the connection is."""
-    from sidecar.pool.http2_exchange import Http2Exchange
-
-    return Http2Exchange(connection)
 
 
 def user_filter(name: str) -> Any:

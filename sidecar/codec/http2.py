@@ -61,6 +61,8 @@ from sidecar.codec.http2_states import (
 from sidecar.codec.wire import Field
 from sidecar.core.head import RequestHead, ResponseHead
 
+_WHOLE_HEAD: Final = (END_HEADERS | END_STREAM, END_HEADERS)
+_LARGEST_HEAD: Final = LEAST_MAX_FRAME_SIZE << 8 | HEADERS
 _HEADS_WEIGH: Final = 10  # a header block costs as much of a turn as so many frames
 _LEAST_CONTINUATIONS: Final = 8
 
@@ -95,16 +97,22 @@ class Http2Connection(Http2Control):
         Where it leaves ``interrupted`` set, a read has brought very much: nothing more should be read before
         ``take_held`` has been called, in another turn of the loop.
         """
-        at = 0
-        if self.held is not None or self.interrupted or self.state == DEAD:
-            if self.state == DEAD:
-                return
-            if self.interrupted:
-                self.backlog.append(data)  # type: ignore[union-attr]
-                return
-            at = self._complete(data)
-        if at < len(data):
-            self._frames(data, at)
+        if self.held is None and not self.interrupted and not self.state and len(data) >= HEADER_SIZE:
+            word, flags, stream_id = read_header(data)
+            if word == (len(data) - HEADER_SIZE) << 8 | HEADERS and flags in _WHOLE_HEAD and word <= _LARGEST_HEAD:
+                # Nothing but the head of one message: what an idle connection reads most often.
+                self._block(stream_id & LARGEST_STREAM_ID, data[HEADER_SIZE:], flags & END_STREAM != 0)
+            else:
+                self._frames(data, 0)
+        elif self.state == DEAD:
+            return
+        elif self.interrupted:
+            self.backlog.append(data)  # type: ignore[union-attr]
+            return
+        else:
+            at = 0 if self.held is None else self._complete(data)
+            if at < len(data):
+                self._frames(data, at)
         if self.control_frames > self.most_control_frames:
             raise self.fail(ENHANCE_YOUR_CALM, "http2.outbound_control_flood")
         if len(self.out) - self.pumped > self.most_frames:

@@ -42,6 +42,8 @@ H_contra = TypeVar("H_contra", RequestHead, ResponseHead, contravariant=True)
 
 _REMEMBERED_RESETS: Final = 256
 _LONGEST_CRUMB: Final = 4096
+BULKY: Final = 4096
+"""Octets of data that are not worth copying."""
 
 
 class Sink(Protocol[H_contra]):
@@ -121,7 +123,7 @@ class Http2Output:
     """What both roles send, and the open streams. ``sink`` must be set before anything is received."""
 
     __slots__ = (
-        "blocked", "control_frames", "data_frames_sent", "encoder", "ended", "forgotten",
+        "blocked", "bulky", "control_frames", "data_frames_sent", "encoder", "ended", "forgotten",
         "initial_in", "initial_out", "max_frame_out",
         "options", "out", "paused", "pumped", "received_head_size", "return_at",
         "sent_head_size", "sink", "stream_return_at", "streams", "unreturned", "waiting",
@@ -132,6 +134,7 @@ class Http2Output:
         self.options = options
         self.sink: Sink[Any] | None = None
         self.out: list[bytes] = []
+        self.bulky = False  # whether some piece of it is long enough not to be copied
         self.control_frames = 0  # among ``out``
         self.pumped = 0  # pieces among ``out`` that come from queues: no more than what was bounded there
         self.data_frames_sent = 0
@@ -161,6 +164,7 @@ class Http2Output:
         out = self.out
         self.out = []
         self.control_frames = self.pumped = 0
+        self.bulky = False
         return out
 
     def pause(self) -> None:
@@ -186,6 +190,8 @@ class Http2Output:
             and not self.paused
         ):
             if size:
+                if size >= BULKY:
+                    self.bulky = True
                 self.window_out -= size
                 stream.credit_out -= size
                 self.out += (write_header(size << 8, 1 if end else 0, stream_id), data)
@@ -195,7 +201,10 @@ class Http2Output:
                 return False
             self.data_frames_sent += 1
             if end:
-                self._sent_end(stream)
+                if stream.state == HALF_CLOSED_REMOTE:
+                    self._closed(stream)
+                else:
+                    self._sent_end(stream)
             return False
         queue = stream.queue
         if queue is None:
@@ -251,7 +260,9 @@ class Http2Output:
 
     def consumed(self, stream_id: int, size: int) -> None:
         """``size`` octets of what ``on_data`` delivered are out of the way: the peer may send as many more."""
-        self._return(size)
+        self.unreturned += size
+        if self.unreturned >= self.return_at:
+            self._return(0)
         stream = self.streams.get(stream_id)
         if stream is not None and stream.state < HALF_CLOSED_REMOTE:
             stream.unreturned += size
@@ -382,6 +393,8 @@ class Http2Output:
         last = not queue
         end = last and stream.ending and stream.trailers is None
         if size or end:
+            if size >= BULKY:
+                self.bulky = True
             self.out += (write_header(size << 8, 1 if end else 0, stream.id), piece)
             self.pumped += 2
             self.data_frames_sent += 1

@@ -29,7 +29,6 @@ def compile_forward(
     lane: Any,
     router: Any,
     make_upstream_request: Callable[..., Any],
-    make_upstream_stream: Callable[[Any], Any],
     new_request_id: Callable[[int], bytes],
     respond: Callable[..., bool],
     answer: Any,
@@ -37,7 +36,7 @@ def compile_forward(
     """The way of plain requests of one connection manager.
 
     ``respond`` takes whole responses of HTTP/1 hosts for HTTP/1 clients back; ``answer`` those of HTTP/2 hosts for HTTP/2
-    clients. ``make_upstream_stream`` makes the stream of an HTTP/2 pool's connection.
+    clients.
     """
     manager = lane.manager
     worker = manager.worker
@@ -242,7 +241,7 @@ def compile_forward(
         if block is None:
             pool.free.pop()
         else:
-            upstream = make_upstream_stream(upstream)
+            upstream = upstream.exchange_type(upstream)
         request.upstream = upstream
         request.reused = upstream.requests > 0
         stream.upstream_connection_id = upstream.id

@@ -16,6 +16,7 @@ from sidecar.express.shape import MOST_VARYING, may_vary
 
 _SHAPES: Final = 256
 _HEADER: Final = 9
+_NUMBERS: Final = [b"%d" % number for number in range(100)]
 _NEVER_OPEN: Final = frozenset((b"x-envoy-upstream-service-time", b"connection", b"upgrade"))
 
 
@@ -63,13 +64,12 @@ def _bind(known: Known, responses: Responses, shape: Http2ResponseShape) -> None
 class Answers:
     """The way back for one connection manager; ``date_of`` gives the Date of a second."""
 
-    __slots__ = ("data", "head", "manager", "suppress_headers", "take", "trailers")
+    __slots__ = ("data", "manager", "suppress_headers", "take", "trailers")
 
     def __init__(self, manager: Any, router: Any, date_of: Callable[[int], bytes]) -> None:
         self.manager = manager
         self.suppress_headers: bool = router.suppress_headers
         self.take, self.data, self.trailers = _compile(manager, router, date_of)
-        self.head = _compile_head(self.take)
 
     def recognise(self, exchange: Any, known: Known | None, head: ResponseHead) -> bool:
         """Take a response whose head has been decoded, if it is plain; find out what becomes of it if it is new."""
@@ -87,6 +87,11 @@ class Answers:
         if known is not None:
             _bind(known, responses, shape)
         return bool(self.take(exchange, shape, shape.values_of(index)))
+
+    def head(self, exchange: Any, known: Known, values: list[bytes]) -> bool:
+        """Take a response whose block is of a known shape, if that was found out for this connection manager."""
+        responses, shape = known.shape
+        return exchange.sink.plan.responses is responses and self.take(exchange, shape, values)
 
     def _learn(self, responses: Responses, key: tuple[Any, ...], head: ResponseHead) -> Http2ResponseShape | None:
         index = head.index
@@ -114,14 +119,6 @@ class Answers:
         return "<Answers>"
 
 
-def _compile_head(take: Callable[..., bool]) -> Callable[[Any, Any, list[bytes]], bool]:
-    def head(exchange: Any, bound: Any, values: list[bytes]) -> bool:
-        responses, shape = bound
-        return exchange.sink.plan.responses is responses and take(exchange, shape, values)
-
-    return head
-
-
 def _compile(manager: Any, router: Any, date_of: Callable[[int], bytes]) -> tuple[Any, Any, Any]:
     """``take(exchange, shape, values)``, ``data(exchange, data, end)`` and ``trailers(exchange, fields)``.
 
@@ -135,6 +132,8 @@ def _compile(manager: Any, router: Any, date_of: Callable[[int], bytes]) -> tupl
     listener_codes = manager.listener_codes
     access_logs = manager.access_logs
     rq_time = manager_stats.downstream_rq_time
+    idle_timeout: float = manager.options.idle_timeout
+    corked = worker.cork.waiting
 
     def take(exchange: Any, shape: Http2ResponseShape, values: Sequence[bytes]) -> bool:
         request = exchange.sink
@@ -160,7 +159,7 @@ def _compile(manager: Any, router: Any, date_of: Callable[[int], bytes]) -> tupl
         if not suppress_headers:
             at = shape.service_time_at
             if at < 0:
-                values = (*values, b"%d" % took)
+                values = (*values, _NUMBERS[took] if took < 100 else b"%d" % took)
             else:
                 values = (*values[:at], b"%d" % took, *values[at + 1 :])
         if shape.dated:
@@ -194,8 +193,9 @@ def _compile(manager: Any, router: Any, date_of: Callable[[int], bytes]) -> tupl
         stream.response_head_size = len(block) + _HEADER
         stream.now = stream.last_activity = stream.upstream_first_rx = stream.downstream_first_tx = now
         listener_codes[status] += 1
-        if not connection.corked:
-            connection.cork()
+        if not connection.corked and not connection.closed:
+            connection.corked = True
+            corked.append(connection)
         return True
 
     def data(exchange: Any, piece: bytes, end: bool) -> None:
@@ -208,8 +208,9 @@ def _compile(manager: Any, router: Any, date_of: Callable[[int], bytes]) -> tupl
         if connection.codec.send_data(downstream.id, piece, end) and not downstream.full:
             downstream.full = True
             stream.on_downstream_full()
-        if not connection.corked:
-            connection.cork()
+        if not connection.corked and connection.codec.out and not connection.closed:
+            connection.corked = True
+            corked.append(connection)
         if end:
             finish(exchange, stream, downstream, connection)
         else:
@@ -256,8 +257,11 @@ def _compile(manager: Any, router: Any, date_of: Callable[[int], bytes]) -> tupl
         del downstream.stream
         connection.stats.streams_active -= 1
         if not connection.exchanges:
-            connection.now = now
-            connection.rest()
+            connection.now = connection.idle_since = now
+            if connection.codec.draining or connection.codec.goaway_received:
+                connection.rest()
+            elif now + idle_timeout < connection.due:
+                connection.wake_by(now + idle_timeout)
         for write in access_logs:
             write(stream)
         # both objects serve again, unless something out of the ordinary may still hold them

@@ -50,7 +50,6 @@ class ExpressLane:
         router: Any,
         make_stream: Callable[..., Any],
         make_upstream_request: Callable[..., Any],
-        make_upstream_stream: Callable[[Any], Any],
         new_request_id: Callable[[int], bytes],
         date_of: Callable[[int], bytes],
         normalizes: bool,
@@ -68,7 +67,6 @@ class ExpressLane:
             self,
             router,
             make_upstream_request,
-            make_upstream_stream,
             new_request_id,
             compile_response_lane(manager, router, date_of),
             Answers(manager, router, date_of),
@@ -121,10 +119,6 @@ class ExpressLane:
         if shape is not None:
             self._keep(kind, key, shape)
         return shape
-
-    def may_take(self, path: bytes) -> bool:
-        """Whether nothing has to be done to a path."""
-        return not path.translate(None, self.path) and not (self.normalizes and (b"//" in path or b"/." in path))
 
     def _keep(self, kind: Kind, key: Any, shape: Any) -> None:
         self.shapes += 1

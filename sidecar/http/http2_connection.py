@@ -36,6 +36,7 @@ class Http2Connection(asyncio.Protocol, Timed):
         "closing",
         "codec",
         "corked",
+        "counters",
         "drain_at",
         "exchanges",
         "expires",
@@ -65,7 +66,8 @@ class Http2Connection(asyncio.Protocol, Timed):
         self.manager = manager
         self.worker = manager.worker
         self.info = info
-        self.stats = manager.http2_stats
+        self.counters = manager.stats
+        self.stats = manager.http2_stats  # of the codec
         self.codec = ServerConnection(manager.options.http2, manager.texts)
         self.codec.sink = self
         self.lane: Any = manager.lane
@@ -106,14 +108,15 @@ class Http2Connection(asyncio.Protocol, Timed):
         worker = self.worker
         codec = self.codec
         self.now = worker.clock()
-        self.manager.stats.downstream_cx_rx_bytes_total += len(data)
+        self.counters.downstream_cx_rx_bytes_total += len(data)
         try:
             codec.receive(data)
         except Http2Error as error:
             self._broken(error)
-        if self.manager.draining and self.requests:
-            self.drain()
-        self._after_a_read()
+        if codec.out and not self.corked:
+            self.cork()
+        if codec.state or codec.interrupted or self.flushing or self.head_began != inf or self.manager.draining:
+            self._after_a_read()
         cork = worker.cork
         if cork.waiting and (not cork.scheduled or len(cork.waiting) >= AT_ONCE or len(data) >= BULK):
             cork.settle(len(data))
@@ -152,10 +155,8 @@ class Http2Connection(asyncio.Protocol, Timed):
 
     def on_known(self, stream_id: int, known: Known, values: list[bytes], end: bool) -> bool:
         if known.path_at < 0:
-            path = known.head.path  # type: ignore[union-attr]
-        else:
-            path, *values = values
-        return self._express(known.shape, stream_id, path, values, end)
+            return self._express(known.shape, stream_id, known.head.path, values, end)  # type: ignore[union-attr]
+        return self._express(known.shape, stream_id, values[0], values[1:], end)
 
     def on_head(self, stream_id: int, head: RequestHead, end: bool) -> None:
         lane = self.lane
@@ -189,7 +190,7 @@ class Http2Connection(asyncio.Protocol, Timed):
     def _express(self, shape: Any, stream_id: int, path: bytes, values: Sequence[bytes], end: bool) -> bool:
         """Let the express lane take a request of this shape, if its path is plain."""
         lane = self.lane
-        if not lane.may_take(path):
+        if path.translate(None, lane.path) or (lane.normalizes and (b"//" in path or b"/." in path)):
             return False
         now = self.now
         exchange = self.exchanges[stream_id] = Http2Exchange(self, stream_id, now)
@@ -316,16 +317,22 @@ class Http2Connection(asyncio.Protocol, Timed):
         codec = self.codec
         if self.full or self.closed:
             return
-        out = codec.take()
-        if out:
-            size = sum(map(len, out))
-            self.manager.stats.downstream_cx_tx_bytes_total += size
-            if size < self.worker.join_below:
-                self.transport.write(out[0] if len(out) == 1 else b"".join(out))
-            else:
-                self.transport.writelines(out)
+        if codec.bulky:
+            self._write(codec.take())
+        elif codec.out:
+            data = b"".join(codec.take())
+            self.counters.downstream_cx_tx_bytes_total += len(data)
+            self.transport.write(data)
         if self.closing and not codec.waiting and self.close_at == inf:
             self._half_close()
+
+    def _write(self, pieces: list[bytes]) -> None:
+        size = sum(map(len, pieces))
+        self.counters.downstream_cx_tx_bytes_total += size
+        if size < self.worker.join_below:
+            self.transport.write(b"".join(pieces))
+        else:
+            self.transport.writelines(pieces)
 
     # draining and closing
 
@@ -426,10 +433,10 @@ class Http2Connection(asyncio.Protocol, Timed):
 
     def _after_a_read(self) -> None:
         codec = self.codec
+        if self.manager.draining and self.requests:
+            self.drain()
         if self.flushing:
             self._flushed()
-        if codec.out and not self.corked:
-            self.cork()
         if codec.interrupted:
             self.transport.pause_reading()
             self.worker.loop.call_soon(self._next_turn)

@@ -16,10 +16,10 @@ from sidecar.core.cork import AT_ONCE, BULK
 from sidecar.core.head import Field, ResponseHead
 from sidecar.core.timer_wheel import Timed
 from sidecar.core.upstream import CONNECT_ERROR, CONNECTION_TERMINATION, PROTOCOL_ERROR, REFUSED_STREAM, REMOTE_RESET
+from sidecar.pool.http2_exchange import Http2Exchange
 
 if TYPE_CHECKING:
     from sidecar.pool.http2 import Http2Pool
-    from sidecar.pool.http2_exchange import Http2Exchange
 
 _ALIVE = b"alive..?"
 _REASONS = {code_of.REFUSED_STREAM: REFUSED_STREAM, code_of.CONNECT_ERROR: CONNECT_ERROR}
@@ -52,6 +52,7 @@ class Http2Connection(asyncio.Protocol, Timed):
     )  # fmt: skip
 
     version = 20
+    exchange_type = Http2Exchange
 
     def __init__(self, pool: Http2Pool) -> None:
         self.due = inf
@@ -155,7 +156,7 @@ class Http2Connection(asyncio.Protocol, Timed):
             return False
         exchange.answered = True
         exchange.head_size = self.codec.received_head_size
-        return bool(exchange.answer.head(exchange, known.shape, values))
+        return bool(exchange.answer.head(exchange, known, values))
 
     def on_data(self, stream_id: int, data: bytes, end: bool) -> None:
         exchange = self.exchanges.get(stream_id)
@@ -164,6 +165,18 @@ class Http2Connection(asyncio.Protocol, Timed):
             return
         if exchange.paused or exchange.held is not None:
             exchange.hold(data, end)
+        elif exchange.answer is not None:
+            if end:
+                exchange.complete = True
+            exchange.answer.data(exchange, data, end)
+            codec = self.codec
+            if end:
+                codec.unreturned += len(data)
+                if codec.unreturned < codec.return_at:
+                    return
+                codec.consumed(stream_id, 0)
+            else:
+                codec.consumed(stream_id, len(data))
         else:
             self.deliver(exchange, data, end)
 
@@ -277,16 +290,21 @@ class Http2Connection(asyncio.Protocol, Timed):
         self.corked = False
         if self.full or self.closed:
             return
-        out = self.codec.take()
-        if not out:
-            return
-        pool = self.pool
-        size = sum(map(len, out))
-        pool.stats.upstream_cx_tx_bytes_total += size
-        if size < pool.worker.join_below:
-            self.transport.write(out[0] if len(out) == 1 else b"".join(out))
+        codec = self.codec
+        if codec.bulky:
+            self._write(codec.take())
+        elif codec.out:
+            data = b"".join(codec.take())
+            self.pool.stats.upstream_cx_tx_bytes_total += len(data)
+            self.transport.write(data)
+
+    def _write(self, pieces: list[bytes]) -> None:
+        size = sum(map(len, pieces))
+        self.pool.stats.upstream_cx_tx_bytes_total += size
+        if size < self.pool.worker.join_below:
+            self.transport.write(b"".join(pieces))
         else:
-            self.transport.writelines(out)
+            self.transport.writelines(pieces)
 
     # the connection's end
 
