@@ -8,7 +8,7 @@ import socket
 import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -294,6 +294,14 @@ def client_context(certificate: Certificate | None = None, directory: Path | Non
         assert directory is not None
         context.load_cert_chain(*certificate.write(directory, certificate.sha256[:8]))
     return context
+
+
+def client_hello() -> bytes:
+    """What a client says first."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    with suppress(ssl.SSLWantReadError):
+        client_context().wrap_bio(incoming, outgoing, server_hostname="server.example").do_handshake()
+    return outgoing.read()
 
 
 def exchange(port: int, context: ssl.SSLContext, name: str = "server.example", data: bytes = b"ping") -> bytes:

@@ -32,6 +32,7 @@ from tests.sidecar.transport.serving import (
     Document,
     Inner,
     client_context,
+    client_hello,
     command,
     dial,
     downstream,
@@ -607,6 +608,7 @@ async def test_handshakes_beyond_the_limit_wait_for_their_turn() -> None:
     limit = HandshakeLimit(maximum=1, patience=60.0)
     async with serving(downstream(), limit=limit) as server:
         _, first = await asyncio.open_connection("127.0.0.1", server.port)
+        first.write(client_hello())
         await server.until(lambda: limit.active)
         waiting = asyncio.ensure_future(in_thread(exchange, server.port, client_context()))
         await server.until(lambda: limit.waiting)
@@ -617,12 +619,41 @@ async def test_handshakes_beyond_the_limit_wait_for_their_turn() -> None:
 
 
 @on_loop
+async def test_who_waits_gets_the_place_of_one_that_has_had_its_time() -> None:
+    limit = HandshakeLimit(maximum=1, patience=0.05)
+    async with serving(downstream(), limit=limit) as server:
+        _, first = await asyncio.open_connection("127.0.0.1", server.port)
+        first.write(client_hello())
+        await server.until(lambda: limit.active)
+        assert await in_thread(exchange, server.port, client_context()) == b"ping"
+        assert not limit.active and not limit.waiting
+        first.close()
+
+
+@on_loop
+async def test_who_has_not_said_hello_does_not_count() -> None:
+    limit = HandshakeLimit(maximum=1, patience=60.0)
+    async with serving(downstream(), limit=limit) as server:
+        writers = []
+        for begun in (b"", client_hello()[:4], client_hello()[:-1]):
+            _, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.write(begun)
+            writers.append(writer)
+        await server.until(lambda: len(server.connections) == 3)
+        assert await in_thread(exchange, server.port, client_context()) == b"ping"
+        assert not limit.active and not limit.waiting
+        for writer in writers:
+            writer.close()
+
+
+@on_loop
 async def test_a_flood_of_half_open_handshakes_makes_room_for_others() -> None:
     limit = HandshakeLimit(maximum=50, patience=0.0)
     async with serving(downstream(), limit=limit) as server:
         flood = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(200)]
-        await server.until(lambda: len(server.connections) == 200)
-        assert len(limit.active) <= 50
+        for _, writer in flood:
+            writer.write(client_hello())
+        await server.until(lambda: len(server.connections) == 200 and len(limit.active) == 50)
         for _ in range(3):
             assert await in_thread(exchange, server.port, client_context()) == b"ping"
         for _, writer in flood:
