@@ -100,7 +100,7 @@ def test_an_upload_in_crumbs_that_nobody_takes(setting: Setting, size: int) -> N
     setting.hostile.arm(lambda upstream, stream: upstream.until_closed(20) and None)
     with setting.unharmed(megabytes=12), setting.attacker() as attacker:
         attacker.send([f.headers(1, f.request("/hostile/silent", "POST"), end=False)])
-        attacker.send(itertools.repeat(f.data(1, bytes(size)), 400_000 // (1 + size // 25)))
+        attacker.send(itertools.repeat(f.data(1, bytes(size)), 600_000 // (1 + size // 25)))
         attacker.send([f.ping()])
         assert attacker.until(lambda: attacker.frames[f.PING] or attacker.closed, 20), attacker
     setting.hostile.hang_up()
