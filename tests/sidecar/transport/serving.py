@@ -166,6 +166,25 @@ def upstream(
     return build(UPSTREAM_TLS, {"common_tls_context": inside, **fields}, parse_upstream_tls_context)
 
 
+def parameters(**fields: Any) -> Document:
+    """A common context with these TLS parameters."""
+    return {"tls_params": fields}
+
+
+def versions(lowest: str, highest: str) -> Document:
+    """A common context with these versions."""
+    return parameters(tls_minimum_protocol_version=lowest, tls_maximum_protocol_version=highest)
+
+
+def restricted(lowest: ssl.TLSVersion, highest: ssl.TLSVersion, suites: str = "") -> ssl.SSLContext:
+    """A context of Python's own for blocking clients with these versions, and suites of TLS 1.2."""
+    context = client_context()
+    context.minimum_version, context.maximum_version = lowest, highest
+    if suites:
+        context.set_ciphers(suites)
+    return context
+
+
 def secrets(watcher: FileWatcher, **static: TlsCertificate | CertificateValidationContext) -> Secrets:
     """What finds secrets, the static ones being these."""
     return Secrets(watcher, static, load_certificate_secret, load_validation_secret)
