@@ -24,6 +24,10 @@ class TransportSocketOptions:
     subject_alt_names: tuple[str, ...] = ()
     protocols: tuple[str, ...] = ()
 
+    def offering(self, protocols: tuple[str, ...]) -> TransportSocketOptions:
+        """The same for who speaks these."""
+        return TransportSocketOptions(self.server_name, self.subject_alt_names, protocols)
+
 
 OFFERING_NOTHING: Final = TransportSocketOptions()
 """For those who do not speak HTTP."""
@@ -35,9 +39,9 @@ OFFERING_BOTH: Final = TransportSocketOptions(protocols=("h2", "http/1.1"))
 
 
 def compile_names(
-    auto_sni: bool, auto_san_validation: bool, override_auto_sni_header: bytes, options: TransportSocketOptions
+    auto_sni: bool, auto_san_validation: bool, override_auto_sni_header: bytes
 ) -> Callable[[RequestHead], TransportSocketOptions] | None:
-    """What TLS takes from a request, beside ``options``; None where it takes nothing.
+    """What TLS takes from a request; None where it takes nothing.
 
     Called with the request as the route has made it, before `auto_host_rewrite`. An address is no server name; a header
     in lower case, where the request has it with a value, stands in the host's place. Names are in lower case, as equal
@@ -52,7 +56,6 @@ def compile_names(
         return TransportSocketOptions(
             host if auto_sni and not is_address else "",
             (host,) if auto_san_validation and host else (),
-            options.protocols,
         )
 
     def names(request: RequestHead) -> TransportSocketOptions:

@@ -24,11 +24,10 @@ _FAILED = 503
 class _Call:
     """What the filter keeps of a call. ``bare``: the client's message has no prefix, and the server's is to lose it."""
 
-    __slots__ = ("bare", "bridged", "prefix_left", "received", "size", "waiting")
+    __slots__ = ("bare", "prefix_left", "received", "size", "waiting")
 
-    def __init__(self, bare: bool, bridged: bool) -> None:
+    def __init__(self, bare: bool) -> None:
         self.bare = bare
-        self.bridged = bridged
         self.received: list[bytes] = []
         self.prefix_left = 0
         self.size = 0
@@ -48,17 +47,17 @@ class GrpcHttp1BridgeFilter(NamedFilter):
     def on_request(self, stream: FilterStream, end: bool) -> bool | None:
         """Make a call of a protobuf message, where that is wanted."""
         request = stream.request
+        if request.version >= _HTTP2:
+            return None
         bare = self._upgrade and request.index.get(b"content-type") == _PROTOBUF
         if bare:
             request.set(b"content-type", b"application/grpc")
             request.remove(b"content-length")
             stream.data[CONVERTED] = True
         if is_grpc(request):
-            bridged = request.version < _HTTP2
-            if bridged and self._ignore_query:
+            if self._ignore_query:
                 request.path = path_only(request.path)
-            if bare or bridged:
-                stream.data[self] = _Call(bare, bridged)
+            stream.data[self] = _Call(bare)
         return None
 
     def on_request_data(self, stream: FilterStream, data: bytes, end: bool) -> bytes:
@@ -72,7 +71,7 @@ class GrpcHttp1BridgeFilter(NamedFilter):
     def on_response(self, stream: FilterStream, end: bool) -> bool | None:
         """Hold the response back for its trailers."""
         call: _Call | None = stream.data.get(self)
-        if call is None or not call.bridged or end:
+        if call is None or end:
             return None
         response = stream.response
         call.waiting = True

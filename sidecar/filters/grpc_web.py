@@ -88,8 +88,10 @@ class GrpcWebFilter(NamedFilter):
             return None
         if call.stats is not None:
             charge(call.stats, response.index.get(b"grpc-status"))
+        if response.index.get(b"content-length") == b"0" and stream.response_trailers is None:
+            end = True
         call.page = None if end or _speaks_grpc(response) else []
-        if response.index.get(b"content-length") != b"0":
+        if not end:
             response.remove(b"content-length")
         response.set(
             b"content-type", b"application/grpc-web-text+proto" if call.text_wanted else b"application/grpc-web+proto"
@@ -143,4 +145,4 @@ def trailers_frame(trailers: list[Field]) -> bytes:
 
 def _speaks_grpc(response: ResponseHead) -> bool:
     content_type = response.index.get(b"content-type", b"").partition(b";")[0].lower()
-    return is_grpc_response(response, False) or b"grpc-status" in response.index or content_type in _TYPES
+    return is_grpc_response(response, False) or content_type in _TYPES

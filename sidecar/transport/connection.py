@@ -23,7 +23,7 @@ class TlsConnection(TlsStream):
     ``timeout`` is how long the handshake may take, in seconds.
     """
 
-    __slots__ = ("limit", "since", "head", "curve", "timeout", "held_back", "began")
+    __slots__ = ("limit", "since", "head", "curve", "timeout", "deadline", "held_back", "began")
 
     def __init__(self, worker: Worker, stats: TlsStats, limit: HandshakeLimit, timeout: float = inf) -> None:
         super().__init__(worker, stats)
@@ -32,10 +32,18 @@ class TlsConnection(TlsStream):
         self.head = b""  # what was read before there is an ``ssl_object``
         self.curve = ""  # the only one that may be agreed on, if there is but one
         self.timeout = timeout
+        self.deadline = inf
         self.held_back = False  # until it is the handshake's turn
         self.began = False
 
     # what the two sides know
+
+    speaks_first = False
+    """Whether this side begins the handshake."""
+
+    def is_asking(self) -> bool:
+        """Whether ``head`` is enough to begin with; until then the connection is cheap, and does not count."""
+        raise NotImplementedError
 
     def start(self) -> None:
         """It is the handshake's turn: make ``ssl_object`` with ``set_up``, now or when enough has been read."""
@@ -64,29 +72,52 @@ class TlsConnection(TlsStream):
         if self.closing:
             transport.abort()
             return
-        self.since = self.worker.clock()
         if self.timeout != inf:
-            self.worker.wheel.arm(self, self.since + self.timeout)
-        if not self.limit.enter(self):
+            self.deadline = self.worker.clock() + self.timeout
+            self.worker.wheel.arm(self, self.deadline)
+        if self.speaks_first:
+            self.queue()
+
+    def queue(self) -> None:
+        """From here on the handshake costs something: begin it, now or when it is its turn."""
+        self.since = self.worker.clock()
+        if self.limit.enter(self):
+            if not self.began:
+                self.begin()
+        else:
             self.held_back = True
-            transport.pause_reading()
-        elif not self.began:
-            self.begin()
+            self.raw.pause_reading()
+            self._insist(self.since)
+
+    def _insist(self, now: float) -> None:
+        """Ask again when all who shake hands now have had their time."""
+        self.worker.wheel.arm(self, min(self.deadline, now + self.limit.patience))
 
     def begin(self) -> None:
         """The handshake may begin."""
         self.began = True
+        self.since = self.worker.clock()
         if self.held_back:
             self.raw.resume_reading()
+            if self.deadline != inf:
+                self.worker.wheel.arm(self, self.deadline)
+            else:
+                self.worker.wheel.cancel(self)
         self.start()
         if self.head and self.ssl_object is None and not self.closing:
             self.hello()
 
     def on_timer(self, now: float) -> None:
-        """The handshake's deadline."""
-        if self.state == HANDSHAKE and not self.closing:
+        """The handshake's deadline, or time to insist on its turn."""
+        if self.state != HANDSHAKE or self.closing:
+            return
+        if now >= self.deadline:
             self.timed_out()
             self.give_up(TlsFailure("", ""))
+            return
+        self.limit.make_room(now)
+        if not self.began and not self.closing:
+            self._insist(now)
 
     def crowd_out(self) -> None:
         """Others wait, and this handshake has lasted long."""
@@ -111,8 +142,10 @@ class TlsConnection(TlsStream):
             self.head += data
             if self.began:
                 self.hello()
-            else:  # uvloop forgets that reading was paused in `connection_made`
+            elif self.held_back:  # uvloop forgets that reading was paused in `connection_made`
                 self.raw.pause_reading()
+            elif self.is_asking():
+                self.queue()
 
     def _advance(self) -> None:
         ssl_object = self.ssl_object

@@ -32,6 +32,8 @@ _log = logging.getLogger(__name__)
 _MOST_HELLO: Final = 16384
 """Bytes of a ClientHello that are waited for."""
 
+_HANDSHAKE_RECORD: Final = 22
+
 _UNREADABLE: Final = "?"
 """In place of a server name, where there is no ClientHello; no name is ever this."""
 
@@ -155,6 +157,9 @@ class DownstreamConnection(TlsConnection):
             _log.debug("%r: no secrets yet", owner)
             self.give_up(TlsFailure("TLS_error:Secret is not supplied by SDS", ""))
 
+    def is_asking(self) -> bool:
+        return not _is_begun_record(self.head)
+
     def hello(self) -> None:
         names = self.owner.rotation.current
         assert names is not None
@@ -192,6 +197,14 @@ class DownstreamConnection(TlsConnection):
     def timed_out(self) -> None:
         self.info.termination_details = TIMEOUT_DETAILS
         self.owner.on_timeout()
+
+
+def _is_begun_record(data: bytes) -> bool:
+    """Whether more is to come of the first record: OpenSSL would hold room for the longest one until then."""
+    if data[0] != _HANDSHAKE_RECORD:
+        return False
+    length = int.from_bytes(data[3:5], "big")
+    return len(data) < 5 or (len(data) < 5 + length and length <= _MOST_HELLO)
 
 
 def checked(

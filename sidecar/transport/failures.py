@@ -107,9 +107,8 @@ def from_ssl(error: ssl.SSLError) -> TlsFailure:
         return verification_failed(
             f"X509_verify_cert: certificate verification error at depth 0: {problem}", "fail_verify_error"
         )
-    if isinstance(error, ssl.SSLEOFError):
-        return TlsFailure("", "")
-    reason = str(error.reason or "UNKNOWN")
+    # From memory there is no end of file: so the ssl module calls an error for which OpenSSL has no words.
+    reason = "UNEXPECTED_RECORD" if isinstance(error, ssl.SSLEOFError) else str(error.reason or "UNKNOWN")
     reason = _OTHERWISE_CALLED.get(reason, reason)
     if reason == _NO_CERTIFICATE:
         return TlsFailure(_words(reason, "peer did not provide required client certificate"), "fail_verify_no_cert")

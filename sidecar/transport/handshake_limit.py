@@ -9,7 +9,7 @@ from typing import Protocol
 
 
 class Handshaking(Protocol):
-    """A connection that wants to shake hands. ``since`` is when it came, on the worker's clock."""
+    """A connection that wants to shake hands. ``since`` is when it asked or began, on the worker's clock."""
 
     since: float
 
@@ -35,13 +35,18 @@ class HandshakeLimit:
         """Whether it may begin now; else ``begin`` will tell it."""
         active = self.active
         if len(active) >= self.maximum:
-            oldest = next(iter(active))
             self.waiting[connection] = None
-            if connection.since - oldest.since >= self.patience:
-                oldest.crowd_out()
+            self.make_room(connection.since)
             return connection in active
         active[connection] = None
         return True
+
+    def make_room(self, now: float) -> None:
+        """End the oldest handshake if it has had its time: somebody waits."""
+        if len(self.active) >= self.maximum:
+            oldest = next(iter(self.active))
+            if now - oldest.since >= self.patience:
+                oldest.crowd_out()
 
     def leave(self, connection: Handshaking) -> None:
         """Its handshake is over, or it gave up waiting."""

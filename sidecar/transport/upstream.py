@@ -136,6 +136,8 @@ class UpstreamConnection(TlsConnection):
 
     __slots__ = ("_ready", "chosen", "inside", "names", "owner", "protocols", "server_name")
 
+    speaks_first = True
+
     def __init__(
         self, owner: UpstreamTls, inner: Any, server_name: str, names: tuple[str, ...], protocols: tuple[str, ...]
     ) -> None:
@@ -181,6 +183,9 @@ class UpstreamConnection(TlsConnection):
             self.give_up(TlsFailure(f"TLS_error:{name!r} is no server name: {error}", "connection_error"))
             return
         self.set_up(made)
+
+    def is_asking(self) -> bool:
+        return True
 
     def hello(self) -> None:
         """The first word is ours, and said as soon as it is the handshake's turn."""

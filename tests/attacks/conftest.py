@@ -105,7 +105,7 @@ def setting(
             "circuit_breakers": {"thresholds": [breakers]}
         }  # so that one client cannot close them for all
         return bootstrap(
-            [listener("in", ports["in"], routes, **limits)],
+            [listener("in", ports["in"], routes, **limits), listener("tls", ports["tls"], routes, tls=True, **limits)],
             [
                 cluster("echo", echo.port, **wide),
                 cluster("good", good.port),
@@ -114,5 +114,5 @@ def setting(
             ports["admin"],
         )
 
-    with proxy_of(kind, ("in",), made, Path(tmp_path_factory.mktemp(kind))) as proxy:
+    with proxy_of(kind, ("in", "tls"), made, Path(tmp_path_factory.mktemp(kind))) as proxy:
         yield Setting(proxy, hostile)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import socket
+import ssl
 from collections.abc import Iterator
 
 import pytest
 
 from tests.attacks import frames as f
 from tests.attacks.conftest import IDLE, Setting
+from tests.grpc.bootstraps import AUTHORITY
 from tests.grpc.subjects import eventually
 
 BIG = 3_000_000
@@ -66,6 +69,36 @@ def test_large_responses_that_nobody_reads(setting: Setting) -> None:
         eventually(lambda: active(setting) <= 1, "no stream is left", IDLE + 5)
 
 
+def over_tls(setting: Setting) -> ssl.SSLSocket:
+    """A connection with TLS that says its preface, and whose socket takes little while it is not read."""
+    context = ssl.create_default_context(cadata=AUTHORITY.pem.decode())
+    context.set_alpn_protocols(["h2"])
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.settimeout(5)
+    sock.connect(("127.0.0.1", setting.proxy.ports["tls"]))
+    made = context.wrap_socket(sock, server_hostname="server.example")
+    made.sendall(f.PREFACE + f.settings({f.INITIAL_WINDOW_SIZE: f.LARGEST}) + f.window_update(0, f.LARGEST - 65535))
+    return made
+
+
+def test_large_responses_over_tls_that_nobody_reads(setting: Setting) -> None:
+    """What is encrypted and not taken is bounded, too."""
+    with setting.unharmed(), over_tls(setting) as sock:
+        sock.sendall(b"".join(f.headers(1 + 2 * n, f.request(f"/echo/bytes/{BIG}")) for n in range(STREAMS)))
+        eventually(lambda: setting.counted("http.tls.downstream_rq_total") >= STREAMS, "the requests have come")
+        eventually(lambda: not setting.counted("http.tls.downstream_rq_active"), "no stream is left", IDLE + 5)
+
+
+def test_pings_over_tls_whose_answers_nobody_reads(setting: Setting) -> None:
+    pings = f.ping() * 4000
+    with setting.unharmed(), over_tls(setting) as sock:
+        with pytest.raises(OSError):  # closed; until then all is read and thrown away
+            for _ in range(20_000):
+                sock.sendall(pings)
+        eventually(lambda: not setting.counted("http.tls.downstream_cx_active"), "the connection has ended")
+
+
 def test_many_small_responses_that_nobody_reads(setting: Setting) -> None:
     """Answers that the proxy makes itself, as fast as they are asked for."""
     with setting.unharmed(megabytes=64), setting.attacker(receive_buffer=4096) as attacker:
@@ -100,7 +133,7 @@ def test_an_upload_in_crumbs_that_nobody_takes(setting: Setting, size: int) -> N
     setting.hostile.arm(lambda upstream, stream: upstream.until_closed(20) and None)
     with setting.unharmed(megabytes=12), setting.attacker() as attacker:
         attacker.send([f.headers(1, f.request("/hostile/silent", "POST"), end=False)])
-        attacker.send(itertools.repeat(f.data(1, bytes(size)), 400_000 // (1 + size // 25)))
+        attacker.send(itertools.repeat(f.data(1, bytes(size)), 600_000 // (1 + size // 25)))
         attacker.send([f.ping()])
         assert attacker.until(lambda: attacker.frames[f.PING] or attacker.closed, 20), attacker
     setting.hostile.hang_up()

@@ -236,7 +236,7 @@ def test_a_response_in_crumbs_that_nobody_takes(setting: Setting) -> None:
     """What waits for a client costs about its size, however small its frames were."""
 
     def attack(upstream: Attacker, stream: int) -> None:
-        upstream.send([f.headers(stream, OK, end=False), *itertools.repeat(f.data(stream, b"ab"), 400_000), f.ping()])
+        upstream.send([f.headers(stream, OK, end=False), *itertools.repeat(f.data(stream, b"ab"), 600_000), f.ping()])
         upstream.until(lambda: upstream.frames[f.PING] or upstream.closed, 10)
 
     setting.hostile.arm(attack)

@@ -1,6 +1,6 @@
 """The bytes of HTTP/2 frames, well-formed or not, as the cases send them: hyperframe and hpack, and nothing that judges.
 
-Header blocks never use the dynamic table, so that one frame means the same wherever it stands.
+Header blocks never use the dynamic table, so that one frame means the same wherever it stands, unless an encoder is given.
 """
 
 from __future__ import annotations
@@ -67,11 +67,12 @@ def code_name(code: int) -> str:
     return CODES.get(code, f"{code:#x}")
 
 
-def block(fields: Sequence[FieldLine]) -> bytes:
-    """A header block: each character of a name or value is one octet (latin-1)."""
-    return Encoder().encode(
-        [(name.encode("latin-1"), value.encode("latin-1"), True) for name, value in fields], huffman=False
-    )
+def block(fields: Sequence[FieldLine], encoder: Encoder | None = None) -> bytes:
+    """A header block: each character of a name or value is one octet (latin-1). An encoder keeps a dynamic table, and codes."""
+    lines = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in fields]
+    if encoder is not None:
+        return encoder.encode(lines)
+    return Encoder().encode([(name, value, True) for name, value in lines], huffman=False)
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
@@ -101,9 +102,11 @@ def head(
     return [(name, value) for name, value in pseudo if value is not None] + list(fields)
 
 
-def headers(stream: int, fields: Sequence[FieldLine], *, end: bool = True, pieces: int = 1) -> bytes:
+def headers(
+    stream: int, fields: Sequence[FieldLine], *, end: bool = True, pieces: int = 1, encoder: Encoder | None = None
+) -> bytes:
     """HEADERS, and as many CONTINUATION as the block needs, or as make up ``pieces`` frames."""
-    whole = block(fields)
+    whole = block(fields, encoder)
     size = min(MAX_FRAME, -(-len(whole) // pieces) or 1)
     parts = [whole[start : start + size] for start in range(0, len(whole), size)] or [b""]
     frames: list[Frame] = [HeadersFrame(stream, parts[0], flags=["END_STREAM"] if end else [])]

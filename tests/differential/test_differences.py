@@ -7,6 +7,7 @@ import re
 from tests.differential.cases import CASES
 from tests.differential.known_differences import DOCUMENT, Known, known_differences
 from tests.differential.test_admin import VIEWS
+from tests.differential.test_http2_statistics import TRAFFIC
 
 SHOWN = "## Shown by the differential suite"
 
@@ -25,6 +26,7 @@ def test_document_describes_each_listed_difference() -> None:
 
 def test_each_entry_is_about_cases_that_exist() -> None:
     names = [case.name for case in CASES] + [f"admin/{view.name}" for view in VIEWS] + ["admin/default-access-log"]
+    names += [f"http2-statistics/{traffic}" for traffic in TRAFFIC]
     for entry in known_differences():
         for pattern in entry.cases:
             alone = Known(entry.title, entry.reason, (pattern,), entry.fields)

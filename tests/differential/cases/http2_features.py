@@ -20,6 +20,7 @@ from tests.differential.blocks import (
     virtual_host,
 )
 from tests.differential.case import AwaitClose, AwaitUpstream, Delay, Pause, ReadBody, Reply, reply
+from tests.differential.cases.compression import compressor
 from tests.differential.http2_case import Http2Table, http2_cluster
 from tests.differential.http2_frames import block, data, frame, head, headers, opening, reset
 from tests.differential.http2_frames import request as ask
@@ -132,6 +133,7 @@ def features(site: Site) -> Message:
         virtual_host("port", ["b.test:8080"], [route("/", say(200, "b with port"))]),
         virtual_host("b", ["b.test"], [route("/", say(200, "b"))], require_tls="ALL"),
     ]
+    breaking = [route("/request", "one-request"), route("/pending", "one-pending"), route("/each", "one-each")]
     return bootstrap(
         site,
         [
@@ -159,9 +161,26 @@ def features(site: Site) -> Message:
             one("two-requests", common_http_protocol_options={"max_requests_per_connection": 2}, drain_timeout="0.05s"),
             one("two-streams", http2_protocol_options={"max_concurrent_streams": 2}),
             one("schemes", scheme_header_transformation={"scheme_to_overwrite": "https"}),
+            listener(
+                site,
+                "gzip",
+                manager(site, [route("/", "two")], filters=[compressor(response_direction_config={})], **QUICK),
+            ),
+            listener(site, "breakers", manager(site, breaking, **QUICK)),
             one("request-id", preserve_external_request_id=True, always_set_request_id_in_response=True),
         ],
-        [http2_cluster(site, "two"), http2_cluster(site, "two-b", "b")],
+        [
+            http2_cluster(site, "two"),
+            http2_cluster(site, "two-b", "b"),
+            http2_cluster(site, "one-request", circuit_breakers={"thresholds": [{"max_requests": 1}]}),
+            http2_cluster(
+                site,
+                "one-pending",
+                options={"max_concurrent_streams": 1},
+                circuit_breakers={"thresholds": [{"max_connections": 1, "max_pending_requests": 1}]},
+            ),
+            http2_cluster(site, "one-each", options={}, max_requests_per_connection=1),
+        ],
     )
 
 
@@ -352,3 +371,36 @@ table.frames(
     listener="two-streams",
 )
 table.frames("head-then-nothing", headers(1, head("POST"), end=False), AwaitHead(1), upstream=answer(early=True))
+
+table.ask(
+    "gzip", fields=[("accept-encoding", "gzip")], listener="gzip", upstream=answer(body=b"0123456789" * 50, length=True)
+)
+table.ask("gzip-not-accepted", listener="gzip", upstream=answer(body=b"0123456789" * 50))
+table.frames(
+    "breaker-of-requests",
+    *(ask(1, path="/request/1"), AwaitUpstream(1), ask(3, path="/request/3"), AwaitStream(3)),
+    listener="breakers",
+    upstream=[answer(delay=0.05), answer()],
+    unordered=True,
+)
+table.frames(
+    "breaker-of-pending-requests",
+    *(
+        ask(1, path="/pending/1"),
+        AwaitUpstream(1),
+        ask(3, path="/pending/3"),
+        Pause(0.03),
+        ask(5, path="/pending/5"),
+        AwaitStream(5),
+    ),
+    listener="breakers",
+    upstream=[answer(delay=0.1), answer()],
+    unordered=True,
+    connections=True,
+)
+table.frames(
+    "requests-of-a-connection-to-the-host",
+    *(ask(1, path="/each/1"), AwaitStream(1), ask(3, path="/each/3"), AwaitStream(3)),
+    listener="breakers",
+    connections=True,
+)

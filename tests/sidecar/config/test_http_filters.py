@@ -13,6 +13,9 @@ from sidecar.config.filters.compressor import Compressor, CompressorPerRoute
 from sidecar.config.filters.cors import Cors, CorsPolicy
 from sidecar.config.filters.decompressor import Decompressor
 from sidecar.config.filters.fault import HTTPFault
+from sidecar.config.filters.grpc_http1_bridge import GrpcHttp1Bridge
+from sidecar.config.filters.grpc_stats import GrpcStats
+from sidecar.config.filters.grpc_web import GrpcWeb
 from sidecar.config.filters.header_mutation import HeaderMutation
 from sidecar.config.filters.health_check import HealthCheck
 from sidecar.config.filters.local_ratelimit import LocalRateLimit
@@ -80,6 +83,9 @@ FILTERS: list[tuple[dict[str, Any], FilterConfig]] = [
         typed("decompressor.v3.Decompressor", decompressor_library=LIBRARY["decompressor"]),
         Decompressor(GzipDecompressor()),
     ),
+    (typed("grpc_stats.v3.FilterConfig"), GrpcStats()),
+    (typed("grpc_web.v3.GrpcWeb"), GrpcWeb()),
+    (typed("grpc_http1_bridge.v3.Config"), GrpcHttp1Bridge()),
     (user(USER + "tag", {"n": 1}), UserFilter("tag", {"n": 1})),
     (user(USER + "a.b", {"x": {"y": [None]}}, package="udpa.type.v1"), UserFilter("a.b", {"x": {"y": [None]}})),
     (user(PREFIX + "buffer.v3.Buffer", {"max_request_bytes": 3}), Buffer(3)),

@@ -86,6 +86,10 @@ def test_the_defaults_of_a_route_are_those_of_envoy() -> None:
             {"max_stream_duration": MaxStreamDuration(0.0, 3.0, None)},
         ),
         (
+            {"max_grpc_timeout": "0s", "grpc_timeout_offset": "0.5s"},
+            {"max_grpc_timeout": 0.0, "grpc_timeout_offset": 0.5},
+        ),
+        (
             {"upgrade_configs": [{"upgrade_type": "WebSocket"}, {"upgrade_type": "CONNECT", "connect_config": {}}]},
             {"upgrade_configs": (UpgradeConfig("websocket", True, False), UpgradeConfig("connect", True, True))},
         ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sidecar.core.head import RequestHead
-from sidecar.core.tls_options import OFFERING_HTTP2, TransportSocketOptions, compile_names
+from sidecar.core.tls_options import OFFERING_NOTHING, TransportSocketOptions, compile_names
 
 
 def request(authority: bytes, *fields: tuple[bytes, bytes]) -> RequestHead:
@@ -26,23 +26,23 @@ def request(authority: bytes, *fields: tuple[bytes, bytes]) -> RequestHead:
     ],
 )
 def test_the_host_without_its_port(authority: bytes, server_name: str, name: str) -> None:
-    both = compile_names(True, True, b"", OFFERING_HTTP2)
+    both = compile_names(True, True, b"")
     assert both is not None
-    assert both(request(authority)) == TransportSocketOptions(server_name, (name,), ("h2",))
+    assert both(request(authority)) == TransportSocketOptions(server_name, (name,))
 
 
 def test_nothing_is_asked_where_there_is_no_host() -> None:
-    both = compile_names(True, True, b"", OFFERING_HTTP2)
+    both = compile_names(True, True, b"")
     assert both is not None
-    assert both(request(b"")) == OFFERING_HTTP2
+    assert both(request(b"")) == OFFERING_NOTHING
 
 
 def test_each_can_be_had_alone() -> None:
-    sni, san = (compile_names(*which, b"", OFFERING_HTTP2) for which in ((True, False), (False, True)))
+    sni, san = (compile_names(*which, b"") for which in ((True, False), (False, True)))
     assert sni is not None and san is not None
-    assert sni(request(b"a")) == TransportSocketOptions("a", (), ("h2",))
-    assert san(request(b"a")) == TransportSocketOptions("", ("a",), ("h2",))
-    assert compile_names(False, False, b"x-sni", OFFERING_HTTP2) is None
+    assert sni(request(b"a")) == TransportSocketOptions("a")
+    assert san(request(b"a")) == TransportSocketOptions("", ("a",))
+    assert compile_names(False, False, b"x-sni") is None
 
 
 @pytest.mark.parametrize(
@@ -56,14 +56,19 @@ def test_each_can_be_had_alone() -> None:
     ],
 )
 def test_a_header_in_the_place_of_the_host(values: list[bytes], server_name: str) -> None:
-    names = compile_names(True, False, b"x-sni", OFFERING_HTTP2)
+    names = compile_names(True, False, b"x-sni")
     assert names is not None
     assert names(request(b"a.example", *((b"x-sni", value) for value in values))).server_name == server_name
 
 
 def test_equal_hosts_share_their_options() -> None:
-    names = compile_names(True, True, b"", OFFERING_HTTP2)
+    names = compile_names(True, True, b"")
     assert names is not None
     first, second = names(request(b"a.example")), names(request(b"A.example:443"))
     assert first == second and hash(first) == hash(second)
     assert names(request(b"a.example")) is first
+
+
+def test_who_speaks_what_does_not_matter_to_names() -> None:
+    options = TransportSocketOptions("a", ("b",))
+    assert options.offering(("h2",)) == TransportSocketOptions("a", ("b",), ("h2",))

@@ -54,6 +54,9 @@ def test_http2_clients_have_trailers() -> None:
     stream.answer(200, [(b"content-type", CALL)], frame(b"reply"))
     assert stream.response_at == -1
     assert stream.got == frame(b"reply")
+    stream = stream_of(MESSAGE, 20, upgrade_protobuf_to_grpc=True).ask(b"hello")
+    assert stream.sent == b"hello"
+    assert stream.request.get(b"content-type") == MESSAGE
 
 
 def test_the_query_may_be_cut_off() -> None:

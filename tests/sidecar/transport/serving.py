@@ -8,7 +8,7 @@ import socket
 import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -166,6 +166,25 @@ def upstream(
     return build(UPSTREAM_TLS, {"common_tls_context": inside, **fields}, parse_upstream_tls_context)
 
 
+def parameters(**fields: Any) -> Document:
+    """A common context with these TLS parameters."""
+    return {"tls_params": fields}
+
+
+def versions(lowest: str, highest: str) -> Document:
+    """A common context with these versions."""
+    return parameters(tls_minimum_protocol_version=lowest, tls_maximum_protocol_version=highest)
+
+
+def restricted(lowest: ssl.TLSVersion, highest: ssl.TLSVersion, suites: str = "") -> ssl.SSLContext:
+    """A context of Python's own for blocking clients with these versions, and suites of TLS 1.2."""
+    context = client_context()
+    context.minimum_version, context.maximum_version = lowest, highest
+    if suites:
+        context.set_ciphers(suites)
+    return context
+
+
 def secrets(watcher: FileWatcher, **static: TlsCertificate | CertificateValidationContext) -> Secrets:
     """What finds secrets, the static ones being these."""
     return Secrets(watcher, static, load_certificate_secret, load_validation_secret)
@@ -294,6 +313,14 @@ def client_context(certificate: Certificate | None = None, directory: Path | Non
         assert directory is not None
         context.load_cert_chain(*certificate.write(directory, certificate.sha256[:8]))
     return context
+
+
+def client_hello() -> bytes:
+    """What a client says first."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    with suppress(ssl.SSLWantReadError):
+        client_context().wrap_bio(incoming, outgoing, server_hostname="server.example").do_handshake()
+    return outgoing.read()
 
 
 def exchange(port: int, context: ssl.SSLContext, name: str = "server.example", data: bytes = b"ping") -> bytes:
