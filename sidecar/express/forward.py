@@ -224,7 +224,7 @@ def compile_forward(
             if body is None and not end:
                 request.attempt(host)
                 return False
-        elif body is not None or (block := request_block(plan, upstream, path, values)) is None:
+        elif body is not None or (block := request_block(plan, upstream := pool.free[0], path, values)) is None:
             request.attempt(host)
             return False
         # the attempt: UpstreamRequest._attempt and _send
@@ -247,6 +247,7 @@ def compile_forward(
         stream.upstream_connection_id = upstream.id
         stream.upstream_local_address = upstream.local_address
         stream.upstream_tls = upstream.tls
+        stream.upstream_version = upstream.version
         request.sent_at = stream.upstream_first_tx = stream.upstream_last_tx = now
         if block is not None:
             # a stream of the pool's connection: Http2Exchange.send_head

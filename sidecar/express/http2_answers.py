@@ -21,13 +21,17 @@ _NEVER_OPEN: Final = frozenset((b"x-envoy-upstream-service-time", b"connection",
 
 
 class Http2ResponseShape:
-    """Responses with these names of fields, and the same values but at ``names``, as a connection manager passes them on."""
+    """Responses with these names of fields, and the same values but at ``names``, as a connection manager passes them on.
+
+    ``ended`` says whether their requests have been sent to the end: only then is it told how long the host took.
+    """
 
     __slots__ = (
         "constant_names",
         "constants",
         "constants_of",
         "dated",
+        "ended",
         "names",
         "service_time_at",
         "status",
@@ -36,9 +40,16 @@ class Http2ResponseShape:
     )  # fmt: skip
 
     def __init__(
-        self, head: ResponseHead, names: tuple[bytes, ...], template: Template, service_time_at: int, dated: bool
+        self,
+        head: ResponseHead,
+        ended: bool,
+        names: tuple[bytes, ...],
+        template: Template,
+        service_time_at: int,
+        dated: bool,
     ) -> None:
         self.status = head.status
+        self.ended = ended
         self.names = names
         self.values_of = values_at(names)
         self.constant_names = tuple(name for name in head.index if name not in names)
@@ -73,15 +84,17 @@ class Answers:
 
     def recognise(self, exchange: Any, known: Known | None, head: ResponseHead) -> bool:
         """Take a response whose head has been decoded, if it is plain; find out what becomes of it if it is new."""
-        responses: Responses = exchange.sink.plan.responses
+        request = exchange.sink
+        responses: Responses = request.plan.responses
         index = head.index
-        key = (head.status, *index)
+        ended: bool = request.stream.request_ended
+        key = (head.status, ended, *index)
         shape = responses.http2.get(key)
         if shape is None or shape.constants_of(index) != shape.constants:
             if shape is not None and len(responses.volatile) < MOST_VARYING:
                 pairs = zip(shape.constant_names, shape.constants, strict=True)
                 responses.volatile |= {name for name, value in pairs if index[name] != value and may_vary(name)}
-            shape = self._learn(responses, key, head)
+            shape = self._learn(responses, key, head, ended)
             if shape is None:
                 return False
         if known is not None:
@@ -93,7 +106,9 @@ class Answers:
         responses, shape = known.shape
         return exchange.sink.plan.responses is responses and self.take(exchange, shape, values)
 
-    def _learn(self, responses: Responses, key: tuple[Any, ...], head: ResponseHead) -> Http2ResponseShape | None:
+    def _learn(
+        self, responses: Responses, key: tuple[Any, ...], head: ResponseHead, ended: bool
+    ) -> Http2ResponseShape | None:
         index = head.index
         if (
             not 200 <= head.status < 500
@@ -107,12 +122,12 @@ class Answers:
         )
         trial = copy_head(head)
         assert type(trial) is ResponseHead
-        passed = passed_on(self.manager, trial, names, b"\n".join(index.values()), self.suppress_headers)
+        passed = passed_on(self.manager, trial, names, b"\n".join(index.values()), self.suppress_headers or not ended)
         if passed is None:
             return None
         if len(responses.http2) >= _SHAPES:
             responses.http2.clear()
-        shape = responses.http2[key] = Http2ResponseShape(head, names, *passed)
+        shape = responses.http2[key] = Http2ResponseShape(head, ended, names, *passed)
         return shape
 
     def __repr__(self) -> str:
@@ -146,7 +161,8 @@ def _compile(manager: Any, router: Any, date_of: Callable[[int], bytes]) -> tupl
         status = shape.status
         if (
             request.interim
-            or not stream.request_ended
+            or stream.request_ended is not shape.ended
+            or stream.upgrade
             or (retry is not None and retry.retriable_status[status])
             or (
                 cluster.outlier is not None
@@ -156,7 +172,7 @@ def _compile(manager: Any, router: Any, date_of: Callable[[int], bytes]) -> tupl
             return False
         now = clock()
         took = int((now - request.sent_at) * 1000)
-        if not suppress_headers:
+        if shape.ended and not suppress_headers:
             at = shape.service_time_at
             if at < 0:
                 values = (*values, _NUMBERS[took] if took < 100 else b"%d" % took)
@@ -228,6 +244,12 @@ def _compile(manager: Any, router: Any, date_of: Callable[[int], bytes]) -> tupl
     def finish(exchange: Any, stream: Any, downstream: Any, connection: Any) -> None:
         now = clock()
         request = exchange.sink
+        if not stream.request_ended:  # before the request
+            stream.now = stream.upstream_last_rx = now
+            request._release(True)
+            stream.response_sent()
+            exchange.end()
+            return
         cluster = request.cluster
         host = request.host
         # the upstream request: UpstreamRequest._release
@@ -236,10 +258,13 @@ def _compile(manager: Any, router: Any, date_of: Callable[[int], bytes]) -> tupl
         cluster.stats.upstream_rq_active -= 1
         # the pool's stream: Http2Exchange.end
         upstream = exchange.connection
-        del upstream.exchanges[exchange.stream_id]
-        upstream.stats.streams_active -= 1
-        if not upstream.exchanges or upstream.pool.pending:
-            upstream.exchange_over()
+        if exchange.unconsumed or exchange.stream_id in upstream.codec.streams:
+            exchange.end()
+        else:
+            del upstream.exchanges[exchange.stream_id]
+            upstream.stats.streams_active -= 1
+            if not upstream.exchanges or upstream.pool.pending:
+                upstream.exchange_over()
         # the stream: Stream.response_sent
         stream.upstream_last_rx = stream.end = stream.now = now
         stream.response_ended = stream.over = True
@@ -251,6 +276,8 @@ def _compile(manager: Any, router: Any, date_of: Callable[[int], bytes]) -> tupl
         else:
             rq_time.record(took)
         # the client's stream: Http2Exchange.finished
+        if downstream.unconsumed:
+            downstream.give_back()
         if downstream.id in connection.codec.streams:
             connection.flush_later(downstream.id)
         del connection.exchanges[downstream.id]
@@ -266,7 +293,7 @@ def _compile(manager: Any, router: Any, date_of: Callable[[int], bytes]) -> tupl
             write(stream)
         # both objects serve again, unless something out of the ordinary may still hold them
         plan = request.plan
-        if stream.attempt_count == 1 and not exchange.unconsumed and len(plan.idle) < KEPT:
+        if stream.attempt_count == 1 and not request.abandoned and len(plan.idle) < KEPT:
             head = request.head
             request.host = request.stream = None
             request.head_passed = False

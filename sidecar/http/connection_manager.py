@@ -210,8 +210,6 @@ class ConnectionManager:
         if connection.info.tls is not None:
             stats.downstream_cx_ssl_total += 1
             stats.downstream_cx_ssl_active += 1
-        if self.draining and connection.version == 20:
-            connection.drain()
 
     def gave_way(self, connection: Connection) -> None:
         """It is known now what the connection speaks: the one that takes its place counts, and this does not."""

@@ -328,7 +328,7 @@ class DateHeader:
     __slots__ = ("field", "second")
 
     def __init__(self) -> None:
-        self.second = 0
+        self.second = -1
         self.field = (b"date", b"")
 
     def at(self, second: int) -> tuple[bytes, bytes]:

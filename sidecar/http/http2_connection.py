@@ -23,7 +23,6 @@ from sidecar.http.connection_manager import ConnectionManager
 from sidecar.http.http2_exchange import Http2Exchange
 from sidecar.http.stream import Stream
 
-_DRAINED = b"drained?"  # the PING behind the first GOAWAY: when it is back, no request can be on its way any more
 _ALIVE = b"alive..?"
 
 
@@ -204,7 +203,18 @@ class Http2Connection(asyncio.Protocol, Timed):
         if exchange is None:
             self.codec.consumed(stream_id, len(data))
             return
-        exchange.now = self.now
+        now = exchange.now = self.now
+        through = exchange.through
+        if through is not None and not end and not through.complete:
+            stream = exchange.stream
+            stream.bytes_received += len(data)
+            stream.now = stream.last_activity = now
+            through.send_data(data, False)
+            if exchange.paused:
+                exchange.unconsumed += len(data)
+            else:
+                self.codec.consumed(stream_id, len(data))
+            return
         exchange.stream.on_data(data, end)
         if exchange.paused:
             exchange.unconsumed += len(data)
@@ -255,9 +265,7 @@ class Http2Connection(asyncio.Protocol, Timed):
         """Nothing to do: the codec has done it."""
 
     def on_ping_ack(self, opaque: bytes) -> None:
-        if opaque == _DRAINED and self.drain_at != inf:
-            self._last_goaway()
-        elif opaque == _ALIVE:
+        if opaque == _ALIVE:
             self.ping_due = inf
             self.ping_at = self.now + self.manager.options.ping_interval
             self.wake_by(self.ping_at)
@@ -340,10 +348,12 @@ class Http2Connection(asyncio.Protocol, Timed):
         return len(self.exchanges)
 
     def drain(self) -> None:
-        """Take no further request after those that the client has sent by now, and close behind them (RFC 9113 6.8)."""
+        """Ask the client to open no more streams, take none after the drain timeout, and close behind the last of them.
+
+        Source: RFC 9113 section 6.8, and Envoy's `drain_timeout`.
+        """
         if not self.codec.draining and not self.closing:
             self.codec.shutdown_notice()
-            self.codec.ping(_DRAINED)
             self.stats.goaway_sent += 1
             self.drain_at = self.worker.clock() + self.manager.options.drain_timeout
             self.wake_by(self.drain_at)

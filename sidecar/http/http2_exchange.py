@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sidecar.codec.http2_frames import INTERNAL_ERROR, NO_ERROR
 from sidecar.core.head import Field, ResponseHead
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class Http2Exchange:
     """The ``Downstream`` of one stream. ``now`` is the time of the read that is being handled."""
 
-    __slots__ = ("connection", "full", "id", "info", "now", "paused", "stream", "unconsumed")
+    __slots__ = ("connection", "full", "id", "info", "now", "paused", "stream", "through", "unconsumed")
 
     stream: Stream
 
@@ -26,6 +26,7 @@ class Http2Exchange:
         self.now = now
         self.full = False  # the response finds no room at the client
         self.paused = False  # the request's body finds no room at the upstream
+        self.through: Any = None  # the upstream's stream, where nothing but it looks at the body
         self.unconsumed = 0  # octets of it that the client has not been given back
 
     def send_informational(self, head: ResponseHead) -> None:
@@ -99,9 +100,10 @@ class Http2Exchange:
         if self.paused:
             self.paused = False
             self.connection.manager.stats.downstream_flow_control_resumed_reading_total += 1
-            self._give_back()
+            self.give_back()
 
-    def _give_back(self) -> None:
+    def give_back(self) -> None:
+        """Tell the client that what was held of the request is out of the way."""
         size, self.unconsumed = self.unconsumed, 0
         if size:
             connection = self.connection
@@ -110,7 +112,7 @@ class Http2Exchange:
 
     def _let_go(self) -> None:
         connection = self.connection
-        self._give_back()
+        self.give_back()
         if connection.exchanges.pop(self.id, None) is not None:
             del self.stream  # which refers to this
             connection.exchange_over()

@@ -159,6 +159,12 @@ class Stream(FilteredStream):
             return
         self.filter_request_data(data, end, 0)
 
+    def pass_through(self, upstream: Any) -> None:
+        """From now on nobody looks at the request's body: pieces of it may go to the upstream's stream at once."""
+        downstream: Any = self.downstream
+        if self.request.version == 20 and self.request_at == RUNNING and self.chain.plain_request:
+            downstream.through = upstream
+
     def on_trailers(self, trailers: list[Field]) -> None:
         """The request's trailers: its end."""
         self.request_trailers = trailers

@@ -226,6 +226,9 @@ class ClientStream(StreamInfo):
 
     # the router's side: what it asks of a downstream
 
+    def pass_through(self, upstream: Any) -> None:
+        """Nothing: what is sent comes from here."""
+
     @property
     def downstream(self) -> ClientStream:
         return self

@@ -295,6 +295,8 @@ class UpstreamRequest(Recovery):
             connection.send_data(data, end)
             if end:
                 stream.upstream_last_tx = stream.now
+            elif body is None and connection.version == 20:
+                stream.pass_through(connection)
         elif self.body_size > self.router.retry_budget_bytes:
             stream.downstream.pause_reading()
 

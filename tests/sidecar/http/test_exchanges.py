@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests.sidecar.http.running import GET, HELLO, TO_UP, Sidecar, running
@@ -267,3 +269,12 @@ def test_requests_that_wait_share_one_connection() -> None:
 
 def test_the_stack_needs_no_loop_of_its_own() -> None:
     assert Sidecar().under_way() == {}
+
+
+def test_a_date_is_there_from_the_first_response_on() -> None:
+    with running() as sidecar:
+        client = sidecar.client()
+        for _ in range(6):
+            client.send(GET)
+            sidecar.host.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nb")
+            assert re.search(rb"\r\ndate: \w{3}, ", client.receive())
