@@ -19,7 +19,7 @@ from tests.grpc.bootstraps import Document, bootstrap, cluster, listener, to
 from tests.grpc.echo_upstream import EchoUpstream
 from tests.grpc.subjects import KINDS, proxy_of, skip_unless_available, stats
 
-IDLE = 1.0  # seconds that a stream may stand still
+IDLE = 0.7  # seconds that a stream may stand still
 
 
 @dataclass

@@ -65,7 +65,7 @@ def some_frames(chance: random.Random, response: bool = False) -> Iterator[bytes
 
 def test_frames_of_clients(setting: Setting) -> None:
     with setting.unharmed():
-        for number in range(200):
+        for number in range(100):
             chance = random.Random(SEED * 1000 + number)
             with Attacker(setting.port) as attacker:
                 attacker.begin({f.INITIAL_WINDOW_SIZE: chance.choice((0, 1, 65535, f.LARGEST))})

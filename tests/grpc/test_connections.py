@@ -302,3 +302,38 @@ def test_a_server_that_takes_fewer_streams_than_we_thought(kind: str, tmp_path: 
     ):
         calls = [PlainStub(channel).echo.future(b"%d" % number, timeout=BOUND) for number in range(100)]
         assert [call.result() for call in calls] == [b"%d" % number for number in range(100)]
+
+
+def test_more_calls_than_the_proxy_takes_streams(kind: str, service: Service, tmp_path: Path) -> None:
+    """10 streams on a connection of a client: its other calls wait for them in the client, and all are answered."""
+    with (
+        proxy_before(service, kind, tmp_path, http2_protocol_options={"max_concurrent_streams": 10}) as proxy,
+        open_channel(proxy.ports["plain"]) as channel,
+    ):
+        stub = PlainStub(channel)
+        assert stub.echo(b"first", timeout=BOUND) == b"first"  # so that the proxy's settings are known
+        calls = [stub.echo.future(b"%d" % number, timeout=BOUND) for number in range(200)]
+        assert [call.result() for call in calls] == [b"%d" % number for number in range(200)]
+        assert not stats(proxy, "http2.stream_refused_errors").get("http2.stream_refused_errors")
+        assert stats(proxy)["http.plain.downstream_cx_total"] == 1
+
+
+def test_idle_connections_end_and_calls_make_new_ones(kind: str, service: Service, tmp_path: Path) -> None:
+    idle = {"idle_timeout": "0.3s"}
+    with (
+        proxy_before(
+            service, kind, tmp_path, upstream={"common": idle}, common_http_protocol_options=idle, drain_timeout="0.1s"
+        ) as proxy,
+        open_channel(proxy.ports["plain"]) as channel,
+    ):
+        stub = PlainStub(channel)
+        for number in range(1, 3):
+            assert stub.echo(b"x", timeout=BOUND) == b"x"
+            for name in ("http.plain.downstream_cx_idle_timeout", "cluster.grpc.upstream_cx_idle_timeout"):
+                eventually(lambda name=name, number=number: stats(proxy)[name] == number, name)
+            eventually(lambda: not stats(proxy)["http.plain.downstream_cx_active"], "the client's connection has ended")
+        call = stub.forever(b"not idle", timeout=0.7)  # a connection with a call is not idle
+        assert next(call) == b"first"
+        with pytest.raises(grpc.RpcError) as over:
+            next(call)
+        assert over.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED

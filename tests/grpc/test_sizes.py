@@ -11,6 +11,8 @@ import pytest
 from tests.grpc import messages as m
 from tests.grpc.client import PlainStub, TestStub
 from tests.grpc.conftest import Setting
+from tests.grpc.http2_client import Http2Client
+from tests.grpc.service import TEST_SERVICE
 from tests.grpc.subjects import stats
 from tests.grpc.test_interop import BOUND, LARGE_REQUEST, LARGE_RESPONSE, failure, large
 
@@ -114,3 +116,17 @@ def test_server_compressed_streaming(setting: Setting, listener_name: str) -> No
         found = TestStub(channel).streaming_output_call(request, timeout=BOUND)
         assert [len(one.payload.body) for one in found] == [31415, 92653]
         assert 92653 < received(setting, listener_name)[1] - before < 92653 + 20_000
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_the_flag_of_a_message(setting: Setting, compressed: bool) -> None:
+    """What says that a message is compressed passes untouched: its first octet, and ``grpc-encoding``."""
+    asked = m.SimpleRequest(response_size=1000, response_compressed=m.BoolValue(value=compressed)).SerializeToString()
+    message = b"\0" + len(asked).to_bytes(4, "big") + asked
+    fields = [("content-type", "application/grpc"), ("te", "trailers"), ("grpc-accept-encoding", "identity,gzip")]
+    with Http2Client(setting.proxy.ports["plain"]) as client:
+        found = client.get(f"/{TEST_SERVICE}/UnaryCall", body=message, fields=fields)
+    assert (found.status, found.field("grpc-status")) == (200, "0")
+    assert found.body[0] == compressed
+    assert found.field("grpc-encoding") == ("gzip" if compressed else None)
+    assert int.from_bytes(found.body[1:5], "big") == len(found.body) - 5
