@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import inf
 from typing import TYPE_CHECKING
 
 from sidecar.cluster.cluster import Cluster
 from sidecar.cluster.host import Host
+from sidecar.codec.http2_keepalive import keepalive_of
 from sidecar.codec.http2_options import http2_options
 from sidecar.core.tls_options import OFFERING_BOTH, OFFERING_HTTP2
 from sidecar.pool.choice import ChoicePool, DownstreamPool, Http2OnlyPool, NegotiatedPool
@@ -38,10 +38,7 @@ def choice_pool(
 ) -> ChoicePool:
     """The pool of a host whose cluster speaks HTTP/2, or may."""
     config = cluster.config
-    keepalive = config.http2_options.connection_keepalive
-    if keepalive is not None:
-        options.ping_interval = keepalive.interval or inf
-        options.ping_timeout = keepalive.timeout or inf
+    options.keepalive = keepalive_of(config.http2_options.connection_keepalive)
     offering = OFFERING_BOTH if config.upstream_protocol == "auto" else OFFERING_HTTP2
 
     def http2() -> Http2Pool:

@@ -78,6 +78,7 @@ from sidecar.telemetry.store import StatsStore
 
 if TYPE_CHECKING:
     from sidecar.admin.context import AdminContext
+    from sidecar.client_stack import ClientStack
     from sidecar.tls_stack import TlsStack
 
 ADMIN_FILTER = NetworkFilter("admin", DirectResponseConfig(b""))
@@ -116,6 +117,7 @@ class Stack(HttpStack):
         self.make_flow = best_flows()
         self.directory = Directory()
         self._tls: TlsStack | None = None
+        self._clients: ClientStack | None = None
         self.clusters = ClusterManager(self, worker.wheel, worker.random)
         self.clusters.on_membership = self._membership_changed
         for config in bootstrap.static_resources.clusters:
@@ -181,6 +183,17 @@ class Stack(HttpStack):
 
             self._tls = TlsStack(self.worker, self.store, self.bootstrap.static_resources.secrets)
         return self._tls
+
+    @property
+    def clients(self) -> ClientStack:
+        """Our own clients of clusters, loaded for the first who asks."""
+        if self._clients is None:
+            from sidecar.client_stack import ClientStack
+
+            self._clients = ClientStack(
+                self.worker, self.clusters.get, self.pool_of, self.async_client_stats, self.local_ip
+            )
+        return self._clients
 
     def _plain_terminal(self, chain: FilterChainConfig, last: NetworkFilter, context: ListenerContext) -> Any:
         listener = context.config
@@ -259,6 +272,8 @@ class Stack(HttpStack):
 
     async def close(self) -> None:
         """End everything: listeners, connections, clusters, timers, log files."""
+        if self._clients is not None:
+            self._clients.close()
         for listener in self.listeners:
             listener.close()
         if self.admin_listener is not None:

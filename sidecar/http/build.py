@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import inf
 
+from sidecar.codec.http2_keepalive import keepalive_of
 from sidecar.codec.http2_options import http2_options
 from sidecar.config.http_connection_manager import HttpConnectionManager
 from sidecar.config.protocol_options import PreserveCaseFormatter, ProperCaseWords
@@ -36,9 +37,7 @@ def options_of(config: HttpConnectionManager, buffer_limit: int) -> Options:
     options.codec_type = config.codec_type
     http2 = config.http2_protocol_options
     options.http2 = http2_options(http2, options.max_request_head_bytes, options.max_request_fields)
-    if http2.connection_keepalive is not None:
-        options.ping_interval = http2.connection_keepalive.interval or inf
-        options.ping_timeout = http2.connection_keepalive.timeout or inf
+    options.keepalive = keepalive_of(http2.connection_keepalive)
     return options
 
 

@@ -10,6 +10,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sidecar.codec.hpack_decoder import Texts
+from sidecar.codec.http2_keepalive import NO_KEEPALIVE
 from sidecar.codec.http2_options import Http2Options
 from sidecar.codec.wire import FieldLines
 from sidecar.core.head import RequestHead
@@ -40,13 +41,12 @@ class Options:
         "header_case",
         "http2",
         "idle_timeout",
+        "keepalive",
         "max_connection_duration",
         "max_request_fields",
         "max_request_head_bytes",
         "max_requests",
         "max_stream_duration",
-        "ping_interval",
-        "ping_timeout",
         "request_headers_timeout",
         "request_timeout",
         "stream_idle_timeout",
@@ -74,8 +74,7 @@ class Options:
         self.header_case = "lower"
         self.codec_type = "AUTO"
         self.http2 = Http2Options()
-        self.ping_interval = inf
-        self.ping_timeout = inf
+        self.keepalive = NO_KEEPALIVE  # of HTTP/2 connections
         self.forward_continue = False  # interim responses go to the client
         self.head_patience = inf  # the shortest of the timeouts that run from a head's first byte
 

@@ -97,8 +97,7 @@ class Http2Connection(asyncio.Protocol, Timed):
         manager.opened(self)
         if options.max_connection_duration != inf:
             self.expires = self.info.start + options.max_connection_duration
-        if options.ping_interval != inf:
-            self.ping_at = self.info.start + options.ping_interval
+        self.ping_at = options.keepalive.next_ping(self.info.start, self.worker.random)
         self.wake_by(min(self.idle_since + options.idle_timeout, self.expires, self.ping_at))
         self.cork()
         self.worker.cork.settle()
@@ -267,7 +266,7 @@ class Http2Connection(asyncio.Protocol, Timed):
     def on_ping_ack(self, opaque: bytes) -> None:
         if opaque == _ALIVE:
             self.ping_due = inf
-            self.ping_at = self.now + self.manager.options.ping_interval
+            self.ping_at = self.manager.options.keepalive.next_ping(self.now, self.worker.random)
             self.wake_by(self.ping_at)
 
     # the exchanges' side
@@ -415,7 +414,7 @@ class Http2Connection(asyncio.Protocol, Timed):
             self._last_goaway()
         if now >= self.ping_at:
             self.ping_at = inf
-            self.ping_due = now + options.ping_timeout
+            self.ping_due = now + options.keepalive.timeout
             codec.ping(_ALIVE)
         idle_due = inf if self.exchanges or codec.draining else self.idle_since + options.idle_timeout
         if now >= idle_due:

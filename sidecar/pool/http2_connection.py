@@ -66,7 +66,8 @@ class Http2Connection(asyncio.Protocol, Timed):
         self.local_address: Address | None = None
         self.id = 0
         self.requests = 0
-        self.ages = bool(pool.options.max_requests)  # whether requests are counted to an end
+        options = pool.options
+        self.ages = bool(options.max_requests) or options.keepalive.after_idle != inf  # something is due at requests
         self.renders: dict[Any, tuple[int, bytes]] = {}  # the express lane's header blocks
         self.opened = self.idle_since = self.ticked = 0.0
         self.expires = inf
@@ -251,7 +252,7 @@ class Http2Connection(asyncio.Protocol, Timed):
         if opaque == _ALIVE:
             self.ping_due = inf
             now = self.pool.worker.clock()
-            self.ping_at = now + self.pool.options.ping_interval
+            self.ping_at = self.pool.options.keepalive.next_ping(now, self.pool.worker.random)
             self.arm(now)
 
     # the exchanges' side
@@ -267,7 +268,17 @@ class Http2Connection(asyncio.Protocol, Timed):
             self.pool.worker.cork.waiting.append(self)
 
     def check_age(self) -> None:
-        """After as many requests as are configured a connection takes no more."""
+        """A request is being sent: after as many as are configured it was the last, and after a long rest we ask whether
+        the host is still there.
+        """
+        worker = self.pool.worker
+        keepalive = self.pool.options.keepalive
+        now = worker.clock()
+        if len(self.exchanges) == 1 and self.ping_due == inf and now >= self.idle_since + keepalive.after_idle:
+            self.ping_at = inf
+            self.ping_due = now + keepalive.timeout
+            self.codec.ping(_ALIVE)
+            self.arm(now)
         most = self.pool.options.max_requests
         if most and self.requests >= most:
             self.pool.stats.upstream_cx_max_requests += 1
@@ -345,7 +356,7 @@ class Http2Connection(asyncio.Protocol, Timed):
         else:
             if now >= self.ping_at:
                 self.ping_at = inf
-                self.ping_due = now + options.ping_timeout
+                self.ping_due = now + options.keepalive.timeout
                 self.codec.ping(_ALIVE)
                 self.cork()
         if not self.closed:
@@ -356,8 +367,8 @@ class Http2Connection(asyncio.Protocol, Timed):
     def arm(self, now: float) -> None:
         """Wake when something may be due."""
         options = self.pool.options
-        if self.ping_at == inf and self.ping_due == inf and options.ping_interval != inf:
-            self.ping_at = now + options.ping_interval
+        if self.ping_at == inf and self.ping_due == inf:
+            self.ping_at = options.keepalive.next_ping(now, self.pool.worker.random)
         idle = options.idle_timeout
         due = min(self.idle_since + idle if idle else inf, self.expires)
         due = min(max(due, now + 1.0), self.ping_at, self.ping_due)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from math import inf
 
+from sidecar.codec.http2_keepalive import NO_KEEPALIVE
+
 
 class PoolOptions:
     """What a cluster's configuration says about its connections; times in seconds, 0 or inf for no limit."""
@@ -13,12 +15,11 @@ class PoolOptions:
         "connect_timeout",
         "header_case",
         "idle_timeout",
+        "keepalive",
         "max_duration",
         "max_fields",
         "max_head_bytes",
         "max_requests",
-        "ping_interval",
-        "ping_timeout",
         "trailers",
     )  # fmt: skip
 
@@ -43,5 +44,4 @@ class PoolOptions:
         self.max_fields = max_fields
         self.header_case = header_case  # lower, proper, or preserve: as the upstream spells its own
         self.trailers = trailers
-        self.ping_interval = inf  # between keep-alive PINGs of HTTP/2
-        self.ping_timeout = inf
+        self.keepalive = NO_KEEPALIVE  # of HTTP/2 connections

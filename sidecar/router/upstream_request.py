@@ -149,6 +149,7 @@ class UpstreamRequest(Recovery):
         if breaker.rq_active >= breaker.max_requests:
             host.rq_error += 1
             self.cluster.stats.upstream_rq_active_overflow += 1
+            self._end_retry()
             self._failed(OVERFLOW, "", sent=False)
             return
         breaker.rq_active += 1
