@@ -19,6 +19,7 @@ from sidecar.filters.context import NamedFilter
 _PROTOBUF = b"application/x-protobuf"
 _HTTP2 = 20
 _FAILED = 503
+_LARGEST_MESSAGE = 1 << 20  # of those that come without a prefix, in bytes: Envoy's default limit for buffers
 
 
 class _Call:
@@ -61,11 +62,16 @@ class GrpcHttp1BridgeFilter(NamedFilter):
         return None
 
     def on_request_data(self, stream: FilterStream, data: bytes, end: bool) -> bytes:
-        """Keep a message without prefix until it is whole and its length known."""
+        """Keep a message without prefix until it is whole and its length known; 413 when it is too large."""
         call: _Call | None = stream.data.get(self)
         if call is None or not call.bare:
             return data
         call.received.append(data)
+        call.size += len(data)
+        if call.size > _LARGEST_MESSAGE:
+            call.received.clear()
+            stream.reply(413, b"Payload Too Large", details="request_payload_too_large")
+            return b""
         return frame(b"".join(call.received)) if end else b""
 
     def on_response(self, stream: FilterStream, end: bool) -> bool | None:

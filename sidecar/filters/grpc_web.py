@@ -35,7 +35,7 @@ class _Call:
         self.undecoded = b""
         self.carried = b""
         self.messages = MessageCounter()
-        self.page: list[bytes] | None = None
+        self.page: bytearray | None = None
 
 
 class GrpcWebFilter(NamedFilter):
@@ -90,7 +90,7 @@ class GrpcWebFilter(NamedFilter):
             charge(call.stats, response.index.get(b"grpc-status"))
         if response.index.get(b"content-length") == b"0" and stream.response_trailers is None:
             end = True
-        call.page = None if end or _speaks_grpc(response) else []
+        call.page = None if end or _speaks_grpc(response) else bytearray()
         if not end:
             response.remove(b"content-length")
         response.set(
@@ -107,9 +107,9 @@ class GrpcWebFilter(NamedFilter):
         if trailers is not None and call.stats is not None:
             charge_trailers(call.stats, trailers)
         if call.page is not None:
-            call.page.append(data[:_LONGEST_PAGE])
+            call.page += data[: _LONGEST_PAGE - len(call.page)]
             if end:
-                self._replace(stream, b"".join(call.page)[:_LONGEST_PAGE])
+                self._replace(stream, bytes(call.page))
             return b""
         if call.text_wanted:
             data = self._encode(call, data, end)

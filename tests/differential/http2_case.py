@@ -11,17 +11,25 @@ from tests.differential.http2_client import opened, streams_of
 from tests.differential.http2_frames import FieldLine, headers, request
 
 
-def http2_options(**fields: Any) -> Message:
+def http2_options(common: Message | None = None, **fields: Any) -> Message:
     """What makes a cluster speak HTTP/2: its ``typed_extension_protocol_options``."""
     options = {"@type": HTTP2_OPTIONS, "explicit_http_config": {"http2_protocol_options": fields}}
+    if common:
+        options["common_http_protocol_options"] = common
     return {"typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options}}
 
 
 def http2_cluster(
-    site: Site, name: str, upstream: str = "a", *, options: Message | None = None, **fields: Any
+    site: Site,
+    name: str,
+    upstream: str = "a",
+    *,
+    options: Message | None = None,
+    common: Message | None = None,
+    **fields: Any,
 ) -> Message:
     """A cluster of one upstream which is spoken to in HTTP/2."""
-    return cluster(site, name, [upstream], **http2_options(**(options or {})), **fields)
+    return cluster(site, name, [upstream], **http2_options(common, **(options or {})), **fields)
 
 
 class Http2Table(Table):

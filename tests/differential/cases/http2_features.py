@@ -179,7 +179,7 @@ def features(site: Site) -> Message:
                 options={"max_concurrent_streams": 1},
                 circuit_breakers={"thresholds": [{"max_connections": 1, "max_pending_requests": 1}]},
             ),
-            http2_cluster(site, "one-each", options={}, max_requests_per_connection=1),
+            http2_cluster(site, "one-each", common={"max_requests_per_connection": 1}),
         ],
     )
 

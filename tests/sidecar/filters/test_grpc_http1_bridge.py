@@ -31,6 +31,14 @@ def test_a_bare_message_gets_its_prefix(pieces: list[bytes]) -> None:
     assert CONVERTED in stream.data
 
 
+def test_a_bare_message_has_a_limit() -> None:
+    stream = stream_of(MESSAGE, upgrade_protobuf_to_grpc=True).ask([b"x" * 65536] * 16)
+    assert len(stream.sent) == 5 + (1 << 20)
+    stream = stream_of(MESSAGE, upgrade_protobuf_to_grpc=True).ask([b"x" * 65536] * 16 + [b"y"])
+    assert stream.replied == (413, b"Payload Too Large", "request_payload_too_large")
+    assert stream.sent == b""
+
+
 @pytest.mark.parametrize("size", [1, 3, 5, 7, 100])
 def test_and_the_answer_loses_it(size: int) -> None:
     stream = stream_of(MESSAGE, upgrade_protobuf_to_grpc=True).ask(b"hello")

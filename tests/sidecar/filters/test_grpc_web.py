@@ -83,6 +83,18 @@ def test_no_message_waits_for_its_end() -> None:
     assert len(stream.pieces[0][1]) == 664, "two octets at most stay behind"
 
 
+def test_of_a_page_16_kilobytes_are_kept() -> None:
+    stream = ask(WEB, frame(b""))
+    stream.answer(502, [(b"content-type", b"text/html")], [b"page", b""])
+    assert stream.response_at == 0, "the head waits"
+    for _ in range(1000):
+        stream.receive(b"page" * 1000, False)
+    stream.receive(b"", True)
+    assert stream.got == b""
+    assert len(stream.response.get(b"grpc-message")) == 16384
+    assert stream.response.get(b"grpc-status") == b"14"
+
+
 def test_other_requests_pass() -> None:
     stream = ask(b"application/grpc", frame(b"hello"))
     assert stream.request.get(b"te") is None
