@@ -220,6 +220,7 @@ class HttpStack:
             lambda: self.health_check_failed,
             user_filter,
             self.bootstrap.node.cluster,
+            self._cluster_stat_name,
         )
 
     def cluster_health(self, name: str) -> tuple[int, int] | None:

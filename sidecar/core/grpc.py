@@ -19,6 +19,9 @@ for the request that it was."""
 
 _UNKNOWN: Final = 2
 _STATUSES: Final = {400: 13, 401: 16, 403: 7, 404: 12, 429: 14, 502: 14, 503: 14, 504: 14}
+_HTTP_STATUSES: Final = (
+    *(200, 499, 500, 400, 504, 404, 409, 403, 429, 400, 409, 400, 501, 500, 503, 500, 401),
+)  # Envoy's
 _ENCODED: Final = [
     bytes((octet,)) if 0x20 <= octet < 0x7E and octet != 0x25 else b"%%%02X" % octet for octet in range(256)
 ]  # the specification lets a tilde stand, Envoy does not
@@ -44,6 +47,11 @@ def is_grpc_response(response: ResponseHead, end: bool) -> bool:
 def grpc_status_of(status: int) -> int:
     """The gRPC status number that stands for an HTTP status."""
     return _STATUSES.get(status, _UNKNOWN)
+
+
+def http_status_of(grpc_status: int) -> int:
+    """The HTTP status that stands for a gRPC status where hosts are judged, 500 for one that is not known."""
+    return _HTTP_STATUSES[grpc_status] if 0 <= grpc_status < len(_HTTP_STATUSES) else 500
 
 
 def parse_grpc_status(value: bytes) -> int:

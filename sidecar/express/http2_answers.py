@@ -112,6 +112,7 @@ class Answers:
         index = head.index
         if (
             not 200 <= head.status < 500
+            or b"grpc-status" in index
             or head.status in (204, 304)
             or len(index) != len(head.fields)
             or not responses.pace.permits(self.manager.worker.clock())
@@ -233,10 +234,13 @@ def _compile(manager: Any, router: Any, date_of: Callable[[int], bytes]) -> tupl
             stream.last_activity = clock()
 
     def trailers(exchange: Any, fields: list[Field]) -> None:
-        stream = exchange.sink.stream
+        request = exchange.sink
+        stream = request.stream
         downstream = stream.downstream
         connection = downstream.connection
         stream.response_trailers = fields
+        if request.plan.call and dict(fields).get(b"grpc-status") != b"0":
+            request._judge_trailers(fields)
         connection.codec.send_trailers(downstream.id, fields)
         connection.cork()
         finish(exchange, stream, downstream, connection)

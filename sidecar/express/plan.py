@@ -96,6 +96,7 @@ class Plan:
 
     __slots__ = (
         "answers",
+        "call",
         "cluster_name",
         "expected",
         "head",
@@ -122,6 +123,7 @@ class Plan:
         self.answers: dict[int, Any] = responses.shapes
         self.idle: list[Any] = []
         self.internal = False
+        self.call = False  # of gRPC, perhaps
         self.expected: bytes | None = None
         self.template = Template([], {}, ())
         self.head: tuple[Any, ...] = ()
@@ -160,9 +162,10 @@ def make_plan(shape: RequestShape, route: Any, cluster_name: str, suppress_heade
     method, authority, _, template = shape.head
     expected = plan.per_try_timeout or plan.timeout
     if expected and not suppress_headers:
-        plan.expected = b"%d" % int(expected * 1000)
+        plan.expected = b"%d" % int(expected * 1000 + 1e-6)
         template = template.with_field(b"x-envoy-expected-rq-timeout-ms", plan.expected)
     plan.template = template
+    plan.call = template.index.get(b"content-type", b"").startswith(b"application/grpc")
     plan.head = shape.head
     plan.internal = template.index.get(b"x-envoy-internal") == b"true"
     plan.render = b"%b %%b HTTP/1.1\r\nhost: %b\r\n%b" % (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from math import inf
 from random import Random
 from typing import Any
 
@@ -159,8 +160,8 @@ class FilteredStream(StreamInfo):
             for position, hook in self.chain.response:
                 if position < at and hook(self, ended and not body and trailers is None):
                     self.response_at = position
-                    self.held_response = [body] if body else []
-                    self.response_ended = ended
+                    if body or ended:
+                        self._deliver(self.filter_response_data(body, ended, at), ended)
                     return
             for position, hook in self.chain.response_data:
                 if position < at and (body or ended):
@@ -180,6 +181,20 @@ class FilteredStream(StreamInfo):
                 self.response_sent()
         if self.worker.cork.waiting:
             self.worker.cork.pull()
+
+    def _deliver(self, data: bytes | None, end: bool) -> None:
+        """Send what has passed all filters, unless one of them has kept it."""
+        if data is None or self.over or self.response_at != RUNNING:
+            return
+        trailers = self.response_trailers if end else None
+        last = end and trailers is None
+        if data or last:
+            self.bytes_sent += len(data)
+            self.downstream.send_data(data, last)
+        if trailers is not None:
+            self.end_with_trailers(trailers)
+        elif end:
+            self.response_sent()
 
     def call_in(self, delay: float, function: Callable[[], None]) -> Callback:
         """Call ``function`` in ``delay`` seconds, unless the stream is over by then."""
@@ -310,10 +325,11 @@ class FilteredStream(StreamInfo):
             elif data or end:
                 upstream.on_request_data(data, end)
 
-    def filter_response_data(self, data: bytes, end: bool) -> bytes | None:
+    def filter_response_data(self, data: bytes, end: bool, below: float = inf) -> bytes | None:
+        """Take data through the filters below ``below``: what goes on, or None; where one pauses, it is kept here."""
         held_at = self.response_at
         for position, hook in self.chain.response_data:
-            if held_at == RUNNING or position >= held_at:
+            if position < below and (held_at == RUNNING or position >= held_at):
                 passed = hook(self, data, end)
                 if passed is None or self.over:
                     return None

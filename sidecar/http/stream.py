@@ -272,7 +272,7 @@ class Stream(FilteredStream):
     ) -> None:
         """The router gave up: answer, or break off what has begun."""
         self.upstream = None
-        if self.response is None:
+        if self.response is None or self.response_at != RUNNING:  # none, or a filter holds it
             self.reply(status, body, details=details, flags=flags, headers=headers, mutate=mutate)
         else:
             self.response_flags |= flags

@@ -7,6 +7,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from sidecar.core import response_flags as flag
+from sidecar.core.grpc import http_status_of, is_grpc, parse_grpc_status
 from sidecar.core.head import Field, RequestHead, ResponseHead
 from sidecar.core.timer_wheel import Callback
 from sidecar.core.upstream import (
@@ -227,6 +228,21 @@ class Recovery:
             stream.response.set(b"x-envoy-attempt-count", b"%d" % stream.attempt_count)
         if route.mutate_response is not None:
             route.mutate_response(stream)
+
+    def _judged(self, head: ResponseHead) -> int:
+        """The HTTP status by which the host is judged: that of the gRPC status in the head of a response to a call."""
+        told = head.index[b"grpc-status"]
+        return http_status_of(parse_grpc_status(told)) if told and is_grpc(self.request) else head.status
+
+    def _judge_trailers(self, trailers: list[Field]) -> None:
+        """The host has counted a success; a call may turn out to be an error at its end. Outlier detection, as Envoy's,
+        does not look at trailers."""
+        head = self.stream.response
+        if head is not None and head.status < 500 and not head.index.get(b"grpc-status") and is_grpc(self.request):
+            told = dict(trailers).get(b"grpc-status")
+            if not told or http_status_of(parse_grpc_status(told)) >= 500:
+                self.host.rq_success -= 1
+                self.host.rq_error += 1
 
     def _retry(self, head: ResponseHead | None, reason: str, sent: bool) -> bool:
         """Repeat the request, if that is wanted and the limits allow it. ``sent``: something of it left for the host."""

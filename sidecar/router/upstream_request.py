@@ -114,7 +114,7 @@ class UpstreamRequest(Recovery):
         if not router.suppress_headers:
             expected = per_try or timeout
             if expected:
-                request.set(b"x-envoy-expected-rq-timeout-ms", b"%d" % int(expected * 1000))
+                request.set(b"x-envoy-expected-rq-timeout-ms", b"%d" % int(expected * 1000 + 1e-6))
         if retry is not None and retry.retriable_request_headers:
             retry = retry.for_request(request)
         if retry is not None:
@@ -366,14 +366,17 @@ class UpstreamRequest(Recovery):
         host = self.host
         cluster = self.cluster
         stats = cluster.stats
-        if status >= 500:
+        judged = status if b"grpc-status" not in head.index else self._judged(head)
+        if status >= 500 or judged >= 500:
             host.rq_error += 1
-            if cluster.outlier is not None:
-                cluster.outlier.on_status(host, status)
         else:
             host.rq_success += 1
+        if judged >= 500:
+            if cluster.outlier is not None:
+                cluster.outlier.on_status(host, judged)
+        else:
             if cluster.outlier is not None and (host.consecutive_5xx or host.consecutive_gateway):
-                cluster.outlier.on_status(host, status)
+                cluster.outlier.on_status(host, judged)
             if host.consecutive_local_origin:
                 cluster.outlier.on_success(host)
         retry = self.retry
@@ -429,8 +432,9 @@ class UpstreamRequest(Recovery):
     def on_trailers(self, trailers: list[Field]) -> None:
         stream = self.stream
         stream.now = stream.last_activity = stream.upstream_last_rx = self.router.worker.clock()
+        self._judge_trailers(trailers)
         self._release(True)
-        self.stream.on_response_trailers(trailers)
+        stream.on_response_trailers(trailers)
 
     # within
 
