@@ -8,6 +8,7 @@ take turns, a frame each, when the connection's window opens (RFC 9113 section 5
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Any, Final, Protocol, TypeVar
 
 from sidecar.codec.hpack_encoder import HpackEncoder
@@ -58,6 +59,10 @@ class Sink(Protocol[H_contra]):
 
         True if the owner has taken it; otherwise ``on_head`` follows.
         """
+        ...
+
+    def on_laid_out(self, shape: Any, stream_id: int, path: bytes, values: Sequence[bytes], end: bool) -> None:
+        """In the stead of ``on_head``: a request whose fields are where a layout of the owner's has them."""
         ...
 
     def on_data(self, stream_id: int, data: bytes, end: bool) -> None:

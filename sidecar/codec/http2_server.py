@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from sidecar.codec.hpack_decoder import STEADY, HpackDecoder, ListTooLarge, Texts
 from sidecar.codec.http2 import Http2Connection
@@ -23,6 +23,7 @@ from sidecar.codec.http2_head import VIOLATION, Malformed, request_head, respons
 from sidecar.codec.http2_options import Http2Options
 from sidecar.codec.http2_output import Sink, Stream
 from sidecar.codec.http2_states import AWAIT_PREFACE, HALF_CLOSED_REMOTE, OPEN, SEND_HEADERS, STREAM
+from sidecar.codec.wire import Field
 from sidecar.core.head import RequestHead, ResponseHead
 
 _MOST_GAPS: Final = 16
@@ -32,12 +33,14 @@ _NO_VALUES: Final[list[bytes]] = []
 class ServerConnection(Http2Connection):
     """Takes requests. The settings that a server begins with are among ``out`` from the start."""
 
-    __slots__ = ("gaps", "highest")
+    __slots__ = ("fields", "gaps", "highest", "layouts")
 
     sink: Sink[RequestHead] | None
 
     def __init__(self, options: Http2Options, texts: Texts) -> None:
         super().__init__(options, AWAIT_PREFACE)
+        self.layouts: dict[Any, Any] | None = None  # the owner's, of header lists that it knows
+        self.fields: list[Field] | None = None  # those of the head that is being delivered, if they were decoded
         self.highest = 0  # the last stream that the client has opened
         self.gaps: list[tuple[int, int]] = []  # streams that it has skipped, so that it may not use them any more
         self.decoder = HpackDecoder(texts, options.max_header_bytes, options.max_fields)
@@ -76,11 +79,17 @@ class ServerConnection(Http2Connection):
         self.received_head_size = len(block) + HEADER_SIZE
         if stream_id > highest + 2:
             self._skip(highest + 1, stream_id - 1)
-        known, values, head = None, _NO_VALUES, None
+        known, values, head, layout = None, _NO_VALUES, None, None
         recalled = self._recall(block)
         try:
             if recalled is None:
                 fields, effect = self._decode(block)
+                if self.layouts:
+                    layout = self.layouts.get((end, *[name for name, _ in fields]))
+                    if layout is not None and self._fits(layout, fields):
+                        self._laid_out(stream_id, layout, fields, end)
+                        return
+                self.fields = fields
                 head, length = request_head(fields, self.decoder.suspicious, self.options.allow_connect)
                 if effect >= STEADY:
                     known = self._learn(block, effect, head, length)
@@ -102,11 +111,32 @@ class ServerConnection(Http2Connection):
         stream.headed = True
         stream.expected = length
         self.known = known
+        if recalled is not None:
+            self.fields = None
         if head is None:
             if known.shape is not None and self.sink.on_known(stream_id, known, values, end):  # type: ignore[union-attr]
                 return
             head = known.request(values)  # type: ignore[union-attr]
         self.sink.on_head(stream_id, head, end)  # type: ignore[union-attr]
+
+    def _fits(self, layout: Any, fields: list[Field]) -> bool:
+        """Whether a header list has the constants of a layout, and nothing that has to be looked at more closely."""
+        path = fields[layout.path_at][1]
+        return (
+            layout.constants_of(fields) == layout.constants
+            and path[:1] == b"/"
+            and layout.accepts(path)
+            and not self.decoder.suspicious
+            and layout.length_at < 0
+            and len(self.streams) < self.options.max_concurrent_streams
+        )
+
+    def _laid_out(self, stream_id: int, layout: Any, fields: list[Field], end: bool) -> None:
+        """A request of a shape that the owner knows: no head is made of its fields."""
+        self.streams[stream_id] = stream = Stream(stream_id, HALF_CLOSED_REMOTE if end else OPEN)
+        stream.headed = True
+        values = [fields[at][1] for at in layout.values_at]
+        self.sink.on_laid_out(layout.shape, stream_id, fields[layout.path_at][1], values, end)  # type: ignore[union-attr]
 
     def _skip(self, first: int, last: int) -> None:
         if len(self.gaps) >= _MOST_GAPS:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from sidecar.codec.errors import ProtocolError
 from sidecar.codec.http2_head import Known, copy_head
-from sidecar.core.head import RequestHead
+from sidecar.core.head import Field, RequestHead
 from sidecar.express.learning import outcome_of
 from sidecar.express.plan import Outcome, RequestShape
 from sidecar.express.shape import MOST_VARYING, may_vary
@@ -33,14 +33,17 @@ def values_at(names: tuple[bytes, ...]) -> Values:
 
 
 class Http2RequestShape(RequestShape):
-    """``names`` are the open fields, in their order, and ``values_of(index)`` their values."""
+    """``names`` are the open fields, in their order, and ``values_of(index)`` their values; ``end``: no body follows."""
 
-    __slots__ = ("constant_names", "constants", "constants_of", "names", "values_of")
+    __slots__ = ("constant_names", "constants", "constants_of", "end", "names", "values_of")
 
     http2 = True
 
-    def __init__(self, head: RequestHead, names: tuple[bytes, ...], index: dict[bytes, bytes], outcome: Outcome) -> None:
+    def __init__(
+        self, head: RequestHead, end: bool, names: tuple[bytes, ...], index: dict[bytes, bytes], outcome: Outcome
+    ) -> None:
         super().__init__(head.method, head.authority, head.scheme, outcome)
+        self.end = end
         self.names = names
         self.values_of = values_at(names)
         self.constant_names = tuple(name for name in index if name not in names)
@@ -68,6 +71,35 @@ class Http2RequestShape(RequestShape):
             known.shape = self
 
 
+class Layout:
+    """Where the path, the open fields and all others stand in the header lists of a shape, pseudo-header fields included.
+
+    A list with these names and these constants needs no head to be made of it. ``accepts`` says of a path whether nothing has
+    to be done to it.
+    """
+
+    __slots__ = ("accepts", "constants", "constants_of", "length_at", "path_at", "shape", "values_at")
+
+    def __init__(self, shape: Http2RequestShape, fields: list[Field], accepts: Callable[[bytes], bool]) -> None:
+        names = [name for name, _ in fields]
+        self.shape = shape
+        self.accepts = accepts
+        self.path_at = names.index(b":path")
+        self.values_at = tuple(names.index(name) for name in shape.names)
+        self.length_at = names.index(b"content-length") if b"content-length" in names else -1
+        places = [at for at in range(len(names)) if at != self.path_at and at not in self.values_at]
+        self.constants_of = itemgetter(*places, places[0])
+        self.constants = self.constants_of(fields)
+
+
+def layout_of(shape: Http2RequestShape, fields: list[Field], accepts: Callable[[bytes], bool]) -> Layout | None:
+    """The layout of a header list that ``shape`` was found in; None if it was not taken as it is."""
+    names = {name for name, _ in fields}
+    if len(names) != len(fields) or b"host" in names or b":path" not in names:
+        return None
+    return Layout(shape, fields, accepts)
+
+
 def http2_shape_of(
     manager: Any, info: Any, head: RequestHead, end: bool, names: tuple[bytes, ...]
 ) -> Http2RequestShape | None:
@@ -87,4 +119,4 @@ def http2_shape_of(
     outcome = outcome_of(manager, info, trial, names, b"\n".join(index.values()))
     if outcome is None or trial.authority != head.authority or trial.scheme != head.scheme:
         return None
-    return Http2RequestShape(head, names, index, outcome)
+    return Http2RequestShape(head, end, names, index, outcome)

@@ -7,10 +7,10 @@ from typing import Any
 
 from sidecar.codec.hpack_table import VOLATILE
 from sidecar.codec.http1_reader import BODY, DONE
-from sidecar.core.head import RequestHead
+from sidecar.core.head import Field, RequestHead
 from sidecar.express.forward import compile_forward
 from sidecar.express.http2_answers import Answers
-from sidecar.express.http2_shapes import Http2RequestShape, http2_shape_of
+from sidecar.express.http2_shapes import Http2RequestShape, http2_shape_of, layout_of
 from sidecar.express.learning import shape_of
 from sidecar.express.plan import Http1RequestShape
 from sidecar.express.response import Responses, compile_response_lane
@@ -24,7 +24,8 @@ _OPEN = VOLATILE - _NEVER_OPEN
 
 Kind = dict[Any, Any]
 """The shapes that connections of one kind send: those of HTTP/1 by the size of their heads behind the path, less than 0 with
-a body; those of HTTP/2 by method, authority, whether a body follows, and the names of the fields."""
+a body; those of HTTP/2 by method, authority, whether a body follows, and the names of the fields; and layouts by whether a body
+follows and the names of all that is in a header list."""
 
 
 class ExpressLane:
@@ -119,6 +120,15 @@ class ExpressLane:
         if shape is not None:
             self._keep(kind, key, shape)
         return shape
+
+    def lay_out(self, kind: Kind, fields: list[Field], shape: Http2RequestShape) -> None:
+        """Let header lists such as ``fields``, in which ``shape`` was found, be recognised before a head is made of them."""
+        layout = layout_of(shape, fields, self._accepts)
+        if layout is not None:
+            self._keep(kind, (shape.end, *[name for name, _ in fields]), layout)
+
+    def _accepts(self, path: bytes) -> bool:
+        return not path.translate(None, self.path) and not (self.normalizes and (b"//" in path or b"/." in path))
 
     def _keep(self, kind: Kind, key: Any, shape: Any) -> None:
         self.shapes += 1

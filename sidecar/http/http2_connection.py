@@ -71,6 +71,7 @@ class Http2Connection(asyncio.Protocol, Timed):
         self.codec.sink = self
         self.lane: Any = manager.lane
         self.kind: Any = None if manager.lane is None else manager.lane.kind_of(info)
+        self.codec.layouts = self.kind
         self.renders: dict[Any, tuple[int, bytes]] = {}  # the express lane's header blocks
         self.transport: Any = None
         self.exchanges: dict[int, Http2Exchange] = {}
@@ -152,6 +153,8 @@ class Http2Connection(asyncio.Protocol, Timed):
     # the codec's side
 
     def on_known(self, stream_id: int, known: Known, values: list[bytes], end: bool) -> bool:
+        if known.shape.end is not end:
+            return False
         if known.path_at < 0:
             return self._express(known.shape, stream_id, known.head.path, values, end)  # type: ignore[union-attr]
         return self._express(known.shape, stream_id, values[0], values[1:], end)
@@ -164,6 +167,8 @@ class Http2Connection(asyncio.Protocol, Timed):
                 known = self.codec.known
                 if known is not None and known.shape is None:
                     shape.bind(known)
+                elif known is None and self.codec.fields is not None:
+                    lane.lay_out(self.kind, self.codec.fields, shape)
                 if self._express(shape, stream_id, head.path, shape.values_of(head.index), end):
                     return
         manager = self.manager
@@ -190,12 +195,15 @@ class Http2Connection(asyncio.Protocol, Timed):
         lane = self.lane
         if path.translate(None, lane.path) or (lane.normalizes and (b"//" in path or b"/." in path)):
             return False
+        self.on_laid_out(shape, stream_id, path, values, end)
+        return True
+
+    def on_laid_out(self, shape: Any, stream_id: int, path: bytes, values: Sequence[bytes], end: bool) -> None:
         now = self.now
         exchange = self.exchanges[stream_id] = Http2Exchange(self, stream_id, now)
         self.requests += 1
         self.stats.streams_active += 1
-        lane.forward(shape, exchange, self, now, path, values, self.codec.received_head_size, None, end)
-        return True
+        self.lane.forward(shape, exchange, self, now, path, values, self.codec.received_head_size, None, end)
 
     def on_data(self, stream_id: int, data: bytes, end: bool) -> None:
         exchange = self.exchanges.get(stream_id)

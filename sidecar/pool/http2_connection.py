@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -158,6 +159,9 @@ class Http2Connection(asyncio.Protocol, Timed):
         exchange.answered = True
         exchange.head_size = self.codec.received_head_size
         return bool(exchange.answer.head(exchange, known, values))
+
+    def on_laid_out(self, shape: Any, stream_id: int, path: bytes, values: Sequence[bytes], end: bool) -> None:
+        """A host asks for nothing."""
 
     def on_data(self, stream_id: int, data: bytes, end: bool) -> None:
         exchange = self.exchanges.get(stream_id)
