@@ -13,7 +13,8 @@ from collections.abc import Sequence
 
 from tests.differential.case import Case
 from tests.differential.cases import CASES
-from tests.differential.known_differences import unaccounted
+from tests.differential.known_differences import idle, unaccounted
+from tests.differential.outcome import Difference
 from tests.differential.proxies import ProxyFailedError, subject_kind
 from tests.differential.runner import Run, Runner
 
@@ -28,8 +29,8 @@ def show(side: str, run: Run) -> None:
         print(f"  {name} = {value!r}")
 
 
-def compare(runner: Runner, case: Case, *, verbose: bool, log: bool) -> bool:
-    """Run one case; True when both proxies did the same, or differ only as listed."""
+def compare(runner: Runner, case: Case, every: dict[str, list[Difference]], *, verbose: bool, log: bool) -> bool:
+    """Run one case and keep what was found; True when both proxies did the same, or differ only as listed."""
     try:
         exchange = runner.exchange(case)
         found = exchange.differences()
@@ -41,6 +42,7 @@ def compare(runner: Runner, case: Case, *, verbose: bool, log: bool) -> bool:
     if verbose:
         show("envoy", exchange.envoy)
         show(runner.subject, exchange.subject)
+    every[case.name] = found
     silent = unaccounted(case.name, found)
     print(f"{case.name}: {len(found)} differences, {len(silent)} of them not listed")
     for difference in found:
@@ -68,12 +70,15 @@ def main() -> int:
     if not cases:
         parser.error(f"no case is named {chosen.case}")
     runner = Runner(subject_kind())
+    every: dict[str, list[Difference]] = {}
     try:
         if chosen.log:
             exchange_all(runner, cases)
-        same = [compare(runner, case, verbose=not chosen.quiet, log=chosen.log) for case in cases]
+        same = [compare(runner, case, every, verbose=not chosen.quiet, log=chosen.log) for case in cases]
     finally:
         runner.close()
+    for entry in idle(every, log=chosen.log):
+        print(f"listed and not found in these cases: {entry}")
     print(f"{sum(same)} of {len(same)} cases as in Envoy")
     return 0 if all(same) else 1
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -53,6 +53,22 @@ def unaccounted(case: str, found: Sequence[Difference]) -> list[Difference]:
     """The differences that no entry covers."""
     entries = [entry for entry in known_differences() if entry.about(case)]
     return [difference for difference in found if not any(entry.covers(difference.field) for entry in entries)]
+
+
+def idle(found: Mapping[str, Sequence[Difference]], *, log: bool) -> list[str]:
+    """The patterns, with their titles, that are about some of these cases and cover nothing of what was found in any.
+
+    ``log`` tells whether the logs were looked at: without it entries about them are not judged.
+    """
+    quiet: list[str] = []
+    for entry in known_differences():
+        if not log and all(field.startswith("access_log") for field in entry.fields):
+            continue
+        for pattern in entry.cases:
+            about = [differences for case, differences in found.items() if _matches(pattern, case)]
+            if about and not any(entry.covers(one.field) for differences in about for one in differences):
+                quiet.append(f"{pattern}: {entry.title}")
+    return quiet
 
 
 def stale(case: str, found: Sequence[Difference], *, log: bool) -> list[str]:

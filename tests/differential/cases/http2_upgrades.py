@@ -80,11 +80,14 @@ def extended(path: str, *fields: FieldLine, protocol: str = "websocket", method:
     return [*pseudo, ("sec-websocket-version", "13"), *fields]
 
 
-def opened(name: str, path: str, accepted: Reply, *, listener: str = "http", **options: Any) -> None:
-    """Extended CONNECT, some octets in capitals, and the end."""
+def opened(
+    name: str, path: str, accepted: Reply, *, listener: str = "http", refused: bool = False, **options: Any
+) -> None:
+    """Extended CONNECT, some octets in capitals, and the end; where it is refused, nothing more."""
+    talk = (AwaitHead(1), data(1, b"hello", end=False), AwaitData(1, 5), data(1))
     table.frames(
         name,
-        *(headers(1, extended(path), end=False), AwaitHead(1), data(1, b"hello", end=False), AwaitData(1, 5), data(1)),
+        *(headers(1, extended(path), end=False), *(() if refused else talk)),
         listener=listener,
         upstream=accepted,
         deadline=0.2,
@@ -95,16 +98,22 @@ def opened(name: str, path: str, accepted: Reply, *, listener: str = "http", **o
 for _listener in ("http", "not-allowed", "not-configured"):
     opened(f"websocket-{_listener}-down", "/", SWITCH, listener=_listener)
     opened(f"websocket-{_listener}-two", "/two", ACCEPT, listener=_listener, upstream_settings=ALLOWED)
-opened("websocket-off-by-route", "/off", SWITCH)
+opened("websocket-off-by-route", "/off", SWITCH, refused=True)
 opened("websocket-two-upstream-does-not-allow", "/two", ACCEPT)
 opened("websocket-two-cluster-does-not-allow", "/plain-two", ACCEPT, upstream_settings=ALLOWED)
-opened("websocket-refused-down", "/", reply(403, early=True))
-opened("websocket-ignored-down", "/", reply(200, early=True))
-opened("websocket-refused-two", "/two", answer(403, early=True), upstream_settings=ALLOWED)
+opened("websocket-refused-down", "/", reply(403, early=True), refused=True)
+opened("websocket-ignored-down", "/", reply(200, early=True), refused=True)
+opened("websocket-refused-two", "/two", answer(403, early=True), upstream_settings=ALLOWED, refused=True)
 opened("websocket-accepted-with-201", "/two", Reply((Head([(":status", "201")]), Tunnel())), upstream_settings=ALLOWED)
-opened("websocket-answered-with-101", "/two", Reply((Head([(":status", "101")]), Tunnel())), upstream_settings=ALLOWED)
-opened("websocket-reset-two", "/two", Reply((ResetStream(8),)), upstream_settings=ALLOWED)
-opened("websocket-close-down", "/", Reply((Close(),)))
+opened(
+    "websocket-answered-with-101",
+    "/two",
+    Reply((Head([(":status", "101")]), Tunnel())),
+    upstream_settings=ALLOWED,
+    refused=True,
+)
+opened("websocket-reset-two", "/two", Reply((ResetStream(8),)), upstream_settings=ALLOWED, refused=True)
+opened("websocket-close-down", "/", Reply((Close(),)), refused=True)
 opened(
     "websocket-with-upstream-fields-down",
     "/",
@@ -229,10 +238,12 @@ CONNECT = [(":method", "CONNECT"), (":authority", "a.test:443")]
 ECHO = {"tcp": [Reply((Tunnel(),))]}
 
 
-def connected(name: str, listener: str, accepted: Any, **options: Any) -> None:
+def connected(name: str, listener: str, accepted: Any, *, refused: bool = False, **options: Any) -> None:
+    """CONNECT, some octets in capitals, and the end; where it is refused, nothing more."""
+    talk = (AwaitHead(1), data(1, b"hello", end=False), AwaitData(1, 5), data(1))
     table.frames(
         name,
-        *(headers(1, CONNECT, end=False), AwaitHead(1), data(1, b"hello", end=False), AwaitData(1, 5), data(1)),
+        *(headers(1, CONNECT, end=False), *(() if refused else talk)),
         listener=listener,
         upstream=accepted,
         deadline=0.2,
@@ -243,12 +254,12 @@ def connected(name: str, listener: str, accepted: Any, **options: Any) -> None:
 connected("connect-terminated", "connect", ECHO)
 connected("connect-two", "connect-two", ACCEPT)
 connected("connect-down", "connect-down", Reply((b"HTTP/1.1 200 OK\r\n\r\n", Tunnel())))
-connected("connect-not-configured", "http", ECHO)
-connected("connect-not-allowed", "not-allowed", ECHO)
-connected("connect-two-refused", "connect-two", answer(403, early=True))
-connected("connect-two-reset", "connect-two", Reply((ResetStream(10),)))
-connected("connect-two-accepted-and-ended", "connect-two", Reply((Head([(":status", "200")], end=True),)))
-connected("connect-down-refused", "connect-down", reply(403, early=True))
+connected("connect-not-configured", "http", ECHO, refused=True)
+connected("connect-not-allowed", "not-allowed", ECHO, refused=True)
+connected("connect-two-refused", "connect-two", answer(403, early=True), refused=True)
+connected("connect-two-reset", "connect-two", Reply((ResetStream(10),)), refused=True)
+connected("connect-two-accepted-and-ended", "connect-two", Reply((Head([(":status", "200")], end=True),)), refused=True)
+connected("connect-down-refused", "connect-down", reply(403, early=True), refused=True)
 table.frames(
     "connect-data-at-once",
     *(headers(1, CONNECT, end=False) + data(1, b"early", end=False), AwaitData(1, 5), data(1)),
