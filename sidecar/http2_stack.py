@@ -9,7 +9,7 @@ from sidecar.cluster.cluster import Cluster
 from sidecar.cluster.host import Host
 from sidecar.codec.http2_keepalive import keepalive_of
 from sidecar.codec.http2_options import http2_options
-from sidecar.core.tls_options import OFFERING_BOTH, OFFERING_HTTP2
+from sidecar.core.tls_options import OFFERING_BOTH, OFFERING_HTTP2, OFFERING_NOTHING, TransportSocketOptions
 from sidecar.pool.choice import ChoicePool, DownstreamPool, Http2OnlyPool, NegotiatedPool
 from sidecar.pool.dialing import Dialer
 from sidecar.pool.http1 import Http1Pool
@@ -35,11 +35,13 @@ def choice_pool(
     options: PoolOptions,
     dialer: Dialer,
     http1: Callable[[], Http1Pool],
+    names: TransportSocketOptions = OFFERING_NOTHING,
 ) -> ChoicePool:
-    """The pool of a host whose cluster speaks HTTP/2, or may."""
+    """The pool of a host whose cluster speaks HTTP/2, or may; ``names`` are for its TLS."""
     config = cluster.config
     options.keepalive = keepalive_of(config.http2_options.connection_keepalive)
     offering = OFFERING_BOTH if config.upstream_protocol == "auto" else OFFERING_HTTP2
+    offering = names.offering(offering.protocols)
 
     def http2() -> Http2Pool:
         return Http2Pool(

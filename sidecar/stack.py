@@ -29,7 +29,7 @@ from sidecar.config.network_filters import TcpProxy as TcpProxyConfig
 from sidecar.config.protocol_options import PreserveCaseFormatter
 from sidecar.core.address import Address
 from sidecar.core.head import RequestHead
-from sidecar.core.tls_options import OFFERING_HTTP1
+from sidecar.core.tls_options import OFFERING_HTTP1, OFFERING_NOTHING, TransportSocketOptions, compile_names
 from sidecar.core.worker import Worker
 from sidecar.http.build import options_of
 from sidecar.http.connection_manager import ConnectionManager
@@ -49,6 +49,7 @@ from sidecar.network.relay import best_flows
 from sidecar.network.tcp_proxy import TcpProxy
 from sidecar.pool.dialing import Dialer
 from sidecar.pool.http1 import Http1Pool
+from sidecar.pool.named import NamedPools
 from sidecar.pool.options import PoolOptions
 from sidecar.router.route_table import RouteTable
 from sidecar.telemetry import tags
@@ -343,7 +344,7 @@ class Stack(HttpStack):
 
     def add_cluster(self, config: ClusterConfig) -> Cluster:
         """A cluster, with the statistics of its circuit breakers."""
-        if config.transport_socket is not None:
+        if config.transport_socket is not None or config.transport_socket_matches:
             self.tls.add_cluster(config)
         cluster = self.clusters.add(config)
         naming = tags.cluster(config.alt_stat_name)
@@ -382,24 +383,34 @@ class Stack(HttpStack):
             header_case="lower" if http1.header_key_format is None else _case_of(http1.header_key_format),
             trailers=http1.enable_trailers,
         )
-        dialer = self.dialer(cluster)
+        dialer = self.dialer(cluster, host)
 
-        def http1_pool() -> Http1Pool:
-            return Http1Pool(
-                self.worker, host, cluster.stats, cluster.breakers, options, dialer, self.response_lines, OFFERING_HTTP1
-            )
+        def named_pool(names: TransportSocketOptions) -> Any:
+            def http1_pool() -> Http1Pool:
+                return Http1Pool(
+                    self.worker, host, cluster.stats, cluster.breakers, options, dialer, self.response_lines,
+                    names.offering(OFFERING_HTTP1.protocols),
+                )  # fmt: skip
 
-        if config.upstream_protocol == "http1":
-            host.pool = http1_pool()
-        else:
+            if config.upstream_protocol == "http1":
+                return http1_pool()
             from sidecar.http2_stack import choice_pool
 
-            host.pool = choice_pool(self, cluster, host, options, dialer, http1_pool)
+            return choice_pool(self, cluster, host, options, dialer, http1_pool, names)
+
+        http = config.upstream_http_options
+        names = None
+        if config.transport_socket is not None or config.transport_socket_matches:
+            names = compile_names(http.auto_sni, http.auto_san_validation, http.override_auto_sni_header)
+        host.pool = named_pool(OFFERING_NOTHING) if names is None else NamedPools(names, named_pool)
         return host.pool
 
-    def dialer(self, cluster: Cluster) -> Dialer:
-        """How connections to a cluster's hosts are made."""
-        tls = None if cluster.config.transport_socket is None else self.tls.upstream[cluster.config.name]
+    def dialer(self, cluster: Cluster, host: Host) -> Dialer:
+        """How connections to a cluster's host are made."""
+        config = cluster.config
+        tls = None
+        if config.transport_socket is not None or config.transport_socket_matches:
+            tls = self.tls.of(config, host.metadata)
         keepalive = cluster.config.tcp_keepalive
         if keepalive is None:
             return Dialer(self.worker, tls=tls)

@@ -6,7 +6,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sidecar.config.cluster import Cluster as ClusterConfig
+from sidecar.config.core_types import Metadata
 from sidecar.config.listener import FilterChain as FilterChainConfig
+from sidecar.config.tls import UpstreamTlsContext
+from sidecar.config.tls_matches import match_for
 from sidecar.config.tls_secret_file import load_certificate_secret, load_validation_secret
 from sidecar.config.tls_secrets import Secret
 from sidecar.core.tls_options import OFFERING_HTTP1, TransportSocketOptions
@@ -43,7 +46,7 @@ class TlsStack:
         )
         self.limit = HandshakeLimit()
         self.downstream: list[DownstreamTls] = []
-        self.upstream: dict[str, UpstreamTls] = {}
+        self.upstream: dict[tuple[str, str], UpstreamTls] = {}  # by the names of the cluster and of the match
         self.inventory = Inventory()
 
     def terminal(
@@ -89,13 +92,25 @@ class TlsStack:
 
     def add_cluster(self, config: ClusterConfig, options: TransportSocketOptions = OFFERING_HTTP1) -> None:
         """The TLS to the endpoints of a cluster; ``options`` say what its pools speak that bring none of their own."""
-        context = config.transport_socket
-        assert context is not None
+        self._add(config, "", config.transport_socket, options)
+        for match in config.transport_socket_matches:
+            self._add(config, match.name, match.transport_socket, options)
+
+    def _add(
+        self, config: ClusterConfig, match: str, context: UpstreamTlsContext | None, options: TransportSocketOptions
+    ) -> None:
+        if context is None:
+            return
         stats = self.store.shared(TlsStats, *tags.cluster(config.alt_stat_name).below("ssl."))
-        tls = self.upstream[config.name] = UpstreamTls(
+        tls = self.upstream[config.name, match] = UpstreamTls(
             context, self.secrets, stats, self.worker, self.limit, options, config.per_connection_buffer_limit_bytes
         )
         self.inventory.add(tls.rotation)
+
+    def of(self, config: ClusterConfig, metadata: Metadata) -> UpstreamTls | None:
+        """The TLS to an endpoint with this metadata; None if it is spoken to plainly."""
+        match = match_for(config.transport_socket_matches, metadata)
+        return self.upstream.get((config.name, "" if match is None else match.name))
 
     def certificates(self, now: float) -> list[Any]:
         """What /certs shows, ``now`` being in seconds since the epoch."""

@@ -48,6 +48,7 @@ from sidecar.config.upstream_protocols import (
 
 if TYPE_CHECKING:
     from sidecar.config.tls import UpstreamTlsContext
+    from sidecar.config.tls_matches import TransportSocketMatch
 
 _DNS_CLUSTER = "envoy.extensions.clusters.dns.v3.DnsCluster"
 _TYPES = ("STATIC", "STRICT_DNS", "LOGICAL_DNS", "ORIGINAL_DST")
@@ -60,7 +61,8 @@ class Cluster:
     `type` is STATIC, STRICT_DNS, LOGICAL_DNS or ORIGINAL_DST. `alt_stat_name` is the name in statistics (the cluster's
     own when not configured). Durations are in seconds. `dns` is only used by the DNS types, `cleanup_interval` only by
     ORIGINAL_DST. `lb_policy` is ROUND_ROBIN, LEAST_REQUEST, RANDOM, RING_HASH, MAGLEV or CLUSTER_PROVIDED; `lb_config`
-    is the policy's own, None for ROUND_ROBIN and RANDOM. `transport_socket` None is the plain one. `upstream_protocol` is
+    is the policy's own, None for ROUND_ROBIN and RANDOM. `transport_socket` None is the plain one, and
+    `transport_socket_matches` go before it. `upstream_protocol` is
     http1, http2, downstream (what the client speaks) or auto (what ALPN agrees on).
     """
 
@@ -86,6 +88,7 @@ class Cluster:
     upstream_protocol: str = "http1"
     http2_options: Http2ProtocolOptions = HTTP2_DEFAULTS
     upstream_http_options: UpstreamHttpProtocolOptions = NO_UPSTREAM_HTTP_OPTIONS
+    transport_socket_matches: tuple[TransportSocketMatch, ...] = ()
 
 
 def parse_cluster(node: Node) -> Cluster:
@@ -124,6 +127,7 @@ def parse_cluster(node: Node) -> Cluster:
         http.upstream_protocol,
         http.http2_options,
         http.upstream_http_options,
+        _parse_transport_socket_matches(node),
     )
 
 
@@ -133,6 +137,14 @@ def _parse_transport_socket(node: Node) -> UpstreamTlsContext | None:
     from sidecar.config.tls import parse_upstream_transport_socket  # only for those who use it
 
     return parse_upstream_transport_socket(node)
+
+
+def _parse_transport_socket_matches(node: Node) -> tuple[TransportSocketMatch, ...]:
+    if not node.has("transport_socket_matches"):
+        return ()
+    from sidecar.config.tls_matches import parse_transport_socket_matches  # only for those who use it
+
+    return parse_transport_socket_matches(node)
 
 
 def _parse_type(node: Node) -> tuple[str, DnsSettings]:

@@ -65,7 +65,11 @@ class UndecidedConnection(asyncio.Protocol, Timed):
     def _decide(self, connection: Any) -> None:
         self.manager.worker.wheel.cancel(self)
         self.manager.gave_way(self)
-        self.transport.get_protocol().switch(connection)
+        outer = self.transport.get_protocol()
+        if outer is self:
+            self.transport.set_protocol(connection)
+        else:
+            outer.switch(connection)
         connection.connection_made(self.transport)
         connection.data_received(self.read)
 

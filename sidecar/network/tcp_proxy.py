@@ -55,7 +55,7 @@ class SocketDialer(Protocol):
 
 
 class TcpProxy:
-    """One proxy of one filter chain. ``cluster_of`` finds a cluster by name, ``dialer_of`` what dials for it.
+    """One proxy of one filter chain. ``cluster_of`` finds a cluster by name, ``dialer_of`` what dials its hosts.
 
     ``by_sni`` makes the TLS server name, where there is one, the name of the cluster (`sni_cluster`).
     """
@@ -68,7 +68,7 @@ class TcpProxy:
         config: TcpProxyConfig,
         worker: Worker,
         cluster_of: Callable[[str], Any],
-        dialer_of: Callable[[Any], SocketDialer],
+        dialer_of: Callable[[Any, Any], SocketDialer],
         stats: TcpProxyStats,
         make_flow: MakeFlow,
         access_loggers: tuple[AccessLogger, ...] = (),

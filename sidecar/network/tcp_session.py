@@ -118,7 +118,7 @@ class TcpSession(Timed):
         host.cx_total += 1
         self.dial_start = self.proxy.worker.clock()
         timeout = cluster.config.connect_timeout
-        self.dial = self.proxy.dialer_of(cluster).dial_socket(
+        self.dial = self.proxy.dialer_of(cluster, host).dial_socket(
             host.address, timeout, self._on_dialled, host.hostname
         )
 

@@ -5,8 +5,9 @@ Source: Envoy's ``HttpProtocolOptions``, `use_downstream_protocol_config` and `a
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 from sidecar.core.upstream import UpstreamSink, UpstreamStream
 from sidecar.pool.http1 import Http1Pool
@@ -51,6 +52,21 @@ class ChoicePool:
         if self.http2 is None:
             self.http2 = self.make_http2()
         return self.http2
+
+    @property
+    def all(self) -> set[Any]:
+        """Every connection."""
+        return set().union(*(pool.all for pool in self._made()))
+
+    @property
+    def pending(self) -> deque[tuple[UpstreamSink, int]]:
+        """Who waits for a connection."""
+        return deque(entry for pool in self._made() for entry in pool.pending)
+
+    @property
+    def connecting(self) -> int:
+        """How many connections are being made."""
+        return sum(pool.connecting for pool in self._made())
 
     def forget(self, sink: UpstreamSink) -> None:
         for pool in self._made():

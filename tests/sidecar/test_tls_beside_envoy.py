@@ -23,6 +23,7 @@ from tests.sidecar.tls_bootstraps import (
     originating,
     run,
     server_context,
+    upstream,
     written,
 )
 from tests.sidecar.transport.certificates import Certificate
@@ -33,6 +34,12 @@ Document = dict[str, Any]
 
 UPSTREAM = AUTHORITY.issue("upstream", ["up.example", "spiffe://td/up", "10.1.2.3"])
 """What endpoints show."""
+
+RAW = {
+    "name": "raw",
+    "typed_config": {"@type": "type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"},
+}
+HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
 @dataclass
@@ -140,5 +147,125 @@ def test_what_logs_say_of_tls_on_both_sides(version: str, tmp_path: Path) -> Non
                 assert ours["UPSTREAM_PEER_URI_SAN"] == "spiffe://td/up"
                 assert ours["UPSTREAM_LOCAL_URI_SAN"] == "spiffe://td/client"
                 assert ours["UPSTREAM_TLS_VERSION"] == version.replace("_", ".")
+
+    run(main())
+
+
+ASKS: dict[str, tuple[Document, Document]] = {
+    "sni": ({"auto_sni": True}, {"sni": "configured.example"}),
+    "both": ({"auto_sni": True, "auto_san_validation": True}, {}),
+    "san": ({"auto_san_validation": True}, {}),
+    "header": ({"auto_sni": True, "override_auto_sni_header": "x-sni"}, {}),
+}
+"""`upstream_http_protocol_options` and what the `UpstreamTlsContext` has besides."""
+
+NAMING: list[tuple[str, str, dict[str, str]]] = [
+    ("sni", "a.example", {}),
+    ("sni", "a.example:8443", {}),
+    ("sni", "A.Example", {}),
+    ("sni", "b.example", {}),
+    ("sni", "127.0.0.1:99", {}),
+    ("sni/rewritten", "a.example", {}),
+    ("both", "up.example", {}),
+    ("both", "wrong.example", {}),
+    ("both", "10.1.2.3", {}),
+    ("both", "10.1.2.4", {}),
+    ("san", "up.example:1", {}),
+    ("san", "wrong", {}),
+    ("header", "a.example", {}),
+    ("header", "a.example", {"x-sni": "o.example:77"}),
+    ("header", "a.example", {"x-sni": "10.0.0.1"}),
+    ("header/added", "a.example", {}),
+]
+
+
+def test_names_that_requests_give(tmp_path: Path) -> None:
+    """Which names are sent, on how many connections, and who is trusted."""
+
+    async def main() -> None:
+        seen = []
+        async with service(tmp_path) as there:
+
+            def make(folder: Path) -> tuple[list[Document], list[Document]]:
+                added = {"header": {"key": "x-sni", "value": "added.example"}}
+                routes = [
+                    {
+                        "match": {"prefix": "/sni/rewritten"},
+                        "route": {"cluster": "sni", "host_rewrite_literal": "rewritten.example"},
+                    },
+                    {
+                        "match": {"prefix": "/header/added"},
+                        "route": {"cluster": "header"},
+                        "request_headers_to_add": [added],
+                    },
+                    *({"match": {"prefix": f"/{name}"}, "route": {"cluster": name}} for name in ASKS),
+                ]
+                clusters = []
+                for name, (asked, fields) in ASKS.items():
+                    made = originating(cluster(name, there.port), **fields)
+                    made["typed_extension_protocol_options"] = {
+                        HTTP_OPTIONS: {
+                            "@type": f"type.googleapis.com/{HTTP_OPTIONS}",
+                            "explicit_http_config": {"http_protocol_options": {}},
+                            "upstream_http_protocol_options": asked,
+                        }
+                    }
+                    clusters.append(made)
+                return [http_listener("one", 0, routes)], clusters
+
+            async with both(tmp_path, make) as proxies:
+                for proxy in proxies:
+                    found = []
+                    for path, host, headers in NAMING:
+                        there.names.clear()
+                        async with connected(proxy.ports["one"], None) as client:
+                            status, _ = await client.get(f"/{path}", host=host, **headers)
+                        found.append((status, list(there.names)))
+                    seen.append(found)
+        theirs, ours = seen
+        pairs = zip(NAMING, ours, theirs, strict=True)
+        assert [(asked, got, expected) for asked, got, expected in pairs if got != expected] == []
+        assert ours[0] == (200, ["a.example"]) and ours[7][0] == 503
+
+    run(main())
+
+
+def test_endpoints_that_are_spoken_to_differently(tmp_path: Path) -> None:
+    """Of the endpoints of one cluster some want TLS, one does not, and one would, but is not labelled so."""
+
+    async def main() -> None:
+        async with service(tmp_path) as first, service(tmp_path) as second, upstream() as plain:
+
+            def make(folder: Path) -> tuple[list[Document], list[Document]]:
+                up = cluster("up", first.port)
+                secure = originating({}, sni="up.example")["transport_socket"]
+                up["transport_socket_matches"] = [
+                    {"name": "named", "match": {"kind": "tls", "name": True}, "transport_socket": secure},
+                    {"name": "plain", "match": {"kind": "plain"}, "transport_socket": RAW},
+                    {"name": "any", "match": {}, "transport_socket": originating({})["transport_socket"]},
+                ]
+                labels = [{"kind": "tls", "name": True, "more": 1}, {"kind": "tls"}, {"kind": "plain"}]
+                ports = [first.port, second.port, plain.port]
+                [locality] = up["load_assignment"]["endpoints"]
+                locality["lb_endpoints"] = [
+                    {
+                        "endpoint": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": port}}},
+                        "metadata": {"filter_metadata": {"envoy.transport_socket_match": label}},
+                    }
+                    for port, label in zip(ports, labels, strict=True)
+                ]
+                return [http_listener("one", 0, [to_cluster("up")])], [up]
+
+            async with both(tmp_path, make) as proxies:
+                for proxy in proxies:
+                    first.names.clear()
+                    second.names.clear()
+                    before = len(plain.heads)
+                    async with connected(proxy.ports["one"], None) as client:
+                        for _ in range(9):
+                            status, _ = await client.get()
+                            assert status == 200
+                    assert first.names == ["up.example"] and second.names == [None]
+                    assert len(plain.heads) == before + 3
 
     run(main())

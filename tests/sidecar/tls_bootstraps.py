@@ -130,10 +130,10 @@ class Client:
         found: bytes = self.writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
         return found
 
-    async def get(self, path: str = "/", **headers: str) -> tuple[int, bytes]:
+    async def get(self, path: str = "/", *, host: str = "service", **headers: str) -> tuple[int, bytes]:
         """Status and body."""
         fields = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
-        self.writer.write(f"GET {path} HTTP/1.1\r\nhost: service\r\n{fields}\r\n".encode())
+        self.writer.write(f"GET {path} HTTP/1.1\r\nhost: {host}\r\n{fields}\r\n".encode())
         head = await self.reader.readuntil(b"\r\n\r\n")
         length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r")[0])
         return int(head.split(b" ", 2)[1]), await self.reader.readexactly(length)

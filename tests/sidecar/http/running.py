@@ -222,7 +222,7 @@ class MemoryStack(Stack):
         with mock.patch.object(sidecar.stack, "LogFiles", MemoryLogFiles):
             super().__init__(config, worker, StatsStore())
 
-    def dialer(self, cluster: Any) -> Any:
+    def dialer(self, cluster: Any, host: Any) -> Any:
         return self.memory_dialer
 
     def filter_context(self, stat_prefix: str) -> FilterContext:

@@ -85,7 +85,7 @@ class Proxied:
             self.config,
             worker,
             self.by_name.get,
-            lambda cluster: Dialer(worker),
+            lambda cluster, host: Dialer(worker),
             self.stats,
             make_flow or best_flows(),
             (self.logged.append,),
