@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -98,3 +100,41 @@ def test_a_client_that_says_goodbye(client: Http2Client) -> None:
     client.socket.sendall(GoAwayFrame(0, last_stream_id=0, error_code=0).serialize())
     for stream_id in streams:
         assert client.response(stream_id).status == 200
+
+
+def test_no_request_gets_anything_of_another(setting: Setting, listener_name: str) -> None:
+    """Four connections at once, heads that are alike but for their values, now and then one that is not: what each
+    sends arrives, and what arrives is what it sent."""
+    authority = AUTHORITY.pem if listener_name == "tls" else None
+    problems: list[object] = []
+
+    def work(who: int) -> None:
+        chance = random.Random(who)
+        try:
+            with Http2Client(setting.proxy.ports[listener_name], authority) as client:
+                for turn in range(8):
+                    sent: dict[int, tuple[str, list[tuple[str, str]], bytes | None]] = {}
+                    for number in range(25):
+                        path = f"/echo/{who}/{turn}?n={number}"
+                        fields = [("x-own", f"{who}-{turn}-{number}"), ("user-agent", "u" * chance.choice((3, 9)))]
+                        if chance.random() < 0.3:
+                            fields.append((f"x-{chance.randrange(5)}", str(chance.random())))
+                        body = bytes(chance.randrange(1, 3000)) if chance.random() < 0.4 else None
+                        sent[client.request(path, fields=fields, body=body)] = path, fields, body
+                    for stream_id, (path, fields, body) in sent.items():
+                        answer = client.response(stream_id).json()
+                        found = dict(answer["fields"])
+                        own = {name: value for name, value in found.items() if name[:2] == "x-" and name[2:].isdigit()}
+                        assert found[":path"] == path
+                        assert {name: found[name] for name, _ in fields} == dict(fields)
+                        assert own.keys() == {name for name, _ in fields if name[2:].isdigit()}
+                        assert answer["size"] == len(body or b"")
+        except BaseException as error:
+            problems.append(error)
+
+    threads = [threading.Thread(target=work, args=(who,)) for who in range(4)]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join(30)
+    assert not problems, problems
