@@ -301,7 +301,7 @@ class Http2Connection(asyncio.Protocol, Timed):
 
     def rest(self) -> None:
         """No exchange is left: wait for the next, or end."""
-        self.idle_since = self.now
+        self.now = self.idle_since = self.worker.clock()
         codec = self.codec
         if codec.goaway_received or (codec.draining and self.drain_at == inf):
             if not self.flushing:
@@ -362,6 +362,7 @@ class Http2Connection(asyncio.Protocol, Timed):
         if not self.codec.draining and not self.closing:
             self.codec.shutdown_notice()
             self.stats.goaway_sent += 1
+            self.counters.downstream_cx_drain_close += 1
             self.drain_at = self.worker.clock() + self.manager.options.drain_timeout
             self.wake_by(self.drain_at)
             self.cork()
@@ -475,6 +476,7 @@ class Http2Connection(asyncio.Protocol, Timed):
             self._broken(error)
         if not self.codec.interrupted:
             self.transport.resume_reading()
+        self.cork()
         self._after_a_read()
         if self.worker.cork.waiting:
             self.worker.cork.pull()
