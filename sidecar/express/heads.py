@@ -15,13 +15,16 @@ OpenField = tuple[int, bytes, int]
 
 
 class Template:
-    """The fields that heads of one shape have, with the places of the values."""
+    """The fields that heads of one shape have, with the places of the values, which are empty: they may be secrets."""
 
     __slots__ = ("fields", "index", "open", "repeats")
 
     def __init__(self, fields: list[Field], index: dict[bytes, bytes], open_fields: tuple[OpenField, ...]) -> None:
-        self.fields = fields
-        self.index = index
+        self.fields = fields = fields.copy()
+        self.index = index = index.copy()
+        for at, name, _ in open_fields:
+            fields[at] = (name, b"")
+            index[name] = b""
         self.open = open_fields
         self.repeats = len(index) != len(fields)
 

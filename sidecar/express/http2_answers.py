@@ -9,6 +9,7 @@ from sidecar.codec.hpack_table import VOLATILE
 from sidecar.codec.http2_head import Known, copy_head
 from sidecar.core.head import Field, ResponseHead
 from sidecar.express.heads import ShapedResponseHead, Template
+from sidecar.express.http2_binding import binding_of
 from sidecar.express.http2_blocks import response_block
 from sidecar.express.http2_shapes import values_at
 from sidecar.express.response import KEPT, NOTHING, Responses, passed_on
@@ -63,15 +64,6 @@ class Http2ResponseShape:
         return f"<Http2ResponseShape {self.status}, open {self.names}>"
 
 
-def _bind(known: Known, responses: Responses, shape: Http2ResponseShape) -> None:
-    """Let blocks that mean what is ``known`` be of this shape, if the same is open in them."""
-    if not known.spots:
-        known.values = list(shape.values_of(known.head.index))
-        known.shape = (responses, shape)
-    elif tuple(name for _, name in known.spots) == shape.names:
-        known.shape = (responses, shape)
-
-
 class Answers:
     """The way back for one connection manager; ``date_of`` gives the Date of a second."""
 
@@ -98,13 +90,16 @@ class Answers:
             if shape is None:
                 return False
         if known is not None:
-            _bind(known, responses, shape)
+            binding = binding_of(known, shape, b"")
+            known.shape = None if binding is None else (responses, binding)
         return bool(self.take(exchange, shape, shape.values_of(index)))
 
     def head(self, exchange: Any, known: Known, values: list[bytes]) -> bool:
         """Take a response whose block is of a known shape, if that was found out for this connection manager."""
-        responses, shape = known.shape
-        return exchange.sink.plan.responses is responses and self.take(exchange, shape, values)
+        responses, binding = known.shape
+        if exchange.sink.plan.responses is not responses:
+            return False
+        return bool(self.take(exchange, binding.shape, binding.values(values)))
 
     def _learn(
         self, responses: Responses, key: tuple[Any, ...], head: ResponseHead, ended: bool

@@ -9,6 +9,7 @@ from typing import Any, Final
 from sidecar.codec.errors import ProtocolError
 from sidecar.codec.http2_head import Known, copy_head
 from sidecar.core.head import Field, RequestHead
+from sidecar.express.http2_binding import binding_of
 from sidecar.express.learning import outcome_of
 from sidecar.express.plan import Outcome, RequestShape
 from sidecar.express.shape import MOST_VARYING, may_vary
@@ -62,13 +63,9 @@ class Http2RequestShape(RequestShape):
         return {name for name, value in pairs if head.index[name] != value and may_vary(name)}
 
     def bind(self, known: Known) -> None:
-        """Let blocks that mean what is ``known`` be of this shape, if the same is open in them."""
-        names = tuple(name for at, name in known.spots if at >= 0)
-        if not known.spots:
-            known.values = list(self.values_of(known.head.index))
-            known.shape = self
-        elif names == self.names and known.path_at <= 0:
-            known.shape = self
+        """Let blocks that mean what is ``known`` be of this shape, if they leave nothing else open."""
+        assert isinstance(known.head, RequestHead)
+        known.shape = binding_of(known, self, known.head.path)
 
 
 class Layout:

@@ -183,7 +183,7 @@ class ExpressLane:
                 return False
             if body is not None:
                 length = values[shape.length_at]
-                if not length.isdigit() or int(length) != len(body) or len(body) > longest_body:
+                if not body or not length.isdigit() or int(length) != len(body) or len(body) > longest_body:
                     return False
             # the connection: Http1Connection.on_head
             now = clock()

@@ -153,11 +153,11 @@ class Http2Connection(asyncio.Protocol, Timed):
     # the codec's side
 
     def on_known(self, stream_id: int, known: Known, values: list[bytes], end: bool) -> bool:
-        if known.shape.end is not end:
+        binding = known.shape
+        if binding.shape.end is not end:
             return False
-        if known.path_at < 0:
-            return self._express(known.shape, stream_id, known.head.path, values, end)  # type: ignore[union-attr]
-        return self._express(known.shape, stream_id, values[0], values[1:], end)
+        path = values[0] if binding.path is None else binding.path
+        return self._express(binding.shape, stream_id, path, binding.values(values), end)
 
     def on_head(self, stream_id: int, head: RequestHead, end: bool) -> None:
         lane = self.lane
