@@ -35,8 +35,7 @@ def compile_forward(
 ) -> Forward:
     """The way of plain requests of one connection manager.
 
-    ``respond`` takes whole responses of HTTP/1 hosts for HTTP/1 clients back; ``answer`` those of HTTP/2 hosts for HTTP/2
-    clients.
+    ``respond`` takes whole responses of HTTP/1 hosts back, ``answer`` those of HTTP/2 hosts.
     """
     manager = lane.manager
     worker = manager.worker
@@ -251,14 +250,14 @@ def compile_forward(
         request.sent_at = stream.upstream_first_tx = stream.upstream_last_tx = now
         if block is not None:
             # a stream of the pool's connection: Http2Exchange.send_head
-            upstream.answer = answer if shape.http2 else None
+            upstream.answer = answer
             upstream.send_block(request, block, end)
             if not end:
                 stream.upstream_last_tx = 0.0
             return False
         # the pool's connection: Http1Connection.send_head
         upstream.sink = request
-        upstream.respond = None if shape.http2 else respond
+        upstream.respond = respond
         upstream.requests += 1
         answers = upstream.reader
         answers.method = head.method

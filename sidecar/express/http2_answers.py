@@ -1,4 +1,4 @@
-"""The way back of responses from HTTP/2 hosts to HTTP/2 clients: a head of a known shape, then data and trailers as they come."""
+"""The way back of responses from HTTP/2 hosts: a head of a known shape, then data and trailers as they come."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from sidecar.codec.hpack_table import VOLATILE
+from sidecar.codec.http1_head import status_line
+from sidecar.codec.http1_reader import DONE
 from sidecar.codec.http2_head import Known, copy_head
 from sidecar.core.head import Field, ResponseHead
 from sidecar.express.heads import ShapedResponseHead, Template
 from sidecar.express.http2_binding import binding_of
 from sidecar.express.http2_blocks import response_block
+from sidecar.express.http2_end import compile_end_of_exchange
 from sidecar.express.http2_shapes import values_at
+from sidecar.express.plan import render_template
 from sidecar.express.response import KEPT, NOTHING, Responses, passed_on
-from sidecar.express.shape import MOST_VARYING, may_vary
+from sidecar.express.shape import MOST_VARYING, literal, may_vary
 
 _SHAPES: Final = 256
 _HEADER: Final = 9
@@ -34,7 +38,9 @@ class Http2ResponseShape:
         "dated",
         "ended",
         "names",
+        "render",
         "service_time_at",
+        "sized",
         "status",
         "template",
         "values_of",
@@ -59,6 +65,14 @@ class Http2ResponseShape:
         self.template = template
         self.service_time_at = service_time_at
         self.dated = dated
+        self.sized = b"content-length" in head.index  # HTTP/1 needs no chunks for it
+        self.render = b""
+
+    def http1(self) -> bytes:
+        """The head as HTTP/1 has it, with ``%b`` for each value."""
+        if not self.render:
+            self.render = literal(status_line(self.status)) + render_template(self.template)
+        return self.render
 
     def __repr__(self) -> str:
         return f"<Http2ResponseShape {self.status}, open {self.names}>"
@@ -143,14 +157,13 @@ def _compile(manager: Any, router: Any, date_of: Callable[[int], bytes]) -> tupl
     listener_codes = manager.listener_codes
     access_logs = manager.access_logs
     rq_time = manager_stats.downstream_rq_time
-    idle_timeout: float = manager.options.idle_timeout
+    end_exchange = compile_end_of_exchange(manager.options.idle_timeout)
     corked = worker.cork.waiting
 
     def take(exchange: Any, shape: Http2ResponseShape, values: Sequence[bytes]) -> bool:
         request = exchange.sink
         stream = request.stream
         downstream = stream.downstream
-        connection = downstream.connection
         cluster = request.cluster
         host = request.host
         retry = request.retry
@@ -176,9 +189,31 @@ def _compile(manager: Any, router: Any, date_of: Callable[[int], bytes]) -> tupl
                 values = (*values[:at], b"%d" % took, *values[at + 1 :])
         if shape.dated:
             values = (*values, date_of(int(stream.start_time + (now - stream.start))))
-        block = response_block(shape, connection, values)
-        if block is None or not connection.codec.send_block(downstream.id, block):
-            return False
+        if downstream.version == 20:
+            connection = downstream.connection
+            out = response_block(shape, connection, values)
+            if out is None or not connection.codec.send_block(downstream.id, out):
+                return False
+            stream.response_head_size = len(out) + _HEADER
+            if not connection.corked and not connection.closed:
+                connection.corked = True
+                corked.append(connection)
+        else:
+            if (
+                not shape.sized
+                or not downstream.keep_alive
+                or downstream.paused
+                or downstream.closed
+                or downstream.reader.held is not None
+                or downstream.reader.state != DONE
+            ):
+                return False
+            out = shape.http1() % values
+            stream.response_head_size = len(out)
+            downstream.chunked = False
+            if not downstream.out:
+                corked.append(downstream)
+            downstream.out.append(out)
         # the upstream request: UpstreamRequest._accept
         host.rq_success += 1
         stats = cluster.stats
@@ -202,21 +237,24 @@ def _compile(manager: Any, router: Any, date_of: Callable[[int], bytes]) -> tupl
         stream.response_code = status
         stream.response_code_details = "via_upstream"
         stream.upstream_head_received = exchange.head_size
-        stream.response_head_size = len(block) + _HEADER
         stream.now = stream.last_activity = stream.upstream_first_rx = stream.downstream_first_tx = now
         listener_codes[status] += 1
-        if not connection.corked and not connection.closed:
-            connection.corked = True
-            corked.append(connection)
         return True
 
     def data(exchange: Any, piece: bytes, end: bool) -> None:
         stream = exchange.sink.stream
         downstream = stream.downstream
-        connection = downstream.connection
         size = len(piece)
         stream.bytes_sent += size
         stream.upstream_bytes_received += size
+        if downstream.version != 20:
+            downstream.send_data(piece, end)
+            if end:
+                finish(exchange, stream, downstream, None)
+            else:
+                stream.last_activity = clock()
+            return
+        connection = downstream.connection
         if connection.codec.send_data(downstream.id, piece, end) and not downstream.full:
             downstream.full = True
             stream.on_downstream_full()
@@ -232,10 +270,14 @@ def _compile(manager: Any, router: Any, date_of: Callable[[int], bytes]) -> tupl
         request = exchange.sink
         stream = request.stream
         downstream = stream.downstream
-        connection = downstream.connection
         stream.response_trailers = fields
         if request.plan.call and dict(fields).get(b"grpc-status") != b"0":
             request._judge_trailers(fields)
+        if downstream.version != 20:
+            downstream.send_trailers(fields)
+            finish(exchange, stream, downstream, None)
+            return
+        connection = downstream.connection
         connection.codec.send_trailers(downstream.id, fields)
         connection.cork()
         finish(exchange, stream, downstream, connection)
@@ -274,22 +316,12 @@ def _compile(manager: Any, router: Any, date_of: Callable[[int], bytes]) -> tupl
             rq_time.recent[took] += 1
         else:
             rq_time.record(took)
-        # the client's stream: Http2Exchange.finished
-        if downstream.unconsumed:
-            downstream.give_back()
-        if downstream.id in connection.codec.streams:
-            connection.flush_later(downstream.id)
-        del connection.exchanges[downstream.id]
-        del downstream.stream
-        connection.stats.streams_active -= 1
-        if not connection.exchanges:
-            connection.now = connection.idle_since = now
-            if connection.codec.draining or connection.codec.goaway_received:
-                connection.rest()
-            elif now + idle_timeout < connection.due:
-                connection.wake_by(now + idle_timeout)
         for write in access_logs:
             write(stream)
+        if downstream.version == 20:
+            end_exchange(downstream, connection, now)
+        else:
+            downstream.finished()
         # both objects serve again, unless something out of the ordinary may still hold them
         plan = request.plan
         if stream.attempt_count == 1 and not request.abandoned and len(plan.idle) < KEPT:

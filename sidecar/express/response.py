@@ -1,4 +1,4 @@
-"""The way back in one function: a whole response of a known shape, from the upstream connection to the client's."""
+"""The way back in one function: a whole response of a known shape, from an HTTP/1 connection upstream to the client's."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from sidecar.codec.http1_reader import DONE, HEAD
 from sidecar.codec.wire import FieldLines
 from sidecar.core.head import ResponseHead
 from sidecar.express.heads import OpenField, ShapedResponseHead, Template
+from sidecar.express.http2_blocks import response_block
+from sidecar.express.http2_end import compile_end_of_exchange
 from sidecar.express.plan import render_template
 from sidecar.express.shape import RESPONSE_VALUES, Cut, Pace, cut, differing, literal, without_values
 
@@ -188,6 +190,7 @@ def compile_response_lane(manager: Any, router: Any, date_of: Callable[[int], by
     access_logs = manager.access_logs
     idle_timeout: float = manager.options.idle_timeout
     rq_time = manager_stats.downstream_rq_time
+    end_exchange = compile_end_of_exchange(idle_timeout)
 
     def respond(connection: Any, request: Any, data: bytes) -> bool:
         reader = connection.reader
@@ -223,15 +226,21 @@ def compile_response_lane(manager: Any, router: Any, date_of: Callable[[int], by
         cluster = request.cluster
         retry = request.retry
         pool = connection.pool
-        requester = downstream.reader
-        if (
+        http2 = downstream.version == 20
+        if http2:
+            if not stream.request_ended:
+                return False
+        elif (
             not downstream.keep_alive
             or downstream.out
             or downstream.full
             or downstream.paused
-            or requester.held is not None
-            or requester.state != DONE
-            or pool.draining
+            or downstream.reader.held is not None
+            or downstream.reader.state != DONE
+        ):
+            return False
+        if (
+            pool.draining
             or pool.pending
             or connection.paused
             or (pool.options.max_requests and connection.requests >= pool.options.max_requests)
@@ -242,15 +251,32 @@ def compile_response_lane(manager: Any, router: Any, date_of: Callable[[int], by
             )
         ):
             return False
-        # the upstream request: UpstreamRequest._accept and _release
         now = clock()
+        took = int((now - request.sent_at) * 1000)
+        if not suppress_headers:
+            if shape.service_time_at < 0:
+                values += (b"%d" % took,)
+            else:
+                at = shape.service_time_at
+                values = (*values[:at], b"%d" % took, *values[at + 1 :])
+        if shape.dated:
+            values += (date_of(int(stream.start_time + (now - stream.start))),)
+        if http2:
+            client = downstream.connection
+            out = response_block(shape, client, values)
+            if out is None or not client.codec.send_block(downstream.id, out):
+                return False
+            stream.response_head_size = len(out) + 9
+        else:
+            out = shape.render % (*values, body)
+            stream.response_head_size = len(out) - size
+        # the upstream request: UpstreamRequest._accept and _release
         stats = cluster.stats
         host.rq_success += 1
         host.rq_active -= 1
         request.breaker.rq_active -= 1
         stats.upstream_rq_active -= 1
         stats.upstream_cx_rx_bytes_total += len(data)
-        took = int((now - request.sent_at) * 1000)
         if plan.internal:
             stats.internal_codes[status] += 1
             times = stats.internal_upstream_rq_time
@@ -268,25 +294,15 @@ def compile_response_lane(manager: Any, router: Any, date_of: Callable[[int], by
         connection.idle_since = now
         pool.idle.append(connection)
         # the stream: Stream.on_response, and the head as the connection manager finishes it
-        if not suppress_headers:
-            if shape.service_time_at < 0:
-                values += (b"%d" % took,)
-            else:
-                at = shape.service_time_at
-                values = (*values[:at], b"%d" % took, *values[at + 1 :])
-        if shape.dated:
-            values += (date_of(int(stream.start_time + (now - stream.start))),)
         head = request.head
         if head is None or head.template is not shape.template:
             head = request.head = ShapedResponseHead(status, shape.reason, shape.version, shape.template)
         head.values = values
-        out = shape.render % (*values, body)
         stream.response = head
         stream.response_code = status
         stream.response_code_details = "via_upstream"
         stream.bytes_sent = stream.upstream_bytes_received = size
         stream.upstream_head_received = shape.size
-        stream.response_head_size = len(out) - size
         stream.upstream_first_rx = stream.upstream_last_rx = stream.downstream_first_tx = stream.end = stream.now = now
         stream.response_ended = stream.over = True
         stream.upstream = None
@@ -297,14 +313,22 @@ def compile_response_lane(manager: Any, router: Any, date_of: Callable[[int], by
             rq_time.recent[took] += 1
         else:
             rq_time.record(took)
-        # the client's connection: Http1Connection.send_message and finished
-        downstream.out.append(out)
-        cork.waiting.append(downstream)
-        downstream.stream = None
-        downstream.idle_since = now
-        requester.state = HEAD
-        if now + idle_timeout < downstream.due:
-            downstream.wake_by(now + idle_timeout)
+        if http2:
+            # the client's stream: Http2Exchange.send_data and finished
+            client.codec.send_data(downstream.id, body, True)
+            if not client.corked and not client.closed:
+                client.corked = True
+                cork.waiting.append(client)
+            end_exchange(downstream, client, now)
+        else:
+            # the client's connection: Http1Connection.send_message and finished
+            downstream.out.append(out)
+            cork.waiting.append(downstream)
+            downstream.stream = None
+            downstream.idle_since = now
+            downstream.reader.state = HEAD
+            if now + idle_timeout < downstream.due:
+                downstream.wake_by(now + idle_timeout)
         for write in access_logs:
             write(stream)
         # both objects serve again, unless something out of the ordinary may still hold them

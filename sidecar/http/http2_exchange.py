@@ -17,6 +17,7 @@ class Http2Exchange:
 
     __slots__ = ("connection", "full", "id", "info", "now", "paused", "stream", "through", "unconsumed")
 
+    version = 20
     stream: Stream
 
     def __init__(self, connection: Http2Connection, stream_id: int, now: float) -> None:
