@@ -32,8 +32,9 @@ def compile_forward(
     new_request_id: Callable[[int], bytes],
     respond: Callable[..., bool],
     answer: Any,
+    http2: bool,
 ) -> Forward:
-    """The way of plain requests of one connection manager.
+    """The way of plain requests of one connection manager, for clients of HTTP/1 or for those of HTTP/2.
 
     ``respond`` takes whole responses of HTTP/1 hosts back, ``answer`` those of HTTP/2 hosts.
     """
@@ -135,7 +136,7 @@ def compile_forward(
         # the stream: Stream.begin
         stats.downstream_rq_total += 1
         stats.downstream_rq_active += 1
-        if shape.http2:
+        if http2:
             stats.downstream_rq_http2_total += 1
         stream.duration_deadline = now + max_stream_duration
         if now + patience < connection.due:
@@ -214,18 +215,22 @@ def compile_forward(
         pool = host.pool
         if request.deadline < connection.due:
             connection.wake_by(request.deadline)
-        if pool is None or not pool.free or breaker.rq_active >= breaker.max_requests:
+        if pool is None or breaker.rq_active >= breaker.max_requests:
             request.attempt(host)
             return False
-        upstream = pool.free[-1]
-        block = None
-        if upstream.version == 11:
-            if body is None and not end:
+        free = pool.free
+        if free:
+            if http2 and not end:  # it would have to be told how its body ends
                 request.attempt(host)
                 return False
-        elif body is not None or (block := request_block(plan, upstream := pool.free[0], path, values)) is None:
-            request.attempt(host)
-            return False
+        else:
+            block = None
+            if pool.ready and body is None:
+                upstream = pool.ready[0]
+                block = request_block(plan, upstream, path, values)
+            if block is None:
+                request.attempt(host)
+                return False
         # the attempt: UpstreamRequest._attempt and _send
         if request.try_deadline < connection.due:
             connection.wake_by(request.try_deadline)
@@ -237,19 +242,17 @@ def compile_forward(
         upstream_stats = cluster.stats
         upstream_stats.upstream_rq_total += 1
         upstream_stats.upstream_rq_active += 1
-        if block is None:
-            pool.free.pop()
-        else:
-            upstream = upstream.exchange_type(upstream)
+        multiplexed = not free
+        upstream = upstream.exchange_type(upstream) if multiplexed else free.pop()
         request.upstream = upstream
         request.reused = upstream.requests > 0
         stream.upstream_connection_id = upstream.id
         stream.upstream_local_address = upstream.local_address
         stream.upstream_tls = upstream.tls
-        stream.upstream_version = upstream.version
         request.sent_at = stream.upstream_first_tx = stream.upstream_last_tx = now
-        if block is not None:
+        if multiplexed:
             # a stream of the pool's connection: Http2Exchange.send_head
+            stream.upstream_version = 20
             upstream.answer = answer
             upstream.send_block(request, block, end)
             if not end:

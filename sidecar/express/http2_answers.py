@@ -329,6 +329,7 @@ def _compile(manager: Any, router: Any, date_of: Callable[[int], bytes]) -> tupl
             request.host = request.stream = None
             request.head_passed = False
             request.trailers = None
+            stream.upstream_version = 11
             head.made_fields = head.made_index = None
             head.values = ()  # secrets are among them
             plan.idle.append(request)

@@ -33,6 +33,7 @@ class ExpressLane:
 
     __slots__ = (
         "forward",
+        "forward_http2",
         "kinds",
         "make_stream",
         "manager",
@@ -64,14 +65,19 @@ class ExpressLane:
         self.responses: dict[str, Responses] = {}
         self.pace = Pace()
         self.shapes = 0  # learnt since there was room last; what they hold together is bounded
-        self.forward = compile_forward(
-            self,
-            router,
-            make_upstream_request,
-            new_request_id,
-            compile_response_lane(manager, router, date_of),
-            Answers(manager, router, date_of),
-        )
+        answer = Answers(manager, router, date_of)
+        self.forward, self.forward_http2 = [
+            compile_forward(
+                self,
+                router,
+                make_upstream_request,
+                new_request_id,
+                compile_response_lane(manager, router, date_of, http2),
+                answer,
+                http2,
+            )
+            for http2 in (False, True)
+        ]
         self.take = self._compile(router)
 
     def kind_of(self, info: Any) -> Kind:

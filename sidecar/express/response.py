@@ -176,7 +176,9 @@ class _Trial:
         self.now = self.start = self.start_time = 0.0
 
 
-def compile_response_lane(manager: Any, router: Any, date_of: Callable[[int], bytes]) -> Callable[..., bool]:
+def compile_response_lane(
+    manager: Any, router: Any, date_of: Callable[[int], bytes], http2: bool
+) -> Callable[..., bool]:
     """``respond(connection, request, data)``: whether the read was a whole plain response, and has been passed on.
 
     ``connection`` is the pool's, ``request`` the upstream request that waits for it. Nothing has happened if it was not.
@@ -226,7 +228,6 @@ def compile_response_lane(manager: Any, router: Any, date_of: Callable[[int], by
         cluster = request.cluster
         retry = request.retry
         pool = connection.pool
-        http2 = downstream.version == 20
         if http2:
             if not stream.request_ended:
                 return False

@@ -157,7 +157,16 @@ class Http2Connection(asyncio.Protocol, Timed):
         if binding.shape.end is not end:
             return False
         path = values[0] if binding.path is None else binding.path
-        return self._express(binding.shape, stream_id, path, binding.values(values), end)
+        lane = self.lane
+        if path.translate(None, lane.path) or (lane.normalizes and (b"//" in path or b"/." in path)):
+            return False
+        exchange = self.exchanges[stream_id] = Http2Exchange(self, stream_id, self.now)
+        self.requests += 1
+        self.stats.streams_active += 1
+        lane.forward_http2(
+            binding.shape, exchange, self, self.now, path, binding.values(values), self.codec.received_head_size, None, end
+        )
+        return True
 
     def on_head(self, stream_id: int, head: RequestHead, end: bool) -> None:
         lane = self.lane
@@ -203,7 +212,7 @@ class Http2Connection(asyncio.Protocol, Timed):
         exchange = self.exchanges[stream_id] = Http2Exchange(self, stream_id, now)
         self.requests += 1
         self.stats.streams_active += 1
-        self.lane.forward(shape, exchange, self, now, path, values, self.codec.received_head_size, None, end)
+        self.lane.forward_http2(shape, exchange, self, now, path, values, self.codec.received_head_size, None, end)
 
     def on_data(self, stream_id: int, data: bytes, end: bool) -> None:
         exchange = self.exchanges.get(stream_id)

@@ -20,10 +20,13 @@ _HTTP2: Final = 20
 class ChoicePool:
     """The connections to one host by both protocols; ``choose`` says which one serves a request.
 
-    Each pool is made for the first who wants it. ``free`` are the connections that the express lane may take.
+    Each pool is made for the first who wants it. ``ready`` are the connections that the express lane may open streams on;
+    there are none that it may take whole.
     """
 
-    __slots__ = ("draining", "free", "http1", "http2", "make_http1", "make_http2")
+    __slots__ = ("draining", "http1", "http2", "make_http1", "make_http2", "ready")
+
+    free = ()
 
     def __init__(self, make_http1: Callable[[], Http1Pool], make_http2: Callable[[], Http2Pool]) -> None:
         self.make_http1 = make_http1
@@ -31,7 +34,7 @@ class ChoicePool:
         self.http1: Http1Pool | None = None
         self.http2: Http2Pool | None = None
         self.draining = False
-        self.free: Sequence[Http2Connection] = ()
+        self.ready: Sequence[Http2Connection] = ()
 
     def choose(self, sink: UpstreamSink) -> Http1Pool | Http2Pool:
         """The pool for a request."""
@@ -102,7 +105,7 @@ class Http2OnlyPool(ChoicePool):
 
     def choose(self, sink: UpstreamSink) -> Http1Pool | Http2Pool:
         pool = self.of_http2()
-        self.free = pool.ready
+        self.ready = pool.ready
         return pool
 
 

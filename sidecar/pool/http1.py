@@ -20,6 +20,8 @@ class Http1Pool(HostPool):
 
     __slots__ = ("free", "idle", "lines_seen", "plain")
 
+    ready = ()
+
     def __init__(
         self,
         worker: Worker,

@@ -22,7 +22,7 @@ class NamedPools:
 
     __slots__ = ("draining", "make", "names", "pools")
 
-    free = ()
+    free = ready = ()
 
     def __init__(
         self, names: Callable[[RequestHead], TransportSocketOptions], make: Callable[[TransportSocketOptions], Any]
