@@ -13,7 +13,7 @@ import pytest
 from tests.differential.envoy_binary import EnvoyUnavailableError, envoy_binary
 from tests.differential.proxies import ENVOY, SIDECAR, FreePorts, Proxy, start
 
-KINDS = (ENVOY,)
+KINDS = (SIDECAR, ENVOY)
 _PORTS = FreePorts()
 
 
