@@ -108,7 +108,7 @@ class Attacker:
         elif kind == RST_STREAM:
             self.resets[int.from_bytes(payload, "big")] += 1
         elif kind == HEADERS:
-            found = dict(self._decoder.decode(payload))
+            found = {str(name): str(value) for name, value in self._decoder.decode(payload)}
             self.heads.append((stream, found.get(":status", "")))
             if self.on_head is not None:
                 self.on_head(stream)

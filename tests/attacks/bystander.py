@@ -11,7 +11,7 @@ from tests.grpc.http2_client import Http2Client
 from tests.grpc.subjects import eventually
 
 LATENCY = 0.5  # seconds: what its slowest request may take
-MEGABYTES = 32  # by which the process may grow at most, at any time
+MEGABYTES = 32  # by which the process may grow at most, at any time; the sidecar grows by 11 at most
 
 PATHS = ("/direct", "/good")
 

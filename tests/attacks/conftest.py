@@ -99,7 +99,11 @@ def setting(
             "direct_response": {"status": 200, "body": {"inline_string": "hello"}},
         }
         routes = [direct, to("hostile", "/hostile", timeout="5s"), to("good", "/good"), to("echo")]
-        limits = {"request_headers_timeout": "0.5s", "stream_idle_timeout": f"{IDLE}s", "delayed_close_timeout": "0.1s"}
+        limits: Document = {
+            "request_headers_timeout": "0.5s",
+            "stream_idle_timeout": f"{IDLE}s",
+            "delayed_close_timeout": "0.1s",
+        }
         breakers = {"max_requests": 100_000, "max_pending_requests": 100_000}
         wide: Document = {
             "circuit_breakers": {"thresholds": [breakers]}

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from tests.attacks.attacker import Attacker
 from tests.attacks.frames import PREFACE, settings
 
-Attack = Callable[[Attacker, int], None]
+Attack = Callable[[Attacker, int], object]
 
 
 class HostileUpstream:

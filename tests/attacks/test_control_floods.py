@@ -10,7 +10,7 @@ import pytest
 from tests.attacks import frames as f
 from tests.attacks.conftest import Setting
 
-MANY = 50_000
+MANY = 30_000
 REQUEST = f.request("/echo")
 POST = f.request("/echo", "POST")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -86,6 +87,11 @@ def test_tables_that_change_all_the_time(setting: Setting) -> None:
         assert attacker.until(lambda: len(attacker.heads) == 3000 or attacker.closed, 10), attacker
 
 
+def over(attacker: Attacker) -> object:
+    """Whether its request has ended, one way or another."""
+    return attacker.closed or attacker.resets or attacker.goaways
+
+
 @pytest.mark.parametrize("continued", [False, True])
 def test_blocks_that_never_end(setting: Setting, continued: bool) -> None:
     """200 connections that stop in the middle of a header block are gone after ``request_headers_timeout``."""
@@ -97,7 +103,7 @@ def test_blocks_that_never_end(setting: Setting, continued: bool) -> None:
             attacker.send([f.headers(1, REQUEST, whole=False) + part])
             attackers.append(attacker)
         for attacker in attackers:
-            assert attacker.until(lambda one=attacker: one.closed or one.resets or one.goaways, 8), attacker
+            assert attacker.until(partial(over, attacker), 8), attacker
             attacker.close()
 
 

@@ -74,8 +74,6 @@ def made_to_reset(how: str) -> Iterator[bytes]:
             yield f.headers(stream, WITH_LENGTH, end=False) + f.data(stream, b"too long", end=True)
         elif how == "a priority of 4 octets":
             yield f.headers(stream, REQUEST) + f.frame(f.PRIORITY, 0, stream, bytes(4))
-        elif how == "a stream that depends on itself":
-            yield f.headers(stream, REQUEST) + f.priority(stream, stream)
         else:
             yield f.headers(stream, f.block([(":method", "GET"), (":path", "/")]))
 

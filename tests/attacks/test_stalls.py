@@ -120,7 +120,7 @@ def test_uploads_that_stop(setting: Setting) -> None:
 
 def test_more_data_than_the_window(setting: Setting) -> None:
     """A body beyond every window, to an upstream that takes nothing: the flow control is enforced."""
-    setting.hostile.arm(lambda upstream, stream: upstream.until_closed(20) and None)
+    setting.hostile.arm(lambda upstream, stream: upstream.until_closed(20))
     with setting.unharmed(megabytes=64), setting.attacker() as attacker:
         attacker.send([f.headers(1, f.request("/hostile/silent", "POST"), end=False)])
         attacker.send(itertools.repeat(f.data(1, bytes(16384)), 3000))  # 48 MB
@@ -130,7 +130,7 @@ def test_more_data_than_the_window(setting: Setting) -> None:
 @pytest.mark.parametrize("size", [2, 50])
 def test_an_upload_in_crumbs_that_nobody_takes(setting: Setting, size: int) -> None:
     """What waits for an upstream costs about its size, however small its frames were."""
-    setting.hostile.arm(lambda upstream, stream: upstream.until_closed(20) and None)
+    setting.hostile.arm(lambda upstream, stream: upstream.until_closed(20))
     with setting.unharmed(megabytes=12), setting.attacker() as attacker:
         attacker.send([f.headers(1, f.request("/hostile/silent", "POST"), end=False)])
         attacker.send(itertools.repeat(f.data(1, bytes(size)), 600_000 // (1 + size // 25)))

@@ -13,7 +13,7 @@ from tests.attacks.conftest import Setting
 from tests.grpc.http2_client import Http2Client, Response
 from tests.grpc.subjects import eventually
 
-MANY = 50_000
+MANY = 30_000
 OK = f.block([(":status", "200")])
 CONTINUE = f.block([(":status", "100")])
 

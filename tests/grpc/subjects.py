@@ -13,7 +13,7 @@ import pytest
 from tests.differential.envoy_binary import EnvoyUnavailableError, envoy_binary
 from tests.differential.proxies import ENVOY, SIDECAR, FreePorts, Proxy, start
 
-KINDS = (ENVOY,)
+KINDS = (SIDECAR, ENVOY)
 _PORTS = FreePorts()
 
 
@@ -59,11 +59,3 @@ def eventually(condition: Callable[[], object], what: str, seconds: float = 5.0)
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
         time.sleep(0.01)
-
-
-def memory(proxy: Proxy) -> int:
-    """What the process holds of the machine's memory, in KB."""
-    for line in Path(f"/proc/{proxy.process.pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1])
-    raise AssertionError(f"{proxy.kind} has no memory")

@@ -326,8 +326,8 @@ def test_idle_connections_end_and_calls_make_new_ones(kind: str, service: Servic
     ):
         stub = PlainStub(channel)
         assert stub.echo(b"x", timeout=BOUND) == b"x"
-        for name in ("http.plain.downstream_cx_idle_timeout", "cluster.grpc.upstream_cx_idle_timeout"):
-            eventually(lambda name=name: stats(proxy)[name] == 1, name)
+        names = ("http.plain.downstream_cx_idle_timeout", "cluster.grpc.upstream_cx_idle_timeout")
+        eventually(lambda: [stats(proxy)[name] for name in names] == [1, 1], "both connections have been idle")
         eventually(lambda: not stats(proxy)["http.plain.downstream_cx_active"], "the client's connection has ended")
         call = stub.forever(b"not idle", timeout=0.7)  # a connection with a call is not idle
         assert next(call) == b"first"

@@ -14,7 +14,7 @@ from tests.sidecar.http.running import LOG, LOG_FORMAT, TO_UP, bootstrap, http_f
 REMOTES = ("127.0.0.1", "10.1.2.3", "203.0.113.9")
 
 # what logs can say, without what depends on how chunks were cut
-_OPERATORS = (
+OPERATORS = (
     "START_TIME", "START_TIME(%s.%3f)", "REQ(:METHOD)", "REQ(X-ENVOY-ORIGINAL-PATH?:PATH)", "REQ(:AUTHORITY)", "REQ(:SCHEME)",
     "REQ(USER-AGENT)", "REQ(X-REQUEST-ID)", "REQ(X-FORWARDED-FOR)", "REQ(X-MISSING)", "REQ(COOKIE):5", "RESP(SERVER)",
     "RESP(SET-COOKIE)", "RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)", "RESP(CONTENT-TYPE)", "RESP(CONTENT-LENGTH)",
@@ -36,8 +36,8 @@ def _of_status(least: int) -> dict[str, Any]:
 
 
 def _logs() -> list[dict[str, Any]]:
-    texts = {"text_format_source": {"inline_string": " ".join(f"%{one}%" for one in _OPERATORS) + "\n"}}
-    json = {"json_format": {f"field_{number}": f"%{one}%" for number, one in enumerate(_OPERATORS)}}
+    texts = {"text_format_source": {"inline_string": " ".join(f"%{one}%" for one in OPERATORS) + "\n"}}
+    json = {"json_format": {f"field_{number}": f"%{one}%" for number, one in enumerate(OPERATORS)}}
     failures = {"filter": _of_status(400)}
     return [
         log_to("/all.txt", texts),

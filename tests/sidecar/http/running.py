@@ -282,7 +282,7 @@ class Sidecar:
     @property
     def log(self) -> list[str]:
         """The lines of the usual access log."""
-        return [line.decode() for line in self.stack.log_files.lines.get(LOG, [])]  # type: ignore[attr-defined]
+        return [line.decode(errors="replace") for line in self.stack.log_files.lines.get(LOG, [])]  # type: ignore[attr-defined]
 
     def stat(self, name: str) -> int:
         """A counter or gauge by its full name. Raises KeyError."""
@@ -314,11 +314,18 @@ class Sidecar:
             for host in cluster.hosts:
                 found.append((host.address.text, _numbers(host)))
                 pool = host.pool
-                if pool is not None:
-                    found.append((len(pool.idle), len(pool.all), len(pool.pending), pool.connecting, pool.draining))
-                    order = [connection.id for connection in pool.idle]
-                    connections = sorted(pool.all, key=lambda connection: connection.id)
+                http1 = getattr(pool, "http1", pool)
+                if http1 is not None:
+                    found.append((len(http1.idle), len(http1.all), len(http1.pending), http1.connecting, http1.draining))
+                    order = [connection.id for connection in http1.idle]
+                    connections = sorted(http1.all, key=lambda connection: connection.id)
                     found.append((order, [_connection_state(connection) for connection in connections]))
+                http2 = getattr(pool, "http2", None)
+                if http2 is not None:
+                    found.append((len(http2.all), len(http2.pending), http2.connecting, http2.draining))
+                    order = [connection.id for connection in http2.ready]
+                    connections = sorted(http2.all, key=lambda connection: connection.id)
+                    found.append((order, [_http2_connection_state(connection) for connection in connections]))
         return found
 
     def under_way(self) -> dict[str, int]:
@@ -338,8 +345,9 @@ class Sidecar:
                 for what in ("rq_active", "cx_active"):
                     if value := getattr(host, what):
                         found[f"{host.address.text}.{what}"] = value
-                if host.pool is not None and (host.pool.pending or host.pool.connecting or host.pool.all):
-                    found[f"{host.address.text}.pool"] = len(host.pool.pending) + host.pool.connecting
+                for pool in (getattr(host.pool, "http1", host.pool), getattr(host.pool, "http2", None)):
+                    if pool is not None and (pool.pending or pool.connecting or pool.all):
+                        found[f"{host.address.text}.pool"] = len(pool.pending) + pool.connecting
         return found
 
     def end(self) -> None:
@@ -372,6 +380,31 @@ def _connection_state(connection: Any) -> Any:
         connection.id, connection.requests, connection.closed, connection.paused, connection.full,
         connection.sink is None, connection.request_open, connection.idle_since, connection.opened,
         reader.state, reader.partial, reader.held, reader.keep_alive, bytes(connection.transport.written),
+    )  # fmt: skip
+
+
+def _http2_connection_state(connection: Any) -> Any:
+    codec = connection.codec
+    exchanges = [
+        (one.stream_id, one.answered, one.complete, one.full, one.paused, one.request_ended, one.unconsumed)
+        for one in connection.exchanges.values()
+    ]
+    return (
+        connection.id, connection.requests, connection.closed, connection.full, connection.idle_since, connection.opened,
+        exchanges, http2_codec_state(codec), codec.next_id,
+    )  # fmt: skip
+
+
+def http2_codec_state(codec: Any) -> Any:
+    """What an HTTP/2 connection knows of its streams and windows."""
+    streams = [
+        (one.id, one.state, one.credit_in, one.credit_out, one.unreturned, one.expected, one.queued, one.ending, one.waiting,
+         one.full, one.trailers)
+        for one in codec.streams.values()
+    ]  # fmt: skip
+    return (
+        streams, codec.window_in, codec.window_out, codec.unreturned, codec.state, codec.draining, codec.goaway_received,
+        codec.opened_streams, codec.resets_left, len(codec.waiting), codec.paused,
     )  # fmt: skip
 
 

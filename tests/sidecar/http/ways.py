@@ -137,7 +137,8 @@ def _state(connection: Any) -> Any:
         connection.stream is None, connection.keep_alive, connection.requests, connection.closed, connection.closing,
         connection.full, connection.paused, connection.upstream_full, connection.closing or connection.head_began,
         connection.idle_since,
-        connection.retire_at, connection.close_at, reader.state, b"".join(reader.held or ()), reader.partial,
+        connection.retire_at, connection.close_at, reader.state, b"".join(reader.held or ()),
+        None if reader.partial is None else bytes(reader.partial),  # it grows in place
     )  # fmt: skip
 
 
