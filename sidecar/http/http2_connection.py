@@ -160,12 +160,7 @@ class Http2Connection(asyncio.Protocol, Timed):
         lane = self.lane
         if path.translate(None, lane.path) or (lane.normalizes and (b"//" in path or b"/." in path)):
             return False
-        exchange = self.exchanges[stream_id] = Http2Exchange(self, stream_id, self.now)
-        self.requests += 1
-        self.stats.streams_active += 1
-        lane.forward_http2(
-            binding.shape, exchange, self, self.now, path, binding.values(values), self.codec.received_head_size, None, end
-        )
+        self.on_laid_out(binding.shape, stream_id, path, binding.values(values), end)
         return True
 
     def on_head(self, stream_id: int, head: RequestHead, end: bool) -> None:

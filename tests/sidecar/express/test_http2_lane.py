@@ -139,7 +139,7 @@ def test_either_side_may_speak_http1(counts: Counts, clients: tuple[str | None],
         assert counts.taken == 10
     if host:
         assert counts.sent >= 6
-    assert bool(counts.answered) == bool(clients[0] and host)
+    assert bool(counts.answered) == bool(clients[0])
     run.outcome()
 
 
