@@ -229,7 +229,7 @@ def compile_response_lane(
         retry = request.retry
         pool = connection.pool
         if http2:
-            if not stream.request_ended:
+            if not stream.request_ended or not size:  # then the head is the end
                 return False
         elif (
             not downstream.keep_alive

@@ -16,7 +16,7 @@ NO_DIFFERENCE = {
 }
 """What is read, and changes nothing that is built."""
 
-ENOUGH = 16
+ENOUGH = 10
 """A field that was left out so often without a difference makes none; below, it had its default value by chance."""
 
 ONLY_CHECKED = {
