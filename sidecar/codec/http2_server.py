@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from sidecar.codec.hpack_decoder import STEADY, HpackDecoder, ListTooLarge, Texts
 from sidecar.codec.http2 import Http2Connection
+from sidecar.codec.http2_control import Http2Error
 from sidecar.codec.http2_frames import (
     ENABLE_CONNECT_PROTOCOL,
     END_HEADERS,
@@ -15,6 +16,7 @@ from sidecar.codec.http2_frames import (
     HEADERS,
     INTERNAL_ERROR,
     MAX_CONCURRENT_STREAMS,
+    NO_ERROR,
     PROTOCOL_ERROR,
     REFUSED_STREAM,
     write_header,
@@ -102,6 +104,9 @@ class ServerConnection(Http2Connection):
         except ListTooLarge as error:
             self._stream_error(stream_id, INTERNAL_ERROR, error.details, True)
             return
+        except Http2Error as error:  # of compression
+            self.sink.on_refused(stream_id, NO_ERROR, error.details)  # type: ignore[union-attr]
+            raise
         if end and length > 0:
             self._stream_error(stream_id, PROTOCOL_ERROR, WRONG_LENGTH, True)
             return

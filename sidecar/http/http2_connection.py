@@ -37,6 +37,7 @@ class Http2Connection(asyncio.Protocol, Timed):
         "codec",
         "corked",
         "counters",
+        "cut_short",
         "drain_at",
         "exchanges",
         "expires",
@@ -83,6 +84,7 @@ class Http2Connection(asyncio.Protocol, Timed):
         self.full = False
         self.closed = False
         self.closing = False  # what is written now is the last
+        self.cut_short = False  # the connection broke with something under way
         self.expires = inf
         self.close_at = inf
         self.drain_at = inf  # when the second GOAWAY is due
@@ -128,7 +130,7 @@ class Http2Connection(asyncio.Protocol, Timed):
     def connection_lost(self, error: Exception | None) -> None:
         remote = not self.closed and not self.closing
         self.closed = True
-        active = bool(self.exchanges)
+        active = bool(self.exchanges) or self.cut_short
         now = self.now = self.worker.clock()
         for exchange in tuple(self.exchanges.values()):
             exchange.stream.on_downstream_closed(now)
@@ -264,6 +266,8 @@ class Http2Connection(asyncio.Protocol, Timed):
         if code != NO_ERROR:
             self.stats.tx_reset += 1
             count_refused(self.stats, code, details)
+        else:
+            self.cut_short = True
         if details != TOO_MANY_STREAMS:
             self._turned_away(stream_id, code, details)
 
@@ -372,7 +376,8 @@ class Http2Connection(asyncio.Protocol, Timed):
         if not self.codec.draining and not self.closing:
             self.codec.shutdown_notice()
             self.stats.goaway_sent += 1
-            self.counters.downstream_cx_drain_close += 1
+            if self.manager.draining:
+                self.counters.downstream_cx_drain_close += 1
             self.drain_at = self.worker.clock() + self.manager.options.drain_timeout
             self.wake_by(self.drain_at)
             self.cork()
@@ -498,6 +503,8 @@ class Http2Connection(asyncio.Protocol, Timed):
             self.manager.stats.downstream_rq_too_many_premature_resets += 1
         self.stats.goaway_sent += 1
         count_error(self.stats, error.details)
+        if self.exchanges:
+            self.cut_short = True
         self._end_exchanges(error.details, flag.DOWNSTREAM_PROTOCOL_ERROR)
         self.close_after_flush()
 

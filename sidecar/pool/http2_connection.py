@@ -408,9 +408,10 @@ class Http2Connection(asyncio.Protocol, Timed):
         self.stats.goaway_sent += 1
         count_error(self.stats, error.details)
         self.flush()
+        self.pool.stats.upstream_rq_tx_reset += len(self.exchanges)  # as Envoy: first these, and then the connection
+        self._end_exchanges(PROTOCOL_ERROR, "")
         self._close_here()
         self.transport.close()
-        self._end_exchanges(PROTOCOL_ERROR, "")
 
     def _end_exchanges(self, reason: str, failure: str) -> None:
         exchanges, self.exchanges = self.exchanges, {}
