@@ -265,7 +265,7 @@ class HpackDecoder(Generic[Kept]):
             # at most 8n/5.
             total = sum([len(name) + len(value) + OVERHEAD for name, value in fields])
             if total > self.max_list_size:
-                raise ListTooLarge("http2.headers_too_large")
+                raise ListTooLarge("http2.header_list_size_too_large")
         return fields, CHANGED if inserted and dependent else inserted
 
     def _evict(self) -> None:

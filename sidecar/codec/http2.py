@@ -41,7 +41,7 @@ from sidecar.codec.http2_frames import (
     settings,
     window_update,
 )
-from sidecar.codec.http2_head import VIOLATION, Known, Malformed, check_trailers, copy_head
+from sidecar.codec.http2_head import VIOLATION, WRONG_LENGTH, Known, Malformed, check_trailers, copy_head
 from sidecar.codec.http2_options import Http2Options
 from sidecar.codec.http2_output import Stream
 from sidecar.codec.http2_states import (
@@ -300,7 +300,7 @@ class Http2Connection(Http2Control):
             expected = stream.expected = expected - size
             if expected < 0 or (ended and expected):
                 self._return(size)
-                self._malformed(stream_id, VIOLATION)
+                self._stream_error(stream_id, PROTOCOL_ERROR, WRONG_LENGTH)
                 return
         if self.initial_in + stream.credit_in < 0 or not stream.headed:
             self._return(size)
@@ -372,19 +372,24 @@ class Http2Connection(Http2Control):
     def _trailers(self, stream: Stream, block: bytes, end: bool) -> None:
         """A header block behind the head: what it can be is trailers."""
         stream_id = stream.id
+        self.received_head_size = len(block) + HEADER_SIZE
         try:
             fields, _ = self._decode(block)
             if stream.state >= HALF_CLOSED_REMOTE:
                 self._stray(stream_id, RECV_HEADERS)
                 return
-            if not end or stream.expected > 0:
+            if not end:
                 raise Malformed(VIOLATION)
-            check_trailers(fields, self.decoder.suspicious)
+            if check_trailers(fields, self.decoder.suspicious):
+                fields = [field for field in fields if field[0] != b"content-length"]  # RFC 9110 section 6.5.1
         except Malformed as error:
             self._malformed(stream_id, error.details)
             return
         except ListTooLarge as error:
             self._stream_error(stream_id, INTERNAL_ERROR, error.details)
+            return
+        if stream.expected > 0:
+            self._stream_error(stream_id, PROTOCOL_ERROR, WRONG_LENGTH)
             return
         stream.state = STREAM[stream.state][RECV_END_STREAM]
         if stream.state == CLOSED:

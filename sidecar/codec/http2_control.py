@@ -165,6 +165,8 @@ class Http2Control(Http2Output):
     def _malformed(self, stream_id: int, details: str, new: bool = False) -> None:
         """A message breaks the rules (section 8.1.1): its stream ends, or, as Envoy has it, the connection."""
         if not self.options.stream_error_on_invalid_http_messaging:
+            if new:
+                self.sink.on_refused(stream_id, NO_ERROR, details)  # type: ignore[union-attr]
             raise self.fail(PROTOCOL_ERROR, details)
         self._stream_error(stream_id, PROTOCOL_ERROR, details, new)
 

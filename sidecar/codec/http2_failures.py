@@ -14,7 +14,7 @@ _COUNTERS: Final = {
     "http2.inbound_priority_frames_flood": "inbound_priority_frames_flood",
     "http2.inbound_window_update_frames_flood": "inbound_window_update_frames_flood",
     "http2.continuation_flood": "header_overflow",
-    "http2.headers_too_large": "header_overflow",
+    "http2.header_list_size_too_large": "header_list_size_too_large",
     "http2.too_many_headers": "header_overflow",
     INVALID_FIELD: "rx_messaging_error",
     VIOLATION: "rx_messaging_error",

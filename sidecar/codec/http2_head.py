@@ -22,6 +22,8 @@ NO_LENGTH: Final = -1
 
 INVALID_FIELD: Final = "http2.invalid.header.field"
 VIOLATION: Final = "http2.violation.of.messaging.rule"
+WRONG_LENGTH: Final = "http2.wrong_length"
+"""A body that disagrees with its Content-Length: as in Envoy, that ends the stream and never the connection."""
 
 _NAME: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
 _VALUE: Final = re.compile(rb"(?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?")
@@ -34,6 +36,7 @@ _CONNECTION_SPECIFIC: Final = frozenset(
 _USUAL_METHODS: Final = frozenset(b"GET HEAD POST PUT DELETE OPTIONS PATCH".split())
 _USUAL_SCHEMES: Final = frozenset((b"http", b"https"))
 _STATUSES: Final = {b"%d" % status: status for status in range(100, 1000) if status != 101}
+_AUTHORITY: Final = frozenset((b":authority", b"host"))
 _ONCE: Final = frozenset((b"content-length", b"host"))
 _MOST_SHAPES: Final = 1024
 
@@ -171,13 +174,15 @@ def request_head(fields: list[Field], suspicious: bool, extended_connect: bool) 
         if (not path or path[0] != 0x2F) and not (path == b"*" and method == b"OPTIONS"):
             raise Malformed(VIOLATION if path else INVALID_FIELD)
         if not authority:
-            raise Malformed(VIOLATION)
+            raise Malformed(INVALID_FIELD if any(name in _AUTHORITY for name, _ in fields) else VIOLATION)
     if path.translate(None, _PATH) or (authority not in _AUTHORITIES and not _is_authority(authority)):
         raise Malformed(INVALID_FIELD)
-    if (method not in _USUAL_METHODS and not is_token(method)) or (
-        scheme not in _USUAL_SCHEMES and not _SCHEME.fullmatch(scheme)
-    ):
+    if method not in _USUAL_METHODS and not is_token(method):
         raise Malformed(INVALID_FIELD)
+    if scheme not in _USUAL_SCHEMES:
+        if not _SCHEME.fullmatch(scheme):
+            raise Malformed(INVALID_FIELD)
+        scheme = scheme.lower()
     length = _length(index, plan) if plan & (_LENGTH | _TE) else NO_LENGTH
     head = _new_request(RequestHead)
     head.method = method
@@ -192,8 +197,8 @@ def request_head(fields: list[Field], suspicious: bool, extended_connect: bool) 
 
 
 def _is_authority(authority: bytes) -> bool:
-    """As ``is_authority``, and remembers the good ones."""
-    if not is_authority(authority):
+    """As ``is_authority``, without userinfo, and remembers the good ones."""
+    if not is_authority(authority) or b"@" in authority:  # section 8.3.1: no userinfo
         return False
     if len(authority) <= _LONGEST_AUTHORITY:
         if len(_AUTHORITIES) >= _MOST_AUTHORITIES:
@@ -222,7 +227,7 @@ def _connect(
     path = index.pop(b":path", None)
     protocol = index.pop(b":protocol", None)
     if method != b"CONNECT" or not authority:
-        raise Malformed(VIOLATION)
+        raise Malformed(VIOLATION if protocol is None else INVALID_FIELD)
     if protocol is None:
         if scheme is not None or path is not None:
             raise Malformed(VIOLATION)
@@ -260,11 +265,12 @@ def response_head(fields: list[Field], suspicious: bool) -> tuple[ResponseHead, 
     return head, length
 
 
-def check_trailers(fields: list[Field], suspicious: bool) -> None:
-    """Raises Malformed for what no trailer section may have (section 8.1)."""
-    _shape(_TRAILERS, tuple([name for name, _ in fields]), _judge_trailers)
+def check_trailers(fields: list[Field], suspicious: bool) -> bool:
+    """Whether Content-Length is among them. Raises Malformed for what no trailer section may have (section 8.1)."""
+    plan = _shape(_TRAILERS, tuple([name for name, _ in fields]), _judge_trailers)
     if suspicious:
         _check_values(fields)
+    return plan & _LENGTH != 0
 
 
 class Known:

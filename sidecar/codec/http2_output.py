@@ -76,7 +76,10 @@ class Sink(Protocol[H_contra]):
         ...
 
     def on_refused(self, stream_id: int, code: int, details: str) -> None:
-        """A request was answered with RST_STREAM before there was a head to deliver: for logs and statistics."""
+        """A request was answered with RST_STREAM before there was a head to deliver: for logs and statistics.
+
+        ``code`` is NO_ERROR where the whole connection ends for it.
+        """
         ...
 
     def on_window(self, stream_id: int) -> None:

@@ -44,6 +44,7 @@ _RESPONSE_HOP_BY_HOP: Final = frozenset(
 )
 _HTTP: Final = (b"x-forwarded-proto", b"http")
 _HTTPS: Final = (b"x-forwarded-proto", b"https")
+_SCHEMES: Final = frozenset((b"http", b"https"))
 
 Prepare = Callable[["Stream"], bool]
 """Prepares ``stream.request``; True if it answered the request itself."""
@@ -220,10 +221,13 @@ def compile_forwarding(
         if b"x-forwarded-proto" not in index:
             request.fields.append(_HTTP)
             index[b"x-forwarded-proto"] = b"http"
-        elif index[b"x-forwarded-proto"] != b"http":
+        elif request.version != 20 and index[b"x-forwarded-proto"] != b"http":
             scheme = index[b"x-forwarded-proto"].lower()
             if scheme == b"https":
                 request.scheme = scheme
+        if request.scheme not in _SCHEMES:
+            scheme = index[b"x-forwarded-proto"].lower()
+            request.scheme = scheme if scheme in _SCHEMES else b"http" if tls is None else b"https"
         if not plain:
             if new_scheme:
                 request.set(b"x-forwarded-proto", new_scheme)

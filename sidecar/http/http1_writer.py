@@ -77,6 +77,8 @@ class Http1Writer(asyncio.Protocol, Timed):
                     fields = [*fields, (b"content-length", b"0")]
                 elif request.version == 11:
                     fields = [*fields, _CHUNKED]
+            elif status == 204 or status == 304:
+                pass  # it has no body, whatever the upstream goes on to send
             elif request.version == 11 and stream.tunnel is None:
                 self.chunked = True
                 fields = [*fields, _CHUNKED]

@@ -10,7 +10,7 @@ from typing import Any
 from sidecar.codec.errors import ProtocolError
 from sidecar.codec.http2_control import Http2Error
 from sidecar.codec.http2_failures import count_error, count_refused
-from sidecar.codec.http2_frames import NO_ERROR, PROTOCOL_ERROR, REFUSED_STREAM
+from sidecar.codec.http2_frames import INTERNAL_ERROR, NO_ERROR, PROTOCOL_ERROR
 from sidecar.codec.http2_head import Known
 from sidecar.codec.http2_server import ServerConnection
 from sidecar.codec.http2_states import DEAD, IN_BLOCK
@@ -21,6 +21,7 @@ from sidecar.core.stream_info import ConnectionInfo
 from sidecar.core.timer_wheel import Timed
 from sidecar.http.connection_manager import ConnectionManager
 from sidecar.http.http2_exchange import Http2Exchange
+from sidecar.http.http2_resets import REMOTE_RESET, TOO_MANY_STREAMS, UNEXPECTED_UNDERSCORE, words_of
 from sidecar.http.stream import Stream
 
 _ALIVE = b"alive..?"
@@ -36,6 +37,7 @@ class Http2Connection(asyncio.Protocol, Timed):
         "codec",
         "corked",
         "counters",
+        "cut_short",
         "drain_at",
         "exchanges",
         "expires",
@@ -82,6 +84,7 @@ class Http2Connection(asyncio.Protocol, Timed):
         self.full = False
         self.closed = False
         self.closing = False  # what is written now is the last
+        self.cut_short = False  # the connection broke with something under way
         self.expires = inf
         self.close_at = inf
         self.drain_at = inf  # when the second GOAWAY is due
@@ -127,7 +130,7 @@ class Http2Connection(asyncio.Protocol, Timed):
     def connection_lost(self, error: Exception | None) -> None:
         remote = not self.closed and not self.closing
         self.closed = True
-        active = bool(self.exchanges)
+        active = bool(self.exchanges) or self.cut_short
         now = self.now = self.worker.clock()
         for exchange in tuple(self.exchanges.values()):
             exchange.stream.on_downstream_closed(now)
@@ -176,18 +179,20 @@ class Http2Connection(asyncio.Protocol, Timed):
                 if self._express(shape, stream_id, head.path, shape.values_of(head.index), end):
                     return
         manager = self.manager
+        if manager.judge_http2 is not None:
+            try:
+                manager.judge_http2(head)
+            except ProtocolError:
+                self.codec.reset(stream_id, INTERNAL_ERROR)
+                self.stats.tx_reset += 1
+                self._turned_away(stream_id, INTERNAL_ERROR, UNEXPECTED_UNDERSCORE)
+                return
         self.requests += 1
         self.stats.streams_active += 1
         now = self.now
         exchange = self.exchanges[stream_id] = Http2Exchange(self, stream_id, now)
         exchange.stream = stream = Stream(exchange, manager, head, now)
         stream.request_head_size = self.codec.received_head_size
-        if manager.judge_http2 is not None:
-            try:
-                manager.judge_http2(head)
-            except ProtocolError:
-                self._turn_away(exchange)
-                return
         most = manager.options.max_requests
         if most and self.requests == most:
             manager.stats.downstream_cx_max_requests_reached += 1
@@ -237,11 +242,12 @@ class Http2Connection(asyncio.Protocol, Timed):
         exchange = self.exchanges.get(stream_id)
         if exchange is not None:
             exchange.now = exchange.stream.now = self.now
+            exchange.stream.request_head_size += self.codec.received_head_size
             exchange.stream.on_trailers(fields)
 
     def on_reset(self, stream_id: int, code: int, details: str) -> None:
         stats = self.stats
-        if details == "http2.remote_reset":
+        if details == REMOTE_RESET:
             stats.rx_reset += 1
         else:
             stats.tx_reset += 1
@@ -249,17 +255,21 @@ class Http2Connection(asyncio.Protocol, Timed):
         self.flushing.pop(stream_id, None)
         exchange = self.exchanges.pop(stream_id, None)
         if exchange is not None:
-            remote = details == "http2.remote_reset"
-            flags = flag.DOWNSTREAM_REMOTE_RESET if remote else flag.DOWNSTREAM_PROTOCOL_ERROR
-            exchange.stream.on_downstream_closed(self.now, details, flags)
+            answered = exchange.stream.response is not None
+            exchange.stream.on_downstream_closed(self.now, *words_of(code, details, answered))
             del exchange.stream
             if exchange.unconsumed:
                 self.codec.consumed(stream_id, exchange.unconsumed)
             self.exchange_over()
 
     def on_refused(self, stream_id: int, code: int, details: str) -> None:
-        self.stats.tx_reset += 1
-        count_refused(self.stats, code, details)
+        if code != NO_ERROR:
+            self.stats.tx_reset += 1
+            count_refused(self.stats, code, details)
+        else:
+            self.cut_short = True
+        if details != TOO_MANY_STREAMS:
+            self._turned_away(stream_id, code, details)
 
     def on_window(self, stream_id: int) -> None:
         exchange = self.exchanges.get(stream_id)
@@ -366,7 +376,8 @@ class Http2Connection(asyncio.Protocol, Timed):
         if not self.codec.draining and not self.closing:
             self.codec.shutdown_notice()
             self.stats.goaway_sent += 1
-            self.counters.downstream_cx_drain_close += 1
+            if self.manager.draining:
+                self.counters.downstream_cx_drain_close += 1
             self.drain_at = self.worker.clock() + self.manager.options.drain_timeout
             self.wake_by(self.drain_at)
             self.cork()
@@ -492,6 +503,8 @@ class Http2Connection(asyncio.Protocol, Timed):
             self.manager.stats.downstream_rq_too_many_premature_resets += 1
         self.stats.goaway_sent += 1
         count_error(self.stats, error.details)
+        if self.exchanges:
+            self.cut_short = True
         self._end_exchanges(error.details, flag.DOWNSTREAM_PROTOCOL_ERROR)
         self.close_after_flush()
 
@@ -503,13 +516,12 @@ class Http2Connection(asyncio.Protocol, Timed):
             exchange.stream.on_downstream_closed(self.now, details, flags)
             del exchange.stream
 
-    def _turn_away(self, exchange: Http2Exchange) -> None:
-        """A head that the configuration does not want: the stream ends before it has begun."""
-        del self.exchanges[exchange.id]
-        del exchange.stream
-        self.stats.streams_active -= 1
-        self.stats.tx_reset += 1
-        self.codec.reset(exchange.id, REFUSED_STREAM)
+    def _turned_away(self, stream_id: int, code: int, details: str) -> None:
+        """A stream ended before it had begun: its head is none, or more than is allowed. It is counted and logged."""
+        exchange = Http2Exchange(self, stream_id, self.now)
+        Stream(exchange, self.manager, RequestHead(b"", b"", b"", [], 20), self.now).turned_away(
+            *words_of(code, details, False)
+        )
 
     def _half_close(self) -> None:
         delay = self.manager.options.delayed_close_timeout

@@ -183,6 +183,20 @@ class Stream(FilteredStream):
         elif self.upstream is not None:
             self.upstream.on_request_trailers(trailers)
 
+    def turned_away(self, details: str, flags: int) -> None:
+        """The request was refused by its head, before any filter saw it: there is nothing to answer."""
+        stats = self.manager.stats
+        stats.downstream_rq_total += 1
+        stats.downstream_rq_http2_total += 1
+        stats.downstream_rq_rx_reset += 1
+        stats.downstream_rq_time.record(0)
+        self.over = True
+        self.end = self.now
+        self.response_code_details = details
+        self.response_flags = flags
+        for write in self.manager.access_logs:
+            write(self)
+
     # the response
 
     def on_informational(self, head: ResponseHead) -> None:
@@ -294,7 +308,10 @@ class Stream(FilteredStream):
         self.manager.stats.downstream_rq_rx_reset += 1  # Envoy counts a reset of either side here
         downstream = self.downstream
         self._over()
-        downstream.reset()
+        if self.request.version != 20 and self.response is not None and self.response.status in (204, 304):
+            downstream.finished()  # such a response is its head
+        else:
+            downstream.reset()
 
     # what the downstream reports
 

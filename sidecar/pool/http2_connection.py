@@ -23,7 +23,12 @@ if TYPE_CHECKING:
     from sidecar.pool.http2 import Http2Pool
 
 _ALIVE = b"alive..?"
-_REASONS = {code_of.REFUSED_STREAM: REFUSED_STREAM, code_of.CONNECT_ERROR: CONNECT_ERROR}
+_REMOTE = frozenset(("http2.remote_reset", "http2.goaway"))
+_REASONS = {
+    code_of.REFUSED_STREAM: REFUSED_STREAM,
+    code_of.CONNECT_ERROR: CONNECT_ERROR,
+    code_of.PROTOCOL_ERROR: PROTOCOL_ERROR,
+}
 
 
 class Http2Connection(asyncio.Protocol, Timed):
@@ -198,7 +203,6 @@ class Http2Connection(asyncio.Protocol, Timed):
         self.codec.consumed(exchange.stream_id, len(data))
 
     def on_trailers(self, stream_id: int, fields: list[Field]) -> None:
-        self.stats.trailers += 1
         exchange = self.exchanges.get(stream_id)
         if exchange is None:
             return
@@ -218,10 +222,10 @@ class Http2Connection(asyncio.Protocol, Timed):
 
     def on_reset(self, stream_id: int, code: int, details: str) -> None:
         """A stream was reset: by the host, for what it did wrong, or since it will not process it (GOAWAY)."""
-        remote = details in ("http2.remote_reset", "http2.goaway")
-        if remote:
+        remote = details in _REMOTE
+        if details == "http2.remote_reset":
             self.stats.rx_reset += 1
-        else:
+        elif not remote:
             self.stats.tx_reset += 1
             count_error(self.stats, details)
         exchange = self.exchanges.pop(stream_id, None)
@@ -230,9 +234,12 @@ class Http2Connection(asyncio.Protocol, Timed):
         self.stats.streams_active -= 1
         exchange.complete = True
         exchange.give_back()
-        self.pool.stats.upstream_rq_rx_reset += 1
         reason = _REASONS.get(code, REMOTE_RESET) if remote else PROTOCOL_ERROR
-        exchange.sink.on_reset(reason, "" if remote else details)
+        if not remote:
+            self.pool.stats.upstream_rq_tx_reset += 1
+        elif reason != REFUSED_STREAM:
+            self.pool.stats.upstream_rq_rx_reset += 1
+        exchange.sink.on_reset(REMOTE_RESET if details == "http2.too_many_headers" else reason)  # as Envoy
         self.exchange_over()
 
     def on_refused(self, stream_id: int, code: int, details: str) -> None:
@@ -401,9 +408,10 @@ class Http2Connection(asyncio.Protocol, Timed):
         self.stats.goaway_sent += 1
         count_error(self.stats, error.details)
         self.flush()
+        self.pool.stats.upstream_rq_tx_reset += len(self.exchanges)  # as Envoy: first these, and then the connection
+        self._end_exchanges(PROTOCOL_ERROR, "")
         self._close_here()
         self.transport.close()
-        self._end_exchanges(PROTOCOL_ERROR, error.details)
 
     def _end_exchanges(self, reason: str, failure: str) -> None:
         exchanges, self.exchanges = self.exchanges, {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sidecar.codec.http2_frames import CANCEL, NO_ERROR
+from sidecar.codec.http2_frames import INTERNAL_ERROR, NO_ERROR
 from sidecar.core.head import Field, RequestHead
 from sidecar.core.upstream import UpstreamSink
 
@@ -170,8 +170,8 @@ class Http2Exchange:
             self.connection.cork()
 
     def cancel(self) -> None:
-        """Nobody wants the response any more."""
-        self.end(CANCEL)
+        """Nobody wants the response any more. The code is Envoy's: hosts take any as the end of what they do for it."""
+        self.end(INTERNAL_ERROR)
 
     def end(self, code: int = NO_ERROR) -> None:
         """The exchange is over here; what of it is still open is reset with ``code``."""

@@ -388,7 +388,7 @@ class UpstreamRequest(Recovery):
         self.head_passed = True
         stream.upstream_head_received = self.upstream.head_size  # type: ignore[union-attr]
         stream.response_code_details = "via_upstream"
-        if 200 <= status < 300 and self.request.method == b"CONNECT":
+        if 200 <= status < 300 and (self.request.method == b"CONNECT" or (stream.upgrade and self._framed())):
             stream.tunnel = self
         took = int((now - self.sent_at) * 1000)
         if b"x-envoy-internal" in self.request.index and self._internal():
@@ -398,7 +398,7 @@ class UpstreamRequest(Recovery):
             stats.external_codes[status] += 1
             stats.external_upstream_rq_time.record(took)
         if not stream.request_ended:
-            if stream.upgrade == b"websocket" and status < 300:
+            if stream.upgrade == b"websocket" and status < 300 and stream.tunnel is None:
                 stream.reply(status, details="websocket_handshake_unsuccessful")
                 return False
         elif not self.router.suppress_headers:
@@ -424,7 +424,7 @@ class UpstreamRequest(Recovery):
         if end:
             stream.upstream_last_rx = stream.now
             self._release(True)
-            if stream.tunnel is self:
+            if stream.tunnel is self and not stream.request_ended:
                 stream.response_flags |= flag.UPSTREAM_CONNECTION_TERMINATION
                 stream.response_code_details = "upstream_reset_after_response_started{connection_termination}"
         stream.on_response_data(data, end)
@@ -442,8 +442,16 @@ class UpstreamRequest(Recovery):
         stream = self.stream
         self.head_passed = True
         stream.tunnel = self
+        if stream.request_ended and not self.router.suppress_headers:
+            took = int((self.router.worker.clock() - self.sent_at) * 1000)
+            head.set(b"x-envoy-upstream-service-time", b"%d" % took)
+        stream.response_code_details = "via_upstream"
         stream.on_response_head(head, False)
         self._release_tunnel()
+
+    def _framed(self) -> bool:
+        """Whether both sides speak HTTP/2, where every 2xx accepts an extended CONNECT (RFC 8441 section 5)."""
+        return bool(self.stream.request.version == 20 and self.stream.upstream_version == 20)
 
     def _hold_for_tunnel(self, data: bytes) -> None:
         """Keep what belongs to the upgraded protocol: a host that does not upgrade would take it for a request."""

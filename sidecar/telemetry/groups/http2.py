@@ -12,8 +12,10 @@ from ..stats import Counter, Gauge, StatGroup, stat_group
 class Http2CodecStats(StatGroup):
     """What the connections of one side count."""
 
+    cookies_total_bytes_too_large: Counter
     dropped_headers_with_underscores: Counter
     goaway_sent: Counter
+    header_list_size_too_large: Counter
     header_overflow: Counter
     headers_cb_no_stream: Counter
     inbound_empty_frames_flood: Counter

@@ -249,7 +249,7 @@ REQUESTS: dict[str, tuple[list[Field], bool]] = {
     "8.3.1 Host twice": ([*REQUEST[:3], (b"host", b"b"), (b"host", b"b")], False),
     "8.3.1 no authority": (REQUEST[:3], False),
     "8.3.1 empty authority": ([*REQUEST[:3], (b":authority", b"")], False),
-    "8.3.1 userinfo is left to the owner": ([*REQUEST[:3], (b":authority", b"u@a")], True),
+    "8.3.1 userinfo": ([*REQUEST[:3], (b":authority", b"u@a")], False),
     "8.3.1 broken scheme": ([REQUEST[0], (b":scheme", b"ht tp"), *REQUEST[2:]], False),
     "8.5 CONNECT": ([(b":method", b"CONNECT"), (b":authority", b"a:1")], True),
     "8.5 CONNECT without authority": ([(b":method", b"CONNECT")], False),
@@ -374,7 +374,33 @@ def test_a_response_to_head_has_no_body_whatever_its_length_says() -> None:
     ours, _ = client()
     ours.open(request(method=b"HEAD"), True)
     sent(ours)
-    assert outcome(ours, headers(1, RESPONSE, end=False) + data(1, b"x")) == connection(PROTOCOL_ERROR)
+    assert outcome(ours, headers(1, RESPONSE, end=False) + data(1, b"x")) == stream(PROTOCOL_ERROR)
+
+
+LENGTH_OF_5 = (b"content-length", b"5")
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        headers(1, [*REQUEST, LENGTH_OF_5]),
+        headers(1, [*REQUEST, LENGTH_OF_5], end=False) + data(1, b"abc", True),
+        headers(1, [*REQUEST, LENGTH_OF_5], end=False) + data(1, b"abcdef"),
+        headers(1, [*REQUEST, LENGTH_OF_5], end=False) + data(1, b"abc") + headers(1, [(b"a", b"b")]),
+    ],
+    ids=["none", "too short", "too long", "too short before trailers"],
+)
+def test_a_wrong_length_ends_the_stream_even_where_malformed_messages_end_the_connection(ending: bytes) -> None:
+    ours, _ = server()
+    assert outcome(ours, ending) == stream(PROTOCOL_ERROR)
+    assert outcome(ours, headers(3, REQUEST)) == FINE
+
+
+def test_trailers_have_no_content_length() -> None:
+    ours, sink = server()
+    trailers = headers(1, [(b"content-length", b"5"), (b"a", b"b")])
+    assert outcome(ours, headers(1, REQUEST, end=False) + data(1, b"abc") + trailers) == FINE
+    assert sink.trailers[1] == [(b"a", b"b")]
 
 
 def test_streams_that_we_have_reset_ignore_what_was_under_way() -> None:

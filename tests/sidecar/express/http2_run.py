@@ -17,6 +17,7 @@ from sidecar.codec import http2_frames as frame
 from tests.sidecar.http.exchanges import USER_FILTERS
 from tests.sidecar.http.http2_peer import Field, Http2Peer, PeerStream
 from tests.sidecar.http.running import Client, Host, Sidecar, http2_codec_state
+from tests.sidecar.http.ways import http1_state
 
 OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _REQUEST: Final = re.compile(rb"[A-Z]+ \S+ HTTP/1\.1\r\n")
@@ -487,8 +488,10 @@ class Run:
 
 
 def _client_state(protocol: Any) -> Any:
+    if protocol.version == 11:
+        return http1_state(protocol)
     if protocol.version != 20:
-        return None
+        return None  # nothing has come that says which protocol it is
     codec = protocol.codec
     return (
         sorted(protocol.exchanges), sorted(protocol.flushing), protocol.requests, protocol.closed, protocol.closing,

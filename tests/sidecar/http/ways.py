@@ -81,7 +81,7 @@ def outcome(
             sidecar.advance(exchange.pause)
             _answer(sidecar, answers, exchange, responses)
             sidecar.advance(0.06)
-        passed.append((normal(client.receive()), client.closed, _state(client.protocol)))
+        passed.append((normal(client.receive()), client.closed, http1_state(client.protocol)))
         sidecar.advance(0.01)
     upstream = [normal(bytes(host.transport.written)) for host in sidecar.hosts]
     pools = sidecar.pools() if not loose else sidecar.under_way()
@@ -131,7 +131,8 @@ def _answer(sidecar: Sidecar, answers: list[bytes], exchange: Exchange, cut: Cut
             host.close()
 
 
-def _state(connection: Any) -> Any:
+def http1_state(connection: Any) -> Any:
+    """What an HTTP/1 connection of a client knows."""
     reader = connection.reader
     return (
         connection.stream is None, connection.keep_alive, connection.requests, connection.closed, connection.closing,

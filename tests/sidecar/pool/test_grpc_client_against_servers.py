@@ -499,7 +499,7 @@ def test_cancelling_while_what_had_to_wait_is_sent() -> None:
             await until(lambda: call.over)
             assert sink.events == ["full"]
             await until(lambda: peers and peers[0].resets())
-            assert peers[0].resets() == [8]
+            assert peers[0].resets() == [2]
             assert counted(server)["cluster.up.upstream_cx_active"] == 1
 
     run(main())
@@ -524,7 +524,7 @@ def test_a_stream_that_is_reset(code: int, answered: bool, status: int) -> None:
             started = "after" if answered else "before"
             assert f"_{started}_response_started" in sink.error.failure.details
             found = counted(server)
-            assert found["cluster.up.upstream_rq_rx_reset"] == 1
+            assert found.get("cluster.up.upstream_rq_rx_reset", 0) == (code != 7)  # a refused stream is none, as in Envoy
             assert found["cluster.up.upstream_cx_active"] == 1
 
     run(main())
