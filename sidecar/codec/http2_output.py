@@ -151,7 +151,7 @@ class Http2Output:
         self.streams: dict[int, Stream] = {}
         self.ended: dict[int, int] = {}  # the latest streams that were reset, to their states
         self.forgotten = 0  # the highest that is no longer among those
-        self.blocked: set[Stream] = set()  # streams with something to send that their own windows do not admit
+        self.blocked: dict[Stream, None] = {}  # streams whose own windows do not admit what they have to send
         self.window_out = DEFAULT_WINDOW
         self.initial_out = DEFAULT_WINDOW
         self.max_frame_out = LEAST_MAX_FRAME_SIZE
@@ -326,7 +326,7 @@ class Http2Output:
         stream.state = state
         stream.queue = None
         stream.full = False
-        self.blocked.discard(stream)
+        self.blocked.pop(stream, None)
         if stream.waiting:
             self.waiting.remove(stream)
         del self.streams[stream.id]
@@ -345,7 +345,7 @@ class Http2Output:
         if not stream.waiting and stream.queue is not None:
             stream.waiting = True
             self.waiting.append(stream)
-            self.blocked.discard(stream)
+            self.blocked.pop(stream, None)
 
     def _pump(self) -> None:
         """Send what the windows admit of the queues: a frame of each stream in turn."""
@@ -362,7 +362,7 @@ class Http2Output:
             else:
                 stream.waiting = False
                 if stream.queue is not None:
-                    self.blocked.add(stream)
+                    self.blocked[stream] = None
             if stream.full and stream.queued <= most:
                 stream.full = False
                 if not stream.ending:

@@ -48,6 +48,7 @@ class Http2Connection(asyncio.Protocol, Timed):
         "info",
         "kind",
         "lane",
+        "leaving",
         "manager",
         "now",
         "ping_at",
@@ -83,6 +84,7 @@ class Http2Connection(asyncio.Protocol, Timed):
         self.corked = False
         self.full = False
         self.closed = False
+        self.leaving = False  # the client has said so
         self.closing = False  # what is written now is the last
         self.cut_short = False  # the connection broke with something under way
         self.expires = inf
@@ -117,7 +119,7 @@ class Http2Connection(asyncio.Protocol, Timed):
             self._broken(error)
         if codec.out and not self.corked:
             self.cork()
-        if codec.state or codec.interrupted or self.flushing or self.head_began != inf or self.manager.draining:
+        if codec.state or codec.interrupted or self.leaving or self.flushing or self.head_began != inf or self.manager.draining:
             self._after_a_read()
         cork = worker.cork
         if cork.waiting and (not cork.scheduled or len(cork.waiting) >= AT_ONCE or len(data) >= BULK):
@@ -279,8 +281,7 @@ class Http2Connection(asyncio.Protocol, Timed):
 
     def on_goaway(self, last_stream_id: int, code: int, debug: bytes) -> None:
         """The client will open no more streams; what is under way goes on, and the connection ends behind it."""
-        if not self.exchanges:
-            self.close_after_flush()
+        self.leaving = True
 
     def on_settings(self) -> None:
         """Nothing to do: the codec has done it."""
@@ -470,6 +471,8 @@ class Http2Connection(asyncio.Protocol, Timed):
             self.drain()
         if self.flushing:
             self._flushed()
+        if self.leaving and not self.exchanges and not self.flushing:
+            self.close_after_flush()
         if codec.interrupted:
             self.transport.pause_reading()
             self.worker.loop.call_soon(self._next_turn)
