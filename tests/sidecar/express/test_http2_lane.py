@@ -397,6 +397,13 @@ def test_an_empty_body_that_http1_announced_ends_with_the_head() -> None:
     both_ways(HTTP2, Peers((None,), "nghttp2"), deeds)
 
 
+def test_an_empty_response_of_http1_ends_with_its_head() -> None:
+    usual = exchange(traced(1), plain_answer(1))
+    empty = [usual[0], replace(usual[1], size=0)]
+    found = both_ways(bootstrap(), Peers(("nghttp2",), None), [*usual * 4, *empty, *usual])
+    assert len(heads(found, 0)) == 6
+
+
 def test_responses_without_a_date_get_one_behind_those_that_had_it() -> None:
     deeds = exchange(traced(1), ((b":status", b"404"), *plain_answer(1)[1:])) * 2
     deeds += exchange(traced(1), ((b":status", b"200"), (b"x-a", b"1"))) * 3
