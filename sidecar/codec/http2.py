@@ -378,7 +378,7 @@ class Http2Connection(Http2Control):
             if stream.state >= HALF_CLOSED_REMOTE:
                 self._stray(stream_id, RECV_HEADERS)
                 return
-            if not end:
+            if not end or stream.expected > 0:
                 raise Malformed(VIOLATION)
             if check_trailers(fields, self.decoder.suspicious):
                 fields = [field for field in fields if field[0] != b"content-length"]  # RFC 9110 section 6.5.1
@@ -387,9 +387,6 @@ class Http2Connection(Http2Control):
             return
         except ListTooLarge as error:
             self._stream_error(stream_id, INTERNAL_ERROR, error.details)
-            return
-        if stream.expected > 0:
-            self._stream_error(stream_id, PROTOCOL_ERROR, WRONG_LENGTH)
             return
         stream.state = STREAM[stream.state][RECV_END_STREAM]
         if stream.state == CLOSED:

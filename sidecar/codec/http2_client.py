@@ -22,7 +22,6 @@ from sidecar.codec.http2_frames import (
 from sidecar.codec.http2_head import (
     NO_LENGTH,
     VIOLATION,
-    WRONG_LENGTH,
     Malformed,
     request_block,
     response_head,
@@ -119,12 +118,16 @@ class ClientConnection(Http2Connection):
                 if known.shape is None or stream.bodiless or stream.upgrade:
                     head = known.response(values)
             if head is None:
+                if end and length > 0:
+                    raise Malformed(VIOLATION)
                 stream.headed = True
                 stream.expected = length
             elif head.status >= 200:
                 stream.headed = True
                 if stream.bodiless or stream.upgrade or head.status in (204, 304):
                     length = self._unusual(stream, head, length)
+                elif end and length > 0:
+                    raise Malformed(VIOLATION)
                 stream.expected = length
             elif end:
                 raise Malformed(VIOLATION)
@@ -135,9 +138,6 @@ class ClientConnection(Http2Connection):
             self._stream_error(stream_id, INTERNAL_ERROR, error.details)
             return
         if end:
-            if stream.expected > 0:
-                self._stream_error(stream_id, PROTOCOL_ERROR, WRONG_LENGTH)
-                return
             stream.state = STREAM[stream.state][RECV_END_STREAM]
             if stream.state == CLOSED:
                 self._closed(stream)

@@ -23,7 +23,7 @@ NO_LENGTH: Final = -1
 INVALID_FIELD: Final = "http2.invalid.header.field"
 VIOLATION: Final = "http2.violation.of.messaging.rule"
 WRONG_LENGTH: Final = "http2.wrong_length"
-"""A body that disagrees with its Content-Length: as in Envoy, that ends the stream and never the connection."""
+"""Data that disagree with Content-Length: as in Envoy, that ends the stream and never the connection."""
 
 _NAME: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
 _VALUE: Final = re.compile(rb"(?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?")
@@ -226,13 +226,15 @@ def _connect(
     scheme = index.pop(b":scheme", None)
     path = index.pop(b":path", None)
     protocol = index.pop(b":protocol", None)
+    if protocol is not None and not (extended_connect and is_token(protocol)):
+        raise Malformed(INVALID_FIELD)
     if method != b"CONNECT" or not authority:
-        raise Malformed(VIOLATION if protocol is None else INVALID_FIELD)
+        raise Malformed(VIOLATION)
     if protocol is None:
         if scheme is not None or path is not None:
             raise Malformed(VIOLATION)
         return method, b"http", b"", fields
-    if not extended_connect or scheme is None or not path or not is_token(protocol):
+    if scheme is None or not path:
         raise Malformed(VIOLATION)
     upgrade = [(b"upgrade", protocol), (b"connection", b"upgrade")]
     index.update(upgrade)

@@ -21,7 +21,7 @@ from sidecar.codec.http2_frames import (
     REFUSED_STREAM,
     write_header,
 )
-from sidecar.codec.http2_head import WRONG_LENGTH, Malformed, request_head, response_block
+from sidecar.codec.http2_head import VIOLATION, Malformed, request_head, response_block
 from sidecar.codec.http2_options import Http2Options
 from sidecar.codec.http2_output import Sink, Stream
 from sidecar.codec.http2_states import AWAIT_PREFACE, HALF_CLOSED_REMOTE, OPEN, SEND_HEADERS, STREAM
@@ -98,6 +98,8 @@ class ServerConnection(Http2Connection):
             else:
                 known, values = recalled
                 length = known.length if known.length_at < 0 else int(values[known.length_at])
+            if end and length > 0:
+                raise Malformed(VIOLATION)
         except Malformed as error:
             self._malformed(stream_id, error.details, True)
             return
@@ -107,9 +109,6 @@ class ServerConnection(Http2Connection):
         except Http2Error as error:  # of compression
             self.sink.on_refused(stream_id, NO_ERROR, error.details)  # type: ignore[union-attr]
             raise
-        if end and length > 0:
-            self._stream_error(stream_id, PROTOCOL_ERROR, WRONG_LENGTH, True)
-            return
         if len(self.streams) >= self.options.max_concurrent_streams:
             self._stream_error(stream_id, REFUSED_STREAM, "http2.max_concurrent_streams", True)
             return

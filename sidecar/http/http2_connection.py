@@ -428,6 +428,8 @@ class Http2Connection(asyncio.Protocol, Timed):
         if now >= self.head_began + options.head_patience:
             stats.downstream_rq_header_timeout += 1
             codec.go_away(PROTOCOL_ERROR)
+            self.cut_short = True
+            self._turned_away(codec.block_stream, NO_ERROR, "request_header_timeout")
             self._end_exchanges("request_header_timeout", 0)
             self.close_after_flush()
             return
@@ -522,7 +524,7 @@ class Http2Connection(asyncio.Protocol, Timed):
     def _turned_away(self, stream_id: int, code: int, details: str) -> None:
         """A stream ended before it had begun: its head is none, or more than is allowed. It is counted and logged."""
         exchange = Http2Exchange(self, stream_id, self.now)
-        Stream(exchange, self.manager, RequestHead(b"", b"", b"", [], 20), self.now).turned_away(
+        Stream(exchange, self.manager, RequestHead(b"", b"", b"", [], 20, b""), self.now).turned_away(
             *words_of(code, details, False)
         )
 

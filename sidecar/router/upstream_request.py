@@ -424,7 +424,7 @@ class UpstreamRequest(Recovery):
         if end:
             stream.upstream_last_rx = stream.now
             self._release(True)
-            if stream.tunnel is self and not stream.request_ended:
+            if stream.tunnel is self and stream.upstream_version == 11 and not (stream.request_ended or self.tunnels):
                 stream.response_flags |= flag.UPSTREAM_CONNECTION_TERMINATION
                 stream.response_code_details = "upstream_reset_after_response_started{connection_termination}"
         stream.on_response_data(data, end)
