@@ -11,7 +11,11 @@ from tests.sidecar.http.http2_peer import Field
 from tests.sidecar.http.running import Sidecar, log_to
 from tests.sidecar.http.test_http2_timers import GET, OK, Peer, speaking
 
-LOG = [log_to("/log", {"text_format_source": {"inline_string": "%RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS%\n"}})]
+LOG = [
+    log_to(
+        "/log", {"text_format_source": {"inline_string": "%RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS%\n"}}
+    )
+]
 LENIENT = {"override_stream_error_on_invalid_http_message": True}
 SERVED: list[Field] = [(b":status", b"200")]
 
@@ -85,6 +89,21 @@ def test_a_request_that_is_refused_by_its_head_is_logged_and_counted(
         assert sidecar.stat("http.in.downstream_rq_active") == 0
         ended = "DPE" in line and not lenient
         assert client.kinds() == (["goaway"] if ended else ["reset"])
+
+
+def test_a_head_that_does_not_come_to_its_end_is_logged() -> None:
+    for wait, line in ((False, "0 DPE http2.unexpected_frame\n"), (True, "0 DPE request_header_timeout\n")):
+        with speaking(access_log=LOG, request_headers_timeout="2s") as (sidecar, client):
+            client.wire.frame(wire.HEADERS, wire.END_STREAM, 1, client.wire.encoder.block(GET))
+            client.wire.flush()
+            assert sidecar.log == []
+            if wait:
+                sidecar.advance(2.1)
+            else:
+                client.wire.ping()
+                client.wire.flush()
+            assert sidecar.log == [line]
+            assert client.kinds() == ["goaway"]
 
 
 @pytest.mark.parametrize(("code", "line"), [
