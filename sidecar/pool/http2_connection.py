@@ -408,14 +408,17 @@ class Http2Connection(asyncio.Protocol, Timed):
         self.stats.goaway_sent += 1
         count_error(self.stats, error.details)
         self.flush()
-        self.pool.stats.upstream_rq_tx_reset += len(self.exchanges)  # as Envoy: first these, and then the connection
-        self._end_exchanges(PROTOCOL_ERROR, "")
+        self._end_exchanges(PROTOCOL_ERROR, "")  # as Envoy: first these, and then the connection
         self._close_here()
         self.transport.close()
 
     def _end_exchanges(self, reason: str, failure: str) -> None:
         exchanges, self.exchanges = self.exchanges, {}
         self.stats.streams_active -= len(exchanges)
+        if reason == PROTOCOL_ERROR:
+            self.pool.stats.upstream_rq_tx_reset += len(exchanges)
+        else:
+            self.pool.stats.upstream_rq_pending_failure_eject += len(exchanges)
         for exchange in exchanges.values():
             exchange.complete = True
             exchange.sink.on_reset(reason, failure)
