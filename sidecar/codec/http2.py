@@ -271,8 +271,13 @@ class Http2Connection(Http2Control):
         after = CONNECTION[self.state][min(kind, len(_HANDLERS))]
         wrong = stream_id != self.block_stream if self.state == IN_BLOCK else flags & ACK
         if after < 0 or wrong:
+            if self.state == IN_BLOCK:
+                self._cut_off(self.block_stream)
             raise self.fail(PROTOCOL_ERROR, "http2.unexpected_frame")
         self.state = after
+
+    def _cut_off(self, stream_id: int) -> None:
+        """A header block of this stream will not come to its end: the connection does."""
 
     def _data(self, data: bytes, at: int, end: int, flags: int, stream_id: int) -> None:
         length = end - at

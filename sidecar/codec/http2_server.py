@@ -157,6 +157,10 @@ class ServerConnection(Http2Connection):
                 raise self.fail(PROTOCOL_ERROR, "http2.stream_order")
         super()._discard(stream_id, block)
 
+    def _cut_off(self, stream_id: int) -> None:
+        if stream_id > self.highest:
+            self.sink.on_refused(stream_id, NO_ERROR, "http2.unexpected_frame")  # type: ignore[union-attr]
+
     def _last_seen(self) -> int:
         return self.highest
 
