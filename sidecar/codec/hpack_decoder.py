@@ -105,9 +105,10 @@ class HpackDecoder(Generic[Kept]):
         """Our SETTINGS with this table size have been acknowledged."""
         self.allowed = size
         self.shrinking = size < self.max_size
-        if self.shrinking:
+        if self.shrinking:  # the next block has to say so, whatever it means
             self.known.clear()
             self.patterns.clear()
+            self.inserting.clear()
 
     def wants(self, block: bytes) -> bool:
         """Whether what a block that left the table as it was is made into is worth a call of ``keep``.

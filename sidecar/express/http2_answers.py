@@ -208,7 +208,7 @@ def _compile(manager: Any, router: Any, date_of: Callable[[int], bytes]) -> tupl
                 or downstream.reader.state != DONE
             ):
                 return False
-            out = shape.http1() % values
+            out = shape.http1() % tuple(values)
             stream.response_head_size = len(out)
             downstream.chunked = False
             if not downstream.out:

@@ -207,3 +207,17 @@ def test_shared_texts_are_bounded_and_hold_no_secrets() -> None:
     shared.clear()
     decoder.decode(encoder.encode([(b"authorization", b"secret"), (b"cookie", b"a=12345678")]))
     assert not shared
+
+
+def test_a_block_that_is_remembered_does_not_hide_that_a_size_update_is_due() -> None:
+    decoder: HpackDecoder[str] = HpackDecoder(Texts())
+    block = b"\x40\x01a\x01b"
+    fields, effect = decoder.decode(block)
+    assert effect == 1
+    decoder.keep_inserting(block, "made", effect)
+    assert decoder.insert(decoder.inserting[block]) == "made"
+    assert decoder.entries == fields * 2
+    decoder.allow(100)
+    assert not decoder.inserting
+    with pytest.raises(HpackError, match="size update"):
+        decoder.decode(block)
