@@ -442,7 +442,7 @@ class UpstreamRequest(Recovery):
         stream = self.stream
         self.head_passed = True
         stream.tunnel = self
-        if stream.request_ended and not self.router.suppress_headers:
+        if stream.request_ended and stream.request.version == 20 and not self.router.suppress_headers:
             took = int((self.router.worker.clock() - self.sent_at) * 1000)
             head.set(b"x-envoy-upstream-service-time", b"%d" % took)
         stream.response_code_details = "via_upstream"
