@@ -42,6 +42,7 @@ def choice_pool(
     options.keepalive = keepalive_of(config.http2_options.connection_keepalive)
     offering = OFFERING_BOTH if config.upstream_protocol == "auto" else OFFERING_HTTP2
     offering = names.offering(offering.protocols)
+    most = (config.common_http_protocol_options.max_response_headers_kb or 60) * 1024
 
     def http2() -> Http2Pool:
         return Http2Pool(
@@ -51,7 +52,7 @@ def choice_pool(
             cluster.breakers,
             options,
             dialer,
-            http2_options(config.http2_options, options.max_head_bytes, options.max_fields),
+            http2_options(config.http2_options, most, options.max_fields),
             stack.store.shared(Http2CodecStats, *tags.cluster(config.alt_stat_name).below("http2.")),
             stack.texts,
             offering,

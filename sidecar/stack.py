@@ -378,7 +378,7 @@ class Stack(HttpStack):
             max_requests=common.max_requests_per_connection,
             max_duration=common.max_connection_duration or inf,
             buffer_limit=config.per_connection_buffer_limit_bytes,
-            max_head_bytes=common.max_response_headers_kb * 1024,
+            max_head_bytes=(common.max_response_headers_kb or 80) * 1024,
             max_fields=common.max_headers_count,
             header_case="lower" if http1.header_key_format is None else _case_of(http1.header_key_format),
             trailers=http1.enable_trailers,

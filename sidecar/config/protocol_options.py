@@ -16,13 +16,14 @@ class HttpProtocolOptions:
     """Limits of a connection and its streams: durations in seconds, and 0 is no limit for all of them but the headers'.
 
     `max_stream_duration`, `max_connection_duration` and `headers_with_underscores_action` (ALLOW, REJECT_REQUEST,
-    DROP_HEADER) are downstream's; `max_response_headers_kb` is upstream's.
+    DROP_HEADER) are downstream's; `max_response_headers_kb` is upstream's; None is 80 for HTTP/1, and
+    60 for HTTP/2.
     """
 
     idle_timeout: float = 3600.0
     max_connection_duration: float = 0.0
     max_headers_count: int = 100
-    max_response_headers_kb: int = 80
+    max_response_headers_kb: int | None = None
     max_stream_duration: float = 0.0
     headers_with_underscores_action: str = "ALLOW"
     max_requests_per_connection: int = 0
@@ -81,7 +82,7 @@ def parse_upstream_protocol_options(node: Node | None) -> HttpProtocolOptions:
     return HttpProtocolOptions(
         idle_timeout=seconds(node, "idle_timeout", 3600.0),
         max_headers_count=node.wrapped("max_headers_count", 100),
-        max_response_headers_kb=node.wrapped("max_response_headers_kb", 80),
+        max_response_headers_kb=node.wrapped("max_response_headers_kb", None),
         max_requests_per_connection=node.wrapped("max_requests_per_connection", 0),
     )
 

@@ -272,6 +272,10 @@ class Http1Connection(asyncio.Protocol, Timed):
         elif data:
             self._collect(data)
         if end:
+            if self.reader.state == TUNNEL and self.sink is not None and self.sink.tunnels:
+                self.flush()  # the client of a tunnel that ends here has nothing more to say
+                if self.transport.can_write_eof():
+                    self.transport.write_eof()
             self._request_complete()
 
     def send_trailers(self, trailers: list[Field]) -> None:

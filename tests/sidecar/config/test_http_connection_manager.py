@@ -124,7 +124,7 @@ def test_protocol_options() -> None:
             "enable_trailers": True,
         },
     )
-    assert built.common_http_protocol_options == HttpProtocolOptions(1.0, 2.0, 3, 80, 4.0, "DROP_HEADER", 5)
+    assert built.common_http_protocol_options == HttpProtocolOptions(1.0, 2.0, 3, None, 4.0, "DROP_HEADER", 5)
     assert built.http_protocol_options == Http1ProtocolOptions(
         False,
         True,
