@@ -20,7 +20,7 @@ _ALIVE = b"alive..?"
 
 
 class Http2Lifetime(asyncio.Protocol, Timed):
-    """``close_at``, ``expires``, ``drain_at`` (the second GOAWAY), ``ping_at`` and ``ping_due`` (a keep-alive PING and its answer)
+    """``close_at``, ``expires``, ``drain_at`` (the second GOAWAY), ``ping_at`` and ``ping_due`` (a PING and its answer)
     are times of the worker's clock, ``inf`` for never. ``flushing`` are streams whose end waits for the client's window, to
     their deadlines; ``closing`` says that what is written now is the last, ``cut_short`` that something was under way.
     """
