@@ -29,6 +29,7 @@ _LONGEST_BLOCK: Final = 1024
 _MOST_PATTERNS: Final = 4
 _PATTERN_ROOM: Final = 4096  # for pseudo-header fields, and for values as long as a pattern takes
 _PATIENCE: Final = 4
+_LONGEST_SECTION: Final = 128
 
 STEADY: Final = 0
 CHANGED: Final = -1
@@ -82,7 +83,7 @@ class HpackDecoder(Generic[Kept]):
 
     __slots__ = (
         "allowed", "entries", "inserting", "known", "largest", "max_fields", "max_list_size", "max_size", "misses",
-        "patterns", "shrinking", "size", "suspicious", "texts",
+        "patterns", "sections", "shrinking", "size", "suspicious", "texts",
     )  # fmt: skip
 
     def __init__(self, texts: Texts, max_list_size: int = 60 * 1024, max_fields: int = 100) -> None:
@@ -99,6 +100,7 @@ class HpackDecoder(Generic[Kept]):
         self.known: dict[bytes, Kept] = {}
         self.patterns: list[Pattern[Kept]] = []
         self.inserting: dict[bytes, Inserting[Kept]] = {}
+        self.sections: dict[bytes, list[Field]] = {}  # short blocks of trailers
         self.misses = 0
 
     def allow(self, size: int) -> None:
@@ -106,8 +108,7 @@ class HpackDecoder(Generic[Kept]):
         self.allowed = size
         self.shrinking = size < self.max_size
         if self.shrinking:  # the next block has to say so, whatever it means
-            self.known.clear()
-            self.patterns.clear()
+            self._forget()
             self.inserting.clear()
 
     def wants(self, block: bytes) -> bool:
@@ -156,10 +157,22 @@ class HpackDecoder(Generic[Kept]):
         self.size += inserting.size
         if self.size > self.max_size:
             self._evict()
-        if self.known:
-            self.known.clear()
-            self.patterns.clear()
+        if self.known or self.sections:
+            self._forget()
         return inserting.made
+
+    def keep_section(self, block: bytes, fields: list[Field]) -> None:
+        """Remember the fields of a block of trailers that left the table as it was."""
+        if len(block) <= _LONGEST_SECTION:
+            if len(self.sections) >= _MOST_BLOCKS:
+                self.sections.clear()
+            self.sections[block] = fields
+
+    def _forget(self) -> None:
+        """The table has changed: blocks mean something else."""
+        self.known.clear()
+        self.patterns.clear()
+        self.sections.clear()
 
     def decode(self, block: bytes) -> tuple[list[Field], int]:
         """The fields in ``block``, and what it did to the table: STEADY left it as it was, a positive number is how many
@@ -255,9 +268,8 @@ class HpackDecoder(Generic[Kept]):
             raise HpackError("no such entry, or block ends inside of a field") from None
         except ValueError as error:
             raise HpackError(str(error)) from None
-        if inserted and self.known:
-            self.known.clear()
-            self.patterns.clear()
+        if inserted and (self.known or self.sections):
+            self._forget()
         count = len(fields)
         if count > self.max_fields:
             raise ListTooLarge("http2.too_many_headers")

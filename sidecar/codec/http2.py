@@ -378,15 +378,23 @@ class Http2Connection(Http2Control):
         """A header block behind the head: what it can be is trailers."""
         stream_id = stream.id
         self.received_head_size = len(block) + HEADER_SIZE
+        decoder = self.decoder
         try:
-            fields, _ = self._decode(block)
+            known = decoder.sections.get(block)
+            if known is None:
+                fields, effect = self._decode(block)
+            else:
+                fields, effect = known.copy(), STEADY
             if stream.state >= HALF_CLOSED_REMOTE:
                 self._stray(stream_id, RECV_HEADERS)
                 return
             if not end or stream.expected > 0:
                 raise Malformed(VIOLATION)
-            if check_trailers(fields, self.decoder.suspicious):
-                fields = [field for field in fields if field[0] != b"content-length"]  # RFC 9110 section 6.5.1
+            if known is None:
+                if check_trailers(fields, decoder.suspicious):
+                    fields = [field for field in fields if field[0] != b"content-length"]  # RFC 9110 section 6.5.1
+                if effect == STEADY:
+                    decoder.keep_section(block, fields.copy())
         except Malformed as error:
             self._malformed(stream_id, error.details)
             return

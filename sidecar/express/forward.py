@@ -57,6 +57,7 @@ def compile_forward(
     max_stream_duration: float = options.max_stream_duration
     request_timeout: float = options.request_timeout
     patience = min(stream_idle_timeout, max_stream_duration)
+    passes: bool = manager.default_chain.plain_request  # no filter looks at bodies
     responses_of = lane.responses_of
 
     def forward(
@@ -257,6 +258,8 @@ def compile_forward(
             upstream.send_block(request, block, end)
             if not end:
                 stream.upstream_last_tx = 0.0
+                if http2 and passes and plan.retry is None:
+                    downstream.through = upstream
             return False
         # the pool's connection: Http1Connection.send_head
         upstream.sink = request

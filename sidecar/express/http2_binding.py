@@ -26,6 +26,8 @@ class Binding:
         order = self.order
         if order is None:
             return found if self.path is not None else found[1:]
+        if not order:
+            return self.base
         values = self.base.copy()
         if self.path is None:
             found = found[1:]

@@ -188,11 +188,15 @@ class Http2Connection(Http2Lifetime):
             return
         now = exchange.now = self.now
         through = exchange.through
-        if through is not None and not end and not through.complete:
+        if through is not None and not through.complete:
             stream = exchange.stream
             stream.bytes_received += len(data)
             stream.now = stream.last_activity = now
-            through.send_data(data, False)
+            if end:
+                stream.request_ended = True
+                stream.request_complete = now
+                stream.upstream.passed_through(now)
+            through.send_data(data, end)
             if exchange.paused:
                 exchange.unconsumed += len(data)
             else:

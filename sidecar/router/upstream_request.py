@@ -301,6 +301,15 @@ class UpstreamRequest(Recovery):
         elif self.body_size > self.router.retry_budget_bytes:
             stream.downstream.pause_reading()
 
+    def passed_through(self, now: float) -> None:
+        """The body ends, and its end goes to the host without passing here."""
+        stream = self.stream
+        self.body_end = True
+        stream.upstream_last_tx = now
+        if self.timeout and self.deadline == inf:
+            self.deadline = now + self.timeout
+            stream.downstream.wake_by(self.deadline)
+
     def on_request_trailers(self, trailers: list[Field]) -> None:
         self.body_end = True
         self.trailers = trailers
