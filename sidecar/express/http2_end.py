@@ -16,6 +16,7 @@ def compile_end_of_exchange(idle_timeout: float) -> Callable[[Any, Any, float], 
             connection.flush_later(downstream.id)
         del connection.exchanges[downstream.id]
         del downstream.stream
+        downstream.through = None
         connection.stats.streams_active -= 1
         if not connection.exchanges:
             connection.now = connection.idle_since = now

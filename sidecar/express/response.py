@@ -21,7 +21,7 @@ _JOIN_BELOW = 16384
 _SHAPES = 256
 NOTHING: dict[bytes, bytes] = {}
 _SERVICE_TIME = b"x-envoy-upstream-service-time"
-KEPT = 32
+KEPT = 256
 """As many streams and upstream requests are kept for the next requests of their kind."""
 
 

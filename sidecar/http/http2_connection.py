@@ -111,7 +111,7 @@ class Http2Connection(Http2Lifetime):
         now = self.now = self.worker.clock()
         for exchange in tuple(self.exchanges.values()):
             exchange.stream.on_downstream_closed(now)
-            del exchange.stream
+            exchange.let_go()
         self.stats.streams_active -= len(self.exchanges)
         self.exchanges.clear()
         self.codec.give_up()
@@ -228,7 +228,7 @@ class Http2Connection(Http2Lifetime):
         if exchange is not None:
             answered = exchange.stream.response is not None
             exchange.stream.on_downstream_closed(self.now, *words_of(code, details, answered))
-            del exchange.stream
+            exchange.let_go()
             if exchange.unconsumed:
                 self.codec.consumed(stream_id, exchange.unconsumed)
             self.exchange_over()
@@ -328,7 +328,7 @@ class Http2Connection(Http2Lifetime):
         self.codec.waiting.clear()
         for exchange in exchanges.values():
             exchange.stream.on_downstream_closed(self.now, details, flags)
-            del exchange.stream
+            exchange.let_go()
 
     def turned_away(self, stream_id: int, code: int, details: str) -> None:
         """A stream ended before it had begun: its head is none, or more than is allowed. It is counted and logged."""

@@ -73,7 +73,7 @@ class Http2Exchange:
             connection.unwanted(self.id)
         elif self.id in connection.codec.streams:
             connection.flush_later(self.id)
-        self._let_go()
+        self._end()
 
     def reset(self) -> None:
         """The response cannot be completed."""
@@ -81,7 +81,7 @@ class Http2Exchange:
         connection.codec.reset(self.id, INTERNAL_ERROR if self.stream.response is not None else NO_ERROR)
         connection.stats.tx_reset += 1
         connection.cork()
-        self._let_go()
+        self._end()
 
     def close_after_response(self) -> None:
         """Nothing: other streams have no part in it."""
@@ -111,12 +111,17 @@ class Http2Exchange:
             connection.codec.consumed(self.id, size)
             connection.cork()
 
-    def _let_go(self) -> None:
+    def _end(self) -> None:
         connection = self.connection
         self.give_back()
         if connection.exchanges.pop(self.id, None) is not None:
-            del self.stream  # which refers to this
+            self.let_go()
             connection.exchange_over()
+
+    def let_go(self) -> None:
+        """Forget what refers to this: it is over."""
+        del self.stream
+        self.through = None
 
     def __repr__(self) -> str:
         return f"<Http2Exchange {self.id} of {self.info!r}>"
