@@ -214,7 +214,7 @@ class TlsStream(asyncio.Protocol, Timed):
                 for at in range(start, min(size, start + _PIECE), _RECORD):
                     self.encrypt(view[at : at + _RECORD])
                     records.append(self.outgoing.read())
-                if _PIECE < self.worker.join_below:  # an event loop that does not pause us for `writelines`
+                if self.worker.join_below > _PIECE:  # an event loop that does not pause us for `writelines`
                     self.raw.write(b"".join(records))
                 else:
                     self.raw.writelines(records)

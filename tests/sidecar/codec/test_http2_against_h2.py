@@ -127,7 +127,7 @@ def consume(ours: Http2Connection, sink: Recording) -> None:
 
 def settle(ours: Http2Connection, sink: Recording, theirs: Theirs, cut: int) -> None:
     """Carry bytes to and fro until nobody has anything more to say."""
-    for _ in range(2000):
+    for _ in range(10_000):  # a window of 10 octets takes its time
         to_us = theirs.connection.data_to_send()
         feed(ours, to_us, cut)
         while ours.interrupted:
