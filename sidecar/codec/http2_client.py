@@ -116,7 +116,7 @@ class ClientConnection(Http2Connection):
                 known, values = recalled
                 length = known.length if known.length_at < 0 else int(values[known.length_at])
                 if known.shape is None or stream.bodiless or stream.upgrade:
-                    head = known.response(values)
+                    head = known.filled(values)
             if head is None:
                 if end and length > 0:
                     raise Malformed(VIOLATION)
@@ -145,7 +145,7 @@ class ClientConnection(Http2Connection):
         if head is None:
             if self.sink.on_known(stream_id, known, values, end):  # type: ignore[union-attr]
                 return
-            head = known.response(values)  # type: ignore[union-attr]
+            head = known.filled(values)  # type: ignore[union-attr]
         self.sink.on_head(stream_id, head, end)  # type: ignore[union-attr]
 
     def _unusual(self, stream: Stream, head: ResponseHead, length: int) -> int:

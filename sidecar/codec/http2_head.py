@@ -299,19 +299,9 @@ class Known:
         path_at, length_at = self.path_at, self.length_at
         return (path_at < 0 or values[path_at][:1] == b"/") and (length_at < 0 or decimal(values[length_at]) is not None)
 
-    def request(self, values: list[bytes]) -> RequestHead:
+    def filled(self, values: list[bytes]) -> Any:
         """The head with these values."""
-        kept = self.head
-        assert type(kept) is RequestHead
-        head = _new_request(RequestHead)
-        head.method = kept.method
-        head.path = kept.path
-        head.authority = kept.authority
-        head.scheme = kept.scheme
-        head.version = 20
-        head.fields = kept.fields.copy()
-        head.index = kept.index.copy()
-        head.names = None
+        head: Any = copy_head(self.head)
         if values is not self.values:
             for (at, name), value in zip(self.spots, values, strict=True):
                 if at < 0:
@@ -319,23 +309,6 @@ class Known:
                 else:
                     head.fields[at] = (name, value)
                     head.index[name] = value
-        return head
-
-    def response(self, values: list[bytes]) -> ResponseHead:
-        """The head with these values."""
-        kept = self.head
-        assert type(kept) is ResponseHead
-        head = _new_response(ResponseHead)
-        head.status = kept.status
-        head.version = 20
-        head.reason = b""
-        head.fields = kept.fields.copy()
-        head.index = kept.index.copy()
-        head.names = None
-        if values is not self.values:
-            for (at, name), value in zip(self.spots, values, strict=True):
-                head.fields[at] = (name, value)
-                head.index[name] = value
         return head
 
     def __repr__(self) -> str:

@@ -45,8 +45,6 @@ class Http2Options:
     frames_per_turn: int = 1000
     """Of one read, before the loop gets a turn for others."""
 
-    heads_per_turn: int = 100
-
     def __post_init__(self) -> None:
         if not 65535 <= self.initial_connection_window_size <= 0x7FFFFFFF:
             raise ValueError("initial_connection_window_size: not from 65535 to 2147483647")

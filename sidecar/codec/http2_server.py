@@ -121,7 +121,7 @@ class ServerConnection(Http2Connection):
         if head is None:
             if known.shape is not None and self.sink.on_known(stream_id, known, values, end):  # type: ignore[union-attr]
                 return
-            head = known.request(values)  # type: ignore[union-attr]
+            head = known.filled(values)  # type: ignore[union-attr]
         self.sink.on_head(stream_id, head, end)  # type: ignore[union-attr]
 
     def _fits(self, layout: Any, fields: list[Field]) -> bool:

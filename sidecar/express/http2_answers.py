@@ -15,8 +15,9 @@ from sidecar.express.http2_binding import binding_of
 from sidecar.express.http2_blocks import response_block
 from sidecar.express.http2_end import compile_end_of_exchange
 from sidecar.express.http2_shapes import values_at
+from sidecar.express.keeping import keep
 from sidecar.express.plan import render_template
-from sidecar.express.response import KEPT, NOTHING, Responses, passed_on
+from sidecar.express.response import Responses, passed_on
 from sidecar.express.shape import MOST_VARYING, literal, may_vary
 
 _SHAPES: Final = 256
@@ -322,26 +323,6 @@ def _compile(manager: Any, router: Any, date_of: Callable[[int], bytes]) -> tupl
             end_exchange(downstream, connection, now)
         else:
             downstream.finished()
-        # both objects serve again, unless something out of the ordinary may still hold them
-        plan = request.plan
-        if stream.attempt_count == 1 and not request.abandoned and len(plan.idle) < KEPT:
-            head = request.head
-            request.host = request.stream = None
-            request.head_passed = False
-            request.trailers = None
-            stream.upstream_version = 11
-            head.made_fields = head.made_index = None
-            head.values = ()  # secrets are among them
-            plan.idle.append(request)
-            shape = stream.shape
-            requested = stream.request
-            if not requested.eager and requested.made_index is not None:
-                shape.want_index()
-            if requested.eager is shape.indexed and requested.made_fields is None and len(shape.idle) < KEPT:
-                stream.downstream = stream.connection = stream.host = stream.response_trailers = None
-                stream.request_trailers = None
-                requested.values = ()
-                requested.index = NOTHING
-                shape.idle.append(stream)
+        keep(request, stream)
 
     return take, data, trailers

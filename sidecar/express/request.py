@@ -129,11 +129,12 @@ class ExpressLane:
 
     def lay_out(self, kind: Kind, fields: list[Field], shape: Http2RequestShape) -> None:
         """Let header lists such as ``fields``, in which ``shape`` was found, be recognised before a head is made of them."""
-        layout = layout_of(shape, fields, self._accepts)
+        layout = layout_of(shape, fields, self.accepts)
         if layout is not None:
             self._keep(kind, (shape.end, *[name for name, _ in fields]), layout)
 
-    def _accepts(self, path: bytes) -> bool:
+    def accepts(self, path: bytes) -> bool:
+        """Whether nothing has to be done to a path."""
         return not path.translate(None, self.path) and not (self.normalizes and (b"//" in path or b"/." in path))
 
     def _keep(self, kind: Kind, key: Any, shape: Any) -> None:

@@ -14,15 +14,13 @@ from sidecar.core.head import ResponseHead
 from sidecar.express.heads import OpenField, ShapedResponseHead, Template
 from sidecar.express.http2_blocks import response_block
 from sidecar.express.http2_end import compile_end_of_exchange
+from sidecar.express.keeping import keep
 from sidecar.express.plan import render_template
 from sidecar.express.shape import RESPONSE_VALUES, Cut, Pace, cut, differing, literal, without_values
 
 _JOIN_BELOW = 16384
 _SHAPES = 256
-NOTHING: dict[bytes, bytes] = {}
 _SERVICE_TIME = b"x-envoy-upstream-service-time"
-KEPT = 256
-"""As many streams and upstream requests are kept for the next requests of their kind."""
 
 
 class ResponseShape:
@@ -332,25 +330,7 @@ def compile_response_lane(
                 downstream.wake_by(now + idle_timeout)
         for write in access_logs:
             write(stream)
-        # both objects serve again, unless something out of the ordinary may still hold them
-        if stream.attempt_count == 1 and len(plan.idle) < KEPT:
-            request.upstream = request.host = request.stream = None
-            head.made_fields = head.made_index = None
-            head.values = ()  # secrets are among them
-            plan.idle.append(request)
-            shape_of_request = stream.shape
-            requested = stream.request
-            if not requested.eager and requested.made_index is not None:
-                shape_of_request.want_index()
-            if (
-                requested.eager is shape_of_request.indexed
-                and requested.made_fields is None
-                and len(shape_of_request.idle) < KEPT
-            ):
-                stream.downstream = stream.connection = stream.host = None
-                requested.values = ()
-                requested.index = NOTHING
-                shape_of_request.idle.append(stream)
+        keep(request, stream)
         return True
 
     return respond

@@ -127,11 +127,7 @@ class Http2Connection(Http2Lifetime):
         if binding.shape.end is not end:
             return False
         path = values[0] if binding.path is None else binding.path
-        lane = self.lane
-        if path.translate(None, lane.path) or (lane.normalizes and (b"//" in path or b"/." in path)):
-            return False
-        self.on_laid_out(binding.shape, stream_id, path, binding.values(values), end)
-        return True
+        return self._express(binding.shape, stream_id, path, binding.values(values), end)
 
     def on_head(self, stream_id: int, head: RequestHead, end: bool) -> None:
         lane = self.lane
@@ -168,8 +164,7 @@ class Http2Connection(Http2Lifetime):
 
     def _express(self, shape: Any, stream_id: int, path: bytes, values: Sequence[bytes], end: bool) -> bool:
         """Let the express lane take a request of this shape, if its path is plain."""
-        lane = self.lane
-        if path.translate(None, lane.path) or (lane.normalizes and (b"//" in path or b"/." in path)):
+        if not self.lane.accepts(path):
             return False
         self.on_laid_out(shape, stream_id, path, values, end)
         return True

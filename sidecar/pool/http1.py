@@ -18,7 +18,7 @@ from sidecar.pool.options import PoolOptions
 class Http1Pool(HostPool):
     """The HTTP/1 connections to one host."""
 
-    __slots__ = ("free", "idle", "lines_seen", "plain")
+    __slots__ = ("free", "idle", "lines_seen")
 
     ready = ()
 
@@ -34,10 +34,10 @@ class Http1Pool(HostPool):
         tls_options: TransportSocketOptions = OFFERING_NOTHING,
     ) -> None:
         super().__init__(worker, host, stats, breakers, options, dialer, tls_options)
-        self.plain = options.header_case == "lower"
         self.lines_seen = lines_seen
         self.idle: list[Http1Connection] = []
-        self.free: list[Http1Connection] | tuple[()] = self.idle if self.plain else ()  # those that the express lane takes
+        # Those that the express lane takes: it knows one spelling of names.
+        self.free: list[Http1Connection] | tuple[()] = self.idle if options.header_case == "lower" else ()
 
     def acquire(self, sink: UpstreamSink, priority: int) -> Http1Connection | None:
         """A connection that is ready now, or None: then ``sink`` hears of one, or of a failure."""

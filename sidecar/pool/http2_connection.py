@@ -175,18 +175,6 @@ class Http2Connection(asyncio.Protocol, Timed):
             return
         if exchange.paused or exchange.held is not None:
             exchange.hold(data, end)
-        elif exchange.answer is not None:
-            if end:
-                exchange.complete = True
-            exchange.answer.data(exchange, data, end)
-            codec = self.codec
-            if end:
-                codec.unreturned += len(data)
-                if codec.unreturned < codec.return_at:
-                    return
-                codec.consumed(stream_id, 0)
-            else:
-                codec.consumed(stream_id, len(data))
         else:
             self.deliver(exchange, data, end)
 

@@ -72,25 +72,18 @@ class Http2Exchange:
         return self.connection.tls
 
     def send_head(self, sink: UpstreamSink, head: RequestHead, end: bool, now: float) -> None:
-        self.sink = sink
-        self.request_ended = end
-        connection = self.connection
-        connection.requests += 1
-        stream_id = self.stream_id = connection.codec.open(head, end)
-        connection.exchanges[stream_id] = self
-        connection.stats.streams_active += 1
-        if not connection.corked:
-            connection.cork()
-        if connection.ages:
-            connection.check_age()
+        self._begin(sink, self.connection.codec.open(head, end), end)
 
     def send_block(self, sink: UpstreamSink, block: bytes, end: bool) -> None:
         """As ``send_head``, for a header block that has been made already."""
+        self._begin(sink, self.connection.codec.open_block(block, end), end)
+
+    def _begin(self, sink: UpstreamSink, stream_id: int, end: bool) -> None:
         self.sink = sink
+        self.stream_id = stream_id
         self.request_ended = end
         connection = self.connection
         connection.requests += 1
-        stream_id = self.stream_id = connection.codec.open_block(block, end)
         connection.exchanges[stream_id] = self
         connection.stats.streams_active += 1
         if not connection.corked:

@@ -1,0 +1,37 @@
+"""What serves again: the stream and the upstream request of an exchange that stayed plain, for the next of its kind."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+_MOST: Final = 256
+"""As many are kept for each shape, and for each plan."""
+
+_NOTHING: Final[dict[bytes, bytes]] = {}
+
+
+def keep(request: Any, stream: Any) -> None:
+    """Keep both objects, unless something out of the ordinary may still hold them; they forget whom they served.
+
+    Everything that ``forward`` does not set anew is set back here, whichever way the response took.
+    """
+    plan = request.plan
+    if stream.attempt_count != 1 or request.abandoned or len(plan.idle) >= _MOST:
+        return
+    head = request.head
+    request.upstream = request.host = request.stream = request.trailers = None
+    request.head_passed = False
+    head.made_fields = head.made_index = None
+    head.values = ()  # secrets are among them
+    plan.idle.append(request)
+    shape = stream.shape
+    requested = stream.request
+    if not requested.eager and requested.made_index is not None:
+        shape.want_index()
+    if requested.eager is shape.indexed and requested.made_fields is None and len(shape.idle) < _MOST:
+        stream.downstream = stream.connection = stream.host = None
+        stream.request_trailers = stream.response_trailers = None
+        stream.upstream_version = 11
+        requested.values = ()
+        requested.index = _NOTHING
+        shape.idle.append(stream)
