@@ -18,6 +18,7 @@ from string import Template
 from time import perf_counter_ns
 from typing import Any
 
+import sidecar.pool_stack
 import sidecar.stack
 from sidecar.codec.http1 import RequestReader, ResponseReader
 from sidecar.codec.http1_head import parse_request_head, parse_response_head
@@ -104,7 +105,7 @@ class Path1:
             admin_port=1, port=2, access_log="/dev/null", backend_port=3,
             backend_port_1=3, backend_port_2=4, backend_port_3=5,
         )  # fmt: skip
-        sidecar.stack.Dialer = MemoryDialer  # type: ignore[misc,assignment,attr-defined]
+        sidecar.pool_stack.Dialer = MemoryDialer  # type: ignore[misc,assignment,attr-defined]
         MemoryDialer.made = []
         self.worker = Worker(asyncio.get_running_loop(), seed=1)
         stack = sidecar.stack.Stack(load(None, text)[0], self.worker, StatsStore())

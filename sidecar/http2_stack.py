@@ -19,7 +19,7 @@ from sidecar.telemetry import tags
 from sidecar.telemetry.groups.http2 import Http2CodecStats
 
 if TYPE_CHECKING:
-    from sidecar.stack import Stack
+    from sidecar.pool_stack import PoolStack
 
 _POOLS: dict[str, type[ChoicePool]] = {
     "http2": Http2OnlyPool,
@@ -29,7 +29,7 @@ _POOLS: dict[str, type[ChoicePool]] = {
 
 
 def choice_pool(
-    stack: Stack,
+    stack: PoolStack,
     cluster: Cluster,
     host: Host,
     options: PoolOptions,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from math import inf
 from typing import TYPE_CHECKING, Any
 
 from sidecar.cluster.cluster import Cluster
@@ -26,10 +25,8 @@ from sidecar.config.listener import Listener as ListenerConfig
 from sidecar.config.network_filters import DirectResponse as DirectResponseConfig
 from sidecar.config.network_filters import NetworkFilter, NetworkRbac
 from sidecar.config.network_filters import TcpProxy as TcpProxyConfig
-from sidecar.config.protocol_options import PreserveCaseFormatter
 from sidecar.core.address import Address
 from sidecar.core.head import RequestHead
-from sidecar.core.tls_options import OFFERING_HTTP1, OFFERING_NOTHING, TransportSocketOptions, compile_names
 from sidecar.core.worker import Worker
 from sidecar.http.build import options_of
 from sidecar.http.connection_manager import ConnectionManager
@@ -47,10 +44,7 @@ from sidecar.network.direct_response import DirectResponse
 from sidecar.network.filters import NetworkFilterStats, build_network_filters, by_sni
 from sidecar.network.relay import best_flows
 from sidecar.network.tcp_proxy import TcpProxy
-from sidecar.pool.dialing import Dialer
-from sidecar.pool.http1 import Http1Pool
-from sidecar.pool.named import NamedPools
-from sidecar.pool.options import PoolOptions
+from sidecar.pool_stack import PoolStack
 from sidecar.router.route_table import RouteTable
 from sidecar.telemetry import tags
 from sidecar.telemetry.clockwork import Clockwork
@@ -86,7 +80,7 @@ ADMIN_FILTER = NetworkFilter("admin", DirectResponseConfig(b""))
 """Stands in the admin listener's filter chain, whose terminal is made in another way."""
 
 
-class Stack(HttpStack):
+class Stack(PoolStack, HttpStack):
     """Everything that one worker runs for one bootstrap. Raises ``ValueError`` for formats that cannot be compiled."""
 
     def __init__(self, bootstrap: Bootstrap, worker: Worker, store: StatsStore) -> None:
@@ -340,7 +334,7 @@ class Stack(HttpStack):
         for heading, routes in self.route_tables:
             yield heading, routes.explain(request, None)
 
-    # the end of the way: clusters and their pools
+    # the end of the way: clusters; `pool_stack.py` has their pools
 
     def add_cluster(self, config: ClusterConfig) -> Cluster:
         """A cluster, with the statistics of its circuit breakers."""
@@ -367,62 +361,6 @@ class Stack(HttpStack):
             stats = self.store.shared(DnsStats, "dns.cares.")
             found = self.resolvers[settings] = DnsResolver(self.worker.loop, settings, stats)
         return found
-
-    def pool_of(self, cluster: Cluster, host: Host) -> Any:
-        """The pool of a host, made for its first request."""
-        config: ClusterConfig = cluster.config
-        common, http1 = config.common_http_protocol_options, config.http_protocol_options
-        options = PoolOptions(
-            connect_timeout=config.connect_timeout,
-            idle_timeout=common.idle_timeout or inf,
-            max_requests=common.max_requests_per_connection,
-            max_duration=common.max_connection_duration or inf,
-            buffer_limit=config.per_connection_buffer_limit_bytes,
-            max_head_bytes=(common.max_response_headers_kb or 80) * 1024,
-            max_fields=common.max_headers_count,
-            header_case="lower" if http1.header_key_format is None else _case_of(http1.header_key_format),
-            trailers=http1.enable_trailers,
-        )
-        dialer = self.dialer(cluster, host)
-
-        def named_pool(names: TransportSocketOptions) -> Any:
-            def http1_pool() -> Http1Pool:
-                return Http1Pool(
-                    self.worker, host, cluster.stats, cluster.breakers, options, dialer, self.response_lines,
-                    names.offering(OFFERING_HTTP1.protocols),
-                )  # fmt: skip
-
-            if config.upstream_protocol == "http1":
-                return http1_pool()
-            from sidecar.http2_stack import choice_pool
-
-            return choice_pool(self, cluster, host, options, dialer, http1_pool, names)
-
-        http = config.upstream_http_options
-        names = None
-        if config.transport_socket is not None or config.transport_socket_matches:
-            names = compile_names(http.auto_sni, http.auto_san_validation, http.override_auto_sni_header)
-        host.pool = named_pool(OFFERING_NOTHING) if names is None else NamedPools(names, named_pool)
-        return host.pool
-
-    def dialer(self, cluster: Cluster, host: Host) -> Dialer:
-        """How connections to a cluster's host are made."""
-        config = cluster.config
-        tls = None
-        if config.transport_socket is not None or config.transport_socket_matches:
-            tls = self.tls.of(config, host.metadata)
-        keepalive = cluster.config.tcp_keepalive
-        if keepalive is None:
-            return Dialer(self.worker, tls=tls)
-        options = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
-        for name, value in (
-            (socket.TCP_KEEPCNT, keepalive.keepalive_probes),
-            (socket.TCP_KEEPIDLE, keepalive.keepalive_time),
-            (socket.TCP_KEEPINTVL, keepalive.keepalive_interval),
-        ):
-            if value is not None:
-                options.append((socket.IPPROTO_TCP, name, value))
-        return Dialer(self.worker, tuple(options), tls=tls)
 
     def _membership_changed(self, added: Sequence[Host], removed: Sequence[Host]) -> None:
         for host in removed:
@@ -460,10 +398,6 @@ def connection_stats(store: StatsStore) -> tuple[ListenerFilterStats, NetworkFil
             lambda prefix: store.shared(network_groups.ConnectionLimitStats, *tags.connection_limit(prefix)),
         ),
     )
-
-
-def _case_of(key_format: object) -> str:
-    return "preserve" if isinstance(key_format, PreserveCaseFormatter) else "proper"
 
 
 def local_address() -> str:
