@@ -17,11 +17,11 @@ from sidecar.core.upstream import (
     OVERFLOW,
     UpstreamStream,
 )
-from sidecar.router.recovery import Recovery
 from sidecar.router.retry_policy import NO_RETRIES, RetryPolicy
 from sidecar.router.rewrite import set_host
 from sidecar.router.shadow import ShadowRequest, shadow_head, wanted
 from sidecar.router.timeouts import request_timeouts
+from sidecar.router.tunnel import Tunnel
 
 if TYPE_CHECKING:
     from sidecar.router.router import Router
@@ -42,7 +42,7 @@ _CONTROLS = frozenset(
 )
 
 
-class UpstreamRequest(Recovery):
+class UpstreamRequest(Tunnel):
     """What the stream holds while its request is upstream; the load balancer's context, and the reader's sink."""
 
     __slots__ = ()
@@ -169,42 +169,17 @@ class UpstreamRequest(Recovery):
         connection = pool.acquire(self, self.route.priority)
         if connection is not None:
             if stream.upgrade and self.tunnels:
-                self._connect_through(connection)
+                self.connect_through(connection)
             else:
                 self._send(connection)
 
-    def _connect_through(self, connection: UpstreamStream) -> None:
-        """CONNECT ends here: its payload goes to the host as it is, over a connection that carried nothing before."""
-        while connection.requests:
-            connection.cancel()
-            fresh = self.host.pool.acquire(self, self.route.priority)
-            if fresh is None:
-                return
-            connection = fresh
-        self.waiting = False
-        self.upstream = connection
-        self.host.rq_total += 1
-        self.cluster.stats.upstream_rq_total += 1
-        stream = self.stream
-        stream.upstream_connection_id = connection.id
-        stream.upstream_local_address = connection.local_address
-        stream.upstream_tls = connection.tls
-        stream.upstream_version = connection.version
-        self.sent_at = stream.upstream_first_tx = stream.now
-        connection.open_tunnel(self)
-        self.on_head(ResponseHead(200, []), False)
-
     # the pool's side
-
-    @property
-    def tunnels(self) -> bool:
-        return bool(self.stream.upgrade == b"connect" and self.route.connect_terminates)
 
     def on_ready(self, connection: UpstreamStream) -> None:
         stream = self.stream
         stream.now = self.router.worker.clock()
         if stream.upgrade and self.tunnels:
-            self._connect_through(connection)
+            self.connect_through(connection)
         else:
             self._send(connection)
 
@@ -275,7 +250,7 @@ class UpstreamRequest(Recovery):
         connection = self.upstream
         body = self.body
         if stream.upgrade and stream.tunnel is None:
-            self._hold_for_tunnel(data)
+            self.hold_for_tunnel(data)
             return
         if end:
             self.body_end = True
@@ -353,7 +328,7 @@ class UpstreamRequest(Recovery):
                 self._release(True)
             stream.on_response_head(head, end)
             if stream.tunnel is self and not end:
-                self._release_tunnel()
+                self.release_tunnel()
 
     def _accept(self, head: ResponseHead) -> bool:
         """Judge a response by its head; True if it goes to the downstream from here."""
@@ -365,7 +340,7 @@ class UpstreamRequest(Recovery):
                 codes = stats.internal_codes if self._internal() else stats.external_codes
                 codes[status] += 1
             if status == 101:
-                self._upgraded(head)
+                self.upgraded(head)
             else:
                 self.interim = True
                 stream.on_informational(head)
@@ -397,7 +372,7 @@ class UpstreamRequest(Recovery):
         self.head_passed = True
         stream.upstream_head_received = self.upstream.head_size  # type: ignore[union-attr]
         stream.response_code_details = "via_upstream"
-        if 200 <= status < 300 and (self.request.method == b"CONNECT" or (stream.upgrade and self._framed())):
+        if 200 <= status < 300 and (self.request.method == b"CONNECT" or (stream.upgrade and self.framed())):
             stream.tunnel = self
         took = int((now - self.sent_at) * 1000)
         if b"x-envoy-internal" in self.request.index and self._internal():
@@ -446,37 +421,6 @@ class UpstreamRequest(Recovery):
         stream.on_response_trailers(trailers)
 
     # within
-
-    def _upgraded(self, head: ResponseHead) -> None:
-        stream = self.stream
-        self.head_passed = True
-        stream.tunnel = self
-        if stream.request_ended and stream.request.version == 20 and not self.router.suppress_headers:
-            took = int((self.router.worker.clock() - self.sent_at) * 1000)
-            head.set(b"x-envoy-upstream-service-time", b"%d" % took)
-        stream.response_code_details = "via_upstream"
-        stream.on_response_head(head, False)
-        self._release_tunnel()
-
-    def _framed(self) -> bool:
-        """Whether both sides speak HTTP/2, where every 2xx accepts an extended CONNECT (RFC 8441 section 5)."""
-        return bool(self.stream.request.version == 20 and self.stream.upstream_version == 20)
-
-    def _hold_for_tunnel(self, data: bytes) -> None:
-        """Keep what belongs to the upgraded protocol: a host that does not upgrade would take it for a request."""
-        held = self.tunnel_held
-        if held is None:
-            held = self.tunnel_held = []
-        held.append(data)
-        if sum(map(len, held)) > self.router.retry_budget_bytes:
-            self.stream.downstream.pause_reading()
-
-    def _release_tunnel(self) -> None:
-        held, self.tunnel_held = self.tunnel_held, None
-        if held is not None and self.upstream is not None:
-            self.upstream.send_data(b"".join(held), False)
-            if not self.upstream.full:
-                self.stream.downstream.resume_reading()
 
     def _mirror(self) -> None:
         """Send the copies: the request is complete."""
