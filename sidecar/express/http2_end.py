@@ -20,7 +20,7 @@ def compile_end_of_exchange(idle_timeout: float) -> Callable[[Any, Any, float], 
         connection.stats.streams_active -= 1
         if not connection.exchanges:
             connection.now = connection.idle_since = now
-            if connection.codec.draining or connection.codec.goaway_received:
+            if connection.codec.draining:
                 connection.rest()
             elif now + idle_timeout < connection.due:
                 connection.wake_by(now + idle_timeout)

@@ -31,7 +31,6 @@ class Http2Connection(Http2Lifetime):
         "info",
         "kind",
         "lane",
-        "leaving",
         "renders",
         "requests",
     )  # fmt: skip
@@ -59,7 +58,6 @@ class Http2Connection(Http2Lifetime):
         self.corked = False
         self.full = False
         self.closed = False
-        self.leaving = False  # the client has said so
         self.closing = False  # what is written now is the last
         self.cut_short = False  # the connection broke with something under way
         self.expires = inf
@@ -94,7 +92,7 @@ class Http2Connection(Http2Lifetime):
             self._broken(error)
         if codec.out and not self.corked:
             self.cork()
-        if codec.state or codec.interrupted or self.leaving or self.flushing or self.head_began != inf or self.manager.draining:
+        if codec.state or codec.interrupted or self.flushing or self.head_began != inf or self.manager.draining:
             self._after_a_read()
         cork = worker.cork
         if cork.waiting and (not cork.scheduled or len(cork.waiting) >= AT_ONCE or len(data) >= BULK):
@@ -244,8 +242,7 @@ class Http2Connection(Http2Lifetime):
             exchange.stream.on_downstream_writable()
 
     def on_goaway(self, last_stream_id: int, code: int, debug: bytes) -> None:
-        """The client will open no more streams; what is under way goes on, and the connection ends behind it."""
-        self.leaving = True
+        """Nothing: it is about streams that we would open, and who says it closes the connection itself (as in Envoy)."""
 
     def on_settings(self) -> None:
         """Nothing to do: the codec has done it."""
@@ -277,8 +274,6 @@ class Http2Connection(Http2Lifetime):
             self.drain()
         if self.flushing:
             self._flushed()
-        if self.leaving and not self.exchanges and not self.flushing:
-            self.close_after_flush()
         if codec.interrupted:
             self.transport.pause_reading()
             self.worker.loop.call_soon(self._next_turn)

@@ -134,7 +134,7 @@ class Http2Lifetime(asyncio.Protocol, Timed):
         """No exchange is left: wait for the next, or end."""
         self.now = self.idle_since = self.worker.clock()
         codec = self.codec
-        if codec.goaway_received or (codec.draining and self.drain_at == inf):
+        if codec.draining and self.drain_at == inf:
             if not self.flushing:
                 self.close_after_flush()
         else:
