@@ -6,7 +6,7 @@ stream -> filters -> router -> cluster; `stack.py` has what stands before and be
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sidecar.cluster.cluster import Cluster
 from sidecar.cluster.host import Host
@@ -47,6 +47,9 @@ from sidecar.telemetry.log_file import LogFiles
 from sidecar.telemetry.log_filters import compile_filter
 from sidecar.telemetry.store import StatsStore
 
+if TYPE_CHECKING:
+    from sidecar.client_stack import ClientStack
+
 
 class HttpStack:
     """Makes HTTP connection managers; what the other half of the stack has is declared here and set there."""
@@ -64,6 +67,11 @@ class HttpStack:
     health_check_failed: bool
     async_client_stats: RouterStats
     _bodies: dict[int, Callable[..., bytes]]
+
+    @property
+    def clients(self) -> ClientStack:
+        """Our own clients of clusters."""
+        raise NotImplementedError
 
     def pool_of(self, cluster: Cluster, host: Host) -> Any:
         """The pool of a host, made for its first request."""
@@ -221,7 +229,15 @@ class HttpStack:
             user_filter,
             self.bootstrap.node.cluster,
             self._cluster_stat_name,
+            lambda: self.clients,
+            self._count_response,
         )
+
+    def _count_response(self, name: str, status: int) -> None:
+        cluster = self.clusters.get(name)
+        if cluster is not None:
+            stats: Any = cluster.stats
+            stats.internal_codes[status] += 1
 
     def cluster_health(self, name: str) -> tuple[int, int] | None:
         """(usable hosts, all hosts) of a cluster."""

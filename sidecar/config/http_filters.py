@@ -20,6 +20,7 @@ from sidecar.config.filters import (
     header_mutation,
     health_check,
     local_ratelimit,
+    ratelimit,
     rbac,
     router,
     user_filter,
@@ -30,6 +31,7 @@ FilterConfig: TypeAlias = (
     | fault.HTTPFault
     | rbac.HttpRbac
     | local_ratelimit.LocalRateLimit
+    | ratelimit.HttpRateLimit
     | cors.Cors
     | header_mutation.HeaderMutation
     | health_check.HealthCheck
@@ -45,6 +47,7 @@ PerRouteConfig: TypeAlias = (
     fault.HTTPFault
     | rbac.HttpRbac
     | local_ratelimit.LocalRateLimit
+    | ratelimit.HttpRateLimitPerRoute
     | cors.CorsPolicy
     | header_mutation.HeaderMutation
     | buffer.Buffer
@@ -57,6 +60,7 @@ HTTP_FILTERS: Mapping[str, Callable[[Node], FilterConfig]] = {
     fault.TYPE: fault.parse_fault,
     rbac.TYPE: rbac.parse_http_rbac,
     local_ratelimit.TYPE: local_ratelimit.parse_local_rate_limit,
+    ratelimit.TYPE: ratelimit.parse_http_rate_limit,
     cors.TYPE: cors.parse_cors,
     header_mutation.TYPE: header_mutation.parse_header_mutation,
     health_check.TYPE: health_check.parse_health_check,
@@ -73,6 +77,7 @@ PER_ROUTE_CONFIGS: Mapping[str, Callable[[Node], PerRouteConfig]] = {
     fault.TYPE: fault.parse_fault,
     rbac.TYPE_PER_ROUTE: rbac.parse_http_rbac_per_route,
     local_ratelimit.TYPE: local_ratelimit.parse_local_rate_limit,
+    ratelimit.TYPE_PER_ROUTE: ratelimit.parse_http_rate_limit_per_route,
     cors.TYPE_PER_ROUTE: cors.parse_cors_policy,
     header_mutation.TYPE_PER_ROUTE: header_mutation.parse_header_mutation_per_route,
     buffer.TYPE_PER_ROUTE: buffer.parse_buffer_per_route,

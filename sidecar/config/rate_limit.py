@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from sidecar.config.core_types import Fraction
 from sidecar.config.fields import Node
 from sidecar.config.matcher import (
     HeaderMatcher,
@@ -14,6 +16,12 @@ from sidecar.config.matcher import (
     parse_header_matchers,
     parse_query_parameter_matcher,
 )
+
+VirtualHostRateLimits: TypeAlias = Literal["OVERRIDE", "INCLUDE", "IGNORE"]
+"""When the rate limits of a virtual host count beside those of a route: if that has none, always, or never."""
+
+_ONE_COMMAND = re.compile(r"%(\w+(\([^)]*\))?(:\d+)?)?%")
+_VIRTUAL_HOST: tuple[VirtualHostRateLimits, ...] = ("OVERRIDE", "INCLUDE", "IGNORE")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,18 +124,93 @@ RateLimitAction: TypeAlias = (
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """The actions yield one entry each, which together are a descriptor. A request counts `hits_addend` times."""
+    """The actions yield one entry each, which together are a descriptor, for filters of the same `stage`.
+
+    A request counts `hits_addend` times, or as often as `hits_format` says, which is a format for one number; None and
+    empty leave that to who counts. `enabled` is the share of requests for which there is a descriptor. `limit` is where in
+    the dynamic metadata another limit than the service's stands, as a `requests_per_unit` and a `unit`. With
+    `apply_on_stream_done` the request counts when it is over, and is not held up.
+    """
 
     actions: tuple[RateLimitAction, ...]
-    hits_addend: int = 1
+    hits_addend: int | None = None
+    hits_format: str = ""
+    stage: int = 0
+    enabled: Fraction | None = None
+    limit: tuple[str, ...] = ()
+    apply_on_stream_done: bool = False
 
 
 def parse_rate_limit(node: Node) -> RateLimit:
-    """`route.v3.RateLimit` of a local rate limit or of a route; stages, overrides and disabling keys are refused."""
+    """`route.v3.RateLimit` of a route or a virtual host."""
+    node.ignore("hits_addend", "it counts in typed_per_filter_config and in filters only, as in Envoy")
+    disable_key = node.get("disable_key")
+    enabled = None
+    if disable_key:
+        percent = node.context.runtime.integer(f"ratelimit.{disable_key}.http_filter_enabled")
+        enabled = (100 if percent is None else percent, 100)
+    return RateLimit(
+        _parse_actions(node),
+        stage=node.wrapped("stage", 0),
+        enabled=enabled,
+        limit=_parse_limit(node.child("limit")),
+        apply_on_stream_done=node.get("apply_on_stream_done"),
+    )
+
+
+def parse_vh_rate_limits(node: Node) -> VirtualHostRateLimits:
+    """The field `vh_rate_limits` of a filter."""
+    number: int = node.get("vh_rate_limits")
+    return _VIRTUAL_HOST[number]
+
+
+def parse_filter_rate_limit(node: Node) -> RateLimit:
+    """The same in a filter's own configuration, where there are no stages, and nothing to disable it by."""
+    if node.has("stage") or node.has("disable_key"):
+        node.refuse("has a stage or a disable_key, which only those of routes and virtual hosts have", do="remove them")
+        node.wrapped("stage", 0)
+        node.get("disable_key")
     addend = node.child("hits_addend")
-    hits = 1 if addend is None else addend.wrapped("number", 1)
+    return RateLimit(
+        _parse_actions(node),
+        None if addend is None else addend.wrapped("number", None),
+        "" if addend is None else _parse_hits_format(addend),
+        limit=_parse_limit(node.child("limit")),
+        apply_on_stream_done=node.get("apply_on_stream_done"),
+    )
+
+
+def parse_local_rate_limit(node: Node) -> RateLimit:
+    """The same for a filter that counts by itself: there is no service whose limit could be another."""
+    if node.has("limit"):
+        node.refuse("is for limits of a service", "limit", "remove it")
+    return parse_filter_rate_limit(node)
+
+
+def _parse_hits_format(node: Node) -> str:
+    hits = node.format("format")
+    if node.has("number") == bool(hits):
+        node.refuse("says how often a request counts in no way, or in two", do="set either number or format")
+    if hits and not _ONE_COMMAND.fullmatch(hits):
+        node.refuse("is not one command alone, such as %BYTES_SENT%", "format", "leave out what stands around it")
+    return hits
+
+
+def _parse_limit(node: Node | None) -> tuple[str, ...]:
+    metadata = None if node is None else node.child("dynamic_metadata")
+    return () if metadata is None else _parse_metadata_key(metadata.child("metadata_key"))
+
+
+def _parse_metadata_key(node: Node | None) -> tuple[str, ...]:
+    """The filter's name, and the way below it."""
+    if node is None:
+        return ()
+    return node.get("key"), *(segment.get("key") for segment in node.children("path"))
+
+
+def _parse_actions(node: Node) -> tuple[RateLimitAction, ...]:
     actions = map(_parse_action, node.children("actions"))
-    return RateLimit(tuple(action for action in actions if action is not None), hits)
+    return tuple(action for action in actions if action is not None)
 
 
 def _parse_action(node: Node) -> RateLimitAction | None:
@@ -174,11 +257,11 @@ def _parse_query_parameter_value_match(node: Node) -> RateLimitAction:
 
 
 def _parse_metadata(node: Node) -> RateLimitAction:
-    key = node.child("metadata_key")
+    key, *path = _parse_metadata_key(node.child("metadata_key")) or ("",)
     return MetadataAction(
         node.get("descriptor_key"),
-        "" if key is None else key.get("key"),
-        () if key is None else tuple(segment.get("key") for segment in key.children("path")),
+        key,
+        tuple(path),
         node.get("default_value"),
         "ROUTE_ENTRY" if node.enum("source") == "ROUTE_ENTRY" else "DYNAMIC",
         node.get("skip_if_absent"),

@@ -119,6 +119,16 @@ def parse_retry_policy(node: Node) -> RetryPolicy:
     )
 
 
+def parse_core_retry_policy(node: Node) -> RetryPolicy:
+    """`core.v3.RetryPolicy`, that of our own calls. Without intervals, the first is a second."""
+    back_off = node.child("retry_back_off")
+    return RetryPolicy(
+        retry_on=_parse_retry_on(node),
+        num_retries=node.wrapped("num_retries", 1),
+        retry_back_off=RetryBackOff(1.0, 10.0) if back_off is None else _parse_back_off(back_off),
+    )
+
+
 def _parse_retry_on(node: Node) -> frozenset[str]:
     known = RETRY_CONDITIONS | GRPC_RETRY_CONDITIONS
     conditions = {condition for part in node.get("retry_on").split(",") if (condition := part.strip(" "))}

@@ -16,6 +16,7 @@ from sidecar.config.hash_policy import HashCookie, HashHeader, HashPolicy, HashQ
 from sidecar.config.header_mutations import NO_HEADER_MUTATIONS, HeaderMutations, parse_header_mutations
 from sidecar.config.http_filters import PerFilterConfig, parse_typed_per_filter_config
 from sidecar.config.matcher import header_names
+from sidecar.config.rate_limit import RateLimit, parse_rate_limit
 from sidecar.config.retry_policy import (
     PreviousHosts,
     RateLimitedRetryBackOff,
@@ -108,6 +109,7 @@ class VirtualHost:
     include_is_timeout_retry_header: bool = False
     require_tls: Literal["NONE", "EXTERNAL_ONLY", "ALL"] = "NONE"
     cors: CorsPolicy | None = None
+    rate_limits: tuple[RateLimit, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +193,7 @@ def _parse_virtual_host(node: Node, inherited: Inherited) -> VirtualHost:
         include_is_timeout_retry_header=node.get("include_is_timeout_retry_header"),
         require_tls=_REQUIRE_TLS[node.get("require_tls")],
         cors=None if cors is None else parse_cors_policy(cors),
+        rate_limits=tuple(map(parse_rate_limit, node.children("rate_limits"))),
     )
 
 

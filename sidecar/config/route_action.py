@@ -139,6 +139,7 @@ class RouteAction:
     upgrade_configs: tuple[UpgradeConfig, ...] = ()
     cors: CorsPolicy | None = None
     rate_limits: tuple[RateLimit, ...] = ()
+    include_vh_rate_limits: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +239,7 @@ def _parse_route_action(node: Node, inherited: Inherited) -> RouteAction:
         upgrade_configs=_parse_upgrades(node),
         cors=None if cors is None else parse_cors_policy(cors),
         rate_limits=tuple(map(parse_rate_limit, node.children("rate_limits"))),
+        include_vh_rate_limits=node.wrapped("include_vh_rate_limits", False),
     )
 
 

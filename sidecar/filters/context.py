@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from sidecar.config.core_types import HeaderValueOption
+from sidecar.core.client import Clients
 from sidecar.core.head import Head
 from sidecar.core.http_filter import HttpFilter
 from sidecar.core.worker import Worker
@@ -16,7 +17,8 @@ StatsFactory = Callable[..., Any]
 ``fault`` · ``fault_downstream_cluster`` (cluster) · ``rbac`` (rules_stat_prefix) · ``rbac_shadow``
 (shadow_rules_stat_prefix) · ``local_rate_limit`` (stat_prefix) · ``cors`` · ``health_check`` · ``compressor`` and
 ``compressor_response`` (library name, encoding, direction prefix) · ``decompressor`` (library name, encoding,
-``request`` or ``response``) · ``grpc`` (cluster's name in statistics, ``grpc`` or ``grpc-web``, service, method).
+``request`` or ``response``) · ``grpc`` (cluster's name in statistics, ``grpc`` or ``grpc-web``, service, method) ·
+``ratelimit`` (cluster's name in statistics, stat_prefix).
 """
 
 MutateHead = Callable[[Head, Any], None]
@@ -28,18 +30,31 @@ ClusterHealth = Callable[[str], tuple[int, int] | None]
 ClusterStatName = Callable[[str], str | None]
 """What a cluster is called in statistics; None when there is no such cluster."""
 
+CountResponse = Callable[[str, int], None]
+"""Count a response with a status as one of a cluster's that was asked from inside: one that was made in its stead."""
+
 FindUserFilter = Callable[[str], Callable[[Mapping[str, Any]], HttpFilter]]
 """The class of a user's filter by its name; raises ValueError when there is none."""
+
+
+def _no_clients() -> Clients:
+    raise LookupError("these filters cannot ask a cluster")
+
+
+def _count_nothing(cluster: str, status: int) -> None:
+    """There are no clusters."""
 
 
 class FilterContext:
     """Made once for each connection manager. Nothing in it changes afterwards but the memo of route filters."""
 
     __slots__ = (
+        "clients",
         "cluster_health",
         "cluster_stat_name",
         "compile_format",
         "compile_header_mutations",
+        "count_response",
         "entry_point_filters",
         "health_check_failed",
         "node_cluster",
@@ -59,6 +74,8 @@ class FilterContext:
         entry_point_filters: FindUserFilter,
         node_cluster: str = "",
         cluster_stat_name: ClusterStatName | None = None,
+        clients: Callable[[], Clients] = _no_clients,
+        count_response: CountResponse = _count_nothing,
     ) -> None:
         self.worker = worker
         self.stats = stats
@@ -69,6 +86,8 @@ class FilterContext:
         self.entry_point_filters = entry_point_filters
         self.node_cluster = node_cluster
         self.cluster_stat_name: ClusterStatName = cluster_stat_name or self._name_of_known
+        self.clients = clients
+        self.count_response = count_response
         self.route_filters: dict[tuple[int, ...], tuple[object, HttpFilter]] = {}
 
     def _name_of_known(self, cluster: str) -> str | None:

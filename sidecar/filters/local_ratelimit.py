@@ -7,6 +7,7 @@ of its DRAFT_VERSION_03.
 from __future__ import annotations
 
 from collections import OrderedDict
+from functools import partial
 from math import ceil
 from typing import Any, Protocol
 
@@ -15,10 +16,11 @@ from sidecar.config.filters.local_ratelimit import LocalRateLimit
 from sidecar.core import response_flags as flag
 from sidecar.core.head import Field, ResponseHead
 from sidecar.core.http_filter import FilterStream
+from sidecar.core.rate_limits import Descriptor, Entry
 from sidecar.core.token_bucket import TokenBucket, make_token_bucket
 from sidecar.filters.context import FilterContext, NamedFilter
 from sidecar.filters.fraction import always, compile_fraction
-from sidecar.filters.rate_limit_actions import Descriptor, Entry, Populate, compile_rate_limits
+from sidecar.filters.rate_limit_actions import Populate, compile_rate_limits, limits_of_route
 
 CONNECTION_STATE = "envoy.filters.http.local_ratelimit"
 BODY = b"local_rate_limited"
@@ -102,14 +104,14 @@ class _Buckets:
     def take(self, now: float, descriptors: list[Descriptor]) -> tuple[bool, TokenBucket | None]:
         """Whether the request may pass, and the bucket that says so."""
         matched = [
-            (bucket, hits)
-            for entries, hits in descriptors
+            (bucket, 1.0 if hits is None else float(hits))
+            for entries, hits, _ in descriptors
             if (bucket := self._exact.get(entries) or self._dynamic(entries, now)) is not None
         ]
         if len(matched) > 1:
             matched.sort(key=lambda one: one[0].rate)  # the slowest is asked first
         for bucket, hits in matched:
-            if not bucket.take(now, float(hits)):
+            if not bucket.take(now, hits):
                 return False, bucket
         default = self._default
         if default is not None and (not matched or self._always_default) and not default.take(now):
@@ -154,16 +156,18 @@ class _Wildcard:
 class DescriptorRateLimitFilter(LocalRateLimitFilter):
     """With a share of requests, descriptors, or buckets for each connection."""
 
-    __slots__ = ("_buckets", "_by_route", "_enabled", "_node_cluster", "_per_connection", "_populate")
+    __slots__ = ("_buckets", "_by_route", "_compile", "_enabled", "_per_connection", "_populate")
 
     def __init__(self, name: str, config: LocalRateLimit, context: FilterContext) -> None:
         LocalRateLimitFilter.__init__(self, name, config, context)
         self._buckets = _Buckets(config, context.worker.clock())
         self._enabled = compile_fraction(config.filter_enabled)
         self._per_connection = config.local_rate_limit_per_downstream_connection
-        self._populate = compile_rate_limits(config.rate_limits, context.node_cluster)
+        self._compile = partial(
+            compile_rate_limits, node_cluster=context.node_cluster, compile_format=context.compile_format
+        )
+        self._populate = self._compile([limit for limit in config.rate_limits if not limit.apply_on_stream_done])
         self._by_route: dict[Any, Populate] = {}
-        self._node_cluster = context.node_cluster
 
     def on_request(self, stream: FilterStream, end: bool) -> bool | None:
         """Take a token from every bucket that the request counts against, or refuse it."""
@@ -188,8 +192,9 @@ class DescriptorRateLimitFilter(LocalRateLimitFilter):
         route = stream.route
         populate = self._by_route.get(route)
         if populate is None:
-            limits = getattr(route, "rate_limits", ())
-            populate = self._by_route[route] = compile_rate_limits(limits, self._node_cluster)
+            config = self.config
+            limits = () if route is None else limits_of_route(route, config.stage, config.vh_rate_limits)
+            populate = self._by_route[route] = self._compile([limit for limit in limits if limit.enabled is None])
         return populate(stream)
 
     def _decided(self, stream: FilterStream, bucket: TokenBucket | None) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from ipaddress import ip_network
-from typing import Any, TypeAlias
+from typing import Any, cast
 from urllib.parse import unquote_to_bytes
 
 from sidecar.config.rate_limit import (
@@ -23,48 +23,96 @@ from sidecar.config.rate_limit import (
     RemoteAddress,
     RequestHeaders,
     SourceCluster,
+    VirtualHostRateLimits,
 )
 from sidecar.core.matching import compile_headers, compile_query_parameter, query_parameter
 from sidecar.core.metadata_match import metadata_value
-
-Entry: TypeAlias = tuple[bytes, bytes]
-"""Key and value."""
-
-Descriptor: TypeAlias = tuple[tuple[Entry, ...], int]
-"""The entries, and how many times the request counts."""
+from sidecar.core.rate_limits import Descriptor, Entry, Limit
+from sidecar.filters.fraction import compile_fraction
 
 Populate = Callable[[Any], list[Descriptor]]
 """The descriptors of a request, from its stream."""
 
+CompileFormat = Callable[[str], Callable[[Any], bytes]]
+
 SKIP = b""
 """What an action gives that adds no entry but keeps the descriptor."""
 
+_NO_HITS = -1
+_MOST_HITS = 1_000_000_000
+_UNITS = frozenset({"SECOND", "MINUTE", "HOUR", "DAY", "MONTH", "YEAR"})
+
 _Action = Callable[[Any], Entry | bytes | None]
+_Rule = Callable[[Any], Descriptor | None]
 
 
-def compile_rate_limits(rate_limits: Iterable[RateLimit], node_cluster: str) -> Populate:
+def no_descriptors(stream: Any) -> list[Descriptor]:
+    """Of requests that no rate limit is for."""
+    return []
+
+
+def compile_rate_limits(rate_limits: Iterable[RateLimit], node_cluster: str, compile_format: CompileFormat) -> Populate:
     """All of them as one function. A rate limit of which an action yields nothing gives no descriptor."""
-    compiled = tuple(
-        (tuple(_compile_action(action, node_cluster) for action in limit.actions), limit.hits_addend)
-        for limit in rate_limits
-    )
+    rules = tuple(_compile_rate_limit(limit, node_cluster, compile_format) for limit in rate_limits)
+    if not rules:
+        return no_descriptors
+    return lambda stream: [found for rule in rules if (found := rule(stream)) is not None]
 
-    def populate(stream: Any) -> list[Descriptor]:
-        descriptors: list[Descriptor] = []
-        for actions, hits in compiled:
-            entries: list[Entry] = []
-            for action in actions:
-                entry = action(stream)
-                if entry is None:
-                    break
-                if entry is not SKIP:
-                    entries.append(entry)  # type: ignore[arg-type]
-            else:
-                if entries:
-                    descriptors.append((tuple(entries), hits))
-        return descriptors
 
-    return populate
+def limits_of_route(route: Any, stage: int, of_virtual_host: VirtualHostRateLimits) -> list[RateLimit]:
+    """The rate limits of this stage that a route and its virtual host have, and that count together."""
+    if route.include_vh_rate_limits:
+        of_virtual_host = "INCLUDE"
+    limits = list(route.rate_limits)
+    if of_virtual_host == "INCLUDE" or (of_virtual_host == "OVERRIDE" and not limits):
+        limits += route.vh_rate_limits
+    return [limit for limit in limits if limit.stage == stage]
+
+
+def _compile_rate_limit(config: RateLimit, node_cluster: str, compile_format: CompileFormat) -> _Rule:
+    actions = tuple(_compile_action(action, node_cluster) for action in config.actions)
+    hits = config.hits_addend
+    count = compile_format(config.hits_format) if config.hits_format else None
+    enabled = None if config.enabled is None else compile_fraction(config.enabled)
+    where = config.limit
+
+    def descriptor(stream: Any) -> Descriptor | None:
+        if enabled is not None and not enabled(stream.random):
+            return None
+        entries: list[Entry] = []
+        for action in actions:
+            entry = action(stream)
+            if entry is None:
+                return None
+            if entry is not SKIP:
+                entries.append(cast(Entry, entry))
+        limit = _limit(metadata_value(stream.dynamic_metadata, where)) if where else None
+        counted = hits if count is None else _hits(count(stream))
+        if counted == _NO_HITS:
+            return None
+        limit = _limit(metadata_value(stream.dynamic_metadata, where)) if where else None
+        return Descriptor(tuple(entries), counted, limit)
+
+    return descriptor
+
+
+def _hits(text: bytes) -> int:
+    """The whole part of a number; what is none, or out of bounds, leaves the descriptor out."""
+    try:
+        number = float(text)
+    except ValueError:
+        return _NO_HITS
+    return int(number) if 0 <= number <= _MOST_HITS and b"_" not in text else _NO_HITS
+
+
+def _limit(value: Any) -> Limit | None:
+    """A limit from the dynamic metadata; what is none stands for the service's own."""
+    if not isinstance(value, dict):
+        return None
+    requests, unit = value.get("requests_per_unit"), value.get("unit")
+    if isinstance(requests, bool) or not isinstance(requests, int | float) or unit not in _UNITS:
+        return None
+    return int(requests), unit
 
 
 def _compile_action(action: RateLimitAction, node_cluster: str) -> _Action:
@@ -93,8 +141,14 @@ def _compile_action(action: RateLimitAction, node_cluster: str) -> _Action:
             return _metadata(action)
 
 
+def cluster_of(stream: Any) -> str:
+    """The cluster that a request goes to, empty where it goes to none."""
+    route = stream.route
+    return "" if route is None else route.cluster_name or stream.cluster_name
+
+
 def _destination_cluster(stream: Any) -> Entry | None:
-    name = getattr(stream.route, "cluster_name", "")
+    name = cluster_of(stream)
     return (b"destination_cluster", name.encode()) if name else None
 
 

@@ -16,6 +16,7 @@ from sidecar.config.filters.grpc_web import GrpcWeb
 from sidecar.config.filters.header_mutation import HeaderMutation
 from sidecar.config.filters.health_check import HealthCheck
 from sidecar.config.filters.local_ratelimit import LocalRateLimit
+from sidecar.config.filters.ratelimit import HttpRateLimit, HttpRateLimitPerRoute
 from sidecar.config.filters.rbac import HttpRbac
 from sidecar.config.filters.user_filter import UserFilter
 from sidecar.config.http_filters import FilterConfig, PerRouteConfig
@@ -41,6 +42,10 @@ def make_filter(config: FilterConfig, name: str, context: FilterContext) -> Http
             from sidecar.filters.local_ratelimit import make_local_rate_limit
 
             return make_local_rate_limit(config, name, context)
+        case HttpRateLimit():
+            from sidecar.filters.ratelimit import make_rate_limit
+
+            return make_rate_limit(config, name, context)
         case Cors():
             return NamedFilter(name)
         case HeaderMutation():
@@ -118,6 +123,11 @@ def _make_route_filter(
             from sidecar.filters.rbac import make_route_rbac
 
             return make_route_rbac(base, config)  # type: ignore[arg-type]
+        case HttpRateLimitPerRoute():
+            from sidecar.filters.ratelimit import RateLimitFilter, make_route_rate_limit
+
+            assert isinstance(base, RateLimitFilter)
+            return make_route_rate_limit(base, config, context)
         case CorsPolicy():
             from sidecar.filters.cors import CorsFilter, merge_policies
 

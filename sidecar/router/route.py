@@ -113,6 +113,8 @@ class Route:
         "per_filter",
         "per_filter_levels",
         "rate_limits",
+        "vh_rate_limits",
+        "include_vh_rate_limits",
         "internal_only_headers",
         "request_chain",
         "response_chain",
@@ -156,6 +158,8 @@ class Route:
         self.per_filter: Mapping[str, PerFilterConfig] = {}
         self.per_filter_levels: Mapping[str, tuple[PerFilterConfig, ...]] = {}
         self.rate_limits: tuple[RateLimit, ...] = ()
+        self.vh_rate_limits: tuple[RateLimit, ...] = ()
+        self.include_vh_rate_limits = False
         self.internal_only_headers: tuple[bytes, ...] = ()
         self.request_chain: Any = None
         self.response_chain: Any = None

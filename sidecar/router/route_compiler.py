@@ -82,6 +82,7 @@ class RouteCompiler:
         route.include_is_timeout_retry_header = host.include_is_timeout_retry_header
         route.internal_only_headers = self._configuration.internal_only_headers
         route.cors = host.cors
+        route.vh_rate_limits = host.rate_limits
         request_levels, response_levels = self._levels(host, config.header_mutations)
         route.mutate_request = on_request(request_levels)
         route.mutate_response = on_response(response_levels)
@@ -130,6 +131,7 @@ class RouteCompiler:
         route.connect_terminates = any(upgrade.connect_config for upgrade in action.upgrade_configs)
         route.cors = action.cors or route.cors
         route.rate_limits = action.rate_limits
+        route.include_vh_rate_limits = action.include_vh_rate_limits
 
     def _choose_cluster(
         self,

@@ -42,6 +42,8 @@ def filter_stats(store: StatsStore, stat_prefix: str) -> Callable[..., Any]:
                 return store.shared(groups.DecompressorStats, *_compression(manager, "decompressor", words))
             case "grpc":
                 return store.shared(groups.GrpcStats, *tags.grpc(*words))
+            case "ratelimit":
+                return store.shared(groups.RateLimitStats, *tags.cluster_ratelimit(*words))
         raise ValueError(f"no statistics of the kind {kind!r}")
 
     return stats

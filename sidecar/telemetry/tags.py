@@ -83,6 +83,11 @@ def grpc(cluster_name: str, protocol: str, service: str, method: str) -> Naming:
     return Naming(f"{outer.prefix}{words}.", (*found, *outer.tags), extracted)
 
 
+def cluster_ratelimit(cluster_name: str, stat_prefix: str) -> Naming:
+    """What a rate limit service said about the requests to a cluster."""
+    return cluster(cluster_name).below(f"ratelimit.{sanitized(stat_prefix)}." if stat_prefix else "ratelimit.")
+
+
 def http_connection_manager(stat_prefix: str) -> Naming:
     """A connection manager, and the filters in it with `below("fault.")` and the like."""
     return _token("http.", stat_prefix, HTTP_CONN_MANAGER_PREFIX)

@@ -12,7 +12,8 @@ from sidecar.config.core_types import (
     parse_token_bucket,
 )
 from sidecar.config.fields import Node
-from sidecar.config.rate_limit import RateLimit, parse_rate_limit
+from sidecar.config.rate_limit import RateLimit, VirtualHostRateLimits, parse_vh_rate_limits
+from sidecar.config.rate_limit import parse_local_rate_limit as parse_own_rate_limit
 
 TYPE = "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit"
 
@@ -39,7 +40,8 @@ class LocalRateLimit:
     the others that are over the limit pass with `request_headers_to_add_when_not_enforced`. `token_bucket` None: only
     the descriptors limit. `always_consume_default_token_bucket`: a request that fits a descriptor takes from the
     default bucket too. `rate_limited_as_resource_exhausted`: gRPC calls that are refused get that status in place of
-    UNAVAILABLE. At most `max_dynamic_descriptors` buckets are kept for each descriptor with an empty value.
+    UNAVAILABLE. Without `rate_limits` those of the route and its virtual host hold that have this `stage`, as
+    `vh_rate_limits` says. At most `max_dynamic_descriptors` buckets are kept for each descriptor with an empty value.
     """
 
     stat_prefix: str
@@ -56,6 +58,8 @@ class LocalRateLimit:
     always_consume_default_token_bucket: bool = True
     max_dynamic_descriptors: int = _DYNAMIC_DESCRIPTORS
     rate_limited_as_resource_exhausted: bool = False
+    stage: int = 0
+    vh_rate_limits: VirtualHostRateLimits = "OVERRIDE"
 
 
 def parse_local_rate_limit(node: Node) -> LocalRateLimit:
@@ -72,12 +76,14 @@ def parse_local_rate_limit(node: Node) -> LocalRateLimit:
         ),
         response_headers_to_add=tuple(map(parse_header_value_option, node.children("response_headers_to_add"))),
         descriptors=_parse_descriptors(node),
-        rate_limits=tuple(map(parse_rate_limit, node.children("rate_limits"))),
+        rate_limits=tuple(map(parse_own_rate_limit, node.children("rate_limits"))),
         local_rate_limit_per_downstream_connection=node.get("local_rate_limit_per_downstream_connection"),
         enable_x_ratelimit_headers=node.enum("enable_x_ratelimit_headers") != "OFF",
         always_consume_default_token_bucket=node.wrapped("always_consume_default_token_bucket", True),
         max_dynamic_descriptors=node.wrapped("max_dynamic_descriptors", _DYNAMIC_DESCRIPTORS),
         rate_limited_as_resource_exhausted=node.get("rate_limited_as_resource_exhausted"),
+        stage=node.get("stage"),
+        vh_rate_limits=parse_vh_rate_limits(node),
     )
 
 

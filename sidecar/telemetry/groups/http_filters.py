@@ -146,3 +146,14 @@ class GrpcStats(StatGroup):
         *map(_once_counted, ("failure", "request_message_count", "response_message_count", "success", "total")),
         _once_measured("upstream_rq_time"),
     )
+
+
+@stat_group
+class RateLimitStats(StatGroup):
+    """`cluster.<name>.ratelimit.[<stat_prefix>.]`: what a rate limit service said; `counts` is by leaf name."""
+
+    counts: NameCounts
+
+    DERIVED: ClassVar[tuple[Derived, ...]] = tuple(
+        map(_once_counted, ("error", "failure_mode_allowed", "ok", "over_limit"))
+    )

@@ -19,9 +19,11 @@ from sidecar.config.filters.grpc_web import GrpcWeb
 from sidecar.config.filters.header_mutation import HeaderMutation
 from sidecar.config.filters.health_check import HealthCheck
 from sidecar.config.filters.local_ratelimit import LocalRateLimit
+from sidecar.config.filters.ratelimit import HttpRateLimit, HttpRateLimitPerRoute
 from sidecar.config.filters.rbac import HttpRbac
 from sidecar.config.filters.router import Router
 from sidecar.config.filters.user_filter import UserFilter
+from sidecar.config.grpc_service import GrpcService
 from sidecar.config.http_filters import (
     HTTP_FILTERS,
     PER_ROUTE_CONFIGS,
@@ -69,11 +71,17 @@ def on_host(config: dict[str, Any]) -> dict[str, Any]:
     return {"name": "v", "domains": ["*"], "typed_per_filter_config": {"f": config}}
 
 
+SERVICE = {"envoy_grpc": {"cluster_name": "a"}}
+
 FILTERS: list[tuple[dict[str, Any], FilterConfig]] = [
     (typed("router.v3.Router"), Router()),
     (typed("fault.v3.HTTPFault"), HTTPFault()),
     (typed("rbac.v3.RBAC"), HttpRbac()),
     (typed("local_ratelimit.v3.LocalRateLimit", stat_prefix="s"), LocalRateLimit("s")),
+    (
+        typed("ratelimit.v3.RateLimit", domain="d", rate_limit_service={"grpc_service": SERVICE}),
+        HttpRateLimit("d", GrpcService("a")),
+    ),
     (typed("cors.v3.Cors"), Cors()),
     (typed("header_mutation.v3.HeaderMutation"), HeaderMutation()),
     (typed("health_check.v3.HealthCheck", pass_through_mode=False), HealthCheck(False, None, {}, ())),
@@ -136,6 +144,7 @@ PER_ROUTE: list[tuple[dict[str, Any], PerRouteConfig]] = [
     (typed("rbac.v3.RBACPerRoute"), HttpRbac()),
     (typed("rbac.v3.RBACPerRoute", rbac={"rules": {}}), HttpRbac(Rbac("ALLOW", ()))),
     (typed("local_ratelimit.v3.LocalRateLimit", stat_prefix="s"), LocalRateLimit("s")),
+    (typed("ratelimit.v3.RateLimitPerRoute", domain="d"), HttpRateLimitPerRoute(domain="d")),
     (typed("cors.v3.CorsPolicy"), CorsPolicy()),
     (typed("header_mutation.v3.HeaderMutationPerRoute"), HeaderMutation()),
     (typed("buffer.v3.BufferPerRoute", disabled=True), Buffer(None)),

@@ -37,10 +37,14 @@ class FakeWorker:
         self.random = FixedRandom()
         self.timers: list[FakeTimer] = []
         self.wheel = self
+        self.cork = self
 
     def cancel(self, timer: FakeTimer) -> None:
         if timer in self.timers:
             self.timers.remove(timer)
+
+    def settle(self) -> None:
+        """Nothing is collected here."""
 
     def clock(self) -> float:
         return self.now
@@ -87,6 +91,11 @@ class FakeStream(StreamInfo):
     @property
     def now(self) -> float:
         return self.worker.now
+
+    @now.setter
+    def now(self, now: float) -> None:
+        """A filter that was called from elsewhere says so; the clock is the worker's."""
+        assert now == self.worker.now
 
     @property
     def random(self) -> Random:

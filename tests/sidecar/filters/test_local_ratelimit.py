@@ -177,6 +177,8 @@ def test_routes_that_share_a_configuration_share_its_bucket():
 
 
 class Route:
+    include_vh_rate_limits = False
+    vh_rate_limits = ()
     rate_limits = BY_PATH
 
 

@@ -15,8 +15,17 @@ from sidecar.config.rate_limit import (
     SourceCluster,
 )
 from sidecar.core.address import Address
-from sidecar.filters.rate_limit_actions import compile_rate_limits
+from sidecar.filters.rate_limit_actions import compile_rate_limits, limits_of_route
+from sidecar.telemetry.formatter import compile_header_value
 from tests.sidecar.filters.streams import FakeStream, FakeWorker, get
+
+
+def populate(limits, stream):
+    return compile_rate_limits(limits, "mine", compile_header_value)(stream)
+
+
+def limit_of(value, stage=0):
+    return RateLimit((GenericKey(value, "k"),), stage=stage)
 
 
 class Route:
@@ -62,8 +71,8 @@ def header(name, value):
     ],
 )
 def test_each_action(action, entry):
-    descriptors = compile_rate_limits((RateLimit((action,)),), "mine")(make_stream())
-    assert descriptors == ([] if entry is None else [((entry,), 1)])
+    descriptors = populate((RateLimit((action,)),), make_stream())
+    assert descriptors == ([] if entry is None else [((entry,), None, None)])
 
 
 @pytest.mark.parametrize(
@@ -75,8 +84,8 @@ def test_each_action(action, entry):
     ],
 )
 def test_an_entry_that_may_be_skipped_leaves_the_others(action):
-    populate = compile_rate_limits((RateLimit((action, GenericKey("v", "k")), 3), RateLimit((action,))), "mine")
-    assert populate(make_stream()) == [(((b"k", b"v"),), 3)]
+    limits = (RateLimit((action, GenericKey("v", "k")), 3), RateLimit((action,)))
+    assert populate(limits, make_stream()) == [(((b"k", b"v"),), 3, None), ((), None, None)]
 
 
 def test_what_is_not_there_drops_the_whole_descriptor_but_not_the_next():
@@ -84,11 +93,68 @@ def test_what_is_not_there_drops_the_whole_descriptor_but_not_the_next():
         RateLimit((GenericKey("v", "k"), RequestHeaders(b"x-none", "none", False))),
         RateLimit((RemoteAddress(),)),
     )
-    assert compile_rate_limits(limits, "mine")(make_stream()) == [(((b"remote_address", b"10.1.2.3"),), 1)]
+    assert populate(limits, make_stream()) == [(((b"remote_address", b"10.1.2.3"),), None, None)]
 
 
 def test_a_unix_socket_has_no_remote_address():
     stream = make_stream()
     stream.remote_address = Address(None, 0, "@peer")
     limits = (RateLimit((RemoteAddress(),)), RateLimit((MaskedRemoteAddress(8, 8),)))
-    assert compile_rate_limits(limits, "mine")(stream) == []
+    assert populate(limits, stream) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "hits"),
+    [(b"7", 7), (b"0", 0), (b"1.9", 1), (b"1000000000", 10**9), (b"1000000001", None), (b"-1", None), (b"x", None),
+     (b"1_0", None), (b"nan", None), (b"", None)],
+)  # fmt: skip
+def test_hits_by_a_format_leave_the_descriptor_out_where_they_are_no_number(value, hits):
+    stream = FakeStream(FakeWorker(), (), get(b"/", (b"x-hits", value)))
+    limits = (RateLimit((GenericKey("v", "k"),), hits_format="%REQ(x-hits)%"),)
+    assert populate(limits, stream) == ([] if hits is None else [(((b"k", b"v"),), hits, None)])
+
+
+@pytest.mark.parametrize(
+    ("value", "limit"),
+    [
+        ({"requests_per_unit": 42, "unit": "HOUR"}, (42, "HOUR")),
+        ({"requests_per_unit": 42.5, "unit": "DAY"}, (42, "DAY")),
+        ({"requests_per_unit": "42", "unit": "HOUR"}, None),
+        ({"requests_per_unit": True, "unit": "HOUR"}, None),
+        ({"requests_per_unit": 42, "unit": "FORTNIGHT"}, None),
+        ({"unit": "HOUR"}, None),
+        ("42 per hour", None),
+        (None, None),
+    ],
+)
+def test_another_limit_stands_in_the_dynamic_metadata(value, limit):
+    stream = make_stream()
+    stream.dynamic_metadata = {"limits": {"mine": value}}
+    limits = (RateLimit((GenericKey("v", "k"),), limit=("limits", "mine")),)
+    assert populate(limits, stream) == [(((b"k", b"v"),), None, limit)]
+
+
+def test_a_share_of_the_requests():
+    stream = make_stream()
+    stream.worker.random.value = 0.3
+    for percent, expected in ((0, 0), (30, 0), (31, 1), (100, 1)):
+        assert len(populate((RateLimit((GenericKey("v", "k"),), enabled=(percent, 100)),), stream)) == expected
+
+
+@pytest.mark.parametrize(
+    ("option", "include", "of_route", "expected"),
+    [
+        ("OVERRIDE", False, True, ["route"]),
+        ("OVERRIDE", False, False, ["host"]),
+        ("OVERRIDE", True, True, ["route", "host"]),
+        ("INCLUDE", False, True, ["route", "host"]),
+        ("IGNORE", False, True, ["route"]),
+        ("IGNORE", False, False, []),
+    ],
+)
+def test_the_virtual_hosts_limits(option, include, of_route, expected):
+    route = Route()
+    route.include_vh_rate_limits = include
+    route.rate_limits = (limit_of("route"), limit_of("route, two", 2)) if of_route else ()
+    route.vh_rate_limits = (limit_of("host, one", 1), limit_of("host"))
+    assert [limit.actions[0].descriptor_value for limit in limits_of_route(route, 0, option)] == expected

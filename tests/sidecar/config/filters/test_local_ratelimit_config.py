@@ -67,6 +67,8 @@ def test_every_setting() -> None:
         enable_x_ratelimit_headers="DRAFT_VERSION_03",
         always_consume_default_token_bucket=False,
         max_dynamic_descriptors=5,
+        stage=3,
+        vh_rate_limits="INCLUDE",
     )
     one = TokenBucket(1, 1, 1.0)
     assert build(TYPE, document, parse_local_rate_limit) == LocalRateLimit(
@@ -86,7 +88,14 @@ def test_every_setting() -> None:
         enable_x_ratelimit_headers=True,
         always_consume_default_token_bucket=False,
         max_dynamic_descriptors=5,
+        stage=3,
+        vh_rate_limits="INCLUDE",
     )
+
+
+def own(**fields: Any) -> dict[str, Any]:
+    """A rate limit of the filter's own."""
+    return limit(rate_limits=[{"actions": [{"remote_address": {}}], **fields}])
 
 
 def test_a_status_that_is_no_error_becomes_429() -> None:
@@ -146,12 +155,11 @@ def test_action(action: dict[str, Any], expected: RateLimitAction) -> None:
         (limit(token_bucket={**BUCKET, "fill_interval": "0.049s"}), "token_bucket.fill_interval", "shorter than 50 ms"),
         (limit(descriptors=[descriptor("0.01s")]), "descriptors[0].token_bucket.fill_interval", "shorter than 50 ms"),
         (limit(descriptors=[descriptor(), descriptor()]), "descriptors[1].entries", "has the same entries"),
-        (limit(stage=1), "stage", "is not implemented by Mizzen"),
-        (
-            limit(rate_limits=[{"stage": 1, "actions": [{"remote_address": {}}]}]),
-            "rate_limits[0].stage",
-            "is not implemented by Mizzen",
-        ),
+        (own(stage=1), "rate_limits[0]", "has a stage"),
+        (own(disable_key="k"), "rate_limits[0]", "has a stage"),
+        (own(hits_addend={}), "rate_limits[0].hits_addend", "in no way, or in two"),
+        (own(hits_addend={"number": 1, "format": "%BYTES_SENT%"}), "rate_limits[0].hits_addend", "in two"),
+        (own(hits_addend={"format": "%PROTOCOL%%PROTOCOL%"}), "rate_limits[0].hits_addend.format", "one command"),
         (limit(local_cluster_rate_limit={}), "local_cluster_rate_limit", "is not implemented by Mizzen"),
     ],
 )
