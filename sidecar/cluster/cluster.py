@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
+from functools import partial
 from typing import Any, Protocol
 
 from sidecar.cluster.circuit_breaker import CircuitBreaker
@@ -50,6 +51,7 @@ class Cluster:
         "_hosts_known",
         "_on_ready",
         "_changes",
+        "_without",
     )
 
     def __init__(
@@ -77,6 +79,7 @@ class Cluster:
         self._hosts_known = False
         self._on_ready: tuple[Callable[[], object], ...] = ()
         self._changes: tuple[list[Host], list[Host]] | None = None
+        self._without: dict[frozenset[int], Pick] = {}
 
     @property
     def hosts(self) -> list[Host]:
@@ -136,6 +139,26 @@ class Cluster:
         """Hosts have become usable or unusable: pick by their new health."""
         self._publish(tuple(host_set.refreshed() for host_set in self.host_sets))
 
+    def serves_without(self, priorities: Set[int]) -> bool:
+        """Whether there are usable hosts of other priorities."""
+        return any(
+            (each.healthy or each.degraded) and priority not in priorities
+            for priority, each in enumerate(self.host_sets)
+        )
+
+    def pick_without(self, context: LoadBalancerContext, priorities: frozenset[int]) -> Host | None:
+        """As `pick`, with no load for these priorities: for retries. Compiled for the first after a change, which takes
+        what there is if that takes long."""
+        picks = self._without
+        if priorities not in picks:
+            picks[priorities] = self.pick
+            others = tuple(
+                each.filtered(lambda host: False) if priority in priorities else each
+                for priority, each in enumerate(self.host_sets)
+            )
+            self._slices.run((self, priorities), self._balancer.build(others), partial(picks.__setitem__, priorities))
+        return picks[priorities](context)
+
     def _publish(self, host_sets: HostSets) -> None:
         """Count the difference (an older version of the cluster may share the statistics), and compile anew."""
         stats = self.stats
@@ -144,6 +167,7 @@ class Cluster:
             stats.membership_healthy += sign * sum(len(host_set.healthy) for host_set in each)
             stats.membership_degraded += sign * sum(len(host_set.degraded) for host_set in each)
         self.host_sets = host_sets
+        self._without = {}
         self._building = True
         self._slices.run(self, self._balancer.build(host_sets), self._finish)
 

@@ -31,6 +31,7 @@ GRPC_RETRY_CONDITIONS = frozenset({"cancelled", "deadline-exceeded", "internal",
 _PREVIOUS_HOSTS = "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
 _OMIT_CANARY_HOSTS = "envoy.extensions.retry.host.omit_canary_hosts.v3.OmitCanaryHostsPredicate"
 _OMIT_HOST_METADATA = "envoy.extensions.retry.host.omit_host_metadata.v3.OmitHostMetadataConfig"
+_PREVIOUS_PRIORITIES = "envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig"
 
 _SHORTEST_BASE_INTERVAL = 0.001
 
@@ -76,6 +77,13 @@ class OmitHostMetadata:
     metadata_match: Metadata
 
 
+@dataclass(frozen=True, slots=True)
+class PreviousPriorities:
+    """Choose among the priorities that were not tried; looked at anew with every `update_frequency` attempts."""
+
+    update_frequency: int
+
+
 RetryHostPredicate: TypeAlias = PreviousHosts | OmitCanaryHosts | OmitHostMetadata
 
 
@@ -90,6 +98,7 @@ class RetryPolicy:
     num_retries: int = 1
     per_try_timeout: float | None = None
     per_try_idle_timeout: float | None = None
+    retry_priority: PreviousPriorities | None = None
     retry_host_predicate: tuple[RetryHostPredicate, ...] = ()
     host_selection_retry_max_attempts: int = 1
     retriable_status_codes: frozenset[int] = frozenset()
@@ -103,12 +112,14 @@ def parse_retry_policy(node: Node) -> RetryPolicy:
     """`route.v3.RetryPolicy`. A condition that is not known counts for nothing, as in Envoy, and is warned of."""
     back_off = node.child("retry_back_off")
     rate_limited = node.child("rate_limited_retry_back_off")
+    priority = node.child("retry_priority")
     predicates = map(_parse_host_predicate, node.children("retry_host_predicate"))
     return RetryPolicy(
         retry_on=_parse_retry_on(node),
         num_retries=node.wrapped("num_retries", 1),
         per_try_timeout=node.duration("per_try_timeout") or None,
         per_try_idle_timeout=node.duration("per_try_idle_timeout") or None,
+        retry_priority=None if priority is None else _parse_priority(priority),
         retry_host_predicate=tuple(predicate for predicate in predicates if predicate is not None),
         host_selection_retry_max_attempts=node.get("host_selection_retry_max_attempts") or 1,
         retriable_status_codes=frozenset(node.get("retriable_status_codes")),
@@ -153,6 +164,11 @@ def _parse_rate_limited_back_off(node: Node) -> RateLimitedRetryBackOff:
         ResetHeader(header_name(header.get("name")), header.enum("format")) for header in node.children("reset_headers")
     )
     return RateLimitedRetryBackOff(headers, seconds(node, "max_interval", 300.0))
+
+
+def _parse_priority(node: Node) -> PreviousPriorities | None:
+    extension = node.extension(known=(_PREVIOUS_PRIORITIES,))
+    return None if extension is None else PreviousPriorities(extension.get("update_frequency"))
 
 
 def _parse_host_predicate(node: Node) -> RetryHostPredicate | None:

@@ -14,6 +14,7 @@ from sidecar.config.fields import Node
 from sidecar.config.filters.cors import CorsPolicy, parse_cors_policy
 from sidecar.config.hash_policy import HashCookie, HashHeader, HashPolicy, HashQueryParameter, HashSourceIp
 from sidecar.config.header_mutations import NO_HEADER_MUTATIONS, HeaderMutations, parse_header_mutations
+from sidecar.config.hedge_policy import parse_hedge_policy
 from sidecar.config.http_filters import PerFilterConfig, parse_typed_per_filter_config
 from sidecar.config.matcher import header_names
 from sidecar.config.rate_limit import RateLimit, parse_rate_limit
@@ -142,6 +143,7 @@ def parse_route_configuration(node: Node, *, validate_clusters: bool = True) -> 
         validate,
         node.wrapped("max_direct_response_body_size_bytes", _DIRECT_RESPONSE_BODY_LIMIT),
         None,
+        None,
         parse_mirror_policies(node, validate),
     )
     hosts = node.children("virtual_hosts")
@@ -174,10 +176,12 @@ def _refuse_duplicates(hosts: list[Node]) -> None:
 
 def _parse_virtual_host(node: Node, inherited: Inherited) -> VirtualHost:
     retry = node.child("retry_policy")
+    hedge = node.child("hedge_policy")
     cors = node.child("cors")
     inherited = replace(
         inherited,
         retry_policy=None if retry is None else parse_retry_policy(retry),
+        hedge_policy=None if hedge is None else parse_hedge_policy(hedge),
         request_mirror_policies=parse_mirror_policies(node, inherited.validate_clusters)
         or inherited.request_mirror_policies,
     )

@@ -18,7 +18,9 @@ from sidecar.config.fields import Node
 from sidecar.config.filters.cors import CorsPolicy, parse_cors_policy
 from sidecar.config.hash_policy import HashPolicy, parse_hash_policies
 from sidecar.config.header_mutations import NO_HEADER_MUTATIONS, HeaderMutations, parse_header_mutations
+from sidecar.config.hedge_policy import HedgePolicy, parse_hedge_policy
 from sidecar.config.http_filters import PerFilterConfig, parse_typed_per_filter_config
+from sidecar.config.internal_redirect import InternalRedirectPolicy, parse_internal_redirect_policy
 from sidecar.config.matcher import RegexMatchAndSubstitute, header_name, parse_regex_rewrite
 from sidecar.config.rate_limit import RateLimit, parse_rate_limit
 from sidecar.config.retry_policy import RetryPolicy, parse_retry_policy
@@ -106,8 +108,8 @@ class RouteAction:
 
     Times are in seconds. `timeout` 0 is none at all. `idle_timeout` None leaves the connection manager's stream idle
     timeout, 0 switches it off. `metadata_match` is what the `envoy.lb` metadata of a host must hold. At most one of the
-    path rewrites and one of the host rewrites is set; `host_rewrite` is a format string. The retry policy and the
-    mirror policies are those of the level above where the route has none of its own.
+    path rewrites and one of the host rewrites is set; `host_rewrite` is a format string. The retry policy, the hedge
+    policy and the mirror policies are those of the level above where the route has none of its own.
 
     A `max_stream_duration`, with or without fields, takes the place of `timeout`, `max_grpc_timeout` and
     `grpc_timeout_offset`. Without one, `max_grpc_timeout` makes the `grpc-timeout` of gRPC requests their timeout: less
@@ -133,6 +135,8 @@ class RouteAction:
     max_grpc_timeout: float | None = None
     grpc_timeout_offset: float | None = None
     retry_policy: RetryPolicy | None = None
+    hedge_policy: HedgePolicy | None = None
+    internal_redirect_policy: InternalRedirectPolicy | None = None
     request_mirror_policies: tuple[RequestMirrorPolicy, ...] = ()
     priority: Literal["DEFAULT", "HIGH"] = "DEFAULT"
     hash_policy: tuple[HashPolicy, ...] = ()
@@ -179,6 +183,7 @@ class Inherited:
     validate_clusters: bool
     max_direct_response_body_size_bytes: int
     retry_policy: RetryPolicy | None = None
+    hedge_policy: HedgePolicy | None = None
     request_mirror_policies: tuple[RequestMirrorPolicy, ...] = ()
 
 
@@ -209,6 +214,8 @@ def _parse_route_action(node: Node, inherited: Inherited) -> RouteAction:
         _reference(node, "cluster", cluster, inherited)
     duration = node.child("max_stream_duration")
     retry = node.child("retry_policy")
+    hedge = node.child("hedge_policy")
+    internal_redirect = node.child("internal_redirect_policy")
     regex_rewrite = node.child("regex_rewrite")
     host_regex = node.child("host_rewrite_path_regex")
     cors = node.child("cors")
@@ -232,6 +239,10 @@ def _parse_route_action(node: Node, inherited: Inherited) -> RouteAction:
         grpc_timeout_offset=node.duration("grpc_timeout_offset"),
         max_stream_duration=None if duration is None else _parse_max_stream_duration(duration),
         retry_policy=inherited.retry_policy if retry is None else parse_retry_policy(retry),
+        hedge_policy=inherited.hedge_policy if hedge is None else parse_hedge_policy(hedge),
+        internal_redirect_policy=(
+            None if internal_redirect is None else parse_internal_redirect_policy(internal_redirect)
+        ),
         request_mirror_policies=parse_mirror_policies(node, inherited.validate_clusters)
         or inherited.request_mirror_policies,
         priority="HIGH" if node.enum("priority") == "HIGH" else "DEFAULT",

@@ -151,7 +151,9 @@ def is_plain(route: Any) -> bool:
         and route.max_grpc_timeout is None
         and (
             retry is None
-            or not (retry.retriable_request_headers or retry.per_try_idle_timeout or retry.header_matchers)
+            or not (
+                retry.retriable_request_headers or retry.per_try_idle_timeout or retry.header_matchers or retry.hedges
+            )
         )
     )
 

@@ -21,6 +21,8 @@ from sidecar.core.upstream import (
     UpstreamStream,
 )
 from sidecar.router.retry_policy import NO_RETRIES, RetryPolicy
+from sidecar.router.retry_priority import TriedPriorities
+from sidecar.router.timeouts import tell_timeout
 
 if TYPE_CHECKING:
     from sidecar.router.router import Router
@@ -36,8 +38,8 @@ _FLAGS = {
 _NOT_CONNECTED = frozenset((CONNECTION_FAILURE, LOCAL_CONNECTION_FAILURE, CONNECTION_TIMEOUT))
 _IDEMPOTENT = frozenset((b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"TRACE"))
 _OVERLOADED = ((b"x-envoy-overloaded", b"true"),)
-_TIMEOUT = "timeout"
-_PER_TRY_TIMEOUT = "per try timeout"
+TIMEOUT = "timeout"
+PER_TRY_TIMEOUT = "per try timeout"
 _BODY = b"upstream connect error or disconnect/reset before headers. "
 
 
@@ -81,6 +83,7 @@ class Recovery:
         "timeout_status",
         "trailers",
         "tried",
+        "tried_priorities",
         "try_deadline",
         "tunnel_held",
         "upstream",
@@ -91,6 +94,7 @@ class Recovery:
     request: RequestHead
     upstream: UpstreamStream | None
     body: list[bytes] | None
+    body_end: bool
     retry: RetryPolicy | None
     backoff: Callback | None
     stream: Any
@@ -109,10 +113,13 @@ class Recovery:
     retries: int
     retries_left: int
     timeout_status: int
+    timeout: float
+    per_try_timeout: float
     deadline: float
     try_deadline: float
     attempt_at: float
     tried: Any
+    tried_priorities: TriedPriorities
 
     def attempt(self, host: Any) -> None:
         """Send the request to ``host``, now or once there is a connection."""
@@ -121,33 +128,54 @@ class Recovery:
     def on_timer(self, now: float) -> float:
         """Check the request's deadlines; the next one."""
         if now >= self.deadline:
-            stats = self.cluster.stats
-            stats.upstream_rq_timeout += 1
-            self._host_timed_out()
-            self._give_up()
-            self._time_out("response_timeout")
+            self._all_timed_out()
             return inf
         if now >= self.try_deadline and not self.head_passed:
             self.try_deadline = inf
-            self.cluster.stats.upstream_rq_per_try_timeout += 1
-            self._host_timed_out()
-            self._give_up()
-            if not self._retry(None, _PER_TRY_TIMEOUT, True):
-                self._time_out("upstream_per_try_timeout")
+            # It counts from the end of the request, once there is a connection: then it is set anew.
+            if self.upstream is not None and self.body_end and not self._try_timed_out():
                 return inf
         due = self.deadline if self.head_passed else min(self.deadline, self.try_deadline)
         retry = self.retry
-        if retry is not None and retry.per_try_idle_timeout and (self.waiting or self.upstream is not None):
+        if retry is not None and retry.per_try_idle_timeout and self.upstream is not None and self.body_end:
             idle_due = max(self.attempt_at, self.stream.last_activity) + retry.per_try_idle_timeout
             return min(due, self._idle() if now >= idle_due else idle_due)
         return due
+
+    def time_tries(self, now: float) -> None:
+        """The request is whole and at a host: the limits of one try count from ``now``."""
+        if self.per_try_timeout:
+            self.try_deadline = now + self.per_try_timeout
+            self.stream.downstream.wake_by(self.try_deadline)
+        retry = self.retry
+        if retry is not None and retry.per_try_idle_timeout:
+            self.attempt_at = now
+            self.stream.downstream.wake_by(now + retry.per_try_idle_timeout)
+
+    def _all_timed_out(self) -> None:
+        """The time for the whole request is up."""
+        if self.waiting or self.upstream is not None:
+            self.cluster.stats.upstream_rq_timeout += 1
+            self._host_timed_out()
+        self._give_up()
+        self._time_out("response_timeout")
+
+    def _try_timed_out(self) -> bool:
+        """The time for the attempt is up; whether the request goes on."""
+        self.cluster.stats.upstream_rq_per_try_timeout += 1
+        self._host_timed_out()
+        self._give_up()
+        if self._retry(None, PER_TRY_TIMEOUT, True):
+            return True
+        self._time_out("upstream_per_try_timeout")
+        return False
 
     def _idle(self) -> float:
         """Nothing has happened in the attempt for too long; the time of the next deadline."""
         self.cluster.stats.upstream_rq_per_try_idle_timeout += 1
         self._host_timed_out()
         self._give_up()
-        if self.head_passed or not self._retry(None, _PER_TRY_TIMEOUT, True):
+        if self.head_passed or not self._retry(None, PER_TRY_TIMEOUT, True):
             self._time_out("upstream_per_try_idle_timeout")
         return inf
 
@@ -156,7 +184,7 @@ class Recovery:
         if host is not None:
             host.rq_timeout += 1
             if self.cluster.outlier is not None:
-                self.cluster.outlier.on_local_origin_failure(host, _TIMEOUT)
+                self.cluster.outlier.on_local_origin_failure(host, TIMEOUT)
 
     def _give_up(self) -> None:
         if self.backoff is not None:
@@ -251,26 +279,21 @@ class Recovery:
             return False
         retry = self.retry
         stats = self.cluster.stats
-        breaker = self.breaker
         delay = None
         if head is None and (retry is None or not _wanted(retry, reason, sent)):
             if not self._certainly_unprocessed(reason):
                 return False
             retry = retry or NO_RETRIES
             delay = 0.0
-        elif self.retries_left <= 0:
-            stats.upstream_rq_retry_limit_exceeded += 1
-            stream.response_flags |= flag.UPSTREAM_RETRY_LIMIT_EXCEEDED
+        elif not self._has_retries_left():
             return False
-        else:
-            self.retries_left -= 1
         assert retry is not None
-        self._end_retry()
-        if not breaker.may_retry():
-            stats.upstream_rq_retry_overflow += 1
-            stream.response_flags |= flag.UPSTREAM_OVERFLOW
+        if not self._has_room_for_retry():
             return False
         if head is not None:
+            if head.status < 500:  # as Envoy, an answer that is not taken is an error of the host
+                self.host.rq_success -= 1
+                self.host.rq_error += 1
             stats.retry_codes[head.status] += 1
             if retry.reset_headers:
                 delay = retry.rate_limited_back_off(
@@ -279,28 +302,67 @@ class Recovery:
                 if delay is not None:
                     stats.upstream_rq_retry_backoff_ratelimited += 1
         self._give_up()
+        self._retry_in(delay, retry, reason == PER_TRY_TIMEOUT)
+        return True
+
+    def _has_retries_left(self) -> bool:
+        """Take one of the retries that the policy allows, if there is one."""
+        if self.retries_left <= 0:
+            self.cluster.stats.upstream_rq_retry_limit_exceeded += 1
+            self.stream.response_flags |= flag.UPSTREAM_RETRY_LIMIT_EXCEEDED
+            return False
+        self.retries_left -= 1
+        return True
+
+    def _has_room_for_retry(self) -> bool:
+        """Whether the cluster's circuit breaker lets one more retry through."""
+        self._end_retry()
+        if self.breaker.may_retry():
+            return True
+        self.cluster.stats.upstream_rq_retry_overflow += 1
+        self.stream.response_flags |= flag.UPSTREAM_OVERFLOW
+        return False
+
+    def _retry_in(self, delay: float | None, retry: RetryPolicy, after_timeout: bool) -> None:
+        """Make another attempt in ``delay`` seconds, or as the policy's back-off says."""
+        stats = self.cluster.stats
         if delay is None:
             delay = retry.back_off(self.retries, self.router.worker.random)
             stats.upstream_rq_retry_backoff_exponential += 1
+        if retry.priority_update_frequency:
+            if not self.retries:
+                self.tried_priorities = TriedPriorities(retry.priority_update_frequency)
+            self.tried_priorities.attempted(self.host)
         self.retries += 1
         stats.upstream_rq_retry += 1
-        breaker.retries_active += 1
+        self.breaker.retries_active += 1
         self.retrying = True
         if retry.host_predicates is not None:
             self.tried = retry.host_predicates.after(self.tried, self.host)
             self.host_selection_retry_max_attempts = retry.host_selection_retry_max_attempts
+        if self.route.include_is_timeout_retry_header:
+            self.request.set(b"x-envoy-is-timeout-retry", b"true" if after_timeout else b"false")
         self.try_deadline = inf
-        self.backoff = stream.call_in(delay, self._again)
-        return True
+        self.backoff = self.stream.call_in(delay, self._again)
 
     def _again(self) -> None:
         self.backoff = None
-        host = self.cluster.pick(self)
+        retry = self.retry
+        if retry is not None and retry.priority_update_frequency:
+            host = self.tried_priorities.pick(self.cluster, self)
+        else:
+            host = self.cluster.pick(self)
         if host is None:
             self._end_retry()
             self.no_host()
             return
+        self._tell_timeout(self.per_try_timeout)
         self.attempt(host)
+
+    def _tell_timeout(self, per_try_timeout: float) -> None:
+        """Tell the host how much time is left."""
+        elapsed = 0.0 if self.deadline == inf else self.stream.now - (self.deadline - self.timeout)
+        tell_timeout(self.request, self.route, self.timeout, per_try_timeout, elapsed, not self.router.suppress_headers)
 
     def _certainly_unprocessed(self, reason: str) -> bool:
         """Whether the host cannot have acted on the attempt, so that repeating it once is safe whatever is configured.

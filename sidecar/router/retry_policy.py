@@ -50,10 +50,15 @@ class RetryPolicy:
     looked at for other reasons (``would_retry`` does both). Of the flags for failed attempts, ``on_reset`` counts for
     every kind of failure, ``on_reset_before_request`` when nothing of the request had been sent, the others for their
     own kind; each includes the wider ones.
+
+    ``hedges``: an attempt that reaches its per-try timeout goes on beside the next one, for which there is one if
+    ``retries``: something at all is said about retries, as it is when the request's headers do (``asked``).
     """
 
     __slots__ = (
         "config",
+        "retries",
+        "hedges",
         "num_retries",
         "per_try_timeout",
         "per_try_idle_timeout",
@@ -70,15 +75,18 @@ class RetryPolicy:
         "max_interval",
         "reset_headers",
         "reset_max_interval",
+        "priority_update_frequency",
         "host_predicates",
         "host_selection_retry_max_attempts",
         "retriable_request_headers",
         "_memo",
     )
 
-    def __init__(self, config: RetryPolicyConfig) -> None:
+    def __init__(self, config: RetryPolicyConfig, hedges: bool = False, asked: bool = False) -> None:
         on = config.retry_on
         self.config = config
+        self.retries = asked or bool(on)
+        self.hedges = hedges
         self.num_retries = config.num_retries
         self.per_try_timeout = config.per_try_timeout
         self.per_try_idle_timeout = config.per_try_idle_timeout or 0.0
@@ -98,6 +106,7 @@ class RetryPolicy:
         rate_limited = config.rate_limited_retry_back_off
         self.reset_headers = () if rate_limited is None else rate_limited.reset_headers
         self.reset_max_interval = 0.0 if rate_limited is None else rate_limited.max_interval
+        self.priority_update_frequency = 0 if config.retry_priority is None else config.retry_priority.update_frequency
         predicates = config.retry_host_predicate
         self.host_predicates = HostPredicates(predicates) if predicates else None
         self.host_selection_retry_max_attempts = config.host_selection_retry_max_attempts
@@ -123,13 +132,20 @@ class RetryPolicy:
                 policy = self._merged_with(index)
             request.remove_all(_RETRY_HEADERS)
         if not policy.config.retry_on:
-            return None
+            return policy if policy.hedges else None
         if policy.retriable_request_headers:
             for matches in policy.retriable_request_headers:
                 if matches(request):
                     return policy
-            return None
+            return policy._for_hedging_only() if policy.hedges else None
         return policy
+
+    def _for_hedging_only(self) -> RetryPolicy:
+        """As Envoy, late attempts of requests that are not to be tried again after a failure are hedged."""
+        only = self._memo.get(())
+        if only is None:
+            only = self._memo[()] = RetryPolicy(replace(self.config, retry_on=frozenset()), True, asked=True)
+        return only
 
     def _merged_with(self, index: dict[bytes, bytes]) -> RetryPolicy:
         key = tuple(index.get(name, b"") for name in _RETRY_HEADERS)
@@ -155,7 +171,9 @@ class RetryPolicy:
                 num_retries=config.num_retries if told is None else told,
                 retriable_status_codes=config.retriable_status_codes | statuses,
                 retriable_headers=config.retriable_headers + headers,
-            )
+            ),
+            hedge == b"true" or (self.hedges and hedge != b"false"),
+            bool(on or grpc_on),
         )
 
     def would_retry(self, response: ResponseHead) -> bool:

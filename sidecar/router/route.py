@@ -94,6 +94,7 @@ class Route:
         "grpc_timeout_offset",
         "limit",
         "retry",
+        "upstream_request",  # what carries a request upstream
         "include_request_attempt_count",
         "include_attempt_count_in_response",
         "include_is_timeout_retry_header",
@@ -142,6 +143,7 @@ class Route:
         self.grpc_timeout_offset: float | None = None
         self.limit: Mutate | None = None  # sets the stream's deadlines, where the route has its own
         self.retry: RetryPolicy | None = None
+        self.upstream_request: Any = None
         self.include_request_attempt_count = False
         self.include_attempt_count_in_response = False
         self.include_is_timeout_retry_header = False

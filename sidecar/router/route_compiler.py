@@ -8,6 +8,7 @@ from typing import Any
 
 from sidecar.config.header_mutations import HeaderMutations
 from sidecar.config.http_filters import PerFilterConfig
+from sidecar.config.retry_policy import RetryPolicy as RetryPolicyConfig
 from sidecar.config.route import Route as RouteConfig
 from sidecar.config.route import RouteConfiguration, VirtualHost
 from sidecar.config.route_action import (
@@ -21,11 +22,13 @@ from sidecar.core.head import Head, RequestHead
 from sidecar.core.matching import canonical
 from sidecar.router.hash_policy import compile_hash_policies
 from sidecar.router.header_mutation import CompileFormat, MutateHead, compile_header_mutations, on_request, on_response
+from sidecar.router.hedging import HedgedRequest
 from sidecar.router.redirect import compile_redirect, redirect_to_tls
 from sidecar.router.retry_policy import RetryPolicy
 from sidecar.router.rewrite import compile_rewrite
 from sidecar.router.route import DIRECT_RESPONSE, REDIRECT, Mirror, Route
 from sidecar.router.timeouts import limit_stream
+from sidecar.router.upstream_request import UpstreamRequest
 from sidecar.router.weighted_clusters import named_by_header, weighted
 
 Levels = tuple[MutateHead | None, ...]
@@ -123,7 +126,10 @@ class RouteCompiler:
             route.grpc_timeout_header_offset = action.max_stream_duration.grpc_timeout_header_offset
         if route.idle_timeout is not None or route.limits_streams or route.max_grpc_timeout is not None:
             route.limit = partial(limit_stream, route)
-        route.retry = None if action.retry_policy is None else RetryPolicy(action.retry_policy)
+        hedges = action.hedge_policy is not None and action.hedge_policy.hedge_on_per_try_timeout
+        if action.retry_policy is not None or hedges:
+            route.retry = RetryPolicy(action.retry_policy or RetryPolicyConfig(frozenset()), hedges)
+        route.upstream_request = HedgedRequest if hedges else UpstreamRequest
         route.rewrite = compile_rewrite(config.match, action, self._compile_format, self._keep_original)
         route.auto_host_rewrite = action.auto_host_rewrite
         route.append_x_forwarded_host = action.append_x_forwarded_host

@@ -12,7 +12,7 @@ from sidecar.config.retry_policy import GRPC_RETRY_CONDITIONS, RETRY_CONDITIONS
 from sidecar.core import response_flags as flag
 from sidecar.core.head import Field
 from sidecar.core.worker import Worker
-from sidecar.router.upstream_request import UpstreamRequest
+from sidecar.router.hedging import HedgedRequest
 
 _NUMBERS = frozenset(
     (b"x-envoy-upstream-rq-timeout-ms", b"x-envoy-upstream-rq-per-try-timeout-ms", b"x-envoy-max-retries")
@@ -96,9 +96,15 @@ class Router:
         stream.cluster_name = name
         if self.strict_headers and not self._headers_valid(stream):
             return
-        upstream = UpstreamRequest(self, stream, route, cluster)
+        upstream = route.upstream_request(self, stream, route, cluster)
         stream.upstream = upstream
         upstream.start(request, end)
+
+    def hedge(self, stream: Any, route: Any, cluster: Any, end: bool) -> None:
+        """The request asks for hedging, and its route does not."""
+        upstream = HedgedRequest(self, stream, route, cluster)
+        stream.upstream = upstream
+        upstream.start(stream.request, end)
 
     def _answer(self, stream: Any, route: Any) -> None:
         self.stats.rq_direct_response += 1  # redirects, too: Envoy's rq_redirect is no counter of theirs

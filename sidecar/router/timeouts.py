@@ -73,6 +73,22 @@ def expected_timeout_ms(whole: float, each: float, elapsed: float = 0.0) -> int:
     return int(expected * 1000 + 1e-6)
 
 
+def tell_timeout(
+    request: RequestHead, route: Route, whole: float, each: float, elapsed: float, in_header: bool
+) -> None:
+    """Tell the upstream of a further attempt its time, ``elapsed`` seconds after the request was whole.
+
+    ``in_header``: by ``x-envoy-expected-rq-timeout-ms``, too.
+    """
+    milliseconds = expected_timeout_ms(whole, each, elapsed)
+    if not milliseconds:
+        return
+    if in_header:
+        request.set(EXPECTED_TIMEOUT, b"%d" % milliseconds)
+    if route.max_grpc_timeout is not None and is_grpc(request):
+        request.set(GRPC_TIMEOUT, grpc_timeout(milliseconds))
+
+
 def parse_grpc_timeout(value: bytes) -> int | None:
     """The milliseconds, rounded up, in a ``grpc-timeout`` header, or None if it is malformed for Envoy.
 

@@ -17,7 +17,7 @@ from sidecar.core.upstream import (
     OVERFLOW,
     UpstreamStream,
 )
-from sidecar.router.retry_policy import NO_RETRIES, RetryPolicy
+from sidecar.router.retry_policy import HEDGE_ON_PER_TRY_TIMEOUT, NO_RETRIES, RetryPolicy
 from sidecar.router.rewrite import set_host
 from sidecar.router.shadow import ShadowRequest, shadow_head, wanted
 from sidecar.router.timeouts import request_timeouts
@@ -46,6 +46,9 @@ class UpstreamRequest(Tunnel):
     """What the stream holds while its request is upstream; the load balancer's context, and the reader's sink."""
 
     __slots__ = ()
+
+    hedges = False
+    """Whether an attempt that reaches its time limit may go on beside the next one."""
 
     def __init__(self, router: Router, stream: Any, route: Any, cluster: Any) -> None:
         self.router = router
@@ -97,6 +100,9 @@ class UpstreamRequest(Tunnel):
         timeout = route.timeout or 0.0
         per_try = 0.0 if retry is None else retry.per_try_timeout or 0.0
         if not _CONTROLS.isdisjoint(index):  # those of clients who may not use them were removed before
+            if index.get(HEDGE_ON_PER_TRY_TIMEOUT) == b"true" and not self.hedges:
+                router.hedge(stream, route, self.cluster, end)
+                return
             retry = (retry or NO_RETRIES).for_request(request)
             timeout, per_try = request_timeouts(route, retry, request, router.respect_expected_timeout)
             if request.remove(b"x-envoy-upstream-rq-timeout-alt-response"):
@@ -155,13 +161,6 @@ class UpstreamRequest(Tunnel):
         breaker.rq_active += 1
         host.rq_active += 1
         self.cluster.stats.upstream_rq_active += 1
-        if self.per_try_timeout:
-            self.try_deadline = stream.now + self.per_try_timeout
-            stream.downstream.wake_by(self.try_deadline)
-        retry = self.retry
-        if retry is not None and retry.per_try_idle_timeout:
-            self.attempt_at = stream.now
-            stream.downstream.wake_by(stream.now + retry.per_try_idle_timeout)
         pool = host.pool
         if pool is None:
             pool = self.router.pool_of(self.cluster, host)
@@ -195,6 +194,8 @@ class UpstreamRequest(Tunnel):
         stream.upstream_tls = connection.tls
         stream.upstream_version = connection.version
         now = self.sent_at = stream.upstream_first_tx = stream.now
+        if self.body_end and (self.per_try_timeout or self.retry is not None):
+            self.time_tries(now)
         body = self.body
         if body is None:
             end = self.body_end
@@ -281,6 +282,7 @@ class UpstreamRequest(Tunnel):
         stream = self.stream
         self.body_end = True
         stream.upstream_last_tx = now
+        self.time_tries(now)
         if self.timeout and self.deadline == inf:
             self.deadline = now + self.timeout
             stream.downstream.wake_by(self.deadline)
@@ -437,6 +439,8 @@ class UpstreamRequest(Tunnel):
     def _request_ended(self) -> None:
         if self.mirrors:
             self._mirror()
+        if self.upstream is not None:
+            self.time_tries(self.stream.now)
         if self.timeout and self.deadline == inf:
             self.deadline = self.stream.now + self.timeout
             self.stream.downstream.wake_by(self.deadline)
