@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence, Set
-from functools import partial
 from typing import Any, Protocol
 
 from sidecar.cluster.circuit_breaker import CircuitBreaker
@@ -147,16 +146,18 @@ class Cluster:
         )
 
     def pick_without(self, context: LoadBalancerContext, priorities: frozenset[int]) -> Host | None:
-        """As `pick`, with no load for these priorities: for retries. Compiled for the first after a change, which takes
-        what there is if that takes long."""
+        """As `pick`, with no load for these priorities: for retries. Compiled for the first of them after a change."""
         picks = self._without
         if priorities not in picks:
-            picks[priorities] = self.pick
             others = tuple(
                 each.filtered(lambda host: False) if priority in priorities else each
                 for priority, each in enumerate(self.host_sets)
             )
-            self._slices.run((self, priorities), self._balancer.build(others), partial(picks.__setitem__, priorities))
+            picks[priorities] = self.pick  # as in Envoy, that of balancers by hash: they alone have tables to build
+            try:
+                next(self._balancer.build(others))
+            except StopIteration as end:
+                picks[priorities] = end.value
         return picks[priorities](context)
 
     def _publish(self, host_sets: HostSets) -> None:

@@ -16,6 +16,7 @@ from sidecar.config.core_types import (
 )
 from sidecar.config.fields import Node
 from sidecar.config.filters.cors import CorsPolicy, parse_cors_policy
+from sidecar.config.filters.header_mutation import HeaderChange, parse_header_changes
 from sidecar.config.hash_policy import HashPolicy, parse_hash_policies
 from sidecar.config.header_mutations import NO_HEADER_MUTATIONS, HeaderMutations, parse_header_mutations
 from sidecar.config.hedge_policy import HedgePolicy, parse_hedge_policy
@@ -68,6 +69,7 @@ class RequestMirrorPolicy:
 
     `runtime_fraction` is the share of requests, None for all. `-shadow` is appended to the copy's host unless
     `disable_shadow_host_suffix_append`; `host_rewrite_literal`, if not empty, replaces the host.
+    `request_headers_mutations` change the copy.
     """
 
     cluster: str
@@ -75,6 +77,7 @@ class RequestMirrorPolicy:
     runtime_fraction: Fraction | None
     disable_shadow_host_suffix_append: bool
     host_rewrite_literal: bytes
+    request_headers_mutations: tuple[HeaderChange, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,9 +271,9 @@ def _reference(node: Node, name: str, cluster: str, inherited: Inherited) -> Non
 
 
 def _parse_weighted(node: Node, metadata_match: Mapping[str, Any], inherited: Inherited) -> WeightedCluster:
-    node.ignore("runtime_key_prefix", "weights are not looked up in the runtime")
     node.ignore("total_weight", "the sum of the weights counts, as in Envoy")
-    clusters = tuple(_parse_weight(child, metadata_match, inherited) for child in node.children("clusters"))
+    prefix = node.get("runtime_key_prefix")
+    clusters = tuple(_parse_weight(child, metadata_match, inherited, prefix) for child in node.children("clusters"))
     total = sum(cluster.weight for cluster in clusters)
     if not 0 < total <= 0xFFFFFFFF:
         node.refuse(f"has weights that sum up to {total}", "clusters", "let them sum up to 1 to 4294967295")
@@ -279,7 +282,9 @@ def _parse_weighted(node: Node, metadata_match: Mapping[str, Any], inherited: In
     )
 
 
-def _parse_weight(node: Node, metadata_match: Mapping[str, Any], inherited: Inherited) -> ClusterWeight:
+def _parse_weight(
+    node: Node, metadata_match: Mapping[str, Any], inherited: Inherited, runtime_key_prefix: str
+) -> ClusterWeight:
     name, header = node.get("name"), node.get("cluster_header")
     _refuse_unless_one_cluster(node, name, header, "name")
     if name:
@@ -287,6 +292,9 @@ def _parse_weight(node: Node, metadata_match: Mapping[str, Any], inherited: Inhe
     weight = node.wrapped("weight", None)
     if weight is None:
         node.refuse("is required", "weight", "set it")
+    if runtime_key_prefix:
+        now = node.context.runtime.integer(f"{runtime_key_prefix}.{name}")
+        weight = weight if now is None else now
     return ClusterWeight(
         name,
         header_name(header),
@@ -311,6 +319,7 @@ def parse_mirror_policies(node: Node, validate_clusters: bool) -> tuple[RequestM
         _refuse_unless_one_cluster(child, cluster, header, "cluster")
         if cluster and validate_clusters:
             child.context.reference("cluster", cluster, child, "cluster")
+        child.ignore("trace_sampled", "nothing is traced")
         policies.append(
             RequestMirrorPolicy(
                 cluster,
@@ -318,6 +327,7 @@ def parse_mirror_policies(node: Node, validate_clusters: bool) -> tuple[RequestM
                 child.runtime_fraction("runtime_fraction"),
                 child.get("disable_shadow_host_suffix_append"),
                 child.get("host_rewrite_literal").encode(),
+                parse_header_changes(child.children("request_headers_mutations")),
             )
         )
     return tuple(policies)

@@ -9,40 +9,22 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
-from sidecar.config.core_types import HeaderValueOption
 from sidecar.config.filters.header_mutation import (
     HeaderChange,
     HeaderMutation,
     QueryParameterMutation,
-    RemoveHeader,
 )
-from sidecar.core.head import Head, RequestHead
+from sidecar.core.head import RequestHead
+from sidecar.core.header_changes import compile_header_changes
 from sidecar.core.http_filter import FilterStream
-from sidecar.core.matching import compile_string
 from sidecar.filters.context import CompileFormat, FilterContext, MutateHead, NamedFilter
 
 MutateQuery = Callable[[RequestHead, Any], None]
 Parameters = list[tuple[bytes, bytes]]
 
 
-def _compile_change(change: HeaderChange, context: FilterContext) -> MutateHead | None:
-    if isinstance(change, HeaderValueOption):
-        return context.header_mutation((change,))
-    if isinstance(change, RemoveHeader):
-        name = change.name
-
-        def remove(head: Head, stream: Any) -> None:
-            if name in head.index:
-                head.remove(name)
-
-        return remove
-    matches = compile_string(change.key_matcher)
-    return lambda head, stream: head.remove_all([name for name in head.index if matches(name)])
-
-
 def _compile_changes(changes: Iterable[HeaderChange], context: FilterContext) -> tuple[MutateHead, ...]:
-    steps = (_compile_change(change, context) for change in changes)
-    return tuple(step for step in steps if step is not None)
+    return compile_header_changes(changes, lambda option: context.header_mutation((option,)))
 
 
 def _quoted(text: bytes) -> bytes:

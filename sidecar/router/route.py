@@ -7,6 +7,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sidecar.core.head import RequestHead
+from sidecar.core.header_changes import ChangeHead
 
 if TYPE_CHECKING:
     from sidecar.config.core_types import SubstitutionFormatString
@@ -39,10 +40,10 @@ class Mirror:
     """A copy of the request that goes elsewhere: to ``cluster_name``, or to the one that ``cluster_header`` names.
 
     ``fraction`` is (numerator, denominator) of the requests, None for all. ``host`` replaces the host if not empty;
-    otherwise ``-shadow`` is appended to it where ``append_shadow_suffix``.
+    otherwise ``-shadow`` is appended to it where ``append_shadow_suffix``. ``changes`` are made to the copy's head.
     """
 
-    __slots__ = ("cluster_name", "cluster_header", "fraction", "append_shadow_suffix", "host")
+    __slots__ = ("cluster_name", "cluster_header", "fraction", "append_shadow_suffix", "host", "changes")
 
     def __init__(
         self,
@@ -51,12 +52,14 @@ class Mirror:
         fraction: tuple[int, int] | None,
         append_shadow_suffix: bool,
         host: bytes,
+        changes: tuple[ChangeHead, ...] = (),
     ) -> None:
         self.cluster_name = cluster_name
         self.cluster_header = cluster_header
         self.fraction = fraction
         self.append_shadow_suffix = append_shadow_suffix
         self.host = host
+        self.changes = changes
 
     def __repr__(self) -> str:
         return f"<Mirror {self.cluster_name or self.cluster_header!r}>"

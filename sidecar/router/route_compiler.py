@@ -19,6 +19,7 @@ from sidecar.config.route_action import (
     RouteAction,
 )
 from sidecar.core.head import Head, RequestHead
+from sidecar.core.header_changes import compile_header_changes
 from sidecar.core.matching import canonical
 from sidecar.router.hash_policy import compile_hash_policies
 from sidecar.router.header_mutation import CompileFormat, MutateHead, compile_header_mutations, on_request, on_response
@@ -112,7 +113,7 @@ class RouteCompiler:
         route.metadata_match = canonical_subset(action.metadata_match)
         route.priority = 1 if action.priority == "HIGH" else 0
         route.hash_key = compile_hash_policies(action.hash_policy)
-        route.mirrors = tuple(map(_mirror, action.request_mirror_policies))
+        route.mirrors = tuple(map(self._mirror, action.request_mirror_policies))
         route.timeout = action.timeout or None
         route.idle_timeout = action.idle_timeout
         if action.max_stream_duration is None:
@@ -138,6 +139,19 @@ class RouteCompiler:
         route.cors = action.cors or route.cors
         route.rate_limits = action.rate_limits
         route.include_vh_rate_limits = action.include_vh_rate_limits
+
+    def _mirror(self, policy: RequestMirrorPolicy) -> Mirror:
+        return Mirror(
+            policy.cluster,
+            policy.cluster_header,
+            policy.runtime_fraction,
+            not policy.disable_shadow_host_suffix_append,
+            policy.host_rewrite_literal,
+            compile_header_changes(
+                policy.request_headers_mutations,
+                lambda option: compile_header_mutations((option,), (), self._compile_format),
+            ),
+        )
 
     def _choose_cluster(
         self,
@@ -186,16 +200,6 @@ def _set_authority(host: bytes) -> MutateHead:
         head.authority = host
 
     return set_authority
-
-
-def _mirror(policy: RequestMirrorPolicy) -> Mirror:
-    return Mirror(
-        policy.cluster,
-        policy.cluster_header,
-        policy.runtime_fraction,
-        not policy.disable_shadow_host_suffix_append,
-        policy.host_rewrite_literal,
-    )
 
 
 def _set_per_filter(route: Route, levels: Iterable[Mapping[str, PerFilterConfig]]) -> None:

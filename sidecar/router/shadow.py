@@ -29,7 +29,7 @@ def wanted(mirrors: tuple[Mirror, ...], random: Random) -> list[Mirror]:
     ]
 
 
-def shadow_head(mirror: Mirror, request: RequestHead, local_ip: bytes) -> RequestHead:
+def shadow_head(mirror: Mirror, request: RequestHead, local_ip: bytes, stream: Any = None) -> RequestHead:
     """The request's head as the mirror sends it: ``-shadow`` behind the host's name, before its port.
 
     It says that it comes from here: ``x-envoy-internal``, and ``local_ip`` at the end of X-Forwarded-For.
@@ -46,6 +46,8 @@ def shadow_head(mirror: Mirror, request: RequestHead, local_ip: bytes) -> Reques
             head.authority = host + _SUFFIX + b":" + port
         else:
             head.authority += _SUFFIX
+    for change in mirror.changes:
+        change(head, stream)
     return head
 
 

@@ -431,7 +431,7 @@ class UpstreamRequest(Tunnel):
             name = mirror.cluster_name or (self.request.get(mirror.cluster_header) or b"").decode("latin-1")
             cluster = router.cluster_of(name)
             if cluster is not None:
-                head = shadow_head(mirror, self.request, router.local_ip)
+                head = shadow_head(mirror, self.request, router.local_ip, stream)
                 body = list(self.body or ())
                 ShadowRequest(router, cluster, head, body, self.trailers, stream.connection).start(self.timeout)
         self.mirrors = []

@@ -68,14 +68,15 @@ def _parse_mutations(node: Node, most_specific_wins: bool) -> HeaderMutation:
     if mutations is None:
         return HeaderMutation(most_specific_header_mutations_wins=most_specific_wins)
     return HeaderMutation(
-        _parse_header_changes(mutations.children("request_mutations")),
-        _parse_header_changes(mutations.children("response_mutations")),
+        parse_header_changes(mutations.children("request_mutations")),
+        parse_header_changes(mutations.children("response_mutations")),
         tuple(map(_parse_query_parameter, mutations.children("query_parameter_mutations"))),
         most_specific_wins,
     )
 
 
-def _parse_header_changes(nodes: Iterable[Node]) -> tuple[HeaderChange, ...]:
+def parse_header_changes(nodes: Iterable[Node]) -> tuple[HeaderChange, ...]:
+    """Messages of ``config.common.mutation_rules.v3.HeaderMutation``."""
     changes = map(_parse_header_change, nodes)
     return tuple(change for change in changes if change is not None)
 

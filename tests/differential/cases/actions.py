@@ -68,6 +68,9 @@ TIMEOUTS: dict[str, dict[str, Any]] = {
 }
 
 
+WEIGHTS = {"split.a": 0, "split.b": 100, "part.c": 4000000000}
+
+
 def weighted(**fields: Any) -> Message:
     parts = [{"name": "a", "weight": 10}, {"name": "b", "weight": 20}, {"name": "c", "weight": 70}]
     return {"route": {"weighted_clusters": {"clusters": parts, **fields}}}
@@ -100,6 +103,9 @@ def actions(site: Site) -> Message:
             "/weighted/one",
             {"route": {"weighted_clusters": {"clusters": [{"name": "a", "weight": 0}, {"name": "b", "weight": 1}]}}},
         ),
+        route("/weighted/by-runtime", weighted(runtime_key_prefix="split", header_name="x-weight")),
+        route("/weighted/in-part", weighted(runtime_key_prefix="part", header_name="x-weight")),
+        route("/weighted/unknown", weighted(runtime_key_prefix="none", header_name="x-weight")),
         route(
             "/weighted/settings",
             {
@@ -147,7 +153,7 @@ def actions(site: Site) -> Message:
         ],
         [cluster(site, "maintenance", ["a"])],
         layered_runtime={
-            "layers": [{"name": "static", "static_layer": {"upstream.maintenance_mode.maintenance": 100}}]
+            "layers": [{"name": "static", "static_layer": {"upstream.maintenance_mode.maintenance": 100, **WEIGHTS}}]
         },
     )
 
@@ -216,6 +222,8 @@ get("cluster-empty-grpc", "/cluster/empty", [("Content-Type", "application/grpc"
 get("cluster-refused-grpc", "/cluster/refused", [("Content-Type", "application/grpc")], method="POST", body=b"x")
 for _weight in ("0", "9", "10", "29", "30", "99", "100", "12345", "18446744073709551615"):
     get(f"weighted-by-header-{_weight}", "/weighted/header", [("X-Weight", _weight)])
+    for _runtime in ("by-runtime", "in-part", "unknown"):
+        get(f"weighted-{_runtime}-{_weight}", f"/weighted/{_runtime}", [("X-Weight", _weight)])
 get("weighted-zero", "/weighted/one")
 get("weighted-settings", "/weighted/settings", [("X-Gone", "1")], upstream=reply(headers=[("X-Gone", "1")]))
 get("weighted-by-cluster-header", "/weighted/by-cluster-header", [("X-Cluster", "c")])

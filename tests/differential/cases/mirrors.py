@@ -4,8 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.differential.blocks import Message, Site, bootstrap, listener, manager, route, to, virtual_host
-from tests.differential.case import Close, Delay, ReadBody, Reply, Table, reply
+from tests.differential.blocks import (
+    HTTP2_OPTIONS,
+    Message,
+    Site,
+    bootstrap,
+    cluster,
+    listener,
+    manager,
+    route,
+    to,
+    virtual_host,
+)
+from tests.differential.case import Close, Delay, ReadBody, Reply, Table, reply, request
 
 
 def mirror(cluster: str, **fields: Any) -> Message:
@@ -14,6 +25,16 @@ def mirror(cluster: str, **fields: Any) -> Message:
 
 ALWAYS = {"runtime_fraction": {"default_value": {"numerator": 100}}}
 NEVER = {"runtime_fraction": {"default_value": {"numerator": 0}}}
+BY_RUNTIME = {"runtime_fraction": {"default_value": {"numerator": 100}, "runtime_key": "mirror.off"}}
+FROM_RUNTIME = {"runtime_fraction": {"default_value": {"numerator": 0}, "runtime_key": "mirror.on"}}
+RETRY = {"retry_policy": {"retry_on": "5xx", "retry_back_off": {"base_interval": "0.001s"}}}
+HTTP2 = {"explicit_http_config": {"http2_protocol_options": {}}}
+CHANGES = [
+    {"append": {"header": {"key": "x-mirrored", "value": "%REQ(:PATH)% %REQ(x-given)%"}}},
+    {"append": {"header": {"key": "x-given", "value": "2"}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}},
+    {"remove": "x-secret"},
+    {"remove_on_match": {"key_matcher": {"prefix": "x-internal-"}}},
+]
 
 
 def mirrors(site: Site) -> Message:
@@ -25,6 +46,40 @@ def mirrors(site: Site) -> Message:
         route("/empty", to("a", request_mirror_policies=[mirror("empty")])),
         route("/unsuffixed", to("a", request_mirror_policies=[mirror("b", disable_shadow_host_suffix_append=True)])),
         route("/by-header", to("a", request_mirror_policies=[{"cluster_header": "x-mirror"}])),
+        route("/elsewhere", to("a", request_mirror_policies=[mirror("b", host_rewrite_literal="mirror.test:99")])),
+        route(
+            "/elsewhere-unsuffixed",
+            to(
+                "a",
+                request_mirror_policies=[
+                    mirror("b", host_rewrite_literal="mirror.test", disable_shadow_host_suffix_append=True)
+                ],
+            ),
+        ),
+        route("/same-twice", to("a", request_mirror_policies=[mirror("b"), mirror("b", **ALWAYS)])),
+        route("/changed", to("a", request_mirror_policies=[mirror("b", request_headers_mutations=CHANGES)])),
+        route(
+            "/weighted",
+            {
+                "route": {
+                    "weighted_clusters": {
+                        "clusters": [
+                            {
+                                "name": "a",
+                                "weight": 1,
+                                "request_headers_to_add": [{"header": {"key": "X-Entry", "value": "a"}}],
+                                "host_rewrite_literal": "entry.test",
+                            }
+                        ]
+                    },
+                    "request_mirror_policies": [mirror("b")],
+                }
+            },
+        ),
+        route("/retried", to("a", **RETRY, request_mirror_policies=[mirror("b")])),
+        route("/to-http2", to("a", request_mirror_policies=[mirror("b-http2")])),
+        route("/traced", to("a", request_mirror_policies=[mirror("b", trace_sampled=False)])),
+        route("/by-runtime", to("a", request_mirror_policies=[mirror("b", **BY_RUNTIME), mirror("c", **FROM_RUNTIME)])),
         route(
             "/rewritten",
             to("a", prefix_rewrite="/new", host_rewrite_literal="new.test", request_mirror_policies=[mirror("b")]),
@@ -36,7 +91,13 @@ def mirrors(site: Site) -> Message:
         virtual_host("host-level", ["host-level.test"], routes, request_mirror_policies=[mirror("c")]),
         virtual_host("all", ["*"], routes),
     ]
-    return bootstrap(site, [listener(site, "http", manager(site, hosts=hosts))])
+    http2 = {HTTP2_OPTIONS.rpartition("/")[2]: {"@type": HTTP2_OPTIONS, **HTTP2}}
+    return bootstrap(
+        site,
+        [listener(site, "http", manager(site, hosts=hosts))],
+        [cluster(site, "b-http2", ["b"], typed_extension_protocol_options=http2)],
+        layered_runtime={"layers": [{"name": "given", "static_layer": {"mirror": {"off": 0, "on": 100}}}]},
+    )
 
 
 BOOTSTRAPS = {"mirrors": mirrors}
@@ -70,3 +131,24 @@ get("primary-fails", "/one", upstream={"a": [Reply((ReadBody(), Close()))], "b":
 get("primary-timeout", "/timeout", upstream={"a": [Reply((ReadBody(), Delay(1.0)))], "b": [reply()]})
 get("host-level", "/inherited", host="host-level.test")
 get("route-over-host-level", "/one", host="host-level.test")
+get("elsewhere", "/elsewhere")
+get("elsewhere-unsuffixed", "/elsewhere-unsuffixed")
+get("same-twice", "/same-twice", requests=3)
+get(
+    "changed",
+    "/changed?q=1",
+    [("X-Given", "1"), ("X-Secret", "s"), ("X-Internal-A", "a"), ("X-Internal-B", "b"), ("X-Inter", "c")],
+)
+get("weighted", "/weighted")
+get("retried", "/retried", requests=3, upstream={"a": [reply(503), reply()], "b": [reply()]})
+get("retried-post", "/retried", requests=3, method="POST", body=b"x", upstream={"a": [reply(503), reply()]})
+get("to-http2", "/to-http2", method="POST", body=b"over HTTP/2")
+get("traced", "/traced")
+get("by-runtime", "/by-runtime")
+table.add(
+    "chunked-with-trailers",
+    request("POST", "/two", chunks=[b"one", b"two"], trailers=[("X-Trailer", "t")]),
+    methods=("POST",),
+    upstream_requests=3,
+    unordered=True,
+)

@@ -77,6 +77,16 @@ def retry(**fields: Any) -> list[Document]:
     return action(retry_policy={"retry_on": "5xx", **fields})
 
 
+def priorities(**fields: Any) -> Document:
+    kind = TYPES + "extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig"
+    return {"name": "x", "typed_config": {"@type": kind, **fields}}
+
+
+def predicate(package: str, message: str, **fields: Any) -> Document:
+    kind = f"{TYPES}extensions.internal_redirect.{package}.v3.{message}"
+    return {"name": "x", "typed_config": {"@type": kind, **fields}}
+
+
 def direct(**fields: Any) -> list[Document]:
     return route(route=None, direct_response={"status": 200, **fields})
 
@@ -157,6 +167,40 @@ GOOD: dict[str, list[Document]] = {
             {"name": "x", "typed_config": {"@type": HOSTS + "previous_hosts.v3.PreviousHostsPredicate"}},
         ]
     ),
+    "previous priorities": retry(retry_priority=priorities(update_frequency=2)),
+    "hedging": action(hedge_policy={"hedge_on_per_try_timeout": True}),
+    "hedging with what Envoy does not do": action(
+        hedge_policy={"initial_requests": 3, "additional_request_chance": {"numerator": 5}}
+    ),
+    "hedging of a virtual host": hosts({"name": "v", "domains": ["*"], "hedge_policy": {}}),
+    "internal redirects": action(internal_redirect_policy={}),
+    "internal redirects in full": action(
+        internal_redirect_policy={
+            "max_internal_redirects": 0,
+            "redirect_response_codes": [301, 302, 200],
+            "predicates": [
+                predicate("previous_routes", "PreviousRoutesConfig"),
+                predicate("safe_cross_scheme", "SafeCrossSchemeConfig"),
+                predicate("allow_listed_routes", "AllowListedRoutesConfig", allowed_route_names=["a", "b"]),
+            ],
+            "allow_cross_scheme_redirect": True,
+            "response_headers_to_copy": ["X-A"],
+        }
+    ),
+    "changed mirror": action(
+        request_mirror_policies=[
+            {
+                "cluster": "a",
+                "trace_sampled": False,
+                "request_headers_mutations": [
+                    {"append": {"header": {"key": "x", "value": "%REQ(y)%"}}},
+                    {"remove": "z"},
+                    {"remove_on_match": {"key_matcher": {"prefix": "q"}}},
+                ],
+            }
+        ]
+    ),
+    "weights by runtime": weighted({"name": "a", "weight": 1}, runtime_key_prefix="p"),
     "weights with a deprecated total": weighted({"name": "a", "weight": 4}, total_weight=50),
     "weight by header": weighted({"cluster_header": ":method", "weight": 1}, header_name="x"),
     "weight by hash": weighted({"name": "a", "weight": 0}, {"name": "b", "weight": 1}, use_hash_policy=True),
@@ -300,6 +344,17 @@ BAD: dict[str, list[Document]] = {
     "rate limited for no time": retry(
         rate_limited_retry_back_off={"reset_headers": [{"name": "x"}], "max_interval": "0s"}
     ),
+    "retry priority without a type": retry(retry_priority={"name": "x"}),
+    "no initial request": action(hedge_policy={"initial_requests": 0}),
+    "more redirect codes than five": action(internal_redirect_policy={"redirect_response_codes": [301] * 6}),
+    "redirect that copies :path": action(internal_redirect_policy={"response_headers_to_copy": [":path"]}),
+    "redirect that copies host": action(internal_redirect_policy={"response_headers_to_copy": ["Host"]}),
+    "redirect predicate without a type": action(internal_redirect_policy={"predicates": [{"name": "x"}]}),
+    "mirror that appends :path": action(
+        request_mirror_policies=[
+            {"cluster": "a", "request_headers_mutations": [{"append": {"header": {"key": ":path", "value": "x"}}}]}
+        ]
+    ),
     "host predicate without a type": retry(retry_host_predicate=[{"name": "x"}]),
     "upgrade twice": action(upgrade_configs=[{"upgrade_type": "websocket"}, {"upgrade_type": "WebSocket"}]),
     "connect for a websocket": action(upgrade_configs=[{"upgrade_type": "websocket", "connect_config": {}}]),
@@ -373,6 +428,18 @@ STRICTER: dict[str, tuple[list[Document], str]] = {
             headers=HEALTH,
         ),
         "a dangling name is refused everywhere; in Envoy the check would always fail",
+    ),
+    "previous priorities never": (
+        retry(retry_priority=priorities(update_frequency=0)),
+        "Envoy finds out with the first request, and that request fails",
+    ),
+    "allowed routes without a name": (
+        action(
+            internal_redirect_policy={
+                "predicates": [predicate("allow_listed_routes", "AllowListedRoutesConfig", allowed_route_names=[""])]
+            }
+        ),
+        "Envoy finds out with the first redirect",
     ),
     "rbac address with a length of 33": (
         rbac(principal={"direct_remote_ip": {"address_prefix": "1.2.3.4", "prefix_len": 33}}),

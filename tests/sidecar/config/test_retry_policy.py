@@ -9,6 +9,7 @@ import pytest
 from sidecar.config.matcher import HeaderMatcher
 from sidecar.config.retry_policy import (
     PreviousHosts,
+    PreviousPriorities,
     RateLimitedRetryBackOff,
     ResetHeader,
     RetryBackOff,
@@ -18,6 +19,7 @@ from sidecar.config.retry_policy import (
 from tests.sidecar.config.building import build, build_with_warnings, problems
 
 RETRY = "envoy.config.route.v3.RetryPolicy"
+PRIORITIES = "type.googleapis.com/envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig"
 HOST = "type.googleapis.com/envoy.extensions.retry.host."
 
 
@@ -38,6 +40,10 @@ def test_every_field() -> None:
         "retry_host_predicate": [
             {"name": "p", "typed_config": {"@type": HOST + "previous_hosts.v3.PreviousHostsPredicate"}},
         ],
+        "retry_priority": {
+            "name": "q",
+            "typed_config": {"@type": PRIORITIES, "update_frequency": 2},
+        },
         "host_selection_retry_max_attempts": 5,
         "retriable_status_codes": [503, 409],
         "retry_back_off": {"base_interval": "0.1s"},
@@ -51,6 +57,7 @@ def test_every_field() -> None:
         retry_on=frozenset({"5xx", "gateway-error", "retriable-headers", "unavailable"}),
         num_retries=0,
         per_try_timeout=0.25,
+        retry_priority=PreviousPriorities(2),
         retry_host_predicate=(PreviousHosts(),),
         host_selection_retry_max_attempts=5,
         retriable_status_codes=frozenset({409, 503}),
@@ -85,7 +92,14 @@ def test_back_off_intervals_are_at_least_a_millisecond() -> None:
             {"retry_back_off": {"base_interval": "2s", "max_interval": "1s"}},
             ("retry_back_off.max_interval", "is shorter than base_interval"),
         ),
-        ({"retry_priority": {"name": "x"}}, ("retry_priority", "is not implemented by Mizzen")),
+        (
+            {"retry_priority": {"name": "x"}},
+            ("retry_priority.typed_config", "is required to tell which extension is meant"),
+        ),
+        (
+            {"retry_options_predicates": [{"name": "x", "typed_config": {"@type": PRIORITIES, "update_frequency": 1}}]},
+            ("retry_options_predicates", "is not implemented by Mizzen"),
+        ),
         (
             {"retry_host_predicate": [{"name": "envoy.retry_host_predicates.previous_hosts"}]},
             ("retry_host_predicate[0].typed_config", "is required to tell which extension is meant"),

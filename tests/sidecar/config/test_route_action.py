@@ -222,16 +222,17 @@ def test_direct_response(tmp_path: Path) -> None:
 
 
 def test_ignored_fields_are_named() -> None:
-    weighted = {"clusters": [{"name": "a", "weight": 1}], "runtime_key_prefix": "x", "total_weight": 100}
+    weighted = {"clusters": [{"name": "a", "weight": 1}], "total_weight": 100}
     labels = {"filter_metadata": {"other": {"a": "b"}}}
     route = {"weighted_clusters": weighted, "metadata_match": labels}
     action, warnings = build_with_warnings(ROUTE, document(route=route), parse)
     assert isinstance(action, RouteAction) and action.weighted_clusters is not None
     assert action.weighted_clusters.total_weight == 1
     assert action.metadata_match == {}
-    assert [word for word in ("runtime_key_prefix", "total_weight", "'other'") if word not in "".join(warnings)] == []
+    assert [word for word in ("total_weight", "'other'") if word not in "".join(warnings)] == []
 
 
+STRUCT = {"@type": "type.googleapis.com/google.protobuf.Struct"}
 NOT_ONE_CLUSTER = "needs {} or cluster_header, and not both"
 
 
@@ -282,8 +283,21 @@ NOT_ONE_CLUSTER = "needs {} or cluster_header, and not both"
             forward(hash_policy=[{"filter_state": {"key": "k"}}]),
             ("route.hash_policy[0].filter_state", "is not implemented by Mizzen"),
         ),
-        (forward(hedge_policy={}), ("route.hedge_policy", "is not implemented by Mizzen")),
-        (forward(internal_redirect_policy={}), ("route.internal_redirect_policy", "is not implemented by Mizzen")),
+        (
+            forward(retry_policy_typed_config=STRUCT),
+            ("route.retry_policy_typed_config", "is not implemented by Mizzen"),
+        ),
+        (
+            forward(internal_redirect_policy={"response_headers_to_copy": ["x-a", ":path"]}),
+            ("route.internal_redirect_policy.response_headers_to_copy", ":path is a pseudo-header or host"),
+        ),
+        (
+            forward(internal_redirect_policy={"predicates": [{"name": "x", "typed_config": STRUCT}]}),
+            (
+                "route.internal_redirect_policy.predicates[0].typed_config",
+                "google.protobuf.Struct is not implemented by Mizzen",
+            ),
+        ),
         (
             document(direct_response={"status": 200, "body": {"inline_string": "x" * 4097}}),
             ("direct_response.body", "has 4097 bytes, and 4096 are the most"),
