@@ -30,6 +30,7 @@ from sidecar.http.early_logs import EarlyLogs
 from sidecar.http.filter_chain import FilterChain
 from sidecar.http.forwarding import DateHeader, compile_forwarding, compile_response_finish, new_request_id
 from sidecar.http.local_reply import compile_local_reply
+from sidecar.http.recreation import compile_repreparation
 from sidecar.http.stream import Stream
 from sidecar.http.underscores import compile_underscores
 from sidecar.router.header_mutation import compile_header_mutations
@@ -129,6 +130,7 @@ class HttpStack:
             ),
             self.request_lines,
         )
+        manager.prepare_again = compile_repreparation(config)
         manager.texts = self.texts
         manager.http2_stats = self.store.shared(Http2CodecStats, "http2.")
         for upgrade in config.upgrade_configs:

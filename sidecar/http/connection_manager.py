@@ -123,6 +123,7 @@ class ConnectionManager:
         "make_chain",
         "options",
         "prepare",
+        "prepare_again",
         "router",
         "routes",
         "stats",
@@ -154,6 +155,7 @@ class ConnectionManager:
         self.default_chain = default_chain
         self.router = router
         self.prepare = prepare
+        self.prepare_again = prepare  # a request that has been prepared, and was sent elsewhere then
         self.finish_response = finish_response
         self.access_logs = access_logs
         self.local_reply = local_reply

@@ -19,6 +19,7 @@ from sidecar.http.connection_manager import ConnectionManager, Options
 from sidecar.http.filter_chain import FilterChain
 from sidecar.http.filtered_stream import RUNNING, FilteredStream
 from sidecar.http.forwarding import upgrade_of
+from sidecar.http.recreation import begin_again
 
 log = logging.getLogger("sidecar.http")
 
@@ -94,8 +95,8 @@ class Stream(FilteredStream):
 
     # the request
 
-    def begin(self, end: bool) -> None:
-        """Take the request through the filters to the router."""
+    def begin(self, end: bool, prepare: Callable[[Any], bool] | None = None) -> None:
+        """Take the request through the filters to the router. ``prepare`` stands for the connection manager's own."""
         manager = self.manager
         stats = manager.stats
         stats.downstream_rq_total += 1
@@ -107,7 +108,7 @@ class Stream(FilteredStream):
             self.request_complete = self.now
         self._set_deadlines(manager.options, end)
         try:
-            if manager.prepare(self):
+            if (prepare or manager.prepare)(self):
                 return
             route = manager.routes.match(self.request, self)
             if route is not None:
@@ -312,6 +313,15 @@ class Stream(FilteredStream):
             downstream.finished()  # such a response is its head
         else:
             downstream.reset()
+
+    def again(self, body: bytes, trailers: list[Field] | None) -> None:
+        """Begin again with the request as it is now, and with all that belongs to it: an internal redirect."""
+        begin_again(self, body, trailers)
+
+    def superseded(self) -> None:
+        """Another stream goes on in the stead of this one."""
+        self.response_code_details = "internal_redirect"
+        self._over()
 
     # what the downstream reports
 

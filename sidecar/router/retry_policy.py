@@ -53,12 +53,14 @@ class RetryPolicy:
 
     ``hedges``: an attempt that reaches its per-try timeout goes on beside the next one, for which there is one if
     ``retries``: something at all is said about retries, as it is when the request's headers do (``asked``).
+    ``always``: requests that are not to be tried again have a policy, too, since their bodies are to be kept.
     """
 
     __slots__ = (
         "config",
         "retries",
         "hedges",
+        "always",
         "num_retries",
         "per_try_timeout",
         "per_try_idle_timeout",
@@ -82,11 +84,14 @@ class RetryPolicy:
         "_memo",
     )
 
-    def __init__(self, config: RetryPolicyConfig, hedges: bool = False, asked: bool = False) -> None:
+    def __init__(
+        self, config: RetryPolicyConfig, hedges: bool = False, asked: bool = False, always: bool = False
+    ) -> None:
         on = config.retry_on
         self.config = config
         self.retries = asked or bool(on)
         self.hedges = hedges
+        self.always = always or hedges
         self.num_retries = config.num_retries
         self.per_try_timeout = config.per_try_timeout
         self.per_try_idle_timeout = config.per_try_idle_timeout or 0.0
@@ -132,19 +137,20 @@ class RetryPolicy:
                 policy = self._merged_with(index)
             request.remove_all(_RETRY_HEADERS)
         if not policy.config.retry_on:
-            return policy if policy.hedges else None
+            return policy if policy.always else None
         if policy.retriable_request_headers:
             for matches in policy.retriable_request_headers:
                 if matches(request):
                     return policy
-            return policy._for_hedging_only() if policy.hedges else None
+            return policy._without_conditions() if policy.always else None
         return policy
 
-    def _for_hedging_only(self) -> RetryPolicy:
+    def _without_conditions(self) -> RetryPolicy:
         """As Envoy, late attempts of requests that are not to be tried again after a failure are hedged."""
         only = self._memo.get(())
         if only is None:
-            only = self._memo[()] = RetryPolicy(replace(self.config, retry_on=frozenset()), True, asked=True)
+            config = replace(self.config, retry_on=frozenset())
+            only = self._memo[()] = RetryPolicy(config, self.hedges, asked=True, always=True)
         return only
 
     def _merged_with(self, index: dict[bytes, bytes]) -> RetryPolicy:
@@ -174,6 +180,7 @@ class RetryPolicy:
             ),
             hedge == b"true" or (self.hedges and hedge != b"false"),
             bool(on or grpc_on),
+            self.always,
         )
 
     def would_retry(self, response: ResponseHead) -> bool:

@@ -98,6 +98,7 @@ class Route:
         "limit",
         "retry",
         "upstream_request",  # what carries a request upstream
+        "internal_redirects",
         "include_request_attempt_count",
         "include_attempt_count_in_response",
         "include_is_timeout_retry_header",
@@ -147,6 +148,7 @@ class Route:
         self.limit: Mutate | None = None  # sets the stream's deadlines, where the route has its own
         self.retry: RetryPolicy | None = None
         self.upstream_request: Any = None
+        self.internal_redirects: Any = None
         self.include_request_attempt_count = False
         self.include_attempt_count_in_response = False
         self.include_is_timeout_retry_header = False

@@ -24,6 +24,7 @@ from sidecar.core.matching import canonical
 from sidecar.router.hash_policy import compile_hash_policies
 from sidecar.router.header_mutation import CompileFormat, MutateHead, compile_header_mutations, on_request, on_response
 from sidecar.router.hedging import HedgedRequest
+from sidecar.router.internal_redirect import InternalRedirects, RedirectedHedgedRequest, RedirectedRequest
 from sidecar.router.redirect import compile_redirect, redirect_to_tls
 from sidecar.router.retry_policy import RetryPolicy
 from sidecar.router.rewrite import compile_rewrite
@@ -128,9 +129,14 @@ class RouteCompiler:
         if route.idle_timeout is not None or route.limits_streams or route.max_grpc_timeout is not None:
             route.limit = partial(limit_stream, route)
         hedges = action.hedge_policy is not None and action.hedge_policy.hedge_on_per_try_timeout
-        if action.retry_policy is not None or hedges:
-            route.retry = RetryPolicy(action.retry_policy or RetryPolicyConfig(frozenset()), hedges)
+        redirects = action.internal_redirect_policy
+        if action.retry_policy is not None or hedges or redirects is not None:
+            config_of_retries = action.retry_policy or RetryPolicyConfig(frozenset())
+            route.retry = RetryPolicy(config_of_retries, hedges, always=redirects is not None)
         route.upstream_request = HedgedRequest if hedges else UpstreamRequest
+        if redirects is not None:
+            route.internal_redirects = InternalRedirects(redirects)
+            route.upstream_request = RedirectedHedgedRequest if hedges else RedirectedRequest
         route.rewrite = compile_rewrite(config.match, action, self._compile_format, self._keep_original)
         route.auto_host_rewrite = action.auto_host_rewrite
         route.append_x_forwarded_host = action.append_x_forwarded_host

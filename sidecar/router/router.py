@@ -13,6 +13,7 @@ from sidecar.core import response_flags as flag
 from sidecar.core.head import Field
 from sidecar.core.worker import Worker
 from sidecar.router.hedging import HedgedRequest
+from sidecar.router.internal_redirect import RedirectedHedgedRequest
 
 _NUMBERS = frozenset(
     (b"x-envoy-upstream-rq-timeout-ms", b"x-envoy-upstream-rq-per-try-timeout-ms", b"x-envoy-max-retries")
@@ -102,7 +103,8 @@ class Router:
 
     def hedge(self, stream: Any, route: Any, cluster: Any, end: bool) -> None:
         """The request asks for hedging, and its route does not."""
-        upstream = HedgedRequest(self, stream, route, cluster)
+        hedged = HedgedRequest if route.internal_redirects is None else RedirectedHedgedRequest
+        upstream = hedged(self, stream, route, cluster)
         stream.upstream = upstream
         upstream.start(stream.request, end)
 

@@ -216,7 +216,7 @@ class UpstreamRequest(Tunnel):
         if self.body_end:
             stream.upstream_last_tx = now
         else:
-            if self.retry is None and not self.mirrors:
+            if self.abandoned or (self.retry is None and not self.mirrors):
                 self.body = None  # kept only until there was a connection
             if not connection.full:
                 stream.downstream.resume_reading()
@@ -258,11 +258,13 @@ class UpstreamRequest(Tunnel):
         if body is not None:
             body.append(data)
             self.body_size += len(data)
-            if self.body_size > self.router.retry_budget_bytes and connection is not None:
-                self.body = None  # too large to repeat: from now on it only passes through
-                self.abandoned = True
-                self.mirrors = []
-                self.cluster.stats.retry_or_shadow_abandoned += 1
+            if self.body_size > self.router.retry_budget_bytes:
+                if not self.abandoned and (self.retry is not None or self.mirrors):
+                    self.abandoned = True
+                    self.mirrors = []
+                    self.cluster.stats.retry_or_shadow_abandoned += 1
+                if connection is not None:
+                    self.body = None  # too large to repeat: from now on it only passes through
         elif connection is None:
             self.body = [data]
             self.body_size = len(data)
