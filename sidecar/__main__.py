@@ -7,12 +7,11 @@ import asyncio
 import json
 import logging
 import os
-import signal
 import sys
 import time
 from typing import Any
 
-from sidecar import __version__
+from sidecar import HOT_RESTART_VERSION, __version__
 from sidecar.config.problems import ConfigurationError
 
 log = logging.getLogger("sidecar.main")
@@ -24,9 +23,7 @@ _LEVELS = {
 
 # Envoy's options that make no difference here, with the number of their arguments.
 _ACCEPTED = {
-    "--base-id": 1, "--base-id-path": 1, "--use-dynamic-base-id": 0, "--skip-hot-restart-on-no-parent": 0,
-    "--restart-epoch": 1, "--parent-shutdown-time-s": 1, "--drain-strategy": 1, "--hot-restart-version": 0,
-    "--disable-hot-restart": 0, "--file-flush-interval-msec": 1, "--file-flush-min-size-kb": 1,
+    "--file-flush-interval-msec": 1, "--file-flush-min-size-kb": 1, "--skip-hot-restart-parent-stats": 0,
     "--component-log-level": 1, "--log-format-escaped": 0, "--enable-fine-grain-logging": 0,
     "--cpuset-threads": 0, "--allow-unknown-fields": 0, "--allow-unknown-static-fields": 0,
     "--reject-unknown-dynamic-fields": 0, "--ignore-unknown-dynamic-fields": 0, "--skip-deprecated-logs": 0,
@@ -57,10 +54,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("-l", "--log-level", choices=tuple(_LEVELS), default="info")
     made.add_argument("--log-format", choices=("text", "json"), default="text")
     made.add_argument("--log-path", metavar="FILE", help="write the log there instead of standard error")
-    made.add_argument("--drain-time-s", type=float, default=600.0, metavar="SECONDS", help="how long a drain may take")
+    _add_life_cycle(made)
     made.add_argument("--service-node", default="", metavar="ID", help="node.id")
     made.add_argument("--service-cluster", default="", metavar="NAME", help="node.cluster")
-    made.add_argument("--concurrency", type=int, default=1, metavar="N", help="only 1: one process, one event loop")
+    made.add_argument(
+        "--concurrency", type=_count, default=1, metavar="N", help="how many worker processes; 1 by default"
+    )
     made.add_argument("--seed", type=int, metavar="N", help="make what is left to chance repeatable")
     made.add_argument("--version", action="version", version=f"mizzen sidecar {__version__}")
     for option, arguments in _ACCEPTED.items():
@@ -69,6 +68,66 @@ def parser() -> argparse.ArgumentParser:
         else:
             made.add_argument(option, action="store_true", default=None, help=argparse.SUPPRESS)
     return made
+
+
+def _add_life_cycle(made: argparse.ArgumentParser) -> None:
+    """The options of drains and restarts."""
+    add = made.add_argument
+    add("--drain-time-s", type=_seconds, default=600.0, metavar="SECONDS", help="how long a drain may take")
+    add(
+        "--drain-announce-s",
+        type=_seconds,
+        default=0.0,
+        metavar="SECONDS",
+        help="how long readiness fails before a drain begins",
+    )
+    add(
+        "--drain-strategy",
+        choices=("gradual", "immediate"),
+        default="gradual",
+        help="ask clients to close at random times within the drain time, or all at once",
+    )
+    add(
+        "--parent-shutdown-time-s",
+        type=_seconds,
+        default=900.0,
+        metavar="SECONDS",
+        help="how long the old process of a hot restart may drain",
+    )
+    add("--base-id", type=_count_or_none, metavar="N", help="where the processes of a hot restart find each other")
+    add("--base-id-path", metavar="FILE", help="write the base id there")
+    add("--use-dynamic-base-id", action="store_true", help="take a base id that nobody has")
+    add(
+        "--restart-epoch",
+        type=_count_or_none,
+        default=0,
+        metavar="N",
+        help="1 and up: take over from the process of the epoch before",
+    )
+    add("--skip-hot-restart-on-no-parent", action="store_true", help="start anew if there is nobody to take over from")
+    add("--disable-hot-restart", action="store_true", help="have no base id")
+    add("--hot-restart-version", action="version", version=str(HOT_RESTART_VERSION), help="print it and exit")  # fmt: skip
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 <= seconds < 1e9:
+        raise ValueError
+    return seconds
+
+
+def _count_or_none(text: str) -> int:
+    count = int(text)
+    if not 0 <= count < 1 << 32:
+        raise ValueError
+    return count
+
+
+def _count(text: str) -> int:
+    count = int(text)
+    if not 1 <= count <= 1024:
+        raise ValueError
+    return count
 
 
 class JsonLog(logging.Formatter):
@@ -98,52 +157,6 @@ def set_up_logging(level: str, log_format: str, path: str | None) -> None:
     else:
         handler.setFormatter(logging.Formatter("[%(asctime)s][%(levelname)s][%(name)s] %(message)s"))
     logging.basicConfig(level=_LEVELS[level], handlers=[handler], force=True)
-
-
-async def serve(server: Any) -> int:
-    """Run until a signal; a first SIGTERM or SIGINT drains, a second one stops at once. SIGUSR1 reopens log files."""
-    from sidecar.server import notify_supervisor
-
-    loop = asyncio.get_running_loop()
-    now = asyncio.Event()
-    starting = loop.create_task(server.start())
-    draining: list[asyncio.Task[None]] = []
-
-    async def drain_and_stop() -> None:
-        await server.drain()
-        now.set()
-
-    def on_signal(name: str) -> None:
-        if draining:
-            log.warning("%s again: stopping at once", name)
-            now.set()
-            return
-        if not starting.done():
-            log.info("%s: stopping before the start was complete", name)
-            starting.cancel()
-            return
-        log.info("%s: draining for at most %.0f seconds", name, server.drain_time)
-        notify_supervisor("STOPPING=1")
-        draining.append(loop.create_task(drain_and_stop()))
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal, number.name)
-    loop.add_signal_handler(signal.SIGUSR1, server.reopen_logs)
-    server.quit = now.set
-    try:
-        await starting
-    except asyncio.CancelledError:
-        return 0
-    except OSError as error:
-        log.critical("cannot start: %s", error)
-        return 1
-    notify_supervisor("READY=1")
-    await now.wait()
-    await server.stop()
-    for task in draining:
-        task.cancel()
-    log.info("stopped")
-    return 0
 
 
 async def validate(server: Any) -> int:
@@ -176,33 +189,60 @@ def main(arguments: list[str] | None = None) -> int:
     if options.config is None and options.config_yaml is None:
         print("no configuration: pass --config FILE or --config-yaml YAML (--help lists all options)", file=sys.stderr)
         return 1
-    from sidecar.server import Server
+    try:
+        import uvloop
+    except ImportError:
+        log.warning("uvloop is not installed: running on asyncio's own event loop, which is slower")
+        run = asyncio.run
+    else:
+        run = uvloop.run
+    from sidecar.lifecycle.handover import HandoverError
 
     try:
-        try:
-            import uvloop
-        except ImportError:
-            log.warning("uvloop is not installed: running on asyncio's own event loop, which is slower")
-            run = asyncio.run
-        else:
-            run = uvloop.run
-
-        async def make_and_run() -> int:
-            server = Server(
-                options.config,
-                config_yaml=options.config_yaml,
-                drain_time=options.drain_time_s,
-                service_node=options.service_node,
-                service_cluster=options.service_cluster,
-                options=vars(options),
-                seed=options.seed,
-            )
-            return await (validate(server) if options.mode == "validate" else serve(server))
-
-        return run(make_and_run())
+        return run(_run(options))
     except ConfigurationError as error:
         print(error, file=sys.stderr)
         return 1
+    except HandoverError as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+def _shown(options: argparse.Namespace) -> dict[str, Any]:
+    """The options as /server_info shows them: under Envoy's names, in Envoy's forms."""
+    return {
+        **vars(options),
+        "base_id": str(options.base_id or 0),
+        "base_id_path": options.base_id_path or "",
+        "drain_time": f"{options.drain_time_s:g}s",
+        "parent_shutdown_time": f"{options.parent_shutdown_time_s:g}s",
+        "drain_strategy": options.drain_strategy.capitalize(),
+    }
+
+
+async def _run(options: argparse.Namespace) -> int:
+    """Make what the options ask for, and run it to its end; the exit status."""
+    from sidecar.server import Server
+
+    server = Server(
+        options.config,
+        config_yaml=options.config_yaml,
+        drain_time=options.drain_time_s,
+        announce_time=options.drain_announce_s,
+        drain_strategy=options.drain_strategy,
+        service_node=options.service_node,
+        service_cluster=options.service_cluster,
+        options=_shown(options),
+        seed=options.seed,
+    )
+    if options.mode == "validate":
+        return await validate(server)
+    from sidecar.lifecycle.predecessors import find_predecessor
+    from sidecar.lifecycle.serving import Serving
+
+    base_id, successor = find_predecessor(options)
+    serving = Serving(server, parent_shutdown_time=options.parent_shutdown_time_s, base_id=base_id, successor=successor)
+    return await serving.run()
 
 
 if __name__ == "__main__":

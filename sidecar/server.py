@@ -1,4 +1,4 @@
-"""The life of one sidecar: start, serve, drain, stop. ``Server`` is also the Python API for other projects' tests."""
+"""The life of one sidecar: start, serve, drain, hand over, stop. ``Server`` is also the Python API for other projects' tests."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sidecar import __version__
@@ -17,6 +17,9 @@ from sidecar.config.bootstrap import Bootstrap, parse_bootstrap
 from sidecar.config.problems import ConfigurationError, Problem
 from sidecar.core.worker import Worker
 from sidecar.http.connection_manager import ConnectionManager
+from sidecar.lifecycle.phases import MEANING, Event, Life, Phase
+from sidecar.listener.listener import Listener
+from sidecar.listener.sockets import Inherited
 from sidecar.stack import Stack
 from sidecar.telemetry.configured_settings import compile_settings
 from sidecar.telemetry.formatter import format_problems
@@ -25,10 +28,13 @@ from sidecar.telemetry.store import StatsStore
 if TYPE_CHECKING:
     from sidecar.admin.compressed_bootstrap import CompressedBootstrap
     from sidecar.admin.context import AdminContext
+    from sidecar.lifecycle.asking import Asking
+    from sidecar.lifecycle.handover import Successor
+    from sidecar.telemetry.carried import Ledger
+    from sidecar.telemetry.groups.lifecycle import DrainStats
 
 log = logging.getLogger("sidecar.server")
 
-_NEXT_REQUEST = 1.0  # seconds in which a drain expects another request on a connection that is idle
 _COLLECT_AFTER = 50_000  # allocations; requests make no cycles, so the collector has little to find
 
 
@@ -36,7 +42,9 @@ class Server:
     """A sidecar in the running event loop.
 
     ``config`` is the path of a bootstrap file (YAML or JSON), a dict in the same shape, or a ``Bootstrap`` message;
-    ``config_yaml`` is text merged over it. Use it as an asynchronous context manager, or call ``start`` and ``stop``:
+    ``config_yaml`` is text merged over it. A drain has ``drain_time`` seconds; before it, readiness fails for
+    ``announce_time`` seconds. ``drain_strategy`` is ``gradual`` or ``immediate``, as Envoy's. Use it as an asynchronous
+    context manager, or call ``start`` and ``stop``:
 
         async with Server({"static_resources": {...}}) as server:
             host, port = server.address("ingress")
@@ -51,30 +59,46 @@ class Server:
         *,
         config_yaml: str | None = None,
         drain_time: float = 600.0,
+        announce_time: float = 0.0,
+        drain_strategy: str = "gradual",
         service_node: str = "",
         service_cluster: str = "",
         options: Mapping[str, Any] | None = None,
         seed: int | None = None,
     ) -> None:
         self.drain_time = drain_time
+        self.announce_time = announce_time
+        self.drain_strategy = drain_strategy
         self.options = dict(options or {})
         self.source = _name_of(config)
         self.bootstrap, self.serialized, self.warnings = load(config, config_yaml, service_node, service_cluster)
         self.seed = seed
         self.stack: Stack | None = None
-        self.state = "PRE_INITIALIZING"
+        self.life = Life(self._entered)
+        self.epoch = 0
         self.started_at = time.time()
         self.stopped = asyncio.Event()
         self.compressed: CompressedBootstrap | None = None
         self.quit: Callable[[], object] = self._quit
+        self._asking: list[Asking] = []
+        self._ledger: Ledger | None = None
+        self._drain_stats: DrainStats | None = None
+
+    @property
+    def state(self) -> str:
+        """As /ready says it: ``LIVE``, ``DRAINING``, ...; ``STOPPED`` in the end."""
+        return self.life.state
 
     def _quit(self) -> None:
         self._quitting = asyncio.get_running_loop().create_task(self.stop())
 
-    async def start(self) -> None:
-        """Bind, find the first hosts, listen. Ready when it returns; when it raises, nothing is left behind."""
+    async def start(self, successor: Successor | None = None) -> None:
+        """Bind, find the first hosts, listen. Ready when it returns; when it raises, nothing is left behind.
+
+        With ``successor`` the sockets of another process are taken over; HandoverError if it does not give them.
+        """
         try:
-            await self._start()
+            await self._start(successor)
         except BaseException:
             await self.stop()
             raise
@@ -129,52 +153,66 @@ class Server:
             self.stack.health_check_failed = failed
             self.stack.server_stats.live = 0 if failed else 1
             self.stack.server_stats.state = 1 if failed else 0
-            if self.state == "LIVE":
-                self._ask_to_close(failed)
-
-    def _ask_to_close(self, asked: bool) -> None:
-        """Whether replies say ``connection: close``, on listeners whose ``drain_type`` is DEFAULT."""
-        assert self.stack is not None
-        for listener in self.stack.listeners:
-            if listener.config.drain_type == "DEFAULT":
-                for chain in listener.chains:
-                    terminal: Any = getattr(chain.terminal, "inner", chain.terminal)  # behind TLS
-                    if isinstance(terminal, ConnectionManager):
-                        terminal.draining = asked
+            if self.life.phase is Phase.SERVING:
+                # replies say ``connection: close``, on listeners whose ``drain_type`` is DEFAULT
+                for manager in _managers_of(
+                    [one for one in self.stack.listeners if one.config.drain_type == "DEFAULT"]
+                ):
+                    manager.draining = failed
 
     def _drain_by_admin(self, *, graceful: bool, skip_exit: bool, inboundonly: bool) -> None:
         """``/drain_listeners``: stop listening; with ``graceful`` ask clients to close during the drain time first."""
         stack = self.stack
         if stack is None:
             return
-        for listener in stack.listeners:
-            if inboundonly and listener.config.traffic_direction != "INBOUND":
-                continue
-            if graceful:
-                for chain in listener.chains:
-                    chain.terminal.drain()
-                if skip_exit:
-                    continue
-                stack.worker.wheel.call_in(self.drain_time, listener.stop_accepting)
-            else:
+        chosen = [one for one in stack.listeners if not inboundonly or one.config.traffic_direction == "INBOUND"]
+        if not graceful:
+            for listener in chosen:
                 listener.drain()
+            return
+
+        def stop_accepting() -> None:
+            for listener in chosen:
+                listener.stop_accepting()
+
+        self._ask(_managers_of(chosen), gradually=True)
+        if not skip_exit:
+            stack.worker.wheel.call_in(self.drain_time, stop_accepting)
+
+    def _ask(self, managers: Sequence[ConnectionManager], *, gradually: bool) -> None:
+        """Ask the clients of these to close; ``gradually`` if the drain strategy says so, too."""
+        from sidecar.lifecycle.asking import Asking
+
+        assert self.stack is not None
+        gradual = gradually and self.drain_strategy == "gradual"
+        asking = Asking(self.stack.worker, managers, self.drain_time if gradual else 0.0)
+        self._asking.append(asking)
+        asking.begin()
 
     async def check(self) -> None:
         """Build everything as ``start`` does, and bind nothing: for ``--mode validate``. Raises as ``start`` does."""
         self.stack = self._build()
         await self.stop()
 
-    async def _start(self) -> None:
+    async def _start(self, successor: Successor | None) -> None:
         began = time.monotonic()
+        self.life.on(Event.STARTED_AGAIN)
         self.stack = stack = self._build()
-        stack.bind()
-        self.state = "INITIALIZING"
+        inherited: Inherited = {} if successor is None else await successor.take_sockets()
+        try:
+            stack.bind(inherited)
+        finally:
+            for sock in (sock for socks in inherited.values() for sock in socks):
+                sock.close()  # its address is not in the configuration any more
+        self.life.on(Event.BOUND)
         initialised = asyncio.Event()
         stack.clusters.start(initialised.set)
         await initialised.wait()
         stack.listen()
-        self.state = "LIVE"
+        self.life.on(Event.INITIALIZED)
         stack.server_stats.live = 1
+        if successor is not None:
+            self._succeed(successor)
         stack.server_stats.initialization_time_ms.record(int((time.monotonic() - began) * 1000))
         gc.collect()
         gc.freeze()
@@ -199,48 +237,147 @@ class Server:
         address = self.stack.admin_listener.local_addresses[0]
         return address.ip or address.path, address.port
 
+    # the end
+
     def drain_listeners(self) -> None:
         """Accept no more connections, let each finish its request and then close.
 
         One that is between two requests is not closed at once, for its next request may be on its way: within a second
         it is still answered, with ``connection: close``.
         """
+        self.life.on(Event.ASKED_TO_END)
+        self.life.on(Event.ANNOUNCED_LONG_ENOUGH)
+
+    def _entered(self, before: Phase, event: Event, after: Phase) -> None:
+        noteworthy = before in (Phase.ANNOUNCED, Phase.DRAINING) or after in (Phase.ANNOUNCED, Phase.DRAINING)
+        log.log(logging.INFO if noteworthy else logging.DEBUG, "%s: %s", MEANING[after].state if not noteworthy
+                else after.name.lower(), event.value)  # fmt: skip
         stack = self.stack
-        if stack is None or self.state == "DRAINING":
+        if stack is None or after not in (Phase.ANNOUNCED, Phase.DRAINING):
             return
-        self.state = "DRAINING"
+        if self._drain_stats is None:
+            from sidecar.telemetry.groups.lifecycle import DrainStats
+
+            self._drain_stats = stack.store.shared(DrainStats, "server.drain.")
+        self._drain_stats.phase = after.value
+        if event is not Event.HANDED_OVER:  # else health checks go to the process that serves now
+            stack.health_check_failed = True
         stack.server_stats.live = 0
         stack.server_stats.state = 1
-        for listener in stack.listeners:
-            listener.stop_accepting()
-        for manager in stack.managers:
-            manager.draining = True
-            for connection in manager.connections:
-                if connection.version == 20 or connection.streams():
-                    connection.drain()
-        stack.worker.wheel.call_in(_NEXT_REQUEST, stack.drain)
+        if after is Phase.DRAINING:
+            for listener in stack.listeners:
+                listener.stop_accepting()
+            if event is Event.HANDED_OVER and stack.admin_listener is not None:
+                stack.admin_listener.stop_accepting()
+            self._ask(stack.managers, gradually=event is Event.HANDED_OVER)
 
     def reopen_logs(self) -> None:
         """Open all log files anew, after they were moved away."""
         if self.stack is not None:
             self.stack.reopen_logs()
 
+    async def announce(self) -> None:
+        """Fail readiness and go on serving for the announce time, so that nobody is sent here any more."""
+        if self.life.on(Event.ASKED_TO_END) and self.announce_time:
+            await asyncio.sleep(self.announce_time)
+
     async def drain(self, timeout: float | None = None) -> None:
-        """Drain, and wait until no connection is left, at most ``timeout`` seconds (the drain time by default)."""
-        self.drain_listeners()
+        """Announce the end, drain, and wait until no connection is left, at most ``timeout`` seconds (the drain time by
+        default).
+        """
+        await self.announce()
+        self.life.on(Event.ANNOUNCED_LONG_ENOUGH)
+        await self.drained(self.drain_time if timeout is None else timeout)
+
+    async def drained(self, timeout: float) -> None:
+        """Wait until no connection is left, at most ``timeout`` seconds, in a drain that has begun."""
         assert self.stack is not None
-        until = time.monotonic() + (self.drain_time if timeout is None else timeout)
-        while self.stack.connections() and time.monotonic() < until:
+        until = time.monotonic() + timeout
+        while (left := self.stack.connections()) and time.monotonic() < until:
+            if self._drain_stats is not None:
+                self._drain_stats.connections = left
             await asyncio.sleep(0.02)
+        if left:
+            log.warning("%d connections are cut off: the time for the drain is over", left)
+        self.life.on(Event.OUT_OF_TIME if left else Event.EMPTY)
 
     async def stop(self) -> None:
         """Close everything now; log files are written out."""
+        for asking in self._asking:
+            asking.stop()
+        self._asking.clear()
         if self.stack is not None:
             stack, self.stack = self.stack, None
             await stack.close()
             await asyncio.gather(*stack.worker.tasks, return_exceptions=True)
-        self.state = "STOPPED"
+        self._drain_stats = self._ledger = None
+        self.life.on(Event.STOPPED)
         self.stopped.set()
+
+    # between two processes
+
+    def _succeed(self, successor: Successor) -> None:
+        """Serve in the place of another process: count on where it was, and let it drain."""
+        from sidecar.telemetry.carried import Receiver
+
+        stack = self.stack
+        assert stack is not None
+        for listener in stack.bound():
+            listener.shared = False
+        self.epoch = successor.epoch
+        stats = stack.server_stats
+        stats.hot_restart_epoch = self.epoch
+        stats.hot_restart_generation = self.epoch + 1
+
+        def on_connections(connections: int) -> None:
+            stats.parent_connections = connections
+
+        successor.on_statistics = Receiver(stack.store).add
+        successor.on_connections = on_connections
+        successor.serving(self.sockets_to_hand_over())
+
+    def sockets_to_hand_over(self) -> dict[str, list[socket.socket]]:
+        """All listening sockets by the keys of their addresses, as the next process looks for them."""
+        stack = self.stack
+        if stack is None:
+            return {}
+        found: dict[str, list[socket.socket]] = {}
+        for listener in stack.bound():
+            for key, sock in zip(listener.keys, listener.sockets, strict=True):
+                found.setdefault(key, []).append(sock)
+        return found
+
+    def hand_over(self, keys: frozenset[str]) -> None:
+        """Another process serves on the sockets with these keys: leave what is queued there to it, and drain."""
+        stack = self.stack
+        if stack is None:
+            return
+        for listener in stack.bound():
+            listener.shared = not keys.isdisjoint(listener.keys)
+        self.life.on(Event.HANDED_OVER)
+
+    def hurry(self) -> None:
+        """Ask all clients to close now, in a drain that has spread that over its time."""
+        if self.stack is not None and self.life.phase is Phase.DRAINING:
+            self._ask(self.stack.managers, gradually=False)
+
+    def changes(self, *, ending: bool = False) -> Iterator[list[Any]]:
+        """What was counted since the last call, in parts, for the process that counts on."""
+        from sidecar.telemetry.carried import Ledger
+
+        if self.stack is None:
+            return iter(())
+        if self._ledger is None:
+            self._ledger = Ledger(self.stack.store)
+        return self._ledger.changes(ending=ending)
+
+    def connections(self) -> int:
+        """How many downstream connections there are."""
+        return 0 if self.stack is None else self.stack.connections()
+
+    def stop_soon(self) -> None:
+        """End: the process that serves now says that the time for the drain is over."""
+        self.quit()
 
     async def __aenter__(self) -> Server:
         await self.start()
@@ -267,17 +404,12 @@ def load(
     return bootstrap, root.message.SerializeToString(), [str(warning) for warning in context.warnings]
 
 
-def notify_supervisor(state: str) -> None:
-    """Tell systemd (``sd_notify``): ``READY=1``, ``STOPPING=1`` and the like; nothing without NOTIFY_SOCKET."""
-    path = os.environ.get("NOTIFY_SOCKET")
-    if not path:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
-        try:
-            sock.connect("\0" + path[1:] if path[0] == "@" else path)
-            sock.sendall(state.encode())
-        except OSError as error:
-            log.warning("cannot notify the supervisor at %s: %s", path, error)
+def _managers_of(listeners: Sequence[Listener]) -> list[ConnectionManager]:
+    """Their HTTP connection managers."""
+    terminals: list[Any] = [
+        getattr(chain.terminal, "inner", chain.terminal) for one in listeners for chain in one.chains
+    ]
+    return [terminal for terminal in terminals if isinstance(terminal, ConnectionManager)]
 
 
 def _name_of(config: object) -> str:

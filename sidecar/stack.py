@@ -39,6 +39,7 @@ from sidecar.listener.directory import Directory
 from sidecar.listener.filters import ListenerFilterStats, build_listener_filters
 from sidecar.listener.listener import Listener
 from sidecar.listener.proxy_protocol import ProxyProtocolStats
+from sidecar.listener.sockets import Inherited
 from sidecar.listener.terminal import ConnectionFilter, ListenerContext
 from sidecar.network.direct_response import DirectResponse
 from sidecar.network.filters import NetworkFilterStats, build_network_filters, by_sni
@@ -211,23 +212,27 @@ class Stack(PoolStack, HttpStack):
             by_sni(chain.filters),
         )
 
-    def bind(self) -> None:
-        """Take all addresses, without serving yet. Raises BindError; then none stays taken."""
-        listeners = self.listeners if self.admin_listener is None else [*self.listeners, self.admin_listener]
+    def bind(self, inherited: Inherited | None = None) -> None:
+        """Take all addresses, without serving yet; those that are ``inherited`` from another process, as they are. Raises
+        BindError; then none stays taken.
+        """
+        listeners = self.bound()
         try:
             for listener in listeners:
-                listener.bind()
+                listener.bind(inherited)
         except OSError:
             for listener in listeners:
                 listener.close()
             raise
 
+    def bound(self) -> list[Listener]:
+        """All listeners, the one of the administration interface included."""
+        return self.listeners if self.admin_listener is None else [*self.listeners, self.admin_listener]
+
     def listen(self) -> None:
         """Serve."""
-        for listener in self.listeners:
+        for listener in self.bound():
             listener.start()
-        if self.admin_listener is not None:
-            self.admin_listener.start()
 
     def start_clockwork(self, flush_interval: float) -> None:
         """Begin what happens at intervals: the latch of histograms, and the measurement of the loop's lag."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
 import signal
@@ -19,7 +20,8 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 class Process:
     """A Python module run as ``python -m``, with the repository as its working directory. A context manager.
 
-    ``output`` has what it printed so far, standard error included. Leaving the context kills it if it still runs.
+    ``output`` has what it printed so far, standard error included. Leaving the context kills it if it still runs, and
+    what it has started.
     """
 
     def __init__(self, module: str, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
@@ -34,6 +36,7 @@ class Process:
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
+            start_new_session=True,
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -76,8 +79,8 @@ class Process:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.running:
-            self.child.kill()
+        with contextlib.suppress(ProcessLookupError):  # what it has started, too
+            os.killpg(self.child.pid, signal.SIGKILL)
         self.child.wait()
         self._reader.join(5)
         assert self.child.stdout is not None

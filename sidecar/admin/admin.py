@@ -17,7 +17,7 @@ from sidecar.admin.logging_levels import logging_page
 from sidecar.admin.page import HTML, JSON, TEXT, Page, ok, text
 from sidecar.admin.query import first_values, parse_target
 from sidecar.admin.runtime import runtime_modify_page, runtime_page
-from sidecar.admin.server_info import HOT_RESTART_VERSION, init_dump_page, memory_page, server_info_page
+from sidecar.admin.server_info import hot_restart_version, init_dump_page, memory_page, server_info_page
 from sidecar.core.matching import compile_strings
 
 _FILTER: Final = Parameter("filter", "Regular expression (Google re2) for filtering stats")
@@ -98,7 +98,7 @@ class Admin:
             Command("/runtime_modify", "refuses: runtime values come from the bootstrap alone", runtime_modify_page,
                     True),
             Command("/hot_restart_version", "print the hot restart compatibility version",
-                    lambda _: text(HOT_RESTART_VERSION)),
+                    lambda _: text(hot_restart_version(context))),
             Command("/logging", "query/change logging levels", logging_page, True, listed_by_get=True, parameters=(
                 Parameter("paths", "Change multiple logging levels by setting to"
                           " <logger_name1>:<desired_level1>,<logger_name2>:<desired_level2>"),

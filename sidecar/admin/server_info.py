@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from sidecar import HOT_RESTART_VERSION
 from sidecar.admin.clusters import locality_json
 from sidecar.admin.context import AdminContext, ClustersView
 from sidecar.admin.json_text import json_chunks
 from sidecar.admin.page import JSON, Page
 from sidecar.core.process_memory import process_memory
 
-HOT_RESTART_VERSION: Final = "disabled"
+_DISABLED: Final = "disabled"
 """What Envoy says under `--disable-hot-restart`."""
 
 _DEFAULT_OPTIONS: Final[Mapping[str, Any]] = {
@@ -69,12 +70,17 @@ def server_info_page(context: AdminContext) -> Page:
         "state": context.server_state(),
         "uptime_current_epoch": uptime,
         "uptime_all_epochs": uptime,
-        "hot_restart_version": HOT_RESTART_VERSION,
+        "hot_restart_version": hot_restart_version(context),
         "command_line_options": {name: given.get(name, default) for name, default in _DEFAULT_OPTIONS.items()},
         "node": _node(context),
         "hot_restart_initializing": False,
     }
     return Page(200, JSON, json_chunks(info))
+
+
+def hot_restart_version(context: AdminContext) -> str:
+    """/hot_restart_version: processes of the same one can take over from each other."""
+    return _DISABLED if context.options.get("disable_hot_restart", True) else str(HOT_RESTART_VERSION)
 
 
 def _node(context: AdminContext) -> dict[str, Any]:

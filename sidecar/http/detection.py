@@ -58,6 +58,10 @@ class UndecidedConnection(asyncio.Protocol, Timed):
     def streams(self) -> int:
         return 0
 
+    def retire(self, due: float) -> bool:
+        """What it speaks is not known, so there is nothing to say yet."""
+        return False
+
     def drain(self) -> None:
         """Close: there is no request under way."""
         self.transport.close()

@@ -298,6 +298,17 @@ class Http1Connection(Http1Writer):
     def streams(self) -> int:
         return 0 if self.stream is None else 1
 
+    def retire(self, due: float) -> bool:
+        """Close with the next response, which says so, or idle at ``due``; False if one is on its way without a word of it."""
+        if self.retire_at != inf:
+            return True
+        if self.stream is not None and self.stream.response_head_size:
+            return False
+        self.retire_at = due
+        self.keep_alive = False
+        self.wake_by(due)
+        return True
+
     def drain(self) -> None:
         """Close as soon as no request is under way."""
         self.keep_alive = False

@@ -41,12 +41,13 @@ class Listener:
     """``bind``, ``start``, then in the end ``drain`` and ``close``. All filter chains are made in the constructor.
 
     ``limit`` is this listener's own connection limit, ``global_limit`` the one that listeners share. ``filters`` are
-    the listener filters, ``directory`` knows the listeners that `use_original_dst` may hand connections to.
+    the listener filters, ``directory`` knows the listeners that `use_original_dst` may hand connections to. ``shared``
+    says that another process listens on the same sockets; ``keys`` are theirs, by which it finds them.
     """
 
     __slots__ = ("config", "worker", "stats", "worker_stats", "limit", "global_limit", "access_loggers", "filters",
                  "directory", "connections", "pending", "sockets", "chains", "find_chain", "_accepting", "_per_event",
-                 "_locals", "_backing_off")  # fmt: skip
+                 "_locals", "_backing_off", "keys", "shared")  # fmt: skip
 
     def __init__(
         self,
@@ -78,6 +79,8 @@ class Listener:
         self._per_event = config.max_connections_to_accept_per_socket_event or _ACCEPTS_PER_EVENT
         self._locals: dict[int, Address] = {}
         self._backing_off = False
+        self.keys: tuple[str, ...] = ()
+        self.shared = False
         context = ListenerContext(config, worker)
 
         def build(chain: FilterChain) -> Chain:
@@ -93,11 +96,16 @@ class Listener:
 
     # sockets
 
-    def bind(self) -> None:
-        """Listen on all addresses, without accepting yet. Raises BindError, and then listens on none."""
+    def bind(self, inherited: sockets.Inherited | None = None) -> None:
+        """Listen on all addresses, without accepting yet. Raises BindError, and then listens on none.
+
+        What another process already listens on is taken out of ``inherited``; the listener is ``shared`` then.
+        """
         if not self.config.bind_to_port:
             return
-        self.sockets = sockets.listen(self.config)
+        bound, self.shared = sockets.listen(self.config, inherited)
+        self.keys = tuple(key for key, _ in bound)
+        self.sockets = [sock for _, sock in bound]
         for sock in self.sockets:
             address = from_socket_name(sock.family, sock.getsockname())
             if address.ip not in _WILDCARDS and not self.config.transparent:
@@ -106,7 +114,7 @@ class Listener:
     @property
     def local_addresses(self) -> list[Address]:
         """The addresses that are listened on, with the ports that the system gave where 0 was configured."""
-        return [from_socket_name(sock.family, sock.getsockname()) for sock in self.sockets]
+        return list(dict.fromkeys(from_socket_name(sock.family, sock.getsockname()) for sock in self.sockets))
 
     def start(self) -> None:
         """Begin to accept."""
@@ -115,15 +123,20 @@ class Listener:
             self.worker.loop.add_reader(sock.fileno(), self._on_readable, sock)
 
     def stop_accepting(self) -> None:
-        """Accept what is queued, then listen no more; connections stay."""
+        """Accept what is queued, then listen no more; connections stay. While another process listens on the same sockets
+        (``shared``), what is queued is left to it.
+        """
         for sock in self._accepting:
             self.worker.loop.remove_reader(sock.fileno())
-            while self._accept(sock, self._per_event) == self._per_event:
+            while not self.shared and self._accept(sock, self._per_event) == self._per_event:
                 pass
         self._accepting.clear()
         self._locals.clear()
         for sock in self.sockets:
-            sockets.close(sock)
+            if self.shared:
+                sock.close()
+            else:
+                sockets.close(sock)
         self.sockets = []
 
     def drain(self) -> None:

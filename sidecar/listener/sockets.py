@@ -8,8 +8,9 @@ import socket
 import stat
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import replace
 
-from sidecar.config.address import Address, Pipe
+from sidecar.config.address import Address, Pipe, SocketAddress
 from sidecar.config.core_types import SocketOption
 from sidecar.config.listener import Listener
 
@@ -17,6 +18,10 @@ _IP_FREEBIND = 15
 _IPV6_FREEBIND = 78
 _IPV6_TRANSPARENT = 75
 _MAX_BACKLOG = 0x7FFFFFFF  # the kernel lowers it to net.core.somaxconn
+
+
+Inherited = dict[str, list[socket.socket]]
+"""Listening sockets that another process had, by ``key_of`` their address; what is used is taken out."""
 
 
 class BindError(OSError):
@@ -35,17 +40,58 @@ def addresses_of(config: Listener) -> list[tuple[Address, tuple[SocketOption, ..
     return [(config.address, own), *more]
 
 
-def listen(config: Listener) -> list[socket.socket]:
-    """A listening, non-blocking socket for each address of the listener. Raises BindError; then none stays open."""
-    sockets: list[socket.socket] = []
+def key_of(config: Listener, address: Address) -> str:
+    """What finds a listener's socket again in the next process: the address, with the listener's name if any port will do."""
+    port_varies = isinstance(address, SocketAddress) and not address.port_value
+    return f"{config.name} {address}" if port_varies else str(address)
+
+
+def listen(config: Listener, inherited: Inherited | None = None) -> tuple[list[tuple[str, socket.socket]], bool]:
+    """Listening, non-blocking sockets for each address of the listener, each with its ``key_of``, and whether any of them
+    is ``inherited``. Raises BindError; then none stays open.
+    """
+    sockets: list[tuple[str, socket.socket]] = []
+    shared = False
     for address, options in addresses_of(config):
+        key = key_of(config, address)
+        found = inherited.pop(key, None) if inherited else None
+        if found:
+            shared = True
+            sockets += [(key, sock) for sock in found]
+            continue
         try:
-            sockets.append(_listen_on(config, address, options))
+            sockets.append((key, _listen_on(config, address, options)))
         except OSError as error:
-            for sock in sockets:
-                close(sock)
+            for _, sock in sockets:
+                if shared:
+                    sock.close()
+                else:
+                    close(sock)
             raise BindError(config.name, address, error) from error
-    return sockets
+    return sockets, shared
+
+
+def listen_for_each(config: Listener, count: int, inherited: Inherited) -> dict[str, list[socket.socket]]:
+    """At least ``count`` sockets for each address of the listener, by ``key_of``: what is ``inherited``, and new ones.
+
+    With ``enable_reuse_port`` off, and for a Unix socket, there is one socket that all share. Raises BindError.
+    """
+    made: dict[str, list[socket.socket]] = {}
+    for address, options in addresses_of(config):
+        key = key_of(config, address)
+        found = made[key] = inherited.pop(key, [])
+        alone = isinstance(address, Pipe) or not config.enable_reuse_port
+        try:
+            while len(found) < (1 if alone else count):
+                bound = address
+                if found and isinstance(address, SocketAddress):  # the port that the first one was given
+                    bound = replace(address, port_value=found[0].getsockname()[1])
+                found.append(_listen_on(config, bound, options))
+        except OSError as error:
+            for sock in (sock for socks in made.values() for sock in socks):
+                sock.close()
+            raise BindError(config.name, address, error) from error
+    return made
 
 
 def close(sock: socket.socket) -> None:

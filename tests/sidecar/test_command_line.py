@@ -185,18 +185,13 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     assert process.output == f"{tmp_path}/none.yaml: there is no such file; check the path given with --config\n"
 
 
-def test_more_than_one_worker_is_refused(write: Callable[[Any], str]) -> None:
-    process = run("--config", write(bootstrap()), "--concurrency", "4")
-    assert (process.end(), process.output) == (1, "--concurrency: only 1 is implemented; leave it out\n")
-
-
 def test_envoys_options_that_make_no_difference(write: Callable[[Any], str]) -> None:
-    inert = ["--base-id", "7", "--use-dynamic-base-id", "--concurrency", "1", "--restart-epoch", "0",
+    inert = ["--service-zone", "a", "--cpuset-threads", "--concurrency", "1", "--restart-epoch", "0",
              "--disable-hot-restart", "--component-log-level", "http:debug", "--parent-shutdown-time-s", "9",
              "--drain-strategy", "immediate", "--file-flush-interval-msec", "100"]  # fmt: skip
     with Process("sidecar", "-c", write(bootstrap()), "-l", "debug", *inert) as process:
         process.wait_for(STARTED)
-        assert "accepted, and without effect here: --base-id, --use-dynamic-base-id, " in process.output
+        assert "accepted, and without effect here: --file-flush-interval-msec, --component-log-level, --cpuset" in process.output
         process.send(signal.SIGTERM)
         assert process.end() == 0
 

@@ -247,7 +247,7 @@ def _post(port: int, path: str) -> int:
 def test_draining_by_the_administration_interface(query: str, still_listens: bool) -> None:
     async def serve() -> None:
         config = bootstrap(http_listener("one", 0, [direct("hello")]), admin=0)
-        async with Server(config, drain_time=30) as server:
+        async with Server(config, drain_time=30, drain_strategy="immediate") as server:
             port = server.address("one")[1]
             assert await asyncio.to_thread(_post, server.admin_address[1], "/drain_listeners" + query) == 200
             assert is_free(port) is not still_listens

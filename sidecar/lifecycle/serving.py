@@ -1,0 +1,206 @@
+"""One serving process under a supervisor: signals, readiness, and restarts in which another process takes over."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from sidecar.lifecycle.handover import HandoverError, Predecessor, Successor, pair
+from sidecar.lifecycle.supervisor import notify_supervisor
+
+if TYPE_CHECKING:
+    from sidecar.lifecycle.base_id import BaseId
+    from sidecar.lifecycle.children import Child
+
+log = logging.getLogger("sidecar.main")
+
+
+class Serving:
+    """Runs a server until it ends. ``base_id`` and ``epoch`` are those of the command line; ``parent_shutdown_time`` is how
+    many seconds a process has to drain when another has taken over.
+
+    A first SIGTERM or SIGINT drains, a second one stops at once; SIGHUP starts the next process, with the same command line,
+    and drains when that one serves; SIGUSR1 reopens log files.
+    """
+
+    def __init__(
+        self,
+        server: Any,
+        *,
+        parent_shutdown_time: float = 900.0,
+        base_id: BaseId | None = None,
+        successor: Successor | None = None,
+    ) -> None:
+        self.server = server
+        self.parent_shutdown_time = parent_shutdown_time
+        self.base_id = base_id
+        self.successor = successor
+        self.loop = asyncio.get_running_loop()
+        self.now = asyncio.Event()
+        self.next: Child | None = None
+        self.next_serves = False
+        self.hurried = False
+        self.predecessors: list[Predecessor] = []
+        self.draining: asyncio.Task[None] | None = None
+        self.starting: asyncio.Task[None] | None = None
+
+    async def run(self) -> int:
+        """Until the end; the exit status."""
+        self.starting = self.loop.create_task(self.server.start(self.successor))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self.loop.add_signal_handler(number, self._on_end_signal, number)
+        self.loop.add_signal_handler(signal.SIGHUP, self._on_hang_up)
+        self.loop.add_signal_handler(signal.SIGUSR1, self._on_reopen)
+        self.server.quit = self.now.set
+        try:
+            await self.starting
+        except asyncio.CancelledError:
+            return 0
+        except (OSError, HandoverError) as error:
+            log.critical("cannot start: %s", error)
+            return 1
+        finally:
+            self.starting = None
+        self._serves()
+        await self.now.wait()
+        return await self._end()
+
+    def _serves(self) -> None:
+        if self.base_id is not None:
+            self.base_id.listen(self.loop, self._on_successor)
+        if self.successor is not None:
+            self.loop.call_later(self.parent_shutdown_time, self.successor.end_predecessor)
+        notify_supervisor("READY=1")
+
+    async def _end(self) -> int:
+        if self.base_id is not None:
+            self.base_id.give_up(remove=True)
+        for predecessor in self.predecessors:
+            predecessor.end()
+        await self.server.stop()
+        if self.draining is not None:
+            self.draining.cancel()
+        if self.successor is not None:
+            self.successor.close()
+        log.info("stopped")
+        if self.next is not None and self.next_serves:
+            self._leave_to_next()
+        return 0
+
+    def _leave_to_next(self) -> None:
+        from sidecar.lifecycle.children import STOOD_FOR
+        from sidecar.lifecycle.stand_in import become_stand_in
+
+        if STOOD_FOR not in os.environ:
+            become_stand_in()
+
+    # signals
+
+    def _on_end_signal(self, number: signal.Signals) -> None:
+        name = number.name
+        if self.next is not None and self.next_serves:
+            self._pass_on(number)
+            self._hurry()
+        elif self.draining is not None:
+            log.warning("%s again: stopping at once", name)
+            self.now.set()
+        elif self.starting is not None:
+            log.info("%s: stopping before the start was complete", name)
+            self.starting.cancel()
+        else:
+            log.info("%s: draining for at most %.0f seconds", name, self.server.drain_time)
+            notify_supervisor("STOPPING=1")
+            if self.next is not None:
+                self.next.send(signal.SIGTERM)
+            self.draining = self.loop.create_task(self._drain(self.server.drain, None))
+
+    def _hurry(self) -> None:
+        if self.hurried:
+            self.now.set()
+        self.hurried = True
+        self.server.hurry()
+        self.loop.call_later(self.server.drain_time, self.now.set)
+
+    def _on_reopen(self) -> None:
+        self.server.reopen_logs()
+        if self.next is not None and self.next_serves:
+            self._pass_on(signal.SIGUSR1)
+
+    def _pass_on(self, number: signal.Signals) -> None:
+        from sidecar.lifecycle.children import children
+
+        for pid in children():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    async def _drain(self, drain: Callable[[Any], Any], limit: float | None) -> None:
+        await drain(limit)
+        self.now.set()
+
+    # restarts
+
+    def _on_hang_up(self) -> None:
+        if self.next_serves:
+            self._pass_on(signal.SIGHUP)
+        elif self.next is not None or self.draining is not None or self.starting is not None:
+            log.warning("SIGHUP: there is no restart while one is under way, or while this process starts or drains")
+        else:
+            log.info("SIGHUP: starting the next process")
+            notify_supervisor("RELOADING=1")
+            self._start_next()
+
+    def _start_next(self) -> None:
+        from sidecar.lifecycle.children import HANDOVER, STOOD_FOR, Child, adopt_descendants
+
+        if STOOD_FOR not in os.environ:
+            adopt_descendants()
+        ours, theirs = pair()
+        try:
+            with theirs:
+                self.next = Child(
+                    self.loop, {HANDOVER: str(theirs.fileno()), STOOD_FOR: "1"}, (theirs.fileno(),), self._on_next_exit
+                )
+        except OSError as error:
+            ours.close()
+            self._restart_failed(f"it cannot be started: {error}")
+            return
+        self._on_successor(ours)
+
+    def _on_next_exit(self, status: int) -> None:
+        if self.next_serves:
+            return  # its own successor serves, or it has ended: we end with our last connection
+        self.next = None
+        self._restart_failed(f"it ended with status {status}")
+
+    def _restart_failed(self, reason: str) -> None:
+        log.error("the next process does not serve: %s; this one goes on", reason)
+        notify_supervisor("READY=1")
+
+    def _on_successor(self, sock: socket.socket) -> None:
+        """A process wants to take over: our own child, or one that found us by the base id."""
+        predecessor = Predecessor(
+            self.loop, sock, self.server, lambda handed_over: self._on_done(predecessor, handed_over)
+        )
+        self.predecessors.append(predecessor)
+
+    def _on_done(self, predecessor: Predecessor, handed_over: bool) -> None:
+        if not handed_over:
+            self.predecessors.remove(predecessor)
+            return
+        self.next_serves = self.next is not None
+        log.info("another process serves: draining for at most %.0f seconds", self.parent_shutdown_time)
+        if self.base_id is not None:
+            self.base_id.give_up(remove=False)
+        if self.next is not None:
+            notify_supervisor("READY=1")
+        if self.draining is None:
+            self.draining = self.loop.create_task(self._drain(self.server.drained, self.parent_shutdown_time))
+
+    def __repr__(self) -> str:
+        return f"<Serving {self.server!r}>"
