@@ -83,7 +83,7 @@ class HpackDecoder(Generic[Kept]):
 
     __slots__ = (
         "allowed", "entries", "inserting", "known", "largest", "max_fields", "max_list_size", "max_size", "misses",
-        "patterns", "sections", "shrinking", "size", "suspicious", "texts",
+        "patterns", "sections", "settled", "shrinking", "size", "suspicious", "texts",
     )  # fmt: skip
 
     def __init__(self, texts: Texts, max_list_size: int = 60 * 1024, max_fields: int = 100) -> None:
@@ -101,6 +101,7 @@ class HpackDecoder(Generic[Kept]):
         self.patterns: list[Pattern[Kept]] = []
         self.inserting: dict[bytes, Inserting[Kept]] = {}
         self.sections: dict[bytes, list[Field]] = {}  # short blocks of trailers
+        self.settled: Inserting[Kept] | None = None  # what may be inserted again, and leaves the table as it is
         self.misses = 0
 
     def allow(self, size: int) -> None:
@@ -153,10 +154,16 @@ class HpackDecoder(Generic[Kept]):
 
     def insert(self, inserting: Inserting[Kept]) -> Kept:
         """Let a block take effect that ``inserting`` has: what was made of it."""
-        self.entries += inserting.entries
+        if inserting is self.settled:
+            return inserting.made
+        entries = self.entries
+        before = entries.copy()
+        entries += inserting.entries
         self.size += inserting.size
         if self.size > self.max_size:
             self._evict()
+        # Once the table is full of one block's entries, that block pushes out what it puts in.
+        self.settled = inserting if entries == before else None
         if self.known or self.sections:
             self._forget()
         return inserting.made
@@ -268,8 +275,10 @@ class HpackDecoder(Generic[Kept]):
             raise HpackError("no such entry, or block ends inside of a field") from None
         except ValueError as error:
             raise HpackError(str(error)) from None
-        if inserted and (self.known or self.sections):
-            self._forget()
+        if inserted:
+            self.settled = None
+            if self.known or self.sections:
+                self._forget()
         count = len(fields)
         if count > self.max_fields:
             raise ListTooLarge("http2.too_many_headers")

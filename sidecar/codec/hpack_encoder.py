@@ -78,7 +78,18 @@ class HpackEncoder(dict[Field, bytes]):
     ``table_size``: the most that we want to use, whatever more the peer allows.
     """
 
-    __slots__ = ("epoch", "indexed", "inserted", "limit", "max_size", "once", "passed_over", "size", "table_size", "updates")
+    __slots__ = (
+        "epoch",
+        "indexed",
+        "inserted",
+        "limit",
+        "max_size",
+        "once",
+        "passed_over",
+        "size",
+        "table_size",
+        "updates",
+    )
 
     def __init__(self, table_size: int = 4096) -> None:
         super().__init__()

@@ -245,4 +245,3 @@ def _proper_case(name: bytes) -> bytes:
 def spell(fields: Iterable[Field], names: dict[bytes, bytes]) -> list[Field]:
     """``fields`` with the names as the peer spelt them, where header case is kept."""
     return [(names.get(name, name), value) for name, value in fields]
-

@@ -62,6 +62,8 @@ from sidecar.codec.wire import Field
 from sidecar.core.head import RequestHead, ResponseHead
 
 _WHOLE_HEAD: Final = (END_HEADERS | END_STREAM, END_HEADERS)
+LONGEST_DATA: Final = LEAST_MAX_FRAME_SIZE << 8
+"""What a frame's first four octets are at most, for DATA."""
 _LARGEST_HEAD: Final = LEAST_MAX_FRAME_SIZE << 8 | HEADERS
 _HEADS_WEIGH: Final = 10  # a header block costs as much of a turn as so many frames
 _LEAST_CONTINUATIONS: Final = 8
@@ -152,6 +154,13 @@ class Http2Connection(Http2Control):
         """A whole header block."""
         raise NotImplementedError
 
+    def _message(self, data: bytes, at: int, end: int, stream_id: int) -> int:
+        """The head in ``data[at:end]`` with all that belongs to it, if it is a message of a known shape that came whole.
+
+        Where that ends, or the head does if no more was taken; 0 if nothing was done.
+        """
+        raise NotImplementedError
+
     def _recall(self, block: bytes) -> tuple[Known, list[bytes]] | None:
         """What is known of a block that has come before, or nearly so, and the values at its spots."""
         decoder = self.decoder
@@ -237,8 +246,14 @@ class Http2Connection(Http2Control):
             stream_id &= LARGEST_STREAM_ID
             if kind == HEADERS:
                 turn -= _HEADS_WEIGH + (length >> 6)
-                if flags == END_HEADERS | END_STREAM or flags == END_HEADERS:
-                    self._block(stream_id, data[at:end], flags == END_HEADERS | END_STREAM)
+                if flags == END_HEADERS | END_STREAM:
+                    self._block(stream_id, data[at:end], True)
+                elif flags == END_HEADERS:
+                    after = self._message(data, at, end, stream_id) if size - end > HEADER_SIZE else 0
+                    if after:
+                        end = after
+                    else:
+                        self._block(stream_id, data[at:end], False)
                 else:
                     self._headers(data, at, end, flags, stream_id)
             elif kind == DATA:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from sidecar.codec.hpack_decoder import STEADY, HpackDecoder, ListTooLarge, Texts
-from sidecar.codec.http2 import Http2Connection
+from sidecar.codec.http2 import LONGEST_DATA, Http2Connection
 from sidecar.codec.http2_frames import (
     ENABLE_PUSH,
     END_HEADERS,
@@ -17,6 +17,7 @@ from sidecar.codec.http2_frames import (
     PREFACE,
     PROTOCOL_ERROR,
     REFUSED_STREAM,
+    read_header,
     write_header,
 )
 from sidecar.codec.http2_head import (
@@ -27,7 +28,7 @@ from sidecar.codec.http2_head import (
     response_head,
 )
 from sidecar.codec.http2_options import Http2Options
-from sidecar.codec.http2_output import Sink, Stream
+from sidecar.codec.http2_output import BULKY, Sink, Stream
 from sidecar.codec.http2_states import (
     AWAIT_SETTINGS,
     CLOSED,
@@ -91,8 +92,94 @@ class ClientConnection(Http2Connection):
         self.next_id = stream_id + 2
         self.opened_streams += 1
         self.streams[stream_id] = Stream(stream_id, HALF_CLOSED_LOCAL if end else OPEN)
-        self.out.append(write_header(len(block) << 8 | HEADERS, END_HEADERS | END_STREAM if end else END_HEADERS, stream_id))
+        self.out.append(
+            write_header(len(block) << 8 | HEADERS, END_HEADERS | END_STREAM if end else END_HEADERS, stream_id)
+        )
         self.out.append(block)
+        return stream_id
+
+    def _message(self, data: bytes, at: int, end: int, stream_id: int) -> int:
+        size = len(data)
+        word, flags, number = read_header(data, end)
+        body = end + HEADER_SIZE
+        after = body + (word >> 8)
+        stream = self.streams.get(stream_id)
+        if (
+            number != stream_id
+            or not word
+            or word & 0xFF
+            or word > LONGEST_DATA
+            or after > size
+            or stream is None
+            or stream.state != HALF_CLOSED_LOCAL
+            or stream.headed
+            or stream.bodiless
+            or stream.upgrade
+        ):
+            return 0
+        decoder = self.decoder
+        block = data[at:end]
+        inserting = None
+        known = decoder.known.get(block)
+        if known is None:
+            inserting = decoder.inserting.get(block)
+            if inserting is None:
+                return 0
+            known = inserting.made
+        length = known.length
+        if known.shape is None or known.length_at >= 0 or (length >= 0 and length != after - body):
+            return 0
+        trailers = None
+        if flags != END_STREAM:
+            if flags or size - after < HEADER_SIZE:
+                return 0
+            word, flags, number = read_header(data, after)
+            section = after + HEADER_SIZE
+            last: int = section + (word >> 8)
+            if word & 0xFF != HEADERS or flags != END_HEADERS | END_STREAM or number != stream_id or last > size:
+                return 0
+            trailers = decoder.sections.get(data[section:last])
+            if trailers is None or inserting is not None:
+                return 0
+            trailers = trailers.copy()
+        else:
+            last = after
+        length = after - body
+        if length > self.window_in:
+            return 0
+        del self.streams[stream_id]
+        self.received_head_size = end - at + HEADER_SIZE
+        if not self.sink.on_response(stream_id, known, data[body:after], trailers):  # type: ignore[union-attr]
+            self.streams[stream_id] = stream
+            return 0
+        if inserting is not None and inserting is not decoder.settled:
+            decoder.insert(inserting)
+        decoder.misses = 0
+        self.empty_frames = 0
+        self.window_in -= length
+        self.unreturned += length
+        if self.unreturned >= self.return_at:
+            self._return(0)
+        return last
+
+    def admits(self, size: int) -> bool:
+        """Whether a new stream may begin with so many octets of data, and none of them would have to wait."""
+        return size <= self.window_out and size <= self.initial_out and size <= self.max_frame_out and not self.paused
+
+    def open_message(self, block: bytes, data: bytes) -> int:
+        """As ``open_block`` for a request whose body is ``data``: so much must be admitted."""
+        size = len(data)
+        stream_id = self.next_id
+        self.next_id = stream_id + 2
+        self.opened_streams += 1
+        self.streams[stream_id] = stream = Stream(stream_id, HALF_CLOSED_LOCAL)
+        stream.credit_out = -size
+        self.window_out -= size
+        self.data_frames_sent += 1
+        if size >= BULKY:
+            self.bulky = True
+        head = write_header(len(block) << 8 | HEADERS, END_HEADERS, stream_id)
+        self.out += (head, block, write_header(size << 8, END_STREAM, stream_id), data)
         return stream_id
 
     def _block(self, stream_id: int, block: bytes, end: bool) -> None:

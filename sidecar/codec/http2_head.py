@@ -297,7 +297,9 @@ class Known:
     def admits(self, values: list[bytes]) -> bool:
         """Whether values that stand at the spots in another block are such that nothing else has to be looked at."""
         path_at, length_at = self.path_at, self.length_at
-        return (path_at < 0 or values[path_at][:1] == b"/") and (length_at < 0 or decimal(values[length_at]) is not None)
+        return (path_at < 0 or values[path_at][:1] == b"/") and (
+            length_at < 0 or decimal(values[length_at]) is not None
+        )
 
     def filled(self, values: list[bytes]) -> Any:
         """The head with these values."""

@@ -61,6 +61,18 @@ class Sink(Protocol[H_contra]):
         """
         ...
 
+    def on_whole(self, stream_id: int, known: Any, values: list[bytes], body: bytes) -> bool | None:
+        """Asked before all others about a request that came with the whole of its body, and a block as for ``on_known``.
+
+        True if the owner has taken all of it (nothing is owed for the body); False if it has taken the head, and the
+        body follows; None if it has not taken anything.
+        """
+        ...
+
+    def on_response(self, stream_id: int, known: Any, body: bytes, trailers: list[Field] | None) -> bool:
+        """The same of a response, whose stream is closed already. Nothing is owed for its body if it was taken."""
+        ...
+
     def on_laid_out(self, shape: Any, stream_id: int, path: bytes, values: Sequence[bytes], end: bool) -> None:
         """In the stead of ``on_head``: a request whose fields are where a layout of the owner's has them."""
         ...

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from sidecar.codec.hpack_decoder import STEADY, HpackDecoder, ListTooLarge, Texts
-from sidecar.codec.http2 import Http2Connection
+from sidecar.codec.http2 import LONGEST_DATA, Http2Connection
 from sidecar.codec.http2_control import Http2Error
 from sidecar.codec.http2_frames import (
     ENABLE_CONNECT_PROTOCOL,
@@ -19,11 +19,12 @@ from sidecar.codec.http2_frames import (
     NO_ERROR,
     PROTOCOL_ERROR,
     REFUSED_STREAM,
+    read_header,
     write_header,
 )
-from sidecar.codec.http2_head import VIOLATION, Malformed, request_head, response_block
+from sidecar.codec.http2_head import VIOLATION, Known, Malformed, request_head, response_block
 from sidecar.codec.http2_options import Http2Options
-from sidecar.codec.http2_output import Sink, Stream
+from sidecar.codec.http2_output import BULKY, Sink, Stream
 from sidecar.codec.http2_states import AWAIT_PREFACE, HALF_CLOSED_REMOTE, OPEN, SEND_HEADERS, STREAM
 from sidecar.codec.wire import Field
 from sidecar.core.head import RequestHead, ResponseHead
@@ -35,7 +36,7 @@ _NO_VALUES: Final[list[bytes]] = []
 class ServerConnection(Http2Connection):
     """Takes requests. The settings that a server begins with are among ``out`` from the start."""
 
-    __slots__ = ("fields", "gaps", "highest", "layouts")
+    __slots__ = ("fields", "gaps", "highest", "layouts", "most_streams")
 
     sink: Sink[RequestHead] | None
 
@@ -43,7 +44,8 @@ class ServerConnection(Http2Connection):
         super().__init__(options, AWAIT_PREFACE)
         self.layouts: dict[Any, Any] | None = None  # the owner's, of header lists that it knows
         self.fields: list[Field] | None = None  # those of the head that is being delivered, if they were decoded
-        self.highest = 0  # the last stream that the client has opened
+        self.highest = -1  # the last stream that the client has opened
+        self.most_streams = options.max_concurrent_streams
         self.gaps: list[tuple[int, int]] = []  # streams that it has skipped, so that it may not use them any more
         self.decoder = HpackDecoder(texts, options.max_header_bytes, options.max_fields)
         pairs = [(ENABLE_CONNECT_PROTOCOL, 1)] if options.allow_connect else []
@@ -67,22 +69,73 @@ class ServerConnection(Http2Connection):
         self.out.append(block)
         return True
 
+    def send_message(self, stream_id: int, block: bytes, data: bytes, trailers: list[Field] | None) -> bool:
+        """Send a whole response to a request that has ended: its head as for ``send_block``, data, and the end.
+
+        False, and nothing is sent, if it would have to wait, or the stream was reset.
+        """
+        stream = self.streams.get(stream_id)
+        size = len(data)
+        if (
+            stream is None
+            or stream.state != HALF_CLOSED_REMOTE
+            or stream.queue is not None
+            or size > self.window_out
+            or size > self.initial_out + stream.credit_out
+            or size > self.max_frame_out
+            or self.paused
+        ):
+            return False
+        self.window_out -= size
+        self.data_frames_sent += 1
+        if size >= BULKY:
+            self.bulky = True
+        head = write_header(len(block) << 8 | HEADERS, END_HEADERS, stream_id)
+        if trailers is None:
+            self.out += (head, block, write_header(size << 8, END_STREAM, stream_id), data)
+        else:
+            self.out += (head, block, write_header(size << 8, 0, stream_id), data)
+            self._send_block(stream_id, self.encoder.encode(trailers), END_STREAM)
+        self._closed(stream)
+        return True
+
     def _block(self, stream_id: int, block: bytes, end: bool) -> None:
+        if stream_id == self.highest + 2 and stream_id <= self.last_accepted and len(self.streams) < self.most_streams:
+            recalled = self._recall(block)
+            if recalled is not None:
+                known, values = recalled
+                if known.shape is not None and known.length_at < 0 and (not end or known.length <= 0):
+                    self.highest = stream_id
+                    self.opened_streams += 1
+                    self.received_head_size = len(block) + HEADER_SIZE
+                    self.streams[stream_id] = new = Stream(stream_id, HALF_CLOSED_REMOTE if end else OPEN)
+                    new.headed = True
+                    new.expected = known.length
+                    if self.sink.on_known(stream_id, known, values, end):  # type: ignore[union-attr]
+                        return
+                    self.known = known
+                    self.fields = None
+                    self.sink.on_head(stream_id, known.filled(values), end)  # type: ignore[union-attr]
+                    return
+            self._begin(stream_id, block, end, recalled)
+            return
         stream = self.streams.get(stream_id)
         if stream is not None:
             self._trailers(stream, block, end)
-            return
-        highest = self.highest
-        if stream_id <= highest or not stream_id & 1 or stream_id > self.last_accepted:
+        elif stream_id <= self.highest or not stream_id & 1 or stream_id > self.last_accepted:
             self._discard(stream_id, block)
-            return
+        else:
+            if stream_id > self.highest + 2:
+                self._skip(self.highest + 1, stream_id - 1)
+            self._begin(stream_id, block, end, self._recall(block))
+
+    def _begin(self, stream_id: int, block: bytes, end: bool, recalled: tuple[Known, list[bytes]] | None) -> None:
+        """A request on a new stream; ``recalled`` is what ``_recall`` has found out about its block."""
         self.highest = stream_id
         self.opened_streams += 1
         self.received_head_size = len(block) + HEADER_SIZE
-        if stream_id > highest + 2:
-            self._skip(highest + 1, stream_id - 1)
         known, values, head, layout = None, _NO_VALUES, None, None
-        recalled = self._recall(block)
+        self.fields = None
         try:
             if recalled is None:
                 fields, effect = self._decode(block)
@@ -109,20 +162,80 @@ class ServerConnection(Http2Connection):
         except Http2Error as error:  # of compression
             self.sink.on_refused(stream_id, NO_ERROR, error.details)  # type: ignore[union-attr]
             raise
-        if len(self.streams) >= self.options.max_concurrent_streams:
+        if len(self.streams) >= self.most_streams:
             self._stream_error(stream_id, REFUSED_STREAM, "http2.max_concurrent_streams", True)
             return
         self.streams[stream_id] = stream = Stream(stream_id, HALF_CLOSED_REMOTE if end else OPEN)
         stream.headed = True
         stream.expected = length
         self.known = known
-        if recalled is not None:
-            self.fields = None
         if head is None:
             if known.shape is not None and self.sink.on_known(stream_id, known, values, end):  # type: ignore[union-attr]
                 return
             head = known.filled(values)  # type: ignore[union-attr]
         self.sink.on_head(stream_id, head, end)  # type: ignore[union-attr]
+
+    def _message(self, data: bytes, at: int, end: int, stream_id: int) -> int:
+        word, flags, number = read_header(data, end)
+        body = end + HEADER_SIZE
+        after: int = body + (word >> 8)
+        if (
+            number != stream_id
+            or flags != END_STREAM
+            or not word
+            or word & 0xFF
+            or word > LONGEST_DATA
+            or after > len(data)
+            or stream_id != self.highest + 2
+            or stream_id > self.last_accepted
+            or len(self.streams) >= self.most_streams
+            or after - body > self.window_in
+        ):
+            return 0
+        decoder = self.decoder
+        block = data[at:end]
+        known = decoder.known.get(block)
+        if known is None:
+            for pattern in decoder.patterns:
+                values = pattern.match(block, decoder.texts)
+                if values is not None:
+                    known = pattern.kept
+                    if not known.admits(values):
+                        return 0
+                    break
+            else:
+                return 0
+        else:
+            values = known.values
+        length = known.length if known.length_at < 0 else int(values[known.length_at])
+        if known.shape is None or (length >= 0 and length != after - body):
+            return 0
+        decoder.misses = 0
+        self.highest = stream_id
+        self.opened_streams += 1
+        self.received_head_size = end - at + HEADER_SIZE
+        self.streams[stream_id] = stream = Stream(stream_id, OPEN)
+        stream.headed = True
+        stream.expected = length
+        taken = self.sink.on_whole(stream_id, known, values, data[body:after])  # type: ignore[union-attr]
+        if not taken:
+            if taken is None:
+                del self.streams[stream_id]
+                self.highest -= 2
+                self.opened_streams -= 1
+                return 0
+            return end
+        stream.state = HALF_CLOSED_REMOTE
+        if length > 0:
+            stream.expected = 0
+        length = after - body
+        stream.credit_in = -length
+        self.empty_frames = 0
+        self.window_in -= length
+        self.unreturned += length
+        if self.unreturned >= self.return_at:
+            self._return(0)
+        return after
 
     def _fits(self, layout: Any, fields: list[Field]) -> bool:
         """Whether a header list has the constants of a layout, and nothing that has to be looked at more closely."""
@@ -133,7 +246,7 @@ class ServerConnection(Http2Connection):
             and layout.accepts(path)
             and not self.decoder.suspicious
             and layout.length_at < 0
-            and len(self.streams) < self.options.max_concurrent_streams
+            and len(self.streams) < self.most_streams
         )
 
     def _laid_out(self, stream_id: int, layout: Any, fields: list[Field], end: bool) -> None:
@@ -162,7 +275,7 @@ class ServerConnection(Http2Connection):
             self.sink.on_refused(stream_id, NO_ERROR, "http2.unexpected_frame")  # type: ignore[union-attr]
 
     def _last_seen(self) -> int:
-        return self.highest
+        return max(self.highest, 0)
 
     def _closed(self, stream: Stream) -> None:
         del self.streams[stream.id]

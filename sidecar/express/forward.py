@@ -16,6 +16,22 @@ _PLANS = 256
 _NEVER_DUE = float("inf")
 _EXPECTED = b"x-envoy-expected-rq-timeout-ms"
 
+
+def request_ended(request: Any, stream: Any, connection: Any, plan: Any, body: bytes, now: float) -> None:
+    """The whole body of a request has gone to the host with its head: Stream.on_data, UpstreamRequest.on_request_data."""
+    stream.bytes_received = len(body)
+    stream.request_ended = True
+    stream.request_complete = now
+    request.body_end = True
+    if plan.retry is not None:
+        request.body.append(body)
+        request.body_size = len(body)
+    if plan.timeout:
+        request.deadline = now + plan.timeout
+        if request.deadline < connection.due:
+            connection.wake_by(request.deadline)
+
+
 Forward = Callable[..., bool]
 """``forward(shape, downstream, connection, now, path, values, head_size, body, end)``.
 
@@ -57,7 +73,6 @@ def compile_forward(
     max_stream_duration: float = options.max_stream_duration
     request_timeout: float = options.request_timeout
     patience = min(stream_idle_timeout, max_stream_duration)
-    passes: bool = manager.default_chain.plain_request  # no filter looks at bodies
     responses_of = lane.responses_of
 
     def forward(
@@ -226,10 +241,10 @@ def compile_forward(
                 return False
         else:
             block = None
-            if pool.ready and body is None:
+            if pool.ready:
                 upstream = pool.ready[0]
                 block = request_block(plan, upstream, path, values)
-            if block is None:
+            if block is None or (body is not None and not upstream.codec.admits(len(body))):
                 request.attempt(host)
                 return False
         # the attempt: UpstreamRequest._attempt and _send
@@ -255,12 +270,19 @@ def compile_forward(
             # a stream of the pool's connection: Http2Exchange.send_head
             stream.upstream_version = 20
             upstream.answer = answer
-            upstream.send_block(request, block, end)
-            if not end:
-                stream.upstream_last_tx = 0.0
-                if http2 and passes and plan.retry is None:
-                    downstream.through = upstream
-            return False
+            if body is None:
+                upstream.send_block(request, block, end)
+                if not end:
+                    stream.upstream_last_tx = 0.0
+                    if http2 and plan.retry is None:
+                        downstream.through = upstream
+                return False
+            upstream.send_message(request, block, body)
+            if not http2:
+                connection.reader.state = DONE
+                connection.reader.remaining = 0
+            request_ended(request, stream, connection, plan, body, now)
+            return True
         # the pool's connection: Http1Connection.send_head
         upstream.sink = request
         upstream.respond = respond
@@ -278,17 +300,7 @@ def compile_forward(
             upstream.out.append(body)
             connection.reader.state = DONE
             connection.reader.remaining = 0
-            stream.bytes_received = len(body)
-            stream.request_ended = True
-            stream.request_complete = now
-            request.body_end = True
-            if plan.retry is not None:
-                request.body.append(body)
-                request.body_size = len(body)
-            if plan.timeout:
-                request.deadline = now + plan.timeout
-                if request.deadline < connection.due:
-                    connection.wake_by(request.deadline)
+            request_ended(request, stream, connection, plan, body, now)
         return True
 
     return forward

@@ -15,6 +15,7 @@ from sidecar.express.http2_binding import binding_of
 from sidecar.express.http2_blocks import response_block
 from sidecar.express.http2_end import compile_end_of_exchange
 from sidecar.express.http2_shapes import values_at
+from sidecar.express.http2_whole import compile_whole
 from sidecar.express.keeping import keep
 from sidecar.express.plan import render_template
 from sidecar.express.response import Responses, passed_on
@@ -82,12 +83,13 @@ class Http2ResponseShape:
 class Answers:
     """The way back for one connection manager; ``date_of`` gives the Date of a second."""
 
-    __slots__ = ("data", "manager", "suppress_headers", "take", "trailers")
+    __slots__ = ("data", "manager", "suppress_headers", "take", "trailers", "whole")
 
     def __init__(self, manager: Any, router: Any, date_of: Callable[[int], bytes]) -> None:
         self.manager = manager
         self.suppress_headers: bool = router.suppress_headers
         self.take, self.data, self.trailers = _compile(manager, router, date_of)
+        self.whole = compile_whole(manager, router, date_of)
 
     def recognise(self, exchange: Any, known: Known | None, head: ResponseHead) -> bool:
         """Take a response whose head has been decoded, if it is plain; find out what becomes of it if it is new."""

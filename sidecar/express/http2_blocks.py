@@ -35,21 +35,7 @@ def request_block(plan: Any, connection: Any, path: bytes, values: Sequence[byte
             return None
     if len(codec.streams) >= codec.peer_max_streams:
         return None
-    try:
-        size = len(values)
-        if size == 1:
-            value = values[0]
-            block = known[1] % (_LENGTHS[len(path)], path, _LENGTHS[len(value)], value)
-        elif not size:
-            block = known[1] % (_LENGTHS[len(path)], path)
-        else:
-            pieces = [_LENGTHS[len(path)], path]
-            for value in values:
-                pieces += (_LENGTHS[len(value)], value)
-            block = known[1] % tuple(pieces)
-    except IndexError:
-        return None
-    return block if len(block) <= _LONGEST else None
+    return filled(known[1], (path, *values))
 
 
 def response_block(shape: Any, connection: Any, values: Sequence[bytes]) -> bytes | None:
@@ -60,13 +46,22 @@ def response_block(shape: Any, connection: Any, values: Sequence[bytes]) -> byte
         known = _render(connection.renders, shape, encoder, ((b":status", b"%d" % shape.status),), shape.template)
         if known is None:
             return None
+    return filled(known[1], values)
+
+
+def filled(render: bytes, values: Sequence[bytes]) -> bytes | None:
+    """A block with these values in their places; None if it would be too long for one frame."""
     try:
-        pieces: list[bytes] = []
-        for value in values:
-            pieces += (_LENGTHS[len(value)], value)
+        if len(values) == 2:
+            first, second = values
+            block = render % (_LENGTHS[len(first)], first, _LENGTHS[len(second)], second)
+        else:
+            pieces: list[bytes] = []
+            for value in values:
+                pieces += (_LENGTHS[len(value)], value)
+            block = render % tuple(pieces)
     except IndexError:
         return None
-    block = known[1] % tuple(pieces)
     return block if len(block) <= _LONGEST else None
 
 

@@ -86,11 +86,7 @@ def outcome_of(manager: Any, info: Any, head: RequestHead, names: tuple[bytes, .
         order.append(name)
     replaced = generated >= 0 and b"x-request-id" in given
     incoming = [name for name in order if name in given]
-    if (
-        incoming != list(names)
-        or len(set(order)) != len(order)
-        or (0 <= generated < len(order) - 1 and not replaced)
-    ):
+    if incoming != list(names) or len(set(order)) != len(order) or (0 <= generated < len(order) - 1 and not replaced):
         return None
     template = Template(head.fields, head.index, tuple(opened))
     remote_address = None if trial.remote_address is info.remote_address else trial.remote_address

@@ -35,6 +35,7 @@ class ExpressLane:
         "forward",
         "forward_http2",
         "kinds",
+        "longest_body",
         "make_stream",
         "manager",
         "normalizes",
@@ -64,6 +65,7 @@ class ExpressLane:
         self.volatile = set(REQUEST_VALUES)
         self.responses: dict[str, Responses] = {}
         self.pace = Pace()
+        self.longest_body = min(_LONGEST_BODY, router.retry_budget_bytes)  # that may come with its head
         self.shapes = 0  # learnt since there was room last; what they hold together is bounded
         answer = Answers(manager, router, date_of)
         self.forward, self.forward_http2 = [
@@ -160,7 +162,7 @@ class ExpressLane:
         path_characters = self.path
         normalizes = self.normalizes
         most: int = manager.options.max_request_head_bytes
-        longest_body = min(_LONGEST_BODY, router.retry_budget_bytes)
+        longest_body = self.longest_body
         forward = self.forward
 
         def take(connection: Any, data: bytes) -> bool:

@@ -45,5 +45,3 @@ def _header_case(key_format: object) -> str:
     if isinstance(key_format, ProperCaseWords):
         return "proper"
     return "preserve" if isinstance(key_format, PreserveCaseFormatter) else "lower"
-
-

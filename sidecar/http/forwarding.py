@@ -281,9 +281,7 @@ _NEVER_NOMINATED: Final = frozenset((b"close", b"keep-alive", b"upgrade", b"te",
 
 def nominated(connection: bytes) -> list[bytes]:
     """The fields that a Connection field makes hop-by-hop (RFC 9110 section 7.6.1)."""
-    return [
-        name for part in connection.lower().split(b",") if (name := part.strip(b" \t")) not in _NEVER_NOMINATED
-    ]
+    return [name for part in connection.lower().split(b",") if (name := part.strip(b" \t")) not in _NEVER_NOMINATED]
 
 
 def is_loopback(address: Address) -> bool:

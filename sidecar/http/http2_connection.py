@@ -28,9 +28,11 @@ class Http2Connection(Http2Lifetime):
     """The protocol that the listener gives a connection, and the sink of its codec."""
 
     __slots__ = (
+        "forward",
         "info",
         "kind",
         "lane",
+        "most_at_once",
         "renders",
         "requests",
     )  # fmt: skip
@@ -47,7 +49,11 @@ class Http2Connection(Http2Lifetime):
         self.codec = ServerConnection(manager.options.http2, manager.texts)
         self.codec.sink = self
         self.lane: Any = manager.lane
-        self.kind: Any = None if manager.lane is None else manager.lane.kind_of(info)
+        self.kind: Any = None
+        if manager.lane is not None:
+            self.kind = manager.lane.kind_of(info)
+            self.forward = manager.lane.forward_http2
+            self.most_at_once = manager.lane.longest_body
         self.codec.layouts = self.kind
         self.renders: dict[Any, tuple[int, bytes]] = {}  # the express lane's header blocks
         self.transport: Any = None
@@ -122,10 +128,38 @@ class Http2Connection(Http2Lifetime):
 
     def on_known(self, stream_id: int, known: Known, values: list[bytes], end: bool) -> bool:
         binding = known.shape
-        if binding.shape.end is not end:
+        shape = binding.shape
+        path = binding.path
+        if path is None:
+            path = values[0]
+            if not self.lane.accepts(path):
+                return False
+        if shape.end is not end:
             return False
-        path = values[0] if binding.path is None else binding.path
-        return self._express(binding.shape, stream_id, path, binding.values(values), end)
+        now = self.now
+        exchange = self.exchanges[stream_id] = Http2Exchange(self, stream_id, now)
+        self.requests += 1
+        self.stats.streams_active += 1
+        values = binding.values(values)
+        self.forward(shape, exchange, self, now, path, values, self.codec.received_head_size, None, end)
+        return True
+
+    def on_whole(self, stream_id: int, known: Known, values: list[bytes], body: bytes) -> bool | None:
+        binding = known.shape
+        shape = binding.shape
+        path = binding.path
+        if path is None:
+            path = values[0]
+            if not self.lane.accepts(path):
+                return None
+        if shape.end or len(body) > self.most_at_once:
+            return None
+        now = self.now
+        exchange = self.exchanges[stream_id] = Http2Exchange(self, stream_id, now)
+        self.requests += 1
+        self.stats.streams_active += 1
+        values = binding.values(values)
+        return self.forward(shape, exchange, self, now, path, values, self.codec.received_head_size, body, False)
 
     def on_head(self, stream_id: int, head: RequestHead, end: bool) -> None:
         lane = self.lane
@@ -133,7 +167,7 @@ class Http2Connection(Http2Lifetime):
             shape = lane.recognise(self, head, end)
             if shape is not None:
                 known = self.codec.known
-                if known is not None and known.shape is None:
+                if known is not None and known.shape is None and lane.accepts(head.path):
                     shape.bind(known)
                 elif known is None and self.codec.fields is not None:
                     lane.lay_out(self.kind, self.codec.fields, shape)
@@ -167,12 +201,16 @@ class Http2Connection(Http2Lifetime):
         self.on_laid_out(shape, stream_id, path, values, end)
         return True
 
+    def on_response(self, stream_id: int, known: Known, body: bytes, trailers: list[Field] | None) -> bool:
+        """A client sends no responses."""
+        return False
+
     def on_laid_out(self, shape: Any, stream_id: int, path: bytes, values: Sequence[bytes], end: bool) -> None:
         now = self.now
         exchange = self.exchanges[stream_id] = Http2Exchange(self, stream_id, now)
         self.requests += 1
         self.stats.streams_active += 1
-        self.lane.forward_http2(shape, exchange, self, now, path, values, self.codec.received_head_size, None, end)
+        self.forward(shape, exchange, self, now, path, values, self.codec.received_head_size, None, end)
 
     def on_data(self, stream_id: int, data: bytes, end: bool) -> None:
         exchange = self.exchanges.get(stream_id)

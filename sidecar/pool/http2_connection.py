@@ -165,6 +165,16 @@ class Http2Connection(asyncio.Protocol, Timed):
         exchange.head_size = self.codec.received_head_size
         return bool(exchange.answer.head(exchange, known, values))
 
+    def on_response(self, stream_id: int, known: Known, body: bytes, trailers: list[Field] | None) -> bool:
+        exchange = self.exchanges.get(stream_id)
+        if exchange is None or exchange.answer is None or exchange.paused:
+            return False
+        return bool(exchange.answer.whole(exchange, self, known, body, trailers))
+
+    def on_whole(self, stream_id: int, known: Known, values: list[bytes], body: bytes) -> bool | None:
+        """A host asks for nothing."""
+        return None
+
     def on_laid_out(self, shape: Any, stream_id: int, path: bytes, values: Sequence[bytes], end: bool) -> None:
         """A host asks for nothing."""
 

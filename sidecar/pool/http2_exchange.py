@@ -78,6 +78,10 @@ class Http2Exchange:
         """As ``send_head``, for a header block that has been made already."""
         self._begin(sink, self.connection.codec.open_block(block, end), end)
 
+    def send_message(self, sink: UpstreamSink, block: bytes, body: bytes) -> None:
+        """As ``send_block`` with a body, which the codec admits now."""
+        self._begin(sink, self.connection.codec.open_message(block, body), True)
+
     def _begin(self, sink: UpstreamSink, stream_id: int, end: bool) -> None:
         self.sink = sink
         self.stream_id = stream_id

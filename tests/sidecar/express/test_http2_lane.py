@@ -46,11 +46,15 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> Counts:
 
         monkeypatch.setattr(owner, method, counted)
 
-    count(Http2Connection, "on_laid_out", "taken")
-    count(Http2Exchange, "send_block", "sent")
-    count(ServerConnection, "send_block", "answered")
-    count(Http2Connection, "on_known", "known")
-    count(HostConnection, "on_known", "known_answers")
+    for method in ("on_laid_out", "on_known", "on_whole"):
+        count(Http2Connection, method, "taken")
+    for method in ("send_block", "send_message"):
+        count(Http2Exchange, method, "sent")
+        count(ServerConnection, method, "answered")
+    for method in ("on_known", "on_whole"):
+        count(Http2Connection, method, "known")
+    for method in ("on_known", "on_response"):
+        count(HostConnection, method, "known_answers")
     return found
 
 

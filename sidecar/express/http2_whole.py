@@ -1,0 +1,145 @@
+"""The way back in one step: a response of an HTTP/2 host that came whole, to a client of HTTP/2 that has room for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from sidecar.codec.http2_head import Known
+from sidecar.core.head import Field
+from sidecar.express.heads import ShapedResponseHead
+from sidecar.express.http2_blocks import filled
+from sidecar.express.keeping import keep
+
+_HEADER: Final = 9
+_NUMBERS: Final = [b"%d" % number for number in range(100)]
+
+Whole = Callable[[Any, Any, Known, bytes, list[Field] | None], bool]
+"""``whole(exchange, upstream, known, body, trailers)``: whether the response was passed on; nothing has happened if not.
+
+``exchange`` is the pool's, on its connection ``upstream``, whose codec has closed the stream already.
+"""
+
+
+def compile_whole(manager: Any, router: Any, date_of: Callable[[int], bytes]) -> Whole:
+    """What ``take``, ``data`` and ``trailers`` of ``Answers`` do one after the other, for one connection manager."""
+    worker = manager.worker
+    clock = worker.clock
+    corked = worker.cork.waiting
+    suppress_headers: bool = router.suppress_headers
+    manager_stats = manager.stats
+    listener_codes = manager.listener_codes
+    access_logs = manager.access_logs
+    rq_time = manager_stats.downstream_rq_time
+    idle_timeout: float = manager.options.idle_timeout
+
+    def whole(exchange: Any, upstream: Any, known: Known, body: bytes, trailers: list[Field] | None) -> bool:
+        responses, binding = known.shape
+        request = exchange.sink
+        plan = request.plan
+        stream = request.stream
+        downstream = stream.downstream
+        cluster = request.cluster
+        host = request.host
+        retry = request.retry
+        shape = binding.shape
+        status = shape.status
+        if (
+            plan.responses is not responses
+            or downstream.version != 20
+            or not shape.ended
+            or not stream.request_ended
+            or request.interim
+            or stream.upgrade
+            or (retry is not None and retry.retriable_status[status])
+            or (
+                cluster.outlier is not None
+                and (host.consecutive_5xx or host.consecutive_gateway or host.consecutive_local_origin)
+            )
+        ):
+            return False
+        now = clock()
+        took = int((now - request.sent_at) * 1000)
+        values = known.values if binding.order is None else binding.base
+        if not suppress_headers:
+            at = shape.service_time_at
+            number = _NUMBERS[took] if took < 100 else b"%d" % took
+            values = (*values, number) if at < 0 else (*values[:at], number, *values[at + 1 :])
+        if shape.dated:
+            values = (*values, date_of(int(stream.start_time + (now - stream.start))))
+        connection = downstream.connection
+        codec = connection.codec
+        rendered = connection.renders.get(shape)
+        if rendered is None or rendered[0] != codec.encoder.epoch:
+            return False
+        block = filled(rendered[1], values)
+        if block is None or not codec.send_message(downstream.id, block, body, trailers):
+            return False
+        if not connection.corked:
+            connection.corked = True
+            corked.append(connection)
+        # the upstream request: UpstreamRequest._accept and _release
+        stats = cluster.stats
+        host.rq_success += 1
+        host.rq_active -= 1
+        request.breaker.rq_active -= 1
+        stats.upstream_rq_active -= 1
+        if plan.internal:
+            stats.internal_codes[status] += 1
+            times = stats.internal_upstream_rq_time
+        else:
+            stats.external_codes[status] += 1
+            times = stats.external_upstream_rq_time
+        if took < 100:
+            times.recent[took] += 1
+        else:
+            times.record(took)
+        # the pool's stream: Http2Exchange.end
+        exchanges = upstream.exchanges
+        del exchanges[exchange.stream_id]
+        upstream.stats.streams_active -= 1
+        # the stream: Stream.on_response_head and response_sent
+        head = request.head
+        if head is None or head.template is not shape.template:
+            head = request.head = ShapedResponseHead(status, b"", 20, shape.template)
+        head.values = values
+        stream.response = head
+        stream.response_code = status
+        stream.response_code_details = "via_upstream"
+        stream.response_head_size = len(block) + _HEADER
+        stream.bytes_sent = stream.upstream_bytes_received = len(body)
+        stream.upstream_head_received = upstream.codec.received_head_size
+        stream.upstream_first_rx = stream.upstream_last_rx = stream.downstream_first_tx = stream.end = stream.now = now
+        if trailers is not None:
+            stream.response_trailers = trailers
+            if plan.call and dict(trailers).get(b"grpc-status") != b"0":
+                request._judge_trailers(trailers)
+        stream.response_ended = stream.over = True
+        stream.upstream = request.upstream = None
+        listener_codes[status] += 1
+        manager_stats.downstream_rq_active -= 1
+        took = int((now - stream.start) * 1000)
+        if took < 100:
+            rq_time.recent[took] += 1
+        else:
+            rq_time.record(took)
+        for write in access_logs:
+            write(stream)
+        # the client's stream: Http2Exchange.finished
+        exchanges_down = connection.exchanges
+        del exchanges_down[downstream.id]
+        del downstream.stream
+        downstream.through = None
+        connection.stats.streams_active -= 1
+        if not exchanges_down:
+            connection.now = connection.idle_since = now
+            if codec.draining:
+                connection.rest()
+            elif now + idle_timeout < connection.due:
+                connection.wake_by(now + idle_timeout)
+        keep(request, stream)
+        if not exchanges or upstream.pool.pending:
+            upstream.exchange_over()
+        return True
+
+    return whole
