@@ -74,7 +74,7 @@ class Http2Connection(Http2Control):
 
     __slots__ = (
         "backlog", "block", "block_end", "block_frames", "block_size", "block_stream", "empty_frames", "held",
-        "interrupted", "known", "missing", "most_control_frames", "most_frames",
+        "interrupted", "known", "missing", "most_control_frames", "most_frames", "unsuspicious",
     )  # fmt: skip
 
     def __init__(self, options: Http2Options, first_state: int) -> None:
@@ -92,6 +92,7 @@ class Http2Connection(Http2Control):
         self.known: Known | None = None  # what is remembered of the block whose head is being delivered
         self.most_frames = options.max_outbound_frames
         self.most_control_frames = options.max_outbound_control_frames
+        self.unsuspicious = min(self.most_frames, self.most_control_frames)
 
     def receive(self, data: bytes) -> None:
         """Take what one read produced. Raises Http2Error, and takes nothing more after that.
@@ -99,9 +100,10 @@ class Http2Connection(Http2Control):
         Where it leaves ``interrupted`` set, a read has brought very much: nothing more should be read before
         ``take_held`` has been called, in another turn of the loop.
         """
-        if self.held is None and not self.interrupted and not self.state and len(data) >= HEADER_SIZE:
+        size = len(data)
+        if not self.state and self.held is None and not self.interrupted and size >= HEADER_SIZE:
             word, flags, stream_id = read_header(data)
-            if word == (len(data) - HEADER_SIZE) << 8 | HEADERS and flags in _WHOLE_HEAD and word <= _LARGEST_HEAD:
+            if word == (size - HEADER_SIZE) << 8 | HEADERS and flags in _WHOLE_HEAD and word <= _LARGEST_HEAD:
                 # Nothing but the head of one message: what an idle connection reads most often.
                 self._block(stream_id & LARGEST_STREAM_ID, data[HEADER_SIZE:], flags & END_STREAM != 0)
             else:
@@ -115,10 +117,11 @@ class Http2Connection(Http2Control):
             at = 0 if self.held is None else self._complete(data)
             if at < len(data):
                 self._frames(data, at)
-        if self.control_frames > self.most_control_frames:
-            raise self.fail(ENHANCE_YOUR_CALM, "http2.outbound_control_flood")
-        if len(self.out) - self.pumped > self.most_frames:
-            raise self.fail(ENHANCE_YOUR_CALM, "http2.outbound_flood")
+        if len(self.out) > self.unsuspicious:
+            if self.control_frames > self.most_control_frames:
+                raise self.fail(ENHANCE_YOUR_CALM, "http2.outbound_control_flood")
+            if len(self.out) - self.pumped > self.most_frames:
+                raise self.fail(ENHANCE_YOUR_CALM, "http2.outbound_flood")
 
     def _complete(self, data: bytes) -> int:
         """Take the frame that is held with what ``data`` has of it; where ``data`` goes on."""

@@ -77,12 +77,13 @@ class ClientConnection(Http2Connection):
         method = head.method
         upgraded = False
         if method != b"GET" or b"upgrade" in head.index:
-            stream.bodiless = method == b"HEAD"
             if method == b"CONNECT":
-                stream.upgrade = method
+                stream.mark(False, method)
             elif b"upgrade" in head.index:
-                stream.upgrade = head.index[b"upgrade"]
+                stream.mark(method == b"HEAD", head.index[b"upgrade"])
                 upgraded = True
+            elif method == b"HEAD":
+                stream.mark(True, b"")
         self._send_block(stream_id, request_block(self.encoder, head, upgraded), END_STREAM if end else 0)
         return stream_id
 
@@ -106,15 +107,13 @@ class ClientConnection(Http2Connection):
         stream = self.streams.get(stream_id)
         if (
             number != stream_id
-            or not word
+            or not 0 < word <= LONGEST_DATA
             or word & 0xFF
-            or word > LONGEST_DATA
             or after > size
             or stream is None
             or stream.state != HALF_CLOSED_LOCAL
             or stream.headed
-            or stream.bodiless
-            or stream.upgrade
+            or stream.odd
         ):
             return 0
         decoder = self.decoder
@@ -126,8 +125,8 @@ class ClientConnection(Http2Connection):
             if inserting is None:
                 return 0
             known = inserting.made
-        length = known.length
-        if known.shape is None or known.length_at >= 0 or (length >= 0 and length != after - body):
+        length = after - body
+        if known.shape is None or length > self.window_in or (known.length >= 0 and known.length != length):
             return 0
         trailers = None
         if flags != END_STREAM:
@@ -144,9 +143,6 @@ class ClientConnection(Http2Connection):
             trailers = trailers.copy()
         else:
             last = after
-        length = after - body
-        if length > self.window_in:
-            return 0
         del self.streams[stream_id]
         self.received_head_size = end - at + HEADER_SIZE
         if not self.sink.on_response(stream_id, known, data[body:after], trailers):  # type: ignore[union-attr]
@@ -202,7 +198,7 @@ class ClientConnection(Http2Connection):
             else:
                 known, values = recalled
                 length = known.length if known.length_at < 0 else int(values[known.length_at])
-                if known.shape is None or stream.bodiless or stream.upgrade:
+                if known.shape is None or stream.odd:
                     head = known.filled(values)
             if head is None:
                 if end and length > 0:
@@ -211,7 +207,7 @@ class ClientConnection(Http2Connection):
                 stream.expected = length
             elif head.status >= 200:
                 stream.headed = True
-                if stream.bodiless or stream.upgrade or head.status in (204, 304):
+                if stream.odd or head.status in (204, 304):
                     length = self._unusual(stream, head, length)
                 elif end and length > 0:
                     raise Malformed(VIOLATION)
@@ -237,6 +233,8 @@ class ClientConnection(Http2Connection):
 
     def _unusual(self, stream: Stream, head: ResponseHead, length: int) -> int:
         """The octets that a response may have whose Content-Length does not say so (RFC 9110 section 6.4.1)."""
+        if not stream.odd:
+            return 0
         if stream.upgrade and head.status < 300:
             head.remove(b"content-length")
             if stream.upgrade != b"CONNECT" and head.status == 200:

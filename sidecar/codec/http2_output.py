@@ -110,11 +110,14 @@ class Sink(Protocol[H_contra]):
 
 
 class Stream:
-    """A stream that is not closed. Windows are kept as what has been used of the initial ones, which may change."""
+    """A stream that is not closed. Windows are kept as what has been used of the initial ones, which may change.
+
+    Most streams have no queue ever: what belongs to one is set with the first, by ``make_queue``, and not to be read before.
+    """
 
     __slots__ = (
-        "bodiless", "credit_in", "credit_out", "ending", "expected", "full", "headed", "id", "offset", "queue", "queued", "state",
-        "trailers", "unreturned", "upgrade", "waiting",
+        "bodiless", "credit_in", "credit_out", "ending", "expected", "full", "headed", "id", "odd", "offset", "queue", "queued",
+        "state", "trailers", "unreturned", "upgrade", "waiting",
     )  # fmt: skip
 
     def __init__(self, stream_id: int, state: int) -> None:
@@ -125,18 +128,29 @@ class Stream:
         self.unreturned = 0  # octets that were consumed and that the peer has not been told of
         self.expected = -1  # octets of the body that are still to come, where Content-Length said so
         self.headed = False  # the final head has been received
-        self.bodiless = False  # the response has no body, whatever its Content-Length says
-        self.upgrade = b""  # what an extended CONNECT asked for
+        self.odd = False  # whether the next two are set
         self.queue: deque[bytes] | None = None
+
+    def mark(self, bodiless: bool, upgrade: bytes) -> None:
+        """The response has no body, whatever its Content-Length says; or it is one to an extended CONNECT that asked so."""
+        self.odd = True
+        self.bodiless = bodiless
+        self.upgrade = upgrade
+
+    def make_queue(self) -> deque[bytes]:
+        """Begin to queue data."""
+        queue: deque[bytes] = deque()
+        self.queue = queue
         self.queued = 0
         self.offset = 0  # octets of the first piece that have left
         self.ending = False  # END_STREAM, or ``trailers``, follow the queue
         self.trailers: list[Field] | None = None
         self.full = False
         self.waiting = False  # for the connection's window
+        return queue
 
     def __repr__(self) -> str:
-        return f"<Stream {self.id} state {self.state}, {self.queued} octets queued>"
+        return f"<Stream {self.id} state {self.state}, {self.queued if self.queue is not None else 0} octets queued>"
 
 
 class Http2Output:
@@ -199,11 +213,12 @@ class Http2Output:
     def send_data(self, stream_id: int, data: bytes, end: bool) -> bool:
         """Send, or queue, data of a stream; True if the stream is full now. Nothing, for one that was reset."""
         stream = self.streams.get(stream_id)
-        if stream is None or STREAM[stream.state][SEND_DATA] < 0 or stream.ending:
+        if stream is None or STREAM[stream.state][SEND_DATA] < 0:
             return False
         size = len(data)
+        queue = stream.queue
         if (
-            stream.queue is None
+            queue is None
             and size <= self.max_frame_out
             and size <= self.window_out
             and size <= self.initial_out + stream.credit_out
@@ -226,9 +241,10 @@ class Http2Output:
                 else:
                     self._sent_end(stream)
             return False
-        queue = stream.queue
         if queue is None:
-            queue = stream.queue = deque()
+            queue = stream.make_queue()
+        elif stream.ending:
+            return False
         if size:
             if queue and size + len(queue[-1]) <= _LONGEST_CRUMB:
                 queue[-1] += data  # many small pieces would take many times their size
@@ -245,11 +261,11 @@ class Http2Output:
     def send_trailers(self, stream_id: int, fields: list[Field]) -> None:
         """Trailers, and the end of the stream, behind all of its data."""
         stream = self.streams.get(stream_id)
-        if stream is None or STREAM[stream.state][SEND_HEADERS] < 0 or stream.ending:
+        if stream is None or STREAM[stream.state][SEND_HEADERS] < 0:
             return
         if stream.queue is None:
             self._send_trailers(stream, fields)
-        else:
+        elif not stream.ending:
             stream.ending = True
             stream.trailers = fields
 
@@ -263,7 +279,7 @@ class Http2Output:
     def is_full(self, stream_id: int) -> bool:
         """Whether the stream's queue is full: ``on_window`` will tell when it has room."""
         stream = self.streams.get(stream_id)
-        return stream is not None and stream.full
+        return stream is not None and stream.queue is not None and stream.full
 
     def give_up(self) -> None:
         """The connection is lost: forget what was to be sent on its streams."""
@@ -336,11 +352,12 @@ class Http2Output:
     def _forget(self, stream: Stream, state: int) -> None:
         """A reset has ended the stream: ``state`` says whose."""
         stream.state = state
-        stream.queue = None
-        stream.full = False
-        self.blocked.pop(stream, None)
-        if stream.waiting:
-            self.waiting.remove(stream)
+        if stream.queue is not None:
+            stream.queue = None
+            stream.full = False
+            self.blocked.pop(stream, None)
+            if stream.waiting:
+                self.waiting.remove(stream)
         del self.streams[stream.id]
         self._remember(stream.id, state)
 
@@ -354,7 +371,7 @@ class Http2Output:
         ended[stream_id] = state
 
     def _await_window(self, stream: Stream) -> None:
-        if not stream.waiting and stream.queue is not None:
+        if stream.queue is not None and not stream.waiting:
             stream.waiting = True
             self.waiting.append(stream)
             self.blocked.pop(stream, None)

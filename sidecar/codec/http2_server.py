@@ -96,7 +96,9 @@ class ServerConnection(Http2Connection):
         else:
             self.out += (head, block, write_header(size << 8, 0, stream_id), data)
             self._send_block(stream_id, self.encoder.encode(trailers), END_STREAM)
-        self._closed(stream)
+        del self.streams[stream_id]
+        if self.resets_left < self.options.max_resets:
+            self.resets_left += 1
         return True
 
     def _block(self, stream_id: int, block: bytes, end: bool) -> None:
@@ -182,9 +184,8 @@ class ServerConnection(Http2Connection):
         if (
             number != stream_id
             or flags != END_STREAM
-            or not word
+            or not 0 < word <= LONGEST_DATA
             or word & 0xFF
-            or word > LONGEST_DATA
             or after > len(data)
             or stream_id != self.highest + 2
             or stream_id > self.last_accepted

@@ -126,9 +126,7 @@ def parse_secret(node: Node) -> Secret:
             return Secret(name, value)
         case "validation_context":
             validation = node.child("validation_context")
-            return Secret(
-                name, NO_VALIDATION if validation is None else parse_validation_context(validation)
-            )
+            return Secret(name, NO_VALIDATION if validation is None else parse_validation_context(validation))
         case None:
             node.refuse("holds no secret", do="add a tls_certificate or a validation_context")
     return Secret(name, NO_VALIDATION)
@@ -166,7 +164,9 @@ def parse_validation_context(node: Node, *, partial: bool = False) -> Certificat
     watched = _watched_directory(node)
     roots = node.child("system_root_certs")
     matchers = [_parse_san_matcher(one) for one in node.children("match_typed_subject_alt_names")]
-    matchers += [SubjectAltNameMatcher("", parse_string_matcher(one)) for one in node.children("match_subject_alt_names")]
+    matchers += [
+        SubjectAltNameMatcher("", parse_string_matcher(one)) for one in node.children("match_subject_alt_names")
+    ]
     context = CertificateValidationContext(
         _source(node, "trusted_ca", watched),
         roots is not None,
@@ -241,7 +241,9 @@ def _source(node: Node, name: str, watched: str) -> DataSource | None:
             if value:
                 return DataSource(inline=value)
             source.refuse(
-                f"names {variable}, which is {'not set' if value is None else 'empty'}", "environment_variable", "set it"
+                f"names {variable}, which is {'not set' if value is None else 'empty'}",
+                "environment_variable",
+                "set it",
             )
         case "inline_bytes":
             return DataSource(inline=bytes(source.get("inline_bytes")))
@@ -264,7 +266,9 @@ def _parse_hashes(node: Node) -> frozenset[str]:
     for digest in digests:
         if not _SHA256.fullmatch(digest):
             node.refuse(
-                f"{digest!r} is no SHA-256 digest", "verify_certificate_hash", "write 64 hex digits, colons between or not"
+                f"{digest!r} is no SHA-256 digest",
+                "verify_certificate_hash",
+                "write 64 hex digits, colons between or not",
             )
     return frozenset(digest.replace(":", "").lower() for digest in digests)
 

@@ -43,9 +43,7 @@ class TimerWheel:
 
     __slots__ = ("_buckets", "_handle", "_handle_number", "_loop", "_numbers", "clock", "resolution")
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float], resolution: float = 0.005
-    ) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float], resolution: float = 0.005) -> None:
         self.clock = clock
         self.resolution = resolution
         self._loop = loop

@@ -239,12 +239,13 @@ def compile_forward(
             if http2 and not end:  # it would have to be told how its body ends
                 request.attempt(host)
                 return False
+            carrier = free.pop()
         else:
             block = None
             if pool.ready:
-                upstream = pool.ready[0]
-                block = request_block(plan, upstream, path, values)
-            if block is None or (body is not None and not upstream.codec.admits(len(body))):
+                carrier = pool.ready[0]
+                block = request_block(plan, carrier, path, values)
+            if block is None or (body is not None and not carrier.codec.admits(len(body))):
                 request.attempt(host)
                 return False
         # the attempt: UpstreamRequest._attempt and _send
@@ -258,46 +259,46 @@ def compile_forward(
         upstream_stats = cluster.stats
         upstream_stats.upstream_rq_total += 1
         upstream_stats.upstream_rq_active += 1
-        multiplexed = not free
-        upstream = upstream.exchange_type(upstream) if multiplexed else free.pop()
-        request.upstream = upstream
-        request.reused = upstream.requests > 0
-        stream.upstream_connection_id = upstream.id
-        stream.upstream_local_address = upstream.local_address
-        stream.upstream_tls = upstream.tls
+        request.reused = carrier.requests > 0
+        stream.upstream_connection_id = carrier.id
+        stream.upstream_local_address = carrier.local_address
+        stream.upstream_tls = carrier.tls
         request.sent_at = stream.upstream_first_tx = stream.upstream_last_tx = now
-        if multiplexed:
+        if carrier.version == 20:
             # a stream of the pool's connection: Http2Exchange.send_head
             stream.upstream_version = 20
+            spare = carrier.spare
+            request.upstream = upstream = spare.pop() if spare else carrier.exchange_type(carrier)
             upstream.answer = answer
             if body is None:
-                upstream.send_block(request, block, end)
+                upstream.begin(request, carrier.codec.open_block(block, end), end)
                 if not end:
                     stream.upstream_last_tx = 0.0
                     if http2 and plan.retry is None:
                         downstream.through = upstream
                 return False
-            upstream.send_message(request, block, body)
+            upstream.begin(request, carrier.codec.open_message(block, body), True)
             if not http2:
                 connection.reader.state = DONE
                 connection.reader.remaining = 0
             request_ended(request, stream, connection, plan, body, now)
             return True
         # the pool's connection: Http1Connection.send_head
-        upstream.sink = request
-        upstream.respond = respond
-        upstream.requests += 1
-        answers = upstream.reader
+        request.upstream = carrier
+        carrier.sink = request
+        carrier.respond = respond
+        carrier.requests += 1
+        answers = carrier.reader
         answers.method = head.method
         answers.upgrade = False
         answers.head_size = 0
         answers.sink = request
         answers.state = HEAD
-        upstream.out.append(plan.render % (path, *values))
-        cork.waiting.append(upstream)
+        carrier.out.append(plan.render % (path, *values))
+        cork.waiting.append(carrier)
         if body is not None:
             # the body: Stream.on_data, UpstreamRequest.on_request_data, Http1Connection.send_data
-            upstream.out.append(body)
+            carrier.out.append(body)
             connection.reader.state = DONE
             connection.reader.remaining = 0
             request_ended(request, stream, connection, plan, body, now)

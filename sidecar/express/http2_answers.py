@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from sidecar.codec.hpack_table import VOLATILE
+from sidecar.codec.hpack_table import SECRET, VOLATILE
 from sidecar.codec.http1_head import status_line
 from sidecar.codec.http1_reader import DONE
 from sidecar.codec.http2_head import Known, copy_head
@@ -39,6 +39,7 @@ class Http2ResponseShape:
         "constants_of",
         "dated",
         "ended",
+        "lasting",
         "names",
         "render",
         "service_time_at",
@@ -67,6 +68,7 @@ class Http2ResponseShape:
         self.template = template
         self.service_time_at = service_time_at
         self.dated = dated
+        self.lasting = not dated and SECRET.isdisjoint(names)  # what is filled in may be remembered
         self.sized = b"content-length" in head.index  # HTTP/1 needs no chunks for it
         self.render = b""
 

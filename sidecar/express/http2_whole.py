@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from sidecar.codec.http2_head import Known
@@ -13,12 +13,27 @@ from sidecar.express.keeping import keep
 
 _HEADER: Final = 9
 _NUMBERS: Final = [b"%d" % number for number in range(100)]
+_COUNTED: Final = [bytes((len(number),)) + number for number in _NUMBERS]
+_MOST_SETTLED: Final = 8
+_HOLE: Final = b"<where the service time stands>"
+_COUNTED_HOLE: Final = bytes((len(_HOLE),)) + _HOLE
 
 Whole = Callable[[Any, Any, Known, bytes, list[Field] | None], bool]
 """``whole(exchange, upstream, known, body, trailers)``: whether the response was passed on; nothing has happened if not.
 
 ``exchange`` is the pool's, on its connection ``upstream``, whose codec has closed the stream already.
 """
+
+
+def settle(connection: Any, known: Known, shape: Any, rendered: tuple[int, bytes], values: Sequence[bytes]) -> None:
+    """Remember on a client's connection what becomes of a block of a host, but for the service time in it."""
+    at = shape.service_time_at
+    block = filled(rendered[1], (*values[:at], _HOLE, *values[at + 1 :]) if at >= 0 else (*values[:-1], _HOLE))
+    before, _, behind = (block or b"").partition(_COUNTED_HOLE)
+    if before:
+        if len(connection.settled) >= _MOST_SETTLED:
+            connection.settled.clear()
+        connection.settled[known] = (rendered[0], before, behind)
 
 
 def compile_whole(manager: Any, router: Any, date_of: Callable[[int], bytes]) -> Whole:
@@ -60,7 +75,7 @@ def compile_whole(manager: Any, router: Any, date_of: Callable[[int], bytes]) ->
             return False
         now = clock()
         took = int((now - request.sent_at) * 1000)
-        values = known.values if binding.order is None else binding.base
+        values = binding.base  # those of this very block
         if not suppress_headers:
             at = shape.service_time_at
             number = _NUMBERS[took] if took < 100 else b"%d" % took
@@ -69,11 +84,20 @@ def compile_whole(manager: Any, router: Any, date_of: Callable[[int], bytes]) ->
             values = (*values, date_of(int(stream.start_time + (now - stream.start))))
         connection = downstream.connection
         codec = connection.codec
-        rendered = connection.renders.get(shape)
-        if rendered is None or rendered[0] != codec.encoder.epoch:
-            return False
-        block = filled(rendered[1], values)
-        if block is None or not codec.send_message(downstream.id, block, body, trailers):
+        settled = connection.settled.get(known)
+        if settled is not None and settled[0] == codec.encoder.epoch and took < 100:
+            _, before, behind = settled
+            block = before + _COUNTED[took] + behind
+        else:
+            rendered = connection.renders.get(shape)
+            if rendered is None or rendered[0] != codec.encoder.epoch:
+                return False
+            block = filled(rendered[1], values)
+            if block is None:
+                return False
+            if shape.lasting and not suppress_headers:
+                settle(connection, known, shape, rendered, values)
+        if not codec.send_message(downstream.id, block, body, trailers):
             return False
         if not connection.corked:
             connection.corked = True
@@ -98,6 +122,9 @@ def compile_whole(manager: Any, router: Any, date_of: Callable[[int], bytes]) ->
         exchanges = upstream.exchanges
         del exchanges[exchange.stream_id]
         upstream.stats.streams_active -= 1
+        if not exchange.full:
+            exchange.sink = None
+            upstream.spare.append(exchange)
         # the stream: Stream.on_response_head and response_sent
         head = request.head
         if head is None or head.template is not shape.template:
@@ -118,7 +145,8 @@ def compile_whole(manager: Any, router: Any, date_of: Callable[[int], bytes]) ->
         stream.upstream = request.upstream = None
         listener_codes[status] += 1
         manager_stats.downstream_rq_active -= 1
-        took = int((now - stream.start) * 1000)
+        if stream.start is not request.sent_at:
+            took = int((now - stream.start) * 1000)
         if took < 100:
             rq_time.recent[took] += 1
         else:

@@ -35,6 +35,7 @@ class Http2Connection(Http2Lifetime):
         "most_at_once",
         "renders",
         "requests",
+        "settled",
     )  # fmt: skip
 
     version = 20
@@ -56,6 +57,7 @@ class Http2Connection(Http2Lifetime):
             self.most_at_once = manager.lane.longest_body
         self.codec.layouts = self.kind
         self.renders: dict[Any, tuple[int, bytes]] = {}  # the express lane's header blocks
+        self.settled: dict[Any, tuple[int, bytes, bytes]] = {}  # and what it makes of whole blocks of hosts
         self.transport: Any = None
         self.exchanges: dict[int, Http2Exchange] = {}
         self.flushing: dict[int, float] = {}  # streams whose end waits for the client's window, to their deadlines
@@ -159,7 +161,7 @@ class Http2Connection(Http2Lifetime):
         self.requests += 1
         self.stats.streams_active += 1
         values = binding.values(values)
-        return self.forward(shape, exchange, self, now, path, values, self.codec.received_head_size, body, False)
+        return bool(self.forward(shape, exchange, self, now, path, values, self.codec.received_head_size, body, False))
 
     def on_head(self, stream_id: int, head: RequestHead, end: bool) -> None:
         lane = self.lane

@@ -122,9 +122,7 @@ class TcpSession(Timed):
             host.address, timeout, self._on_dialled, host.hostname
         )
 
-    def _on_dialled(
-        self, sock: socket.socket | None, failure: str, timed_out: bool, local: Address | None
-    ) -> None:
+    def _on_dialled(self, sock: socket.socket | None, failure: str, timed_out: bool, local: Address | None) -> None:
         self.dial = None
         cluster, host = self.cluster, self.host
         stats, now = cluster.stats, self.proxy.worker.clock()

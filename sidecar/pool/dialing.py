@@ -111,9 +111,7 @@ class Dialer:
                 failure = secure.failure.words
         connected(protocol, failure, timed_out)
 
-    async def _dial_socket(
-        self, address: Address, timeout: float, connected: SocketConnected, hostname: str
-    ) -> None:
+    async def _dial_socket(self, address: Address, timeout: float, connected: SocketConnected, hostname: str) -> None:
         failure, timed_out = "", False
         sock: socket.socket | None = None
         local: Address | None = None

@@ -151,7 +151,9 @@ class Http1Connection(asyncio.Protocol, Timed):
             if broken:
                 self.pool.stats.upstream_cx_protocol_error += 1
             failure = self.transport.get_extra_info("tls_failure")
-            sink.on_reset(PROTOCOL_ERROR if broken else CONNECTION_TERMINATION, "" if failure is None else failure.words)
+            sink.on_reset(
+                PROTOCOL_ERROR if broken else CONNECTION_TERMINATION, "" if failure is None else failure.words
+            )
         if self.pool.worker.cork.waiting:
             self.pool.worker.cork.pull()
 

@@ -106,4 +106,6 @@ class Http2Pool(HostPool):
             self.ready.remove(connection)
 
     def __repr__(self) -> str:
-        return f"<Http2Pool {self.host.address.text} {len(self.ready)} of {len(self.all)} ready, {len(self.pending)} wait>"
+        return (
+            f"<Http2Pool {self.host.address.text} {len(self.ready)} of {len(self.all)} ready, {len(self.pending)} wait>"
+        )

@@ -51,6 +51,7 @@ class Http2Connection(asyncio.Protocol, Timed):
         "pool",
         "renders",
         "requests",
+        "spare",
         "stats",
         "ticked",
         "tls",
@@ -75,6 +76,7 @@ class Http2Connection(asyncio.Protocol, Timed):
         options = pool.options
         self.ages = bool(options.max_requests) or options.keepalive.after_idle != inf  # something is due at requests
         self.renders: dict[Any, tuple[int, bytes]] = {}  # the express lane's header blocks
+        self.spare: list[Http2Exchange] = []  # exchanges that have ended, as new: no more than were active at a time
         self.opened = self.idle_since = self.ticked = 0.0
         self.expires = inf
         self.ping_at = self.ping_due = inf  # when the next keep-alive PING is sent, and when its answer is due
@@ -123,6 +125,7 @@ class Http2Connection(asyncio.Protocol, Timed):
                 stats.upstream_cx_destroy_remote_with_active_rq += 1
                 stats.upstream_cx_destroy_with_active_rq += 1
         self.pool.connection_closed(self)
+        self.spare.clear()
         failure = None if self.transport is None else self.transport.get_extra_info("tls_failure")
         self._end_exchanges(CONNECTION_TERMINATION, "" if failure is None else failure.words)
         self.codec.give_up()
@@ -167,7 +170,7 @@ class Http2Connection(asyncio.Protocol, Timed):
 
     def on_response(self, stream_id: int, known: Known, body: bytes, trailers: list[Field] | None) -> bool:
         exchange = self.exchanges.get(stream_id)
-        if exchange is None or exchange.answer is None or exchange.paused:
+        if exchange is None or exchange.answer is None or exchange.paused or exchange.held is not None:
             return False
         return bool(exchange.answer.whole(exchange, self, known, body, trailers))
 

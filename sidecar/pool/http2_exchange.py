@@ -72,17 +72,10 @@ class Http2Exchange:
         return self.connection.tls
 
     def send_head(self, sink: UpstreamSink, head: RequestHead, end: bool, now: float) -> None:
-        self._begin(sink, self.connection.codec.open(head, end), end)
+        self.begin(sink, self.connection.codec.open(head, end), end)
 
-    def send_block(self, sink: UpstreamSink, block: bytes, end: bool) -> None:
-        """As ``send_head``, for a header block that has been made already."""
-        self._begin(sink, self.connection.codec.open_block(block, end), end)
-
-    def send_message(self, sink: UpstreamSink, block: bytes, body: bytes) -> None:
-        """As ``send_block`` with a body, which the codec admits now."""
-        self._begin(sink, self.connection.codec.open_message(block, body), True)
-
-    def _begin(self, sink: UpstreamSink, stream_id: int, end: bool) -> None:
+    def begin(self, sink: UpstreamSink, stream_id: int, end: bool) -> None:
+        """The request's head has been sent on this stream; ``end``: and all of it."""
         self.sink = sink
         self.stream_id = stream_id
         self.request_ended = end

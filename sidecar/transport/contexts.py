@@ -162,7 +162,11 @@ def _load_keys(
             try:
                 context.load_cert_chain(chain, key, password=password)
             except ssl.SSLError as error:
-                what = "the key does not belong to the certificate" if "MISMATCH" in (error.reason or "") else _plain(error)
+                what = (
+                    "the key does not belong to the certificate"
+                    if "MISMATCH" in (error.reason or "")
+                    else _plain(error)
+                )
                 subject = certificate.details.subject.decode()
                 raise TlsContextError(f"certificate {subject!r} with its private_key: {what}") from None
 

@@ -118,7 +118,9 @@ def watched(sources: Sequence[DataSource]) -> list[str]:
     return [source.watched_directory or source.filename for source in sources if source.filename]
 
 
-def combined(default: CertificateValidationContext, dynamic: CertificateValidationContext) -> CertificateValidationContext:
+def combined(
+    default: CertificateValidationContext, dynamic: CertificateValidationContext
+) -> CertificateValidationContext:
     """A validation context of the configuration completed by one that is delivered, as protobuf merges messages."""
     nothing = NO_VALIDATION
     return CertificateValidationContext(

@@ -83,7 +83,9 @@ class UpstreamTls:
         self.limit = limit
         self.buffer_limit = buffer_limit
         self.options = options
-        self.rotation: Rotation[_ClientContext] = Rotation(config.common_tls_context, secrets, self._build, config.place)
+        self.rotation: Rotation[_ClientContext] = Rotation(
+            config.common_tls_context, secrets, self._build, config.place
+        )
 
     def connect(
         self, inner: Any, *, hostname: str = "", options: TransportSocketOptions | None = None

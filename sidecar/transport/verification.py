@@ -57,7 +57,8 @@ class Verification:
         """
         if self.dates and peer.valid_until.timestamp() < now:
             return verification_failed(
-                "X509_verify_cert: certificate verification error at depth 0: certificate has expired", "fail_verify_error"
+                "X509_verify_cert: certificate verification error at depth 0: certificate has expired",
+                "fail_verify_error",
             )
         return None
 
@@ -105,9 +106,7 @@ def _compile_san(matcher: SubjectAltNameMatcher) -> _SanTest:
 
 def _has_name(peer: CertificateDetails, name: str) -> bool:
     wanted = name.encode()
-    return any(
-        matches_dns_name(value, wanted) if kind == "DNS" else value == wanted for kind, value in peer.sans
-    )
+    return any(matches_dns_name(value, wanted) if kind == "DNS" else value == wanted for kind, value in peer.sans)
 
 
 def _wrong_names(peer: CertificateDetails) -> TlsFailure:

@@ -40,7 +40,9 @@ def _code_details(command: Command, context: FormatContext) -> Value:
 
 def _stat_name(command: Command, context: FormatContext) -> Value:
     find = context.cluster_stat_name
-    return keyed("stream.cluster_name or (stream.route and stream.route.cluster_name)", lambda name: find(name) if name else None)
+    return keyed(
+        "stream.cluster_name or (stream.route and stream.route.cluster_name)", lambda name: find(name) if name else None
+    )
 
 
 def _environment(command: Command, context: FormatContext) -> Value:

@@ -320,7 +320,7 @@ def test_any_order_of_steps_leaves_both_ends_agreed(steps: list[Any], cut: int) 
     for stream_id, body in sent.items():
         assert theirs.bodies.get(stream_id, b"") == body
         assert (stream_id in theirs.ended) == (stream_id not in open_here)
-    assert not any(stream.queued for stream in ours.streams.values())
+    assert not any(stream.queue for stream in ours.streams.values())
 
 
 @pytest.mark.parametrize("size", [1, 100, 16384, 16385, 200_000])

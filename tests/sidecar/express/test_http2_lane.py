@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from sidecar.codec import http2_frames as wire
+from sidecar.codec.http2_client import ClientConnection
 from sidecar.codec.http2_server import ServerConnection
 from sidecar.http.http2_connection import Http2Connection
 from sidecar.pool.http2_connection import Http2Connection as HostConnection
-from sidecar.pool.http2_exchange import Http2Exchange
 from tests.sidecar.express.http2_run import OPTIONS, Deed, Peers, Run, outcome, with_http2_hosts
 from tests.sidecar.express.test_lane import Meddling
 from tests.sidecar.http.exchanges import OPERATORS
@@ -48,8 +48,9 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> Counts:
 
     for method in ("on_laid_out", "on_known", "on_whole"):
         count(Http2Connection, method, "taken")
+    for method in ("open_block", "open_message"):
+        count(ClientConnection, method, "sent")
     for method in ("send_block", "send_message"):
-        count(Http2Exchange, method, "sent")
         count(ServerConnection, method, "answered")
     for method in ("on_known", "on_whole"):
         count(Http2Connection, method, "known")

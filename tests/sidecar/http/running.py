@@ -398,8 +398,8 @@ def _http2_connection_state(connection: Any) -> Any:
 def http2_codec_state(codec: Any) -> Any:
     """What an HTTP/2 connection knows of its streams and windows."""
     streams = [
-        (one.id, one.state, one.credit_in, one.credit_out, one.unreturned, one.expected, one.queued, one.ending, one.waiting,
-         one.full, one.trailers)
+        (one.id, one.state, one.credit_in, one.credit_out, one.unreturned, one.expected,
+         None if one.queue is None else (one.queued, one.ending, one.waiting, one.full, one.trailers))
         for one in codec.streams.values()
     ]  # fmt: skip
     return (
