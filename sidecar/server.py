@@ -217,7 +217,7 @@ class Server:
         gc.collect()
         gc.freeze()
         gc.set_threshold(_COLLECT_AFTER, 50, 100)
-        stack.start_clockwork(self.bootstrap.stats_flush_interval)
+        stack.start_clockwork()
         for warning in self.warnings:
             log.warning("%s", warning)
         where = ", ".join(address.text for address in stack.addresses().values())

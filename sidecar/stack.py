@@ -45,6 +45,7 @@ from sidecar.network.direct_response import DirectResponse
 from sidecar.network.filters import NetworkFilterStats, build_network_filters, by_sni
 from sidecar.network.relay import best_flows
 from sidecar.network.tcp_proxy import TcpProxy
+from sidecar.overload_stack import Overload
 from sidecar.pool_stack import PoolStack
 from sidecar.router.route_table import RouteTable
 from sidecar.telemetry import tags
@@ -122,6 +123,16 @@ class Stack(PoolStack, HttpStack):
         for listener in self.listeners:
             self.directory.add(listener)
         self.admin_listener: Listener | None = None
+        self.clockwork = Clockwork(worker, store, self.dispatcher_stats, bootstrap.stats_flush_interval)
+        self.overload = Overload(
+            bootstrap.overload_manager,
+            worker,
+            store,
+            self.listeners,
+            self.managers,
+            self.global_limit,
+            self.clockwork.worst_lag,
+        )
 
     # the beginning of the way: listeners and their filter chains
 
@@ -234,10 +245,10 @@ class Stack(PoolStack, HttpStack):
         for listener in self.bound():
             listener.start()
 
-    def start_clockwork(self, flush_interval: float) -> None:
-        """Begin what happens at intervals: the latch of histograms, and the measurement of the loop's lag."""
-        self.clockwork = Clockwork(self.worker, self.store, self.dispatcher_stats, flush_interval)
+    def start_clockwork(self) -> None:
+        """Begin what happens at intervals: the latch of histograms, the measurement of the loop's lag, the watch on load."""
         self.clockwork.start()
+        self.overload.manager.start()
 
     def scraped_store(self) -> StatsStore:
         """The statistics, with what is not counted as it happens brought up to date."""

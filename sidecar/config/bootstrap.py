@@ -21,6 +21,7 @@ from sidecar.config.core_types import (
 from sidecar.config.fields import Node
 from sidecar.config.listener import Listener, parse_listener
 from sidecar.config.matcher import StringMatcher, parse_string_matcher
+from sidecar.config.overload_manager import OverloadManager, parse_overload_manager
 from sidecar.config.runtime import Runtime
 from sidecar.config.stats import DEFAULT_STATS_CONFIG, StatsConfig, parse_stats_config
 
@@ -79,12 +80,14 @@ class Bootstrap:
     stats_config: StatsConfig = DEFAULT_STATS_CONFIG
     stats_flush_interval: float = 5.0
     layered_runtime: Mapping[str, Any] = field(default_factory=dict)
+    overload_manager: OverloadManager | None = None
 
 
 def parse_bootstrap(node: Node) -> Bootstrap:
     """`Bootstrap`. What is wrong is recorded in the node's context, for `Context.finish` to raise."""
     layers, identity, admin = node.child("layered_runtime"), node.child("node"), node.child("admin")
     static, stats = node.child("static_resources"), node.child("stats_config")
+    overload = node.child("overload_manager")
     runtime = node.context.runtime = Runtime({} if layers is None else _parse_runtime(layers))
     built = Bootstrap(
         NodeIdentity() if identity is None else _parse_identity(identity),
@@ -93,6 +96,7 @@ def parse_bootstrap(node: Node) -> Bootstrap:
         DEFAULT_STATS_CONFIG if stats is None else parse_stats_config(stats),
         seconds(node, "stats_flush_interval", 5.0),
         runtime.values,
+        None if overload is None else parse_overload_manager(overload),
     )
     for key in sorted(runtime.values.keys() - runtime.used):
         if not _RUNTIME_KEYS.fullmatch(key):

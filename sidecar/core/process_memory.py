@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import sys
 from typing import NamedTuple
@@ -26,3 +27,27 @@ def process_memory() -> ProcessMemory:
     lines = (line.partition(":") for line in status.splitlines())
     kilobytes = {name: value.split()[0] for name, _, value in lines if name in ("RssAnon", "VmData", "VmRSS")}
     return ProcessMemory(*(int(kilobytes.get(name, "0")) * 1024 for name in ("RssAnon", "VmData", "VmRSS")))
+
+
+def resident_memory() -> int:
+    """The bytes that are resident, quickly: for whoever asks again and again."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
+    except OSError:
+        return process_memory().resident
+
+
+def memory_limit() -> int:
+    """The bytes that this process may use: what its control group allows, at most what the machine has."""
+    try:
+        limit = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGESIZE")
+    except (ValueError, OSError):
+        limit = sys.maxsize
+    for file_name in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            with open(file_name, encoding="ascii") as file:
+                limit = min(limit, int(file.read()))
+        except (OSError, ValueError):  # there is none, or it says "max"
+            continue
+    return limit

@@ -46,8 +46,9 @@ class Listener:
     """
 
     __slots__ = ("config", "worker", "stats", "worker_stats", "limit", "global_limit", "access_loggers", "filters",
-                 "directory", "connections", "pending", "sockets", "chains", "find_chain", "_accepting", "_per_event",
-                 "_locals", "_backing_off", "keys", "shared")  # fmt: skip
+                 "directory", "connections", "pending", "sockets", "chains", "find_chain", "taken", "_accepting",
+                 "_per_event", "_locals", "_backing_off", "_paused", "_rejected_share", "_shed", "_take", "keys",
+                 "shared")  # fmt: skip
 
     def __init__(
         self,
@@ -81,6 +82,11 @@ class Listener:
         self._backing_off = False
         self.keys: tuple[str, ...] = ()
         self.shared = False
+        self.taken = 0  # connections that were accepted, whatever became of them
+        self._paused = False
+        self._take = self._admit
+        self._rejected_share = 0.0
+        self._shed: Callable[[], None] | None = None
         context = ListenerContext(config, worker)
 
         def build(chain: FilterChain) -> Chain:
@@ -120,7 +126,8 @@ class Listener:
         """Begin to accept."""
         for sock in self.sockets:
             self._accepting.append(sock)
-            self.worker.loop.add_reader(sock.fileno(), self._on_readable, sock)
+            if not self._paused:
+                self.worker.loop.add_reader(sock.fileno(), self._on_readable, sock)
 
     def stop_accepting(self) -> None:
         """Accept what is queued, then listen no more; connections stay. While another process listens on the same sockets
@@ -151,11 +158,44 @@ class Listener:
         for connection in (*self.pending, *self.connections):
             connection.abort()
 
+    # load: `core.overload.Accepting`
+
+    def pause_accepting(self) -> None:
+        """Leave new connections in the kernel's queue."""
+        if not self._paused:
+            self._paused = True
+            for sock in self._accepting:
+                self.worker.loop.remove_reader(sock.fileno())
+
+    def resume_accepting(self) -> None:
+        """Accept again."""
+        if self._paused:
+            self._paused = False
+            for sock in self._accepting:
+                self.worker.loop.add_reader(sock.fileno(), self._on_readable, sock)
+
+    def reject(self, share: float, shed: Callable[[], None] | None) -> None:
+        """Close this share (0 to 1) of new connections at once, and call ``shed`` for each."""
+        self._rejected_share = share
+        self._shed = shed
+        self._take = self._reject_or_admit if share else self._admit
+
+    def _reject_or_admit(self, sock: socket.socket, name: object, local: Address | None) -> None:
+        shared, share = self.global_limit, self._rejected_share
+        if shared.active < shared.maximum and (share >= 1.0 or self.worker.random.random() < share):
+            self.stats.downstream_cx_overload_reject += 1
+            if self._shed is not None:
+                self._shed()
+            sock.close()
+        else:
+            self._admit(sock, name, local)
+
     # accepting
 
     def _on_readable(self, sock: socket.socket) -> None:
         accepted = self._accept(sock, self._per_event)
         if accepted:
+            self.taken += accepted
             self.stats.connections_accepted_per_socket_event.record(accepted)
 
     def _accept(self, sock: socket.socket, most: int) -> int:
@@ -187,10 +227,10 @@ class Listener:
             self.worker.wheel.call_in(_BACK_OFF, lambda: self._accept_again(sock))
 
     def _accept_again(self, sock: socket.socket) -> None:
-        if sock in self._accepting:
+        if sock in self._accepting and not self._paused:
             self.worker.loop.add_reader(sock.fileno(), self._on_readable, sock)
 
-    def _take(self, sock: socket.socket, name: object, local: Address | None) -> None:
+    def _admit(self, sock: socket.socket, name: object, local: Address | None) -> None:
         self._backing_off = False
         limit, shared, stats = self.limit, self.global_limit, self.stats
         if shared.active >= shared.maximum:

@@ -16,6 +16,7 @@ class ListenerStats(Protocol):
 
     downstream_cx_destroy: int
     downstream_cx_overflow: int
+    downstream_cx_overload_reject: int
     downstream_cx_total: int
     downstream_global_cx_overflow: int
     downstream_listener_filter_error: int

@@ -21,7 +21,7 @@ class Clockwork(Timed):
     ``loop_lag_ms`` is the longest such delay of this flush interval and the one before, in milliseconds, rounded up.
     """
 
-    __slots__ = ("worker", "store", "stats", "flush_interval", "next_flush", "longest", "latching", "expected")
+    __slots__ = ("worker", "store", "stats", "flush_interval", "next_flush", "longest", "latching", "expected", "worst")
 
     def __init__(self, worker: Worker, store: StatsStore, stats: DispatcherStats, flush_interval: float) -> None:
         self.due = inf
@@ -31,6 +31,7 @@ class Clockwork(Timed):
         self.flush_interval = flush_interval
         self.next_flush = 0.0
         self.longest = 0.0
+        self.worst = 0.0
         self.latching: Iterator[object] | None = None
         self.expected = 0.0
 
@@ -44,6 +45,8 @@ class Clockwork(Timed):
         resolution = self.worker.wheel.resolution
         late = max(0.0, now - self.expected - resolution)
         self.stats.poll_delay_us.record(int(late * 1e6))
+        if late > self.worst:
+            self.worst = late
         if late > self.longest:
             self.longest = late
             self.stats.loop_lag_ms = max(self.stats.loop_lag_ms, ceil(late * 1000))
@@ -55,6 +58,11 @@ class Clockwork(Timed):
                 self.latching = self.store.latch()
                 self.worker.loop.call_soon(self._latch)
         self._arm(now)
+
+    def worst_lag(self) -> float:
+        """The longest delay, in seconds, since this was asked last."""
+        worst, self.worst = self.worst, 0.0
+        return worst
 
     def _arm(self, now: float) -> None:
         self.expected = now + _LAG_INTERVAL

@@ -21,6 +21,7 @@ from sidecar.core.stream_info import ConnectionInfo
 from sidecar.core.worker import Worker
 from sidecar.listener.connection_limits import ConnectionLimit, global_limit, listener_limit
 from sidecar.listener.sockets import BindError
+from sidecar.overload_stack import queue_length
 from tests.sidecar.listener.serving import Recorder, Served, chain, config, ended, exchange, in_thread, run, until
 
 
@@ -423,5 +424,49 @@ def test_another_protocol_may_take_over() -> None:
         await until(lambda: served.stats.downstream_cx_active == 0)
         assert terminal.lost == 10
         served.listener.close()
+
+    run(main)
+
+
+def test_connections_wait_while_accepting_is_paused() -> None:
+    async def main() -> None:
+        served = Served(config(), worker()).start()
+        listener = served.listener
+        listener.pause_accepting()
+        client = served.connect()
+        client.sendall(b"hello")
+        await until(lambda: queue_length(listener.sockets[0]) == 1)
+        await asyncio.sleep(0.02)
+        assert listener.taken == served.stats.downstream_cx_total == 0
+        listener.resume_accepting()
+        assert await in_thread(client.recv, 5) == b"hello"
+        assert listener.taken == 1
+        assert queue_length(listener.sockets[0]) == 0
+        client.close()
+        await until(partial(_no_connections, served))
+        listener.close()
+
+    run(main)
+
+
+def test_a_share_of_connections_is_rejected() -> None:
+    async def main() -> None:
+        served = Served(config(), worker()).start()
+        listener = served.listener
+        shed: list[None] = []
+        for share, served_of_50 in ((1.0, (0, 0)), (0.5, (10, 40)), (0.0, (50, 50))):
+            listener.reject(share, lambda: shed.append(None))
+            before = served.stats.downstream_cx_total
+            taken = listener.taken
+            clients = [served.connect() for _ in range(50)]
+            await until(lambda taken=taken: listener.taken == taken + 50)  # type: ignore[misc]
+            accepted = served.stats.downstream_cx_total - before
+            assert served_of_50[0] <= accepted <= served_of_50[1]
+            for client in clients:
+                client.close()
+            await until(partial(_no_connections, served))
+        assert served.stats.downstream_cx_overload_reject == len(shed) > 50
+        assert listener.global_limit.active == 0
+        listener.close()
 
     run(main)

@@ -24,7 +24,7 @@ ENVOY_ONLY = (
     r"http\.async-client\.",  # the client of Envoy's filters
     r"(main_thread|workers|server\.(main_thread|worker_0))\.watchdog",  # there is no second thread to watch this one
     r"thread_local_cluster_manager\.",
-    r"overload\.|envoy\.overload_actions",  # no overload manager
+    r"overload\.|envoy\.overload_actions",  # they are there when a monitor or an action is configured
     r"server\.compilation_settings\.",
 )
 """Names that Envoy has and we intend not to have."""

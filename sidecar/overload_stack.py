@@ -1,0 +1,174 @@
+"""The composition root's part for load: monitors over what the stages know, actions over what they offer."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from sidecar.config.overload_manager import (
+    AcceptQueue,
+    CpuUtilization,
+    DownstreamConnections,
+    EventLoopLag,
+    FixedHeap,
+    InjectedResource,
+    OverloadAction,
+    OverloadManager,
+    ResourceMonitor,
+    ScaledTimer,
+)
+from sidecar.core.overload import Act
+from sidecar.core.process_memory import memory_limit, resident_memory
+from sidecar.core.worker import Worker
+from sidecar.http.connection_manager import ConnectionManager
+from sidecar.http.shedding import UNCHANGED, Shedding, Shrinking, Timers
+from sidecar.listener.connection_limits import ConnectionLimit
+from sidecar.listener.listener import Listener
+from sidecar.overload import actions, manager, monitors
+from sidecar.overload.defaults import default_overload_manager, most_connections
+from sidecar.telemetry.groups import overload as groups
+from sidecar.telemetry.store import StatsStore
+
+_QUEUE_LENGTH = struct.Struct("24xI")  # `tcpi_unacked` in the TCP_INFO of a listening socket
+_LASTING = ("reduce_timeouts", "reset_high_memory_stream", "shrink_heap")
+
+
+class Overload:
+    """The overload manager of one worker, as the bootstrap has it, or with the defaults of Mizzen."""
+
+    def __init__(
+        self,
+        config: OverloadManager | None,
+        worker: Worker,
+        store: StatsStore,
+        listeners: Sequence[Listener],
+        managers: Sequence[ConnectionManager],
+        limit: ConnectionLimit,
+        worst_lag: Callable[[], float],
+    ) -> None:
+        self.worker = worker
+        self.store = store
+        self.listeners = listeners
+        self.limit = limit
+        self.worst_lag = worst_lag
+        self.resets = store.shared(groups.StreamResetStats, "envoy.overload_actions.reset_high_memory_stream.")
+        if config is None:
+            config = default_overload_manager(memory_limit(), most_connections())
+            by_runtime = limit.maximum
+        else:
+            by_runtime = float("inf")  # what the overload manager says goes before the runtime's key
+        self.shedding = self._shedding(config, managers)
+        self.rejecting = actions.Rejecting(lambda: self.listeners)
+        self.refusing = actions.Refusing(lambda: self.shedding)
+        watched = [self._watched(one, by_runtime) for one in config.resource_monitors]
+        acting = [self._action(one) for one in config.actions] + [self._point(one) for one in config.loadshed_points]
+        delay = store.add(groups.OverloadStats(), "overload.").refresh_interval_delay
+        self.manager = manager.OverloadManager(worker, config.refresh_interval, watched, acting, delay)
+
+    def _shedding(self, config: OverloadManager, managers: Sequence[ConnectionManager]) -> list[Shedding]:
+        timers = {timer.timer: timer for action in config.actions for timer in action.timers}
+        shrunk = Timers(
+            _shrinking(timers.get("HTTP_DOWNSTREAM_CONNECTION_IDLE")),
+            _shrinking(timers.get("HTTP_DOWNSTREAM_STREAM_IDLE")),
+            _shrinking(timers.get("HTTP_DOWNSTREAM_CONNECTION_MAX")),
+        )
+        return [Shedding(one, config.least_tracked, shrunk) for one in managers]
+
+    def _watched(self, one: ResourceMonitor, by_runtime: float) -> manager.Watched:
+        config, prefix = one.typed_config, f"overload.{one.name}."
+        if isinstance(config, DownstreamConnections):
+            self.limit.maximum = min(config.max_active_downstream_connections, by_runtime)
+            proactive = self.store.add(groups.ProactiveMonitorStats(), prefix)
+            return manager.Watched(
+                one.name, monitors.Share(self._connections(proactive), self.limit.maximum), proactive
+            )
+        return manager.Watched(one.name, self._monitor(config), self.store.add(groups.ResourceMonitorStats(), prefix))
+
+    def _connections(self, stats: groups.ProactiveMonitorStats) -> Callable[[], float]:
+        def count() -> float:
+            stats.failed_updates = sum(each.stats.downstream_global_cx_overflow for each in self.listeners)
+            return self.limit.active
+
+        return count
+
+    def _monitor(self, config: Any) -> monitors.Monitor:
+        if isinstance(config, FixedHeap):
+            return monitors.Share(resident_memory, config.max_heap_size_bytes)
+        if isinstance(config, InjectedResource):
+            return monitors.InjectedResource(config.filename)
+        if isinstance(config, EventLoopLag):
+            return monitors.Share(self.worst_lag, config.max_lag)
+        if isinstance(config, AcceptQueue):
+            return monitors.AcceptQueue(self._queued, self._taken, self.worker.clock, config.max_wait)
+        assert isinstance(config, CpuUtilization), config
+        return monitors.CpuUtilization()
+
+    def _taken(self) -> int:
+        return sum(listener.taken for listener in self.listeners)
+
+    def _queued(self) -> int:
+        return sum(queue_length(sock) for listener in self.listeners for sock in listener.sockets)
+
+    def _action(self, config: OverloadAction) -> manager.Action:
+        prefix = f"overload.{config.name}."
+        stats = self.store.add(groups.OverloadActionStats(), prefix)
+        name = config.name.rpartition(".")[2]
+        return manager.Action(config.name, config.triggers, self._act(name, prefix), stats, name in _LASTING)
+
+    def _act(self, name: str, prefix: str) -> Act:
+        def serving() -> list[Shedding]:
+            return self.shedding
+
+        def accepting() -> Sequence[Listener]:
+            return self.listeners
+
+        if name == "shrink_heap":
+            shrunk = self.store.add(groups.ShrinkHeapStats(), prefix)
+
+            def count() -> None:
+                shrunk.shrink_count += 1
+
+            return actions.shrink_heap(self.worker.clock, count)
+        if name == "reset_high_memory_stream":
+
+            def count_resets(number: int) -> None:
+                self.resets.count += number
+
+            return actions.reset_high_memory_stream(serving, count_resets)
+        if name == "reject_incoming_connections":
+            return self.rejecting.asked_by(None)
+        if name == "stop_accepting_requests":
+            return self.refusing.asked_by(None)
+        if name == "stop_accepting_connections":
+            return actions.stop_accepting_connections(accepting)
+        make = {
+            "disable_http_keepalive": actions.disable_http_keepalive,
+            "reduce_timeouts": actions.reduce_timeouts,
+            "stop_reading": actions.stop_reading,
+        }
+        return make[name](serving)
+
+    def _point(self, config: OverloadAction) -> manager.Action:
+        stats = self.store.add(groups.LoadShedPointStats(), f"overload.{config.name}.")
+
+        def shed() -> None:
+            stats.shed_load_count += 1
+
+        turned_away = self.rejecting if config.name.endswith("tcp_listener_accept") else self.refusing
+        return manager.Action(config.name, config.triggers, turned_away.asked_by(shed), stats)
+
+
+def _shrinking(timer: ScaledTimer | None) -> Shrinking:
+    return UNCHANGED if timer is None else Shrinking(timer.min_timeout, timer.min_scale)
+
+
+def queue_length(sock: socket.socket) -> int:
+    """How many connections wait to be accepted; 0 where the system does not say (no TCP, no Linux)."""
+    if sock.family == socket.AF_UNIX or not hasattr(socket, "TCP_INFO"):
+        return 0
+    try:
+        return int(_QUEUE_LENGTH.unpack(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _QUEUE_LENGTH.size))[0])
+    except OSError:
+        return 0
