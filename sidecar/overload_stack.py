@@ -5,15 +5,14 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from sidecar.config.overload_manager import (
-    AcceptQueue,
-    CpuUtilization,
-    DownstreamConnections,
-    EventLoopLag,
-    FixedHeap,
-    InjectedResource,
+    ACCEPT_QUEUE_WAIT,
+    CPU_UTILIZATION,
+    DOWNSTREAM_CONNECTIONS,
+    EVENT_LOOP_LAG,
+    FIXED_HEAP,
+    INJECTED_RESOURCE,
     OverloadAction,
     OverloadManager,
     ResourceMonitor,
@@ -77,14 +76,14 @@ class Overload:
         return [Shedding(one, config.least_tracked, shrunk) for one in managers]
 
     def _watched(self, one: ResourceMonitor, by_runtime: float) -> manager.Watched:
-        config, prefix = one.typed_config, f"overload.{one.name}."
-        if isinstance(config, DownstreamConnections):
-            self.limit.maximum = min(config.max_active_downstream_connections, by_runtime)
+        prefix = f"overload.{one.name}."
+        if one.kind == DOWNSTREAM_CONNECTIONS:
+            self.limit.maximum = min(one.most, by_runtime)
             proactive = self.store.add(groups.ProactiveMonitorStats(), prefix)
             return manager.Watched(
                 one.name, monitors.Share(self._connections(proactive), self.limit.maximum), proactive
             )
-        return manager.Watched(one.name, self._monitor(config), self.store.add(groups.ResourceMonitorStats(), prefix))
+        return manager.Watched(one.name, self._monitor(one), self.store.add(groups.ResourceMonitorStats(), prefix))
 
     def _connections(self, stats: groups.ProactiveMonitorStats) -> Callable[[], float]:
         def count() -> float:
@@ -93,16 +92,16 @@ class Overload:
 
         return count
 
-    def _monitor(self, config: Any) -> monitors.Monitor:
-        if isinstance(config, FixedHeap):
-            return monitors.Share(resident_memory, config.max_heap_size_bytes)
-        if isinstance(config, InjectedResource):
-            return monitors.InjectedResource(config.filename)
-        if isinstance(config, EventLoopLag):
-            return monitors.Share(self.worst_lag, config.max_lag)
-        if isinstance(config, AcceptQueue):
-            return monitors.AcceptQueue(self._queued, self._taken, self.worker.clock, config.max_wait)
-        assert isinstance(config, CpuUtilization), config
+    def _monitor(self, one: ResourceMonitor) -> monitors.Monitor:
+        if one.kind == FIXED_HEAP:
+            return monitors.Share(resident_memory, one.most)
+        if one.kind == INJECTED_RESOURCE:
+            return monitors.InjectedResource(one.filename)
+        if one.kind == EVENT_LOOP_LAG:
+            return monitors.Share(self.worst_lag, one.most)
+        if one.kind == ACCEPT_QUEUE_WAIT:
+            return monitors.AcceptQueue(self._queued, self._taken, self.worker.clock, one.most)
+        assert one.kind == CPU_UTILIZATION, one
         return monitors.CpuUtilization()
 
     def _taken(self) -> int:

@@ -21,11 +21,11 @@ from sidecar.config.core_types import (
 from sidecar.config.fields import Node
 from sidecar.config.listener import Listener, parse_listener
 from sidecar.config.matcher import StringMatcher, parse_string_matcher
-from sidecar.config.overload_manager import OverloadManager, parse_overload_manager
 from sidecar.config.runtime import Runtime
 from sidecar.config.stats import DEFAULT_STATS_CONFIG, StatsConfig, parse_stats_config
 
 if TYPE_CHECKING:
+    from sidecar.config.overload_manager import OverloadManager
     from sidecar.config.tls_secrets import Secret
 
 _Resource = TypeVar("_Resource")
@@ -96,7 +96,7 @@ def parse_bootstrap(node: Node) -> Bootstrap:
         DEFAULT_STATS_CONFIG if stats is None else parse_stats_config(stats),
         seconds(node, "stats_flush_interval", 5.0),
         runtime.values,
-        None if overload is None else parse_overload_manager(overload),
+        None if overload is None else _parse_overload_manager(overload),
     )
     for key in sorted(runtime.values.keys() - runtime.used):
         if not _RUNTIME_KEYS.fullmatch(key):
@@ -133,6 +133,12 @@ def _parse_static_resources(node: Node) -> StaticResources:
         _parse_each(node.children("clusters"), parse_cluster),
         secrets,
     )
+
+
+def _parse_overload_manager(node: Node) -> OverloadManager:
+    from sidecar.config.overload_parsing import parse_overload_manager  # only for those who configure it
+
+    return parse_overload_manager(node)
 
 
 def _parse_secrets(nodes: list[Node]) -> tuple[Secret, ...]:

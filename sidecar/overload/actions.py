@@ -5,7 +5,6 @@ Source: Envoy's "Overload actions"; `stop_reading` is our own.
 
 from __future__ import annotations
 
-import ctypes
 import gc
 from collections.abc import Callable, Iterable
 
@@ -134,6 +133,8 @@ def shrink_heap(clock: Callable[[], float], count: Callable[[], None]) -> Act:
 
 def give_back_memory() -> None:
     """Collect what is unreachable, and have the C library give pages without use back, where it can (glibc)."""
+    import ctypes  # for those who need it only: it is half a megabyte
+
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:

@@ -6,12 +6,12 @@ import resource
 
 from sidecar.config.overload_manager import (
     ACCEPT_QUEUE,
+    ACCEPT_QUEUE_WAIT,
     CONNECTIONS_MONITOR,
+    DOWNSTREAM_CONNECTIONS,
+    EVENT_LOOP_LAG,
+    FIXED_HEAP,
     LOOP_LAG,
-    AcceptQueue,
-    DownstreamConnections,
-    EventLoopLag,
-    FixedHeap,
     OverloadAction,
     OverloadManager,
     ResourceMonitor,
@@ -44,10 +44,10 @@ def default_overload_manager(memory: int, connections: int) -> OverloadManager:
     """
     return OverloadManager(
         (
-            ResourceMonitor(LOOP_LAG, EventLoopLag(_LONGEST_LAG)),
-            ResourceMonitor(ACCEPT_QUEUE, AcceptQueue(_LONGEST_WAIT)),
-            ResourceMonitor(_HEAP, FixedHeap(int(memory * _MEMORY_SHARE))),
-            ResourceMonitor(CONNECTIONS_MONITOR, DownstreamConnections(connections)),
+            ResourceMonitor(LOOP_LAG, EVENT_LOOP_LAG, _LONGEST_LAG),
+            ResourceMonitor(ACCEPT_QUEUE, ACCEPT_QUEUE_WAIT, _LONGEST_WAIT),
+            ResourceMonitor(_HEAP, FIXED_HEAP, memory * _MEMORY_SHARE),
+            ResourceMonitor(CONNECTIONS_MONITOR, DOWNSTREAM_CONNECTIONS, connections),
         ),
         (
             _action("envoy.overload_actions.reject_incoming_connections", (ACCEPT_QUEUE, 0.3, 0.9)),

@@ -11,12 +11,12 @@ import pytest
 
 from sidecar.config.overload_manager import (
     ACCEPT_QUEUE,
+    ACCEPT_QUEUE_WAIT,
+    DOWNSTREAM_CONNECTIONS,
+    EVENT_LOOP_LAG,
+    FIXED_HEAP,
+    INJECTED_RESOURCE,
     LOOP_LAG,
-    AcceptQueue,
-    DownstreamConnections,
-    EventLoopLag,
-    FixedHeap,
-    InjectedResource,
     OverloadAction,
     OverloadManager,
     ResourceMonitor,
@@ -206,9 +206,9 @@ def test_a_whole_one() -> None:
     )
     assert built(document) == OverloadManager(
         (
-            ResourceMonitor(INJECTED, InjectedResource("/tmp/pressure")),
-            ResourceMonitor("heap", FixedHeap(1 << 30)),
-            ResourceMonitor(CONNECTIONS, DownstreamConnections(10)),
+            ResourceMonitor(INJECTED, INJECTED_RESOURCE, filename="/tmp/pressure"),
+            ResourceMonitor("heap", FIXED_HEAP, 1 << 30),
+            ResourceMonitor(CONNECTIONS, DOWNSTREAM_CONNECTIONS, 10),
         ),
         (
             OverloadAction(REFUSE, (Trigger(INJECTED, 0.9, 0.9), Trigger("heap", 0.5, 0.75))),
@@ -233,7 +233,10 @@ def test_our_own_monitors_and_actions() -> None:
         resource_monitors=[own(LOOP_LAG, max_lag=0.25), own(ACCEPT_QUEUE)],
     )
     configured = built(document)
-    assert [one.typed_config for one in configured.resource_monitors] == [EventLoopLag(0.25), AcceptQueue(0.5)]
+    assert configured.resource_monitors == (
+        ResourceMonitor(LOOP_LAG, EVENT_LOOP_LAG, 0.25),
+        ResourceMonitor(ACCEPT_QUEUE, ACCEPT_QUEUE_WAIT, 0.5),
+    )
     assert [one.name for one in configured.actions] == ["mizzen.overload_actions.stop_reading"]
 
 
