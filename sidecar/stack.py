@@ -14,6 +14,7 @@ from sidecar.cluster.cluster import Cluster
 from sidecar.cluster.dns import DnsResolver
 from sidecar.cluster.host import Host
 from sidecar.cluster.manager import ClusterManager
+from sidecar.cluster.outlier_events import OutlierEventLog
 from sidecar.codec.hpack_decoder import Texts
 from sidecar.codec.wire import FieldLines
 from sidecar.config.bootstrap import Bootstrap
@@ -115,6 +116,7 @@ class Stack(PoolStack, HttpStack):
         self.directory = Directory()
         self._tls: TlsStack | None = None
         self._clients: ClientStack | None = None
+        self._outlier_events = self._outlier_event_log()
         self.clusters = ClusterManager(self, worker.wheel, worker.random)
         self.clusters.on_membership = self._membership_changed
         for config in bootstrap.static_resources.clusters:
@@ -370,6 +372,20 @@ class Stack(PoolStack, HttpStack):
 
     def outlier_stats(self, config: ClusterConfig) -> OutlierDetectionStats:
         return self.store.shared(OutlierDetectionStats, *tags.cluster(config.alt_stat_name).below("outlier_detection."))
+
+    def outlier_events(self) -> OutlierEventLog | None:
+        return self._outlier_events
+
+    def _outlier_event_log(self) -> OutlierEventLog | None:
+        path = self.bootstrap.cluster_manager.outlier_event_log_path
+        if not path:
+            return None
+        try:
+            file = self.log_files.open(path)
+        except OSError as error:
+            place = "cluster_manager.outlier_detection.event_log_path"
+            raise OSError(f"{place}: cannot write to {path}: {error.strerror}") from error
+        return OutlierEventLog(file.write, self.worker.clock, self.worker.epoch)
 
     def resolver(self, settings: DnsSettings) -> DnsResolver:
         found = self.resolvers.get(settings)

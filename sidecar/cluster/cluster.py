@@ -133,6 +133,8 @@ class Cluster:
                 self._changes[0].extend(added)
                 self._changes[1].extend(removed)
         self._publish(host_sets or _NO_HOSTS)
+        if added and self.outlier is not None:
+            self.outlier.watch(added)
 
     def refresh_health(self) -> None:
         """Hosts have become usable or unusable: pick by their new health."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sidecar.config.address import Address as ConfiguredAddress
 from sidecar.config.address import Pipe
 from sidecar.config.core_types import NO_LOCALITY, NO_METADATA, Locality, Metadata
 from sidecar.core.address import Address
+
+if TYPE_CHECKING:
+    from sidecar.cluster.outlier_rates import HostMonitor
 
 FAILED_ACTIVE_HC = 1
 FAILED_OUTLIER_CHECK = 2
@@ -76,6 +79,7 @@ class Host:
         "ejected_until",
         "ejection_time",
         "unejected_at",
+        "monitor",
         "removed",
     )
 
@@ -113,6 +117,7 @@ class Host:
         self.ejected_until = 0.0
         self.ejection_time = 0.0  # when the last ejection began
         self.unejected_at = 0.0
+        self.monitor: HostMonitor | None = None  # outlier detection's
         self.removed = False
 
     @property

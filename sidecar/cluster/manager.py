@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 from random import Random
-from typing import Protocol
+from typing import Any, Protocol
 
 from sidecar.cluster.circuit_breaker import CircuitBreaker
 from sidecar.cluster.cluster import Cluster, OnMembership
@@ -15,7 +15,8 @@ from sidecar.cluster.endpoints import static_host_sets
 from sidecar.cluster.load_balancers.configured import balancer_of
 from sidecar.cluster.logical_dns import LogicalDns
 from sidecar.cluster.original_dst import OriginalDst
-from sidecar.cluster.outlier import OutlierDetector, OutlierStats
+from sidecar.cluster.outlier import OutlierDetector
+from sidecar.cluster.outlier_events import OutlierEventLog
 from sidecar.cluster.slices import Slices
 from sidecar.cluster.strict_dns import StrictDns
 from sidecar.config.circuit_breakers import Thresholds
@@ -45,8 +46,12 @@ class Surroundings(Protocol):
         """The statistics below `cluster.<name>.`"""
         ...
 
-    def outlier_stats(self, config: ClusterConfig) -> OutlierStats:
+    def outlier_stats(self, config: ClusterConfig) -> Any:
         """Those of outlier detection; asked for only where it is configured."""
+        ...
+
+    def outlier_events(self) -> OutlierEventLog | None:
+        """Where ejections are logged, if they are."""
         ...
 
     def resolver(self, settings: DnsSettings) -> Resolver:
@@ -190,10 +195,12 @@ def make_cluster(
         cluster.outlier = OutlierDetector(
             config.outlier_detection,
             surroundings.outlier_stats(config),
-            lambda: len(cluster.hosts),
+            lambda: cluster.hosts,
             cluster.refresh_health,
             wheel,
             random,
+            config.name,
+            surroundings.outlier_events(),
         )
     if config.type == "STRICT_DNS":
         cluster.discovery = StrictDns(cluster, config, surroundings.resolver(config.dns), wheel, random)
@@ -213,4 +220,6 @@ def _breaker(limits: Thresholds) -> CircuitBreaker:
         limits.max_retries,
         limits.retry_budget,
         limits.track_remaining,
+        limits.max_connection_pools,
+        limits.max_connections_per_host,
     )
