@@ -14,7 +14,6 @@ from sidecar.cluster.cluster import Cluster
 from sidecar.cluster.dns import DnsResolver
 from sidecar.cluster.host import Host
 from sidecar.cluster.manager import ClusterManager
-from sidecar.cluster.outlier_events import OutlierEventLog
 from sidecar.codec.hpack_decoder import Texts
 from sidecar.codec.wire import FieldLines
 from sidecar.config.bootstrap import Bootstrap
@@ -77,6 +76,7 @@ from sidecar.telemetry.store import StatsStore
 if TYPE_CHECKING:
     from sidecar.admin.context import AdminContext
     from sidecar.client_stack import ClientStack
+    from sidecar.cluster.outlier_events import OutlierEventLog
     from sidecar.tls_stack import TlsStack
 
 ADMIN_FILTER = NetworkFilter("admin", DirectResponseConfig(b""))
@@ -380,6 +380,8 @@ class Stack(PoolStack, HttpStack):
         path = self.bootstrap.cluster_manager.outlier_event_log_path
         if not path:
             return None
+        from sidecar.cluster.outlier_events import OutlierEventLog
+
         try:
             file = self.log_files.open(path)
         except OSError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 from random import Random
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sidecar.cluster.circuit_breaker import CircuitBreaker
 from sidecar.cluster.cluster import Cluster, OnMembership
@@ -16,7 +16,6 @@ from sidecar.cluster.load_balancers.configured import balancer_of
 from sidecar.cluster.logical_dns import LogicalDns
 from sidecar.cluster.original_dst import OriginalDst
 from sidecar.cluster.outlier import OutlierDetector
-from sidecar.cluster.outlier_events import OutlierEventLog
 from sidecar.cluster.slices import Slices
 from sidecar.cluster.strict_dns import StrictDns
 from sidecar.config.circuit_breakers import Thresholds
@@ -24,6 +23,9 @@ from sidecar.config.cluster import Cluster as ClusterConfig
 from sidecar.config.dns import DnsSettings
 from sidecar.config.load_balancing import OriginalDstLbConfig
 from sidecar.core.timer_wheel import TimerWheel
+
+if TYPE_CHECKING:
+    from sidecar.cluster.outlier_events import OutlierEventLog
 
 
 class ClusterManagerStats(Protocol):

@@ -8,49 +8,57 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from math import floor, inf
 from random import Random
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sidecar.cluster.host import FAILED_ACTIVE_HC, FAILED_OUTLIER_CHECK, Host
-from sidecar.cluster.outlier_events import OutlierEventLog
 from sidecar.cluster.outlier_rates import UNKNOWN, ClusterRates, HostMonitor
 from sidecar.config.outlier_detection import OutlierDetection
 from sidecar.core.timer_wheel import Timed, TimerWheel
 from sidecar.core.upstream import OVERFLOW
 
+if TYPE_CHECKING:
+    from sidecar.cluster.outlier_events import OutlierEventLog
+
 _GATEWAY_ERROR = 503
 
 
 class Criterion(NamedTuple):
-    """By what a host is judged: the event's type, the words in statistics, and the field with the share that is ejected.
+    """By what a host is judged: the event's type, the words in statistics, and how many in a hundred are ejected.
 
     `in_total` criteria count in the deprecated `ejections_total`, too.
     """
 
     type: str
     words: str
-    enforcing: str
+    enforcing: Callable[[OutlierDetection], int]
     in_total: bool = False
 
 
-_5XX = Criterion("CONSECUTIVE_5XX", "consecutive_5xx", "enforcing_consecutive_5xx", True)
+_5XX = Criterion("CONSECUTIVE_5XX", "consecutive_5xx", lambda config: config.enforcing_consecutive_5xx, True)
 _GATEWAY = Criterion(
-    "CONSECUTIVE_GATEWAY_FAILURE", "consecutive_gateway_failure", "enforcing_consecutive_gateway_failure"
+    "CONSECUTIVE_GATEWAY_FAILURE",
+    "consecutive_gateway_failure",
+    lambda config: config.enforcing_consecutive_gateway_failure,
 )
 _LOCAL_ORIGIN = Criterion(
     "CONSECUTIVE_LOCAL_ORIGIN_FAILURE",
     "consecutive_local_origin_failure",
-    "enforcing_consecutive_local_origin_failure",
+    lambda config: config.enforcing_consecutive_local_origin_failure,
 )
 _SUCCESS_RATE = (
-    Criterion("SUCCESS_RATE", "success_rate", "enforcing_success_rate", True),
-    Criterion("SUCCESS_RATE_LOCAL_ORIGIN", "local_origin_success_rate", "enforcing_local_origin_success_rate"),
+    Criterion("SUCCESS_RATE", "success_rate", lambda config: config.enforcing_success_rate, True),
+    Criterion(
+        "SUCCESS_RATE_LOCAL_ORIGIN",
+        "local_origin_success_rate",
+        lambda config: config.enforcing_local_origin_success_rate,
+    ),
 )
 _FAILURE_PERCENTAGE = (
-    Criterion("FAILURE_PERCENTAGE", "failure_percentage", "enforcing_failure_percentage"),
+    Criterion("FAILURE_PERCENTAGE", "failure_percentage", lambda config: config.enforcing_failure_percentage),
     Criterion(
         "FAILURE_PERCENTAGE_LOCAL_ORIGIN",
         "local_origin_failure_percentage",
-        "enforcing_failure_percentage_local_origin",
+        lambda config: config.enforcing_failure_percentage_local_origin,
     ),
 )
 """Of what hosts answer, and of what happens on the way to them."""
@@ -293,7 +301,7 @@ class OutlierDetector(Timed):
             return
         if criterion.in_total:
             stats.ejections_total += 1
-        enforced = self._random.random() * 100 < getattr(config, criterion.enforcing)
+        enforced = self._random.random() * 100 < criterion.enforcing(config)
         if enforced:
             self._eject(host)
             stats.ejections_enforced_total += 1
