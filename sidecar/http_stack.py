@@ -34,6 +34,7 @@ from sidecar.http.recreation import compile_repreparation
 from sidecar.http.stream import Stream
 from sidecar.http.underscores import compile_underscores
 from sidecar.router.header_mutation import compile_header_mutations
+from sidecar.router.immediate_failure import attentive
 from sidecar.router.route import Route
 from sidecar.router.route_table import RouteTable, compile_route_configuration
 from sidecar.router.router import Router
@@ -107,6 +108,10 @@ class HttpStack:
         router.respect_expected_timeout = router_config.respect_expected_rq_timeout
         router.render_body = self.render_body
         router.strict_headers = router_config.strict_check_headers
+        if self.checks_health:
+            for route in routes.routes:
+                if route.kind == "forward":
+                    route.upstream_request = attentive(route.upstream_request)
         identity = self.bootstrap.node
         manager = ConnectionManager(
             self.worker,
@@ -158,6 +163,11 @@ class HttpStack:
         self.route_tables.append((f"listener {listener.name}, connection manager {config.stat_prefix}", routes))
         return manager
 
+    @property
+    def checks_health(self) -> bool:
+        """Whether any cluster has health checks: then responses may take hosts out."""
+        return any(cluster.health_checker is not None for cluster in self.clusters.clusters.values())
+
     def express_lane(
         self, config: HttpConnectionManager, manager: ConnectionManager, router: Router
     ) -> ExpressLane | None:
@@ -181,7 +191,7 @@ class HttpStack:
             manager,
             router,
             Stream,
-            UpstreamRequest,
+            attentive(UpstreamRequest) if self.checks_health else UpstreamRequest,
             new_request_id,
             lambda second: date.at(second)[1],
             normalizes,

@@ -76,7 +76,7 @@ from sidecar.telemetry.store import StatsStore
 if TYPE_CHECKING:
     from sidecar.admin.context import AdminContext
     from sidecar.client_stack import ClientStack
-    from sidecar.cluster.outlier_events import OutlierEventLog
+    from sidecar.cluster.health_checks.checker import HealthChecker
     from sidecar.tls_stack import TlsStack
 
 ADMIN_FILTER = NetworkFilter("admin", DirectResponseConfig(b""))
@@ -97,6 +97,7 @@ class Stack(PoolStack, HttpStack):
         self._bodies: dict[int, Callable[..., bytes]] = {}
         self.health_check_failed = False
         self.managers: list[ConnectionManager] = []
+        self.tcp_proxies: list[TcpProxy] = []
         self.route_tables: list[tuple[str, RouteTable]] = []
         self.local_ip = local_address()
         self.log_files = LogFiles(store.add(FilesystemStats(), "filesystem."), worker.wheel)
@@ -116,7 +117,6 @@ class Stack(PoolStack, HttpStack):
         self.directory = Directory()
         self._tls: TlsStack | None = None
         self._clients: ClientStack | None = None
-        self._outlier_events = self._outlier_event_log()
         self.clusters = ClusterManager(self, worker.wheel, worker.random)
         self.clusters.on_membership = self._membership_changed
         for config in bootstrap.static_resources.clusters:
@@ -213,7 +213,7 @@ class Stack(PoolStack, HttpStack):
         if isinstance(last.typed_config, DirectResponseConfig):
             return DirectResponse(last.typed_config.response, self.worker)
         assert isinstance(last.typed_config, TcpProxyConfig), last
-        return TcpProxy(
+        proxy = TcpProxy(
             last.typed_config,
             self.worker,
             self.clusters.get,
@@ -224,6 +224,8 @@ class Stack(PoolStack, HttpStack):
             listener.per_connection_buffer_limit_bytes,
             by_sni(chain.filters),
         )
+        self.tcp_proxies.append(proxy)
+        return proxy
 
     def bind(self, inherited: Inherited | None = None) -> None:
         """Take all addresses, without serving yet; those that are ``inherited`` from another process, as they are. Raises
@@ -373,21 +375,10 @@ class Stack(PoolStack, HttpStack):
     def outlier_stats(self, config: ClusterConfig) -> OutlierDetectionStats:
         return self.store.shared(OutlierDetectionStats, *tags.cluster(config.alt_stat_name).below("outlier_detection."))
 
-    def outlier_events(self) -> OutlierEventLog | None:
-        return self._outlier_events
+    def health_checker(self, cluster: Cluster) -> HealthChecker:
+        from sidecar.health_stack import health_checker  # only for those who check
 
-    def _outlier_event_log(self) -> OutlierEventLog | None:
-        path = self.bootstrap.cluster_manager.outlier_event_log_path
-        if not path:
-            return None
-        from sidecar.cluster.outlier_events import OutlierEventLog
-
-        try:
-            file = self.log_files.open(path)
-        except OSError as error:
-            place = "cluster_manager.outlier_detection.event_log_path"
-            raise OSError(f"{place}: cannot write to {path}: {error.strerror}") from error
-        return OutlierEventLog(file.write, self.worker.clock, self.worker.epoch)
+        return health_checker(self, cluster)
 
     def resolver(self, settings: DnsSettings) -> DnsResolver:
         found = self.resolvers.get(settings)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sidecar.admin.compressed_bootstrap import CompressedBootstrap
 from sidecar.config.bootstrap import NodeIdentity
@@ -14,6 +14,9 @@ from sidecar.config.listener import Listener as ListenerConfig
 from sidecar.config.matcher import StringMatcher
 from sidecar.core.address import Address
 from sidecar.core.head import RequestHead
+
+if TYPE_CHECKING:
+    from sidecar.config.health_check import EndpointHealthCheck
 
 
 class HostView(Protocol):
@@ -31,6 +34,8 @@ class HostView(Protocol):
     def priority(self) -> int: ...
     @property
     def metadata(self) -> Metadata: ...
+    @property
+    def health_check(self) -> EndpointHealthCheck | None: ...
     @property
     def canary(self) -> bool: ...
     @property
@@ -54,30 +59,7 @@ class HostView(Protocol):
         """None before the first request, then an object whose `pending` are the requests that wait for a connection."""
         ...
 
-    @property
-    def monitor(self) -> Any:
-        """Outlier detection's: `success_rate` and `local_origin_success_rate` in percent, -1 if unknown; None without."""
-        ...
-
     def health_flags(self) -> str: ...
-
-
-class RatesView(Protocol):
-    """The success rates of a cluster's hosts: their average and the least that is good enough; -1 if unknown."""
-
-    @property
-    def average(self) -> float: ...
-    @property
-    def ejection_threshold(self) -> float: ...
-
-
-class OutlierView(Protocol):
-    """What outlier detection has found out."""
-
-    @property
-    def rates(self) -> RatesView: ...
-    @property
-    def local_origin_rates(self) -> RatesView: ...
 
 
 class BreakerView(Protocol):
@@ -90,7 +72,7 @@ class BreakerView(Protocol):
     @property
     def max_requests(self) -> int: ...
     @property
-    def retries_limit(self) -> int: ...
+    def max_retries(self) -> int: ...
 
 
 class ClusterView(Protocol):
@@ -104,8 +86,6 @@ class ClusterView(Protocol):
     def hosts(self) -> Sequence[HostView]: ...
     @property
     def breakers(self) -> tuple[BreakerView, BreakerView]: ...
-    @property
-    def outlier(self) -> OutlierView | None: ...
 
 
 class ClustersView(Protocol):

@@ -9,6 +9,7 @@ from typing import Any
 from sidecar.admin.clusters import address_json, eds_health_status, locality_json
 from sidecar.admin.context import ClusterView, HostView
 from sidecar.admin.json_text import Array, Object
+from sidecar.config.address import SocketAddress
 
 _TYPE = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
 
@@ -40,8 +41,20 @@ def _group(place: tuple[int, Any], hosts: Iterable[HostView]) -> Iterator[tuple[
         yield "priority", priority
 
 
+def _asked_at(host: HostView) -> dict[str, Any]:
+    """Where active health checks ask, as far as Envoy says it: of another address the port alone."""
+    config = host.health_check
+    if config is None:
+        return {}
+    port = config.port_value or (config.address.port_value if isinstance(config.address, SocketAddress) else 0)
+    return {
+        **({"port_value": port} if port and port != host.address.port else {}),
+        **({"hostname": config.hostname} if config.hostname else {}),
+    }
+
+
 def _endpoint(host: HostView) -> dict[str, Any]:
-    endpoint: dict[str, Any] = {"address": address_json(host.address), "health_check_config": {}}
+    endpoint: dict[str, Any] = {"address": address_json(host.address), "health_check_config": _asked_at(host)}
     if host.hostname:
         endpoint["hostname"] = host.hostname
     status = eds_health_status(host.health_flags())

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence, Set
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sidecar.cluster.circuit_breaker import CircuitBreaker
 from sidecar.cluster.context import ClusterStats, LoadBalancerContext, Pick
-from sidecar.cluster.host import Host
+from sidecar.cluster.host import PENDING_DYNAMIC_REMOVAL, Host
 from sidecar.cluster.host_set import HostSet, HostSets
+from sidecar.cluster.lingering import keep_healthy, without_failed
 from sidecar.cluster.load_balancers.layered import Balancer
 from sidecar.cluster.outlier import OutlierDetector
 from sidecar.cluster.slices import Slices
+from sidecar.core.address import Address
+
+if TYPE_CHECKING:
+    from sidecar.cluster.health_checks.checker import HealthChecker
 
 OnMembership = Callable[[Sequence[Host], Sequence[Host]], None]
 """Called with the hosts that came and those that left, once nothing picks the latter any more."""
@@ -29,8 +34,8 @@ class Cluster:
     """`pick(context)` gives the host for a request, or None; it is an attribute that changes with the hosts.
 
     `breakers` are those of the routing priorities default and high. `host_sets` are the hosts by priority. `stats` and
-    `config` are what the cluster was made with. `initialised` is true once hosts were looked for, found or not, and can
-    be picked. Nothing but `pick` and counting is done per request.
+    `config` are what the cluster was made with. `initialised` is true once hosts were looked for, found or not, were
+    checked, if their health is, and can be picked. Nothing but `pick` and counting is done per request.
     """
 
     __slots__ = (
@@ -43,6 +48,9 @@ class Cluster:
         "host_sets",
         "on_membership",
         "discovery",
+        "health_checker",
+        "keeps_healthy",
+        "waits_for_hosts",
         "initialised",
         "_balancer",
         "_slices",
@@ -71,6 +79,9 @@ class Cluster:
         self.host_sets: HostSets = _NO_HOSTS
         self.on_membership: tuple[OnMembership, ...] = ()
         self.discovery: Discovery | None = None
+        self.health_checker: HealthChecker | None = None
+        self.keeps_healthy = True  # a host that is no longer to be found stays while its checks succeed
+        self.waits_for_hosts = True
         self.initialised = False
         self._balancer = balancer
         self._slices = slices
@@ -91,6 +102,10 @@ class Cluster:
             self.hosts_known()
         else:
             self.discovery.start()
+            if not self.waits_for_hosts:
+                self.hosts_known()
+        if self.health_checker is not None:
+            self.health_checker.start()
 
     def close(self) -> None:
         """Stop looking for hosts, and pick none from now on. Hosts leave as if they had been removed."""
@@ -98,6 +113,9 @@ class Cluster:
             self.discovery.close()
         if self.outlier is not None:
             self.outlier.close()
+        if self.health_checker is not None:
+            self.health_checker.close()
+            self.health_checker = None
         self._on_ready = ()
         self.update(_NO_HOSTS)
         self._slices.cancel(self)
@@ -112,11 +130,26 @@ class Cluster:
 
     def hosts_known(self) -> None:
         """The first round of looking for hosts is over, whatever came of it."""
+        if self.health_checker is None or self._hosts_known:
+            self._hosts_known = True
+            self._become_ready()
+        else:
+            self.health_checker.when_checked(self._hosts_checked)
+
+    def _hosts_checked(self) -> None:
+        """The first round of checks is over as well."""
         self._hosts_known = True
+        self.refresh_health()
         self._become_ready()
 
     def update(self, host_sets: HostSets) -> None:
         """Take over new membership. Hosts that stay must be the same objects."""
+        if self.health_checker is not None and self.keeps_healthy:
+            host_sets = keep_healthy(self.host_sets, host_sets)
+        self._take_over(host_sets)
+
+    def _take_over(self, host_sets: HostSets) -> None:
+        checker = self.health_checker
         before, after = set(self.hosts), {host for host_set in host_sets for host in host_set.hosts}
         added = [host for host_set in host_sets for host in host_set.hosts if host not in before]
         removed = [host for host in self.hosts if host not in after]
@@ -124,6 +157,11 @@ class Cluster:
             host.removed = True
             if self.outlier is not None:
                 self.outlier.forget(host)
+            if checker is not None:
+                checker.forget(host)
+        if checker is not None:
+            checker.admit(added)
+            host_sets = tuple(host_set.refreshed() for host_set in host_sets)
         if added or removed:
             self.stats.membership_change += 1
             self.stats.transport_socket_total_match_count += len(added)
@@ -133,12 +171,23 @@ class Cluster:
                 self._changes[0].extend(added)
                 self._changes[1].extend(removed)
         self._publish(host_sets or _NO_HOSTS)
-        if added and self.outlier is not None:
-            self.outlier.watch(added)
+        if checker is not None:
+            checker.watch(added)
 
     def refresh_health(self) -> None:
         """Hosts have become usable or unusable: pick by their new health."""
+        if self.health_checker is not None:
+            if not self._hosts_known:
+                return  # nothing is picked before
+            left = without_failed(self.host_sets)
+            if left is not None:
+                self._take_over(left)
+                return
         self._publish(tuple(host_set.refreshed() for host_set in self.host_sets))
+
+    def lingering(self) -> dict[Address, Host]:
+        """Hosts that are no longer to be found, and stay while they are healthy."""
+        return {host.address: host for host in self.hosts if host.flags & PENDING_DYNAMIC_REMOVAL}
 
     def serves_without(self, priorities: Set[int]) -> bool:
         """Whether there are usable hosts of other priorities."""
@@ -169,6 +218,7 @@ class Cluster:
             stats.membership_total += sign * sum(len(host_set.hosts) for host_set in each)
             stats.membership_healthy += sign * sum(len(host_set.healthy) for host_set in each)
             stats.membership_degraded += sign * sum(len(host_set.degraded) for host_set in each)
+            stats.membership_excluded += sign * sum(host_set.excluded for host_set in each)
         self.host_sets = host_sets
         self._without = {}
         self._building = True

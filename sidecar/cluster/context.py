@@ -57,6 +57,7 @@ class ClusterStats(Protocol):
     membership_change: int
     membership_healthy: int
     membership_degraded: int
+    membership_excluded: int
     membership_total: int
     transport_socket_total_match_count: int
     max_host_weight: int

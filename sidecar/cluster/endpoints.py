@@ -23,6 +23,7 @@ def make_host(
         group.priority,
         endpoint.metadata,
         endpoint.health_status,
+        endpoint.health_check_config,
     )
 
 

@@ -10,20 +10,32 @@ from sidecar.config.core_types import NO_LOCALITY, NO_METADATA, Locality, Metada
 from sidecar.core.address import Address
 
 if TYPE_CHECKING:
-    from sidecar.cluster.outlier_rates import HostMonitor
+    from sidecar.config.health_check import EndpointHealthCheck
 
 FAILED_ACTIVE_HC = 1
 FAILED_OUTLIER_CHECK = 2
 FAILED_EDS_HEALTH = 4
 DEGRADED_EDS_HEALTH = 8
 EDS_STATUS_DRAINING = 16
+DEGRADED_ACTIVE_HC = 32
+PENDING_DYNAMIC_REMOVAL = 64
+PENDING_ACTIVE_HC = 128
+EXCLUDED_VIA_IMMEDIATE_HC_FAIL = 256
+ACTIVE_HC_TIMEOUT = 512
 
 _UNHEALTHY = FAILED_ACTIVE_HC | FAILED_OUTLIER_CHECK | FAILED_EDS_HEALTH | EDS_STATUS_DRAINING
+_DEGRADED = DEGRADED_ACTIVE_HC | DEGRADED_EDS_HEALTH
+_EXCLUDED = PENDING_ACTIVE_HC | EXCLUDED_VIA_IMMEDIATE_HC_FAIL
 _FLAG_NAMES = (
     (FAILED_ACTIVE_HC, "/failed_active_hc"),
     (FAILED_OUTLIER_CHECK, "/failed_outlier_check"),
     (FAILED_EDS_HEALTH, "/failed_eds_health"),
+    (DEGRADED_ACTIVE_HC, "/degraded_active_hc"),
     (DEGRADED_EDS_HEALTH, "/degraded_eds_health"),
+    (PENDING_DYNAMIC_REMOVAL, "/pending_dynamic_removal"),
+    (PENDING_ACTIVE_HC, "/pending_active_hc"),
+    (EXCLUDED_VIA_IMMEDIATE_HC_FAIL, "/excluded_via_immediate_hc_fail"),
+    (ACTIVE_HC_TIMEOUT, "/active_hc_timeout"),
     (EDS_STATUS_DRAINING, "/eds_status_draining"),
 )
 _OF_STATUS = {
@@ -61,6 +73,7 @@ class Host:
         "locality",
         "priority",
         "metadata",
+        "health_check",
         "flags",
         "usable",
         "pool",
@@ -79,7 +92,6 @@ class Host:
         "ejected_until",
         "ejection_time",
         "unejected_at",
-        "monitor",
         "removed",
     )
 
@@ -92,6 +104,7 @@ class Host:
         priority: int = 0,
         metadata: Metadata | None = None,
         health_status: str = "UNKNOWN",
+        health_check: EndpointHealthCheck | None = None,
     ) -> None:
         self.address = address
         self.hostname = hostname
@@ -99,6 +112,7 @@ class Host:
         self.locality = locality
         self.priority = priority
         self.metadata = NO_METADATA if metadata is None else metadata
+        self.health_check = health_check  # where to ask for its health, where that is said
         self.flags = flags_of_status(health_status)
         self.usable = not self.flags & _UNHEALTHY
         self.pool: Any = None
@@ -117,13 +131,22 @@ class Host:
         self.ejected_until = 0.0
         self.ejection_time = 0.0  # when the last ejection began
         self.unejected_at = 0.0
-        self.monitor: HostMonitor | None = None  # outlier detection's
         self.removed = False
 
     @property
     def degraded(self) -> bool:
         """Usable, but only for what the healthy hosts cannot take."""
-        return self.usable and bool(self.flags & DEGRADED_EDS_HEALTH)
+        return self.usable and bool(self.flags & _DEGRADED)
+
+    @property
+    def excluded(self) -> bool:
+        """Left out where hosts are counted: it has not been checked yet, or has asked for it."""
+        return bool(self.flags & _EXCLUDED)
+
+    @property
+    def is_checked(self) -> bool:
+        """Whether it takes part in active health checks, where the cluster has them."""
+        return self.health_check is None or not self.health_check.disable_active_health_check
 
     @property
     def canary(self) -> bool:

@@ -13,19 +13,21 @@ Hosts = tuple[Host, ...]
 class LocalityHosts:
     """The hosts of one locality at one priority, and the weight that the assignment gives it (0: not said)."""
 
-    __slots__ = ("locality", "weight", "hosts", "healthy", "degraded")
+    __slots__ = ("locality", "weight", "hosts", "healthy", "degraded", "excluded")
 
     def __init__(self, locality: Locality, weight: int, hosts: Hosts) -> None:
         self.locality = locality
         self.weight = weight
         self.hosts = hosts
         self.healthy, self.degraded = by_health(hosts)
+        self.excluded = count_excluded(hosts, self.healthy)
 
 
 class HostSet:
     """An immutable snapshot of a priority; made anew whenever membership or health changes.
 
     `localities` is empty where no locality has a weight. `overprovisioning_factor` is in percent.
+    `excluded` is how many of the hosts do not count where shares are made.
     """
 
     __slots__ = (
@@ -33,6 +35,7 @@ class HostSet:
         "hosts",
         "healthy",
         "degraded",
+        "excluded",
         "localities",
         "overprovisioning_factor",
     )
@@ -47,6 +50,7 @@ class HostSet:
         self.priority = priority
         self.hosts = hosts
         self.healthy, self.degraded = by_health(hosts)
+        self.excluded = count_excluded(hosts, self.healthy)
         self.localities = localities
         self.overprovisioning_factor = overprovisioning_factor
 
@@ -57,6 +61,24 @@ class HostSet:
     def filtered(self, keep: Callable[[Host], bool]) -> HostSet:
         """Only the hosts that `keep` accepts, in the same localities."""
         return self._with(_select(self.hosts, keep), lambda hosts: _select(hosts, keep))
+
+    def joined(self, hosts: Hosts) -> HostSet:
+        """With further hosts, in their localities."""
+        if not hosts:
+            return self
+        of_localities = [(part.locality, part.weight, part.hosts) for part in self.localities]
+        if of_localities:
+            for locality in dict.fromkeys(host.locality for host in hosts):
+                more = tuple(host for host in hosts if host.locality == locality)
+                at = next((at for at, part in enumerate(of_localities) if part[0] == locality), None)
+                if at is None:
+                    of_localities.append((locality, 0, more))
+                else:
+                    of_localities[at] = (*of_localities[at][:2], of_localities[at][2] + more)
+        joined = self.refreshed()
+        joined.hosts = self.hosts + hosts
+        joined.localities = tuple(LocalityHosts(*part) for part in of_localities)
+        return joined.refreshed()
 
     def _with(self, hosts: Hosts, of_locality: Callable[[Hosts], Hosts]) -> HostSet:
         localities = tuple(
@@ -78,6 +100,11 @@ def by_health(hosts: Hosts) -> tuple[Hosts, Hosts]:
     if len(healthy) == len(hosts):
         return hosts, ()
     return healthy, tuple(host for host in hosts if host.degraded)
+
+
+def count_excluded(hosts: Hosts, healthy: Hosts) -> int:
+    """How many hosts are left out of the count; those that are healthy never are."""
+    return 0 if hosts is healthy else sum(host.excluded for host in hosts)
 
 
 def _select(hosts: Hosts, keep: Callable[[Host], bool]) -> Hosts:

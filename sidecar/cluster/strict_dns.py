@@ -58,9 +58,11 @@ class StrictDns:
         if before.keys() == set(answer.addresses):
             self.cluster.stats.update_no_rebuild += 1
             return
+        lingering = self.cluster.lingering()
+        found = [Address(ip, refresh.port) for ip in answer.addresses]
         self._hosts[at] = [
-            before.get(ip) or make_host(endpoint, group, Address(ip, refresh.port), refresh.name)
-            for ip in answer.addresses
+            before.get(address.ip) or lingering.get(address) or make_host(endpoint, group, address, refresh.name)
+            for address in found
         ]
         self.cluster.stats.max_host_weight = max((host.weight for hosts in self._hosts for host in hosts), default=1)
         weighted = self.config.common_lb_config.locality_weighted_lb_config

@@ -7,7 +7,13 @@ from sys import intern
 from typing import TYPE_CHECKING
 
 from sidecar.config.address import SocketAddress, is_ip
-from sidecar.config.circuit_breakers import DEFAULT_CIRCUIT_BREAKERS, CircuitBreakers, parse_circuit_breakers
+from sidecar.config.circuit_breakers import (
+    DEFAULT_CIRCUIT_BREAKERS,
+    CircuitBreakers,
+    OutlierDetection,
+    parse_circuit_breakers,
+    parse_outlier_detection,
+)
 from sidecar.config.core_types import (
     Metadata,
     TcpKeepalive,
@@ -27,7 +33,6 @@ from sidecar.config.load_balancing import (
     LoadBalancing,
     parse_load_balancing,
 )
-from sidecar.config.outlier_detection import OutlierDetection, parse_outlier_detection
 from sidecar.config.protocol_options import (
     HTTP1_DEFAULTS,
     UPSTREAM_DEFAULTS,
@@ -42,6 +47,7 @@ from sidecar.config.upstream_protocols import (
 )
 
 if TYPE_CHECKING:
+    from sidecar.config.health_check import HealthCheck
     from sidecar.config.tls import UpstreamTlsContext
     from sidecar.config.tls_matches import TransportSocketMatch
 
@@ -84,6 +90,10 @@ class Cluster:
     http2_options: Http2ProtocolOptions = HTTP2_DEFAULTS
     upstream_http_options: UpstreamHttpProtocolOptions = NO_UPSTREAM_HTTP_OPTIONS
     transport_socket_matches: tuple[TransportSocketMatch, ...] = ()
+    health_check: HealthCheck | None = None
+    close_connections_on_host_health_failure: bool = False
+    ignore_health_on_host_removal: bool = False
+    wait_for_warm_on_init: bool = True
 
 
 def parse_cluster(node: Node) -> Cluster:
@@ -98,7 +108,7 @@ def parse_cluster(node: Node) -> Cluster:
     connection = node.child("upstream_connection_options")
     transport_socket = _parse_transport_socket(node)
     http = parse_upstream_protocols(node, transport_socket)
-    outliers = node.child("outlier_detection")
+    breakers, outliers = node.child("circuit_breakers"), node.child("outlier_detection")
     return Cluster(
         name,
         node.get("alt_stat_name") or name,
@@ -110,7 +120,7 @@ def parse_cluster(node: Node) -> Cluster:
         load_balancing.lb_config,
         load_balancing.common_lb_config,
         load_balancing.lb_subset_config,
-        parse_circuit_breakers(node),
+        DEFAULT_CIRCUIT_BREAKERS if breakers is None else parse_circuit_breakers(breakers),
         None if outliers is None else parse_outlier_detection(outliers),
         http.common_http_protocol_options,
         http.http_protocol_options,
@@ -123,6 +133,10 @@ def parse_cluster(node: Node) -> Cluster:
         http.http2_options,
         http.upstream_http_options,
         _parse_transport_socket_matches(node),
+        _parse_health_check(node, http.upstream_protocol),
+        node.get("close_connections_on_host_health_failure"),
+        node.get("ignore_health_on_host_removal"),
+        node.wrapped("wait_for_warm_on_init", True),
     )
 
 
@@ -140,6 +154,14 @@ def _parse_transport_socket_matches(node: Node) -> tuple[TransportSocketMatch, .
     from sidecar.config.tls_matches import parse_transport_socket_matches  # only for those who use it
 
     return parse_transport_socket_matches(node)
+
+
+def _parse_health_check(node: Node, upstream_protocol: str) -> HealthCheck | None:
+    if not node.has("health_checks"):
+        return None
+    from sidecar.config.health_check import parse_health_checks  # only for those who use it
+
+    return parse_health_checks(node, upstream_protocol)
 
 
 def _parse_type(node: Node) -> tuple[str, DnsSettings]:

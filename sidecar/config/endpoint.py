@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from sys import intern
+from typing import TYPE_CHECKING
 
 from sidecar.config.address import NO_ADDRESS, Address, parse_address
 from sidecar.config.core_types import (
@@ -14,6 +15,9 @@ from sidecar.config.core_types import (
     parse_metadata,
 )
 from sidecar.config.fields import Node
+
+if TYPE_CHECKING:
+    from sidecar.config.health_check import EndpointHealthCheck
 
 _WEIGHTS_LIMIT = 0xFFFFFFFF
 
@@ -30,6 +34,7 @@ class LbEndpoint:
     health_status: str = "UNKNOWN"
     metadata: Metadata = field(default_factory=dict)
     load_balancing_weight: int = 1
+    health_check_config: EndpointHealthCheck | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,4 +112,14 @@ def _parse_lb_endpoint(node: Node) -> LbEndpoint:
         node.enum("health_status"),
         parse_metadata(node.child("metadata")),
         node.wrapped("load_balancing_weight", 1),
+        _parse_health_check(endpoint),
     )
+
+
+def _parse_health_check(endpoint: Node) -> EndpointHealthCheck | None:
+    config = endpoint.child("health_check_config")
+    if config is None:
+        return None
+    from sidecar.config.health_check import parse_endpoint_health_check  # only for those who use it
+
+    return parse_endpoint_health_check(config)

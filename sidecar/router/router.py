@@ -13,7 +13,9 @@ from sidecar.core import response_flags as flag
 from sidecar.core.head import Field
 from sidecar.core.worker import Worker
 from sidecar.router.hedging import HedgedRequest
+from sidecar.router.immediate_failure import attentive
 from sidecar.router.internal_redirect import RedirectedHedgedRequest
+from sidecar.router.upstream_request import UpstreamRequest
 
 _NUMBERS = frozenset(
     (b"x-envoy-upstream-rq-timeout-ms", b"x-envoy-upstream-rq-per-try-timeout-ms", b"x-envoy-max-retries")
@@ -103,7 +105,9 @@ class Router:
 
     def hedge(self, stream: Any, route: Any, cluster: Any, end: bool) -> None:
         """The request asks for hedging, and its route does not."""
-        hedged = HedgedRequest if route.internal_redirects is None else RedirectedHedgedRequest
+        hedged: type[UpstreamRequest] = HedgedRequest if route.internal_redirects is None else RedirectedHedgedRequest
+        if route.upstream_request.attentive:
+            hedged = attentive(hedged)
         upstream = hedged(self, stream, route, cluster)
         stream.upstream = upstream
         upstream.start(stream.request, end)

@@ -65,9 +65,10 @@ def priority_load(host_sets: HostSets, panic_threshold: float) -> PriorityLoad:
 
 def _availability(host_set: HostSet) -> tuple[int, int]:
     """The health of a priority and how much its degraded hosts could take: percent, overprovisioned, at most 100."""
-    if not host_set.hosts:
+    total = len(host_set.hosts) - host_set.excluded
+    if not total:
         return 0, 0
-    total, factor = len(host_set.hosts), host_set.overprovisioning_factor
+    factor = host_set.overprovisioning_factor
     return min(100, factor * len(host_set.healthy) // total), min(100, factor * len(host_set.degraded) // total)
 
 
@@ -94,7 +95,7 @@ def _distribute(
 
 
 def _in_panic(host_set: HostSet, panic_threshold: float) -> bool:
-    count = len(host_set.hosts)
+    count = len(host_set.hosts) - host_set.excluded
     usable = len(host_set.healthy) + len(host_set.degraded)
     return (100.0 * usable / count if count else 0.0) < panic_threshold
 

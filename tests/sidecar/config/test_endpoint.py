@@ -77,8 +77,8 @@ def test_equal_localities_and_metadata_are_one_object() -> None:
         ({"endpoint": {}}, "", "has no address"),
         ({"endpoint_name": "named"}, "", "has no address"),
         (
-            {"endpoint": {"address": socket_address(port=1), "health_check_config": {"port_value": 1}}},
-            ".endpoint.health_check_config",
+            {"endpoint": {"address": socket_address(port=1), "additional_addresses": [{}]}},
+            ".endpoint.additional_addresses",
             "is not implemented by Mizzen",
         ),
     ],
