@@ -77,6 +77,7 @@ if TYPE_CHECKING:
     from sidecar.admin.context import AdminContext
     from sidecar.client_stack import ClientStack
     from sidecar.cluster.health_checks.checker import HealthChecker
+    from sidecar.cluster.outlier_events import OutlierEventLog
     from sidecar.tls_stack import TlsStack
 
 ADMIN_FILTER = NetworkFilter("admin", DirectResponseConfig(b""))
@@ -117,6 +118,7 @@ class Stack(PoolStack, HttpStack):
         self.directory = Directory()
         self._tls: TlsStack | None = None
         self._clients: ClientStack | None = None
+        self._outlier_events = self._outlier_event_log()
         self.clusters = ClusterManager(self, worker.wheel, worker.random)
         self.clusters.on_membership = self._membership_changed
         for config in bootstrap.static_resources.clusters:
@@ -374,6 +376,22 @@ class Stack(PoolStack, HttpStack):
 
     def outlier_stats(self, config: ClusterConfig) -> OutlierDetectionStats:
         return self.store.shared(OutlierDetectionStats, *tags.cluster(config.alt_stat_name).below("outlier_detection."))
+
+    def outlier_events(self) -> OutlierEventLog | None:
+        return self._outlier_events
+
+    def _outlier_event_log(self) -> OutlierEventLog | None:
+        path = self.bootstrap.cluster_manager.outlier_event_log_path
+        if not path:
+            return None
+        from sidecar.cluster.outlier_events import OutlierEventLog
+
+        try:
+            file = self.log_files.open(path)
+        except OSError as error:
+            place = "cluster_manager.outlier_detection.event_log_path"
+            raise OSError(f"{place}: cannot write to {path}: {error.strerror}") from error
+        return OutlierEventLog(file.write, self.worker.clock, self.worker.epoch)
 
     def health_checker(self, cluster: Cluster) -> HealthChecker:
         from sidecar.health_stack import health_checker  # only for those who check

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from sidecar.admin.context import BreakerView, ClustersView, ClusterView, HostView
+from sidecar.admin.context import BreakerView, ClustersView, ClusterView, HostView, OutlierView, RatesView
 from sidecar.admin.json_text import Array, Object, json_chunks
 from sidecar.admin.page import JSON, TEXT, Page
 from sidecar.admin.patterns import InvalidPatternError, compile_pattern
@@ -51,11 +51,11 @@ def _text(clusters: Iterable[ClusterView]) -> Iterator[bytes]:
 def _heading(cluster: ClusterView) -> str:
     name, config = cluster.name, cluster.config
     outlier = ""
-    if config.outlier_detection is not None:
+    if cluster.outlier is not None:
         outlier = "".join(
-            f"{name}::outlier::{kind}_{figure}::-1\n"
-            for kind in ("success_rate", "local_origin_success_rate")
-            for figure in ("average", "ejection_threshold")
+            f"{name}::outlier::{kind}_average::{rates.average:g}\n"
+            f"{name}::outlier::{kind}_ejection_threshold::{rates.ejection_threshold:g}\n"
+            for kind, rates in _rates(cluster.outlier)
         )
     default, high = cluster.breakers
     return (
@@ -70,7 +70,7 @@ def _limits(name: str, priority: str, breaker: BreakerView) -> str:
         f"{start}max_connections::{breaker.max_connections}\n"
         f"{start}max_pending_requests::{breaker.max_pending_requests}\n"
         f"{start}max_requests::{breaker.max_requests}\n"
-        f"{start}max_retries::{breaker.max_retries}\n"
+        f"{start}max_retries::{breaker.retries_limit}\n"
     )
 
 
@@ -95,9 +95,18 @@ def _host_text(name: str, host: HostView) -> str:
         f"{start}sub_zone::{locality.sub_zone}\n"
         f"{start}canary::{'true' if host.canary else 'false'}\n"
         f"{start}priority::{host.priority}\n"
-        f"{start}success_rate::-1\n"
-        f"{start}local_origin_success_rate::-1\n"
+        f"{start}success_rate::{_rate(host, 'success_rate')}\n"
+        f"{start}local_origin_success_rate::{_rate(host, 'local_origin_success_rate')}\n"
     )
+
+
+def _rates(outlier: OutlierView) -> tuple[tuple[str, RatesView], tuple[str, RatesView]]:
+    return ("success_rate", outlier.rates), ("local_origin_success_rate", outlier.local_origin_rates)
+
+
+def _rate(host: HostView, name: str) -> float:
+    """In percent, -1 where it is not known; whole numbers without a point, as Envoy writes them."""
+    return _number(-1.0 if host.monitor is None else getattr(host.monitor, name))
 
 
 def _pending(host: HostView) -> int:
@@ -114,14 +123,30 @@ def _json(clusters: Iterable[ClusterView]) -> Iterator[bytes]:
 
 
 def _cluster_json(cluster: ClusterView) -> dict[str, Any]:
-    hosts = cluster.hosts
+    hosts, outlier = cluster.hosts, cluster.outlier
     default, high = cluster.breakers
     return {
         "name": cluster.name,
+        **_threshold("success_rate", None if outlier is None else outlier.rates),
         **({"host_statuses": Array(_host_json(host) for host in hosts)} if hosts else {}),
+        **_threshold("local_origin_success_rate", None if outlier is None else outlier.local_origin_rates),
         "circuit_breakers": {"thresholds": [_thresholds(default), {"priority": "HIGH", **_thresholds(high)}]},
         "observability_name": cluster.config.alt_stat_name,
     }
+
+
+def _threshold(kind: str, rates: RatesView | None) -> dict[str, Any]:
+    if rates is None or rates.ejection_threshold <= 0:
+        return {}
+    return {f"{kind}_ejection_threshold": {"value": _number(rates.ejection_threshold)}}
+
+
+def _percent(rate: float) -> dict[str, Any]:
+    return {"value": _number(rate)} if rate else {}
+
+
+def _number(value: float) -> float:
+    return int(value) if value.is_integer() else value
 
 
 def _thresholds(breaker: BreakerView) -> dict[str, Any]:
@@ -129,7 +154,7 @@ def _thresholds(breaker: BreakerView) -> dict[str, Any]:
         "max_connections": breaker.max_connections,
         "max_pending_requests": breaker.max_pending_requests,
         "max_requests": breaker.max_requests,
-        "max_retries": breaker.max_retries,
+        "max_retries": breaker.retries_limit,
     }
 
 
@@ -143,11 +168,16 @@ def _host_members(host: HostView) -> Iterator[tuple[str, Any]]:
     gauges = (("cx_active", host.cx_active), ("rq_active", host.rq_active), ("rq_pending_active", _pending(host)))
     yield "stats", counters + [{"type": "GAUGE", **_metric(name, value)} for name, value in gauges]
     yield "health_status", _health(host.health_flags())
+    monitor = host.monitor
+    if monitor is not None and monitor.success_rate >= 0:
+        yield "success_rate", _percent(monitor.success_rate)
     yield "weight", host.weight
     if host.hostname:
         yield "hostname", host.hostname
     if host.priority:
         yield "priority", host.priority
+    if monitor is not None and monitor.local_origin_success_rate >= 0:
+        yield "local_origin_success_rate", _percent(monitor.local_origin_success_rate)
     yield "locality", locality_json(host.locality)
 
 

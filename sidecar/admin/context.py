@@ -59,7 +59,30 @@ class HostView(Protocol):
         """None before the first request, then an object whose `pending` are the requests that wait for a connection."""
         ...
 
+    @property
+    def monitor(self) -> Any:
+        """Outlier detection's: `success_rate` and `local_origin_success_rate` in percent, -1 if unknown; None without."""
+        ...
+
     def health_flags(self) -> str: ...
+
+
+class RatesView(Protocol):
+    """The success rates of a cluster's hosts: their average and the least that is good enough; -1 if unknown."""
+
+    @property
+    def average(self) -> float: ...
+    @property
+    def ejection_threshold(self) -> float: ...
+
+
+class OutlierView(Protocol):
+    """What outlier detection has found out."""
+
+    @property
+    def rates(self) -> RatesView: ...
+    @property
+    def local_origin_rates(self) -> RatesView: ...
 
 
 class BreakerView(Protocol):
@@ -72,7 +95,7 @@ class BreakerView(Protocol):
     @property
     def max_requests(self) -> int: ...
     @property
-    def max_retries(self) -> int: ...
+    def retries_limit(self) -> int: ...
 
 
 class ClusterView(Protocol):
@@ -86,6 +109,8 @@ class ClusterView(Protocol):
     def hosts(self) -> Sequence[HostView]: ...
     @property
     def breakers(self) -> tuple[BreakerView, BreakerView]: ...
+    @property
+    def outlier(self) -> OutlierView | None: ...
 
 
 class ClustersView(Protocol):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from sidecar.config.circuit_breakers import UNLIMITED
+
 
 class RetryBudget(Protocol):
     """`budget_percent` of the active requests may be retries, but `min_retry_concurrency` always may."""
@@ -19,6 +21,8 @@ class CircuitBreaker:
 
     A breaker is open while a count has reached its limit; nothing is stored for that, the gauges derive it. `counters`
     are the cluster's statistics, once there was use of the priority: they tell whether a limit was ever approached.
+    `rq_active` has those that wait for a connection too. Connections are counted at the priority of the request that they
+    were made for, and serve both. `max_connections_per_host` is a limit of each host (`per_host_thresholds`).
     Source: `envoy.config.cluster.v3.CircuitBreakers.Thresholds`, whose defaults these are.
     """
 
@@ -28,6 +32,7 @@ class CircuitBreaker:
         "max_requests",
         "max_retries",
         "max_connection_pools",
+        "max_connections_per_host",
         "retry_budget",
         "track_remaining",
         "cx_active",
@@ -46,13 +51,15 @@ class CircuitBreaker:
         max_retries: int = 3,
         retry_budget: RetryBudget | None = None,
         track_remaining: bool = False,
-        max_connection_pools: int = 0xFFFFFFFFFFFFFFFF,
+        max_connection_pools: int = UNLIMITED,
+        max_connections_per_host: int = UNLIMITED,
     ) -> None:
         self.max_connections = max_connections
         self.max_pending_requests = max_pending_requests
         self.max_requests = max_requests
         self.max_retries = max_retries
         self.max_connection_pools = max_connection_pools
+        self.max_connections_per_host = max_connections_per_host
         self.retry_budget = retry_budget
         self.track_remaining = track_remaining
         self.cx_active = 0
@@ -68,7 +75,7 @@ class CircuitBreaker:
         budget = self.retry_budget
         if budget is None:
             return self.max_retries
-        share = int(budget.budget_percent / 100.0 * (self.rq_active + self.rq_pending))
+        share = int(budget.budget_percent / 100.0 * self.rq_active)
         return max(share, budget.min_retry_concurrency)
 
     def may_retry(self) -> bool:
@@ -118,12 +125,14 @@ class CircuitBreaker:
     @property
     def remaining_rq(self) -> int:
         """Requests that may still start, 0 unless `track_remaining`."""
-        return max(0, self.max_requests - self.rq_active) if self.track_remaining else 0
+        return max(0, self.max_requests - max(0, self.rq_active - self.rq_pending)) if self.track_remaining else 0
 
     @property
     def remaining_retries(self) -> int:
-        """Retries that may still start, 0 unless `track_remaining`."""
-        return max(0, self.retries_limit - self.retries_active) if self.track_remaining else 0
+        """Retries that may still start, 0 unless `track_remaining`, and with a retry budget, as in Envoy."""
+        if not self.track_remaining or self.retry_budget is not None:
+            return 0
+        return max(0, self.max_retries - self.retries_active)
 
     def __repr__(self) -> str:
         return (

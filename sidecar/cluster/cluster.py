@@ -171,6 +171,8 @@ class Cluster:
                 self._changes[0].extend(added)
                 self._changes[1].extend(removed)
         self._publish(host_sets or _NO_HOSTS)
+        if added and self.outlier is not None:
+            self.outlier.watch(added)
         if checker is not None:
             checker.watch(added)
 

@@ -10,6 +10,7 @@ from sidecar.config.core_types import NO_LOCALITY, NO_METADATA, Locality, Metada
 from sidecar.core.address import Address
 
 if TYPE_CHECKING:
+    from sidecar.cluster.outlier_rates import HostMonitor
     from sidecar.config.health_check import EndpointHealthCheck
 
 FAILED_ACTIVE_HC = 1
@@ -92,6 +93,7 @@ class Host:
         "ejected_until",
         "ejection_time",
         "unejected_at",
+        "monitor",
         "removed",
     )
 
@@ -131,6 +133,7 @@ class Host:
         self.ejected_until = 0.0
         self.ejection_time = 0.0  # when the last ejection began
         self.unejected_at = 0.0
+        self.monitor: HostMonitor | None = None  # outlier detection's
         self.removed = False
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 from random import Random
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sidecar.cluster.circuit_breaker import CircuitBreaker
 from sidecar.cluster.cluster import Cluster, OnMembership
@@ -15,7 +15,7 @@ from sidecar.cluster.endpoints import static_host_sets
 from sidecar.cluster.load_balancers.configured import balancer_of
 from sidecar.cluster.logical_dns import LogicalDns
 from sidecar.cluster.original_dst import OriginalDst
-from sidecar.cluster.outlier import OutlierDetector, OutlierStats
+from sidecar.cluster.outlier import OutlierDetector
 from sidecar.cluster.slices import Slices
 from sidecar.cluster.strict_dns import StrictDns
 from sidecar.config.circuit_breakers import Thresholds
@@ -26,6 +26,7 @@ from sidecar.core.timer_wheel import TimerWheel
 
 if TYPE_CHECKING:
     from sidecar.cluster.health_checks.checker import HealthChecker
+    from sidecar.cluster.outlier_events import OutlierEventLog
 
 
 class ClusterManagerStats(Protocol):
@@ -48,8 +49,12 @@ class Surroundings(Protocol):
         """The statistics below `cluster.<name>.`"""
         ...
 
-    def outlier_stats(self, config: ClusterConfig) -> OutlierStats:
+    def outlier_stats(self, config: ClusterConfig) -> Any:
         """Those of outlier detection; asked for only where it is configured."""
+        ...
+
+    def outlier_events(self) -> OutlierEventLog | None:
+        """Where ejections are logged, if they are."""
         ...
 
     def health_checker(self, cluster: Cluster) -> HealthChecker:
@@ -197,10 +202,12 @@ def make_cluster(
         cluster.outlier = OutlierDetector(
             config.outlier_detection,
             surroundings.outlier_stats(config),
-            lambda: len(cluster.hosts),
+            lambda: cluster.hosts,
             cluster.refresh_health,
             wheel,
             random,
+            config.name,
+            surroundings.outlier_events(),
         )
     if config.health_check is not None:
         cluster.health_checker = surroundings.health_checker(cluster)
@@ -224,4 +231,6 @@ def _breaker(limits: Thresholds) -> CircuitBreaker:
         limits.max_retries,
         limits.retry_budget,
         limits.track_remaining,
+        limits.max_connection_pools,
+        limits.max_connections_per_host,
     )

@@ -65,6 +65,13 @@ class StaticResources:
 
 
 @dataclass(frozen=True, slots=True)
+class ClusterManager:
+    """What holds for all clusters: the file of the events of outlier detection, empty for none."""
+
+    outlier_event_log_path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Bootstrap:
     """The whole of it.
 
@@ -81,6 +88,7 @@ class Bootstrap:
     stats_flush_interval: float = 5.0
     layered_runtime: Mapping[str, Any] = field(default_factory=dict)
     overload_manager: OverloadManager | None = None
+    cluster_manager: ClusterManager = ClusterManager()
 
 
 def parse_bootstrap(node: Node) -> Bootstrap:
@@ -97,6 +105,7 @@ def parse_bootstrap(node: Node) -> Bootstrap:
         seconds(node, "stats_flush_interval", 5.0),
         runtime.values,
         None if overload is None else _parse_overload_manager(overload),
+        _parse_cluster_manager(node.child("cluster_manager")),
     )
     for key in sorted(runtime.values.keys() - runtime.used):
         if not _RUNTIME_KEYS.fullmatch(key):
@@ -147,6 +156,11 @@ def _parse_secrets(nodes: list[Node]) -> tuple[Secret, ...]:
     from sidecar.config.tls_secrets import parse_static_secret  # only for those who use it
 
     return _parse_each(nodes, parse_static_secret)
+
+
+def _parse_cluster_manager(node: Node | None) -> ClusterManager:
+    outliers = None if node is None else node.child("outlier_detection")
+    return ClusterManager("" if outliers is None else outliers.get("event_log_path"))
 
 
 def _parse_each(nodes: list[Node], parse: Callable[[Node], _Resource]) -> tuple[_Resource, ...]:

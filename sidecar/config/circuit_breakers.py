@@ -1,12 +1,14 @@
-"""When a cluster takes no more, and when an endpoint is left out: circuit breakers and outlier detection."""
+"""When a cluster takes no more: `envoy.config.cluster.v3.CircuitBreakers`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Final
 
-from sidecar.config.core_types import seconds
 from sidecar.config.fields import Node
+
+UNLIMITED: Final = 0xFFFFFFFFFFFFFFFF
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,8 @@ class Thresholds:
     max_retries: int = 3
     retry_budget: RetryBudget | None = None
     track_remaining: bool = False
+    max_connection_pools: int = UNLIMITED
+    max_connections_per_host: int = UNLIMITED
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,99 +41,76 @@ class CircuitBreakers:
     high: Thresholds = Thresholds()
 
 
-@dataclass(frozen=True, slots=True)
-class OutlierDetection:
-    """Which endpoints are ejected, for how long (seconds) and in how many cases of a hundred."""
-
-    consecutive_5xx: int = 5
-    interval: float = 10.0
-    base_ejection_time: float = 30.0
-    max_ejection_percent: int = 10
-    enforcing_consecutive_5xx: int = 100
-    consecutive_gateway_failure: int = 5
-    enforcing_consecutive_gateway_failure: int = 0
-    split_external_local_origin_errors: bool = False
-    consecutive_local_origin_failure: int = 5
-    enforcing_consecutive_local_origin_failure: int = 100
-    max_ejection_time: float = 300.0
-    max_ejection_time_jitter: float = 0.0
-    always_eject_one_host: bool = False
-
-
 DEFAULT_CIRCUIT_BREAKERS = CircuitBreakers()
-_by_rate = (
-    "enforcing_success_rate",
-    "enforcing_local_origin_success_rate",
-    "enforcing_failure_percentage",
-    "enforcing_failure_percentage_local_origin",
-)
 
 
-@lru_cache(maxsize=64)
-def _thresholds(
-    max_connections: int,
-    max_pending_requests: int,
-    max_requests: int,
-    max_retries: int,
-    retry_budget: RetryBudget | None,
-    track_remaining: bool,
-) -> Thresholds:
-    return Thresholds(max_connections, max_pending_requests, max_requests, max_retries, retry_budget, track_remaining)
+_thresholds = lru_cache(maxsize=64)(Thresholds)
+_circuit_breakers = lru_cache(maxsize=64)(CircuitBreakers)
+"""Equal ones are one object."""
 
 
-@lru_cache(maxsize=64)
-def _circuit_breakers(default: Thresholds, high: Thresholds) -> CircuitBreakers:
-    return CircuitBreakers(default, high)
+def parse_circuit_breakers(cluster: Node) -> CircuitBreakers:
+    """`Cluster.circuit_breakers`; equal ones are one object. Like Envoy's, the first thresholds for a priority count.
+
+    The runtime's `circuit_breakers.CLUSTER.PRIORITY.*` go before the fields, and hold for a cluster without them too.
+    """
+    name = cluster.get("name")
+    node = cluster.child("circuit_breakers")
+    by_priority: dict[str, Node] = {}
+    per_host: dict[str, Node] = {}
+    if node is not None:
+        by_priority = _by_priority(node.children("thresholds"))
+        per_host = _by_priority(node.children("per_host_thresholds"))
+        for child in per_host.values():
+            child.ignore("track_remaining", "what is left is told of the cluster's limits alone")
+    if node is None and not any(key.startswith("circuit_breakers.") for key in cluster.context.runtime.values):
+        return DEFAULT_CIRCUIT_BREAKERS
+    limits = [
+        _parse_thresholds(cluster, f"circuit_breakers.{name}.{priority.lower()}.",
+                          by_priority.get(priority), per_host.get(priority))
+        for priority in ("DEFAULT", "HIGH")
+    ]  # fmt: skip
+    return _circuit_breakers(*limits)
 
 
-def parse_circuit_breakers(node: Node) -> CircuitBreakers:
-    """`CircuitBreakers`; equal ones are one object. Like Envoy's, the first thresholds for a priority count."""
-    by_priority: dict[str, Thresholds] = {}
-    for child in node.children("thresholds"):
+def _by_priority(nodes: list[Node]) -> dict[str, Node]:
+    found: dict[str, Node] = {}
+    for child in nodes:
         priority = child.enum("priority")
-        thresholds = _parse_thresholds(child)
-        if priority in by_priority:
+        if priority in found:
             child.refuse(f"another one is for the priority {priority} too", "priority", "keep one of them")
-        by_priority.setdefault(priority, thresholds)
-    default = Thresholds()
-    return _circuit_breakers(by_priority.get("DEFAULT", default), by_priority.get("HIGH", default))
+        found.setdefault(priority, child)
+    return found
 
 
-def _parse_thresholds(node: Node) -> Thresholds:
-    budget = node.child("retry_budget")
+def _parse_thresholds(cluster: Node, key: str, node: Node | None, per_host: Node | None) -> Thresholds:
+    runtime = cluster.context.runtime
+
+    def number(name: str, default: int) -> int:
+        configured: int = default if node is None else node.wrapped(name, default)
+        found = runtime.integer(key + name)
+        return configured if found is None else found
+
     return _thresholds(
-        node.wrapped("max_connections", 1024),
-        node.wrapped("max_pending_requests", 1024),
-        node.wrapped("max_requests", 1024),
-        node.wrapped("max_retries", 3),
-        None
-        if budget is None
-        else RetryBudget(budget.percent("budget_percent", 20.0), budget.wrapped("min_retry_concurrency", 3)),
-        node.get("track_remaining"),
+        number("max_connections", 1024),
+        number("max_pending_requests", 1024),
+        number("max_requests", 1024),
+        number("max_retries", 3),
+        _parse_retry_budget(cluster, f"{key}retry_budget.", None if node is None else node.child("retry_budget")),
+        node is not None and node.get("track_remaining"),
+        number("max_connection_pools", UNLIMITED),
+        UNLIMITED if per_host is None else per_host.wrapped("max_connections", UNLIMITED),
     )
 
 
-def parse_outlier_detection(node: Node) -> OutlierDetection:
-    """`OutlierDetection` by consecutive errors; ejection by rates may be configured only to be off."""
-    for name in _by_rate:
-        if node.wrapped(name, 0):
-            node.refuse("is not implemented by Mizzen", name, "set it to 0")
-    base = seconds(node, "base_ejection_time", 30.0)
-    longest = seconds(node, "max_ejection_time", max(300.0, base))
-    if longest < base:
-        node.refuse("is shorter than base_ejection_time", "max_ejection_time", "make it at least as long")
-    return OutlierDetection(
-        node.wrapped("consecutive_5xx", 5),
-        seconds(node, "interval", 10.0),
-        base,
-        node.wrapped("max_ejection_percent", 10),
-        node.wrapped("enforcing_consecutive_5xx", 100),
-        node.wrapped("consecutive_gateway_failure", 5),
-        node.wrapped("enforcing_consecutive_gateway_failure", 0),
-        node.get("split_external_local_origin_errors"),
-        node.wrapped("consecutive_local_origin_failure", 5),
-        node.wrapped("enforcing_consecutive_local_origin_failure", 100),
-        longest,
-        seconds(node, "max_ejection_time_jitter", 0.0),
-        node.wrapped("always_eject_one_host", False),
+def _parse_retry_budget(cluster: Node, key: str, node: Node | None) -> RetryBudget | None:
+    runtime = cluster.context.runtime
+    percent, concurrency = runtime.number(f"{key}budget_percent"), runtime.integer(f"{key}min_retry_concurrency")
+    if node is None and percent is None and concurrency is None:
+        return None
+    configured = (20.0, 3)
+    if node is not None:
+        configured = node.percent("budget_percent", 20.0), node.wrapped("min_retry_concurrency", 3)
+    return RetryBudget(
+        configured[0] if percent is None else percent, configured[1] if concurrency is None else concurrency
     )

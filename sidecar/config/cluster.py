@@ -7,13 +7,7 @@ from sys import intern
 from typing import TYPE_CHECKING
 
 from sidecar.config.address import SocketAddress, is_ip
-from sidecar.config.circuit_breakers import (
-    DEFAULT_CIRCUIT_BREAKERS,
-    CircuitBreakers,
-    OutlierDetection,
-    parse_circuit_breakers,
-    parse_outlier_detection,
-)
+from sidecar.config.circuit_breakers import DEFAULT_CIRCUIT_BREAKERS, CircuitBreakers, parse_circuit_breakers
 from sidecar.config.core_types import (
     Metadata,
     TcpKeepalive,
@@ -33,6 +27,7 @@ from sidecar.config.load_balancing import (
     LoadBalancing,
     parse_load_balancing,
 )
+from sidecar.config.outlier_detection import OutlierDetection, parse_outlier_detection
 from sidecar.config.protocol_options import (
     HTTP1_DEFAULTS,
     UPSTREAM_DEFAULTS,
@@ -108,7 +103,7 @@ def parse_cluster(node: Node) -> Cluster:
     connection = node.child("upstream_connection_options")
     transport_socket = _parse_transport_socket(node)
     http = parse_upstream_protocols(node, transport_socket)
-    breakers, outliers = node.child("circuit_breakers"), node.child("outlier_detection")
+    outliers = node.child("outlier_detection")
     return Cluster(
         name,
         node.get("alt_stat_name") or name,
@@ -120,7 +115,7 @@ def parse_cluster(node: Node) -> Cluster:
         load_balancing.lb_config,
         load_balancing.common_lb_config,
         load_balancing.lb_subset_config,
-        DEFAULT_CIRCUIT_BREAKERS if breakers is None else parse_circuit_breakers(breakers),
+        parse_circuit_breakers(node),
         None if outliers is None else parse_outlier_detection(outliers),
         http.common_http_protocol_options,
         http.http_protocol_options,

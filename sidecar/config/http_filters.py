@@ -9,6 +9,8 @@ from typing import TypeAlias, TypeVar
 from sidecar.config.extensions import TYPED_STRUCTS
 from sidecar.config.fields import Node
 from sidecar.config.filters import (
+    adaptive_concurrency,
+    admission_control,
     buffer,
     compressor,
     cors,
@@ -41,6 +43,8 @@ FilterConfig: TypeAlias = (
     | grpc_stats.GrpcStats
     | grpc_web.GrpcWeb
     | grpc_http1_bridge.GrpcHttp1Bridge
+    | adaptive_concurrency.AdaptiveConcurrency
+    | admission_control.AdmissionControl
     | user_filter.UserFilter
 )
 PerRouteConfig: TypeAlias = (
@@ -70,6 +74,8 @@ HTTP_FILTERS: Mapping[str, Callable[[Node], FilterConfig]] = {
     grpc_stats.TYPE: grpc_stats.parse_grpc_stats,
     grpc_web.TYPE: grpc_web.parse_grpc_web,
     grpc_http1_bridge.TYPE: grpc_http1_bridge.parse_grpc_http1_bridge,
+    adaptive_concurrency.TYPE: adaptive_concurrency.parse_adaptive_concurrency,
+    admission_control.TYPE: admission_control.parse_admission_control,
 }
 """By the full name of the message that configures a filter, the function that reads it."""
 

@@ -28,6 +28,8 @@ class FilterStream(Protocol):
     response: ResponseHead | None
     response_trailers: list[Field] | None
     """Known by the last call of ``on_response_data``, which may turn them into data and empty the list."""
+    response_ended: bool
+    """Whether the whole response has been sent."""
     remote_address: Address
     route: NamedRoute | None
     response_flags: int

@@ -16,6 +16,7 @@ LOCAL_CONNECTION_FAILURE: Final = "local connection failure"
 CONNECTION_TIMEOUT: Final = "connection timeout"
 CONNECTION_TERMINATION: Final = "connection termination"
 OVERFLOW: Final = "overflow"
+NO_POOL: Final = "no connection pool"  # as many as there may be have connections: for Envoy no reset, but no host
 PROTOCOL_ERROR: Final = "protocol error"
 LOCAL_RESET: Final = "local reset"
 REMOTE_RESET: Final = "remote reset"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeVar
 
+from sidecar.config.filters.adaptive_concurrency import AdaptiveConcurrency
+from sidecar.config.filters.admission_control import AdmissionControl
 from sidecar.config.filters.buffer import Buffer
 from sidecar.config.filters.compressor import Compressor, CompressorPerRoute
 from sidecar.config.filters.cors import Cors, CorsPolicy
@@ -81,6 +83,14 @@ def make_filter(config: FilterConfig, name: str, context: FilterContext) -> Http
             from sidecar.filters.grpc_http1_bridge import GrpcHttp1BridgeFilter
 
             return GrpcHttp1BridgeFilter(name, config)
+        case AdaptiveConcurrency():
+            from sidecar.filters.adaptive_concurrency import AdaptiveConcurrencyFilter
+
+            return AdaptiveConcurrencyFilter(name, config, context) if config.enabled else NamedFilter(name)
+        case AdmissionControl():
+            from sidecar.filters.admission_control import AdmissionControlFilter
+
+            return AdmissionControlFilter(name, config, context) if config.enabled else NamedFilter(name)
         case UserFilter():
             from sidecar.filters.user import make_user_filter
 

@@ -6,7 +6,14 @@ from collections import deque
 from typing import Any
 
 from sidecar.core.tls_options import OFFERING_NOTHING, TransportSocketOptions
-from sidecar.core.upstream import CONNECTION_FAILURE, CONNECTION_TERMINATION, CONNECTION_TIMEOUT, OVERFLOW, UpstreamSink
+from sidecar.core.upstream import (
+    CONNECTION_FAILURE,
+    CONNECTION_TERMINATION,
+    CONNECTION_TIMEOUT,
+    NO_POOL,
+    OVERFLOW,
+    UpstreamSink,
+)
 from sidecar.core.worker import Worker
 from sidecar.pool.dialing import Dialer
 from sidecar.pool.options import PoolOptions
@@ -21,9 +28,11 @@ class HostPool:
         "connecting",
         "dialer",
         "draining",
+        "high",
         "host",
         "options",
         "pending",
+        "priority",
         "stats",
         "tls_options",
         "worker",
@@ -47,6 +56,8 @@ class HostPool:
         self.dialer = dialer
         self.tls_options = tls_options
         self.all: set[Any] = set()
+        self.high: set[Any] = set()  # those of them that were made for requests of the high priority
+        self.priority = 0  # at which the pool itself counts while it has connections
         self.pending: deque[tuple[UpstreamSink, int]] = deque()
         self.connecting = 0
         self.draining = False
@@ -90,7 +101,13 @@ class HostPool:
             stats.upstream_rq_per_cx.record(connection.requests)
         stats.upstream_cx_length_ms.record(int((self.worker.clock() - connection.opened) * 1000))
         self.host.cx_active -= 1
-        self.breakers[0].cx_active -= 1
+        if connection in self.high:
+            self.high.discard(connection)
+            self.breakers[1].cx_active -= 1
+        else:
+            self.breakers[0].cx_active -= 1
+        if not self.all:
+            self.breakers[self.priority].cx_pools -= 1
         if len(self.pending) > self.coming():
             self.connect()
 
@@ -105,6 +122,10 @@ class HostPool:
         """Let ``sink`` wait for a connection, and see to it that one comes."""
         breaker = self.breakers[priority]
         stats = self.stats
+        if breaker.cx_pools >= breaker.max_connection_pools and not self.all:
+            stats.upstream_cx_pool_overflow += 1
+            sink.on_reset(NO_POOL)
+            return
         if breaker.rq_pending >= breaker.max_pending_requests:
             stats.upstream_rq_pending_overflow += 1
             sink.on_reset(OVERFLOW)
@@ -115,23 +136,27 @@ class HostPool:
         stats.upstream_rq_pending_total += 1
         stats.upstream_rq_pending_active += 1
         if len(self.pending) > self.coming():
-            if breaker.cx_active >= breaker.max_connections:
+            if breaker.cx_active >= breaker.max_connections or self.host.cx_active >= breaker.max_connections_per_host:
                 stats.upstream_cx_overflow += 1
                 # As Envoy: a host without any connection may have one, however many the cluster has elsewhere.
                 if not self.all and not self.connecting:
-                    self.connect()
+                    self.connect(priority)
             else:
-                self.connect()
+                self.connect(priority)
 
     def left_pending(self, priority: int) -> None:
         """One who waited no longer does."""
         self.breakers[priority].rq_pending -= 1
         self.stats.upstream_rq_pending_active -= 1
 
-    def connect(self) -> None:
-        """Dial one more connection."""
+    def connect(self, priority: int = 0) -> None:
+        """Dial one more connection, which counts at the routing priority of whoever it is for."""
         self.connecting += 1
-        self.breakers[0].cx_active += 1
+        breaker = self.breakers[priority]
+        breaker.cx_active += 1
+        if not self.all:
+            breaker.cx_pools += 1
+            self.priority = priority
         host, stats = self.host, self.stats
         host.cx_active += 1
         host.cx_total += 1
@@ -141,6 +166,8 @@ class HostPool:
         connection.id = self.worker.next_id()
         connection.opened = self.worker.clock()
         self.all.add(connection)
+        if priority:
+            self.high.add(connection)
         self.dialer.dial(
             host.address, connection, self.options.connect_timeout, self._dialled, host.hostname, self.tls_options
         )

@@ -48,7 +48,7 @@ class HedgedRequest(UpstreamRequest):
         if retry is None or not retry.hedges:
             return super()._try_timed_out()
         if self.cluster.outlier is not None:
-            self.cluster.outlier.on_local_origin_failure(self.host, TIMEOUT)
+            self.cluster.outlier.on_local_origin_failure(self.host, TIMEOUT, self.timeout_status)
         self.timed_out = True
         if retry.retries and not self.abandoned and self._has_retries_left() and self._has_room_for_retry():
             assert self.upstream is not None
@@ -94,8 +94,7 @@ class HedgedRequest(UpstreamRequest):
         if head is None or not self.late or self.abandoned:
             return False
         if head.status < 500:
-            self.host.rq_success -= 1
-            self.host.rq_error += 1
+            self._success_was_none()
         self._give_up()  # a bad answer, and another attempt may have a better one
         return True
 
@@ -122,7 +121,7 @@ class HedgedRequest(UpstreamRequest):
         others = self.waiting or self.upstream is not None or self.backoff is not None or self.late
         if others and retry is not None and retry.would_retry(head):
             if self.cluster.outlier is not None:
-                self.cluster.outlier.on_status(late.host, head.status)
+                self.cluster.outlier.on_status(late.host, head.status, False)
             late.host.rq_error += 1
             late.release()
             return False

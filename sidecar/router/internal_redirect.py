@@ -141,7 +141,7 @@ class RedirectedRequest(UpstreamRequest):
             body, trailers = (), None
         outlier = self.cluster.outlier
         if outlier is not None:
-            outlier.on_status(self.host, head.status)
+            outlier.on_status(self.host, head.status, False)
         worker = self.router.worker
         stream.now = worker.clock()
         self._give_up()

@@ -184,7 +184,7 @@ class Recovery:
         if host is not None:
             host.rq_timeout += 1
             if self.cluster.outlier is not None:
-                self.cluster.outlier.on_local_origin_failure(host, TIMEOUT)
+                self.cluster.outlier.on_local_origin_failure(host, TIMEOUT, self.timeout_status)
 
     def _give_up(self) -> None:
         if self.backoff is not None:
@@ -204,6 +204,10 @@ class Recovery:
     def no_host(self) -> None:
         """Answer that nobody can take the request."""
         self.cluster.stats.upstream_cx_none_healthy += 1
+        self.no_pool()
+
+    def no_pool(self) -> None:
+        """The same where there is a host, which may have no connections."""
         stream = self.stream
         stream.upstream = None
         stream.attempt_count = stream.attempt_count or 1
@@ -269,8 +273,14 @@ class Recovery:
         if head is not None and head.status < 500 and not head.index.get(b"grpc-status") and is_grpc(self.request):
             told = dict(trailers).get(b"grpc-status")
             if not told or http_status_of(parse_grpc_status(told)) >= 500:
-                self.host.rq_success -= 1
-                self.host.rq_error += 1
+                self._success_was_none()
+
+    def _success_was_none(self) -> None:
+        """What the host has counted as a success was an error. For outlier detection it stays a success, as in Envoy."""
+        self.host.rq_success -= 1
+        self.host.rq_error += 1
+        if self.cluster.outlier is not None:
+            self.cluster.outlier.kept_success(self.host)
 
     def _retry(self, head: ResponseHead | None, reason: str, sent: bool) -> bool:
         """Repeat the request, if that is wanted and the limits allow it. ``sent``: something of it left for the host."""
@@ -292,8 +302,7 @@ class Recovery:
             return False
         if head is not None:
             if head.status < 500:  # as Envoy, an answer that is not taken is an error of the host
-                self.host.rq_success -= 1
-                self.host.rq_error += 1
+                self._success_was_none()
             stats.retry_codes[head.status] += 1
             if retry.reset_headers:
                 delay = retry.rate_limited_back_off(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sidecar.core.head import Field, RequestHead, ResponseHead
 from sidecar.core.timer_wheel import Timed
-from sidecar.core.upstream import UpstreamStream
+from sidecar.core.upstream import NO_POOL, UpstreamStream
 from sidecar.router.route import Mirror
 
 if TYPE_CHECKING:
@@ -164,7 +164,10 @@ class ShadowRequest(Timed):
         self._end()
 
     def on_reset(self, reason: str, failure: str = "") -> None:
-        self.host.rq_error += 1
+        if reason != NO_POOL:
+            self.host.rq_error += 1
+            if self.cluster.outlier is not None:
+                self.cluster.outlier.on_local_origin_failure(self.host, reason)
         if not self.answered:
             self.cluster.stats.internal_codes[503] += 1
         self._end()
@@ -182,6 +185,8 @@ class ShadowRequest(Timed):
         if not self.answered:
             self.cluster.stats.internal_codes[504] += 1
         upstream, waiting = self.upstream, self.waiting
+        if self.cluster.outlier is not None:
+            self.cluster.outlier.on_local_origin_failure(self.host, "timeout", 504)
         self._end()
         if waiting:
             self.host.pool.forget(self)
@@ -193,10 +198,13 @@ class ShadowRequest(Timed):
         stats = self.cluster.stats
         stats.internal_codes[head.status] += 1
         stats.internal_upstream_rq_time.record(int((self.router.worker.clock() - self.sent_at) * 1000))
+        host, outlier = self.host, self.cluster.outlier
         if head.status >= 500:
-            self.host.rq_error += 1
+            host.rq_error += 1
         else:
-            self.host.rq_success += 1
+            host.rq_success += 1
+        if outlier is not None:
+            outlier.on_status(host, head.status)
 
     def _end(self) -> None:
         if self.over:

@@ -14,6 +14,7 @@ from sidecar.core import response_flags as flag
 from sidecar.core.head import Field, RequestHead, ResponseHead
 from sidecar.core.timer_wheel import Callback
 from sidecar.core.upstream import (
+    NO_POOL,
     OVERFLOW,
     UpstreamStream,
 )
@@ -236,6 +237,10 @@ class UpstreamRequest(Tunnel):
             self.reused = False  # the host has seen the request
         self.stream.now = self.router.worker.clock()
         self._release(False)
+        if reason == NO_POOL:
+            self.stream.host = None
+            self.no_pool()
+            return
         host = self.host
         host.rq_error += 1
         cluster = self.cluster
@@ -359,16 +364,14 @@ class UpstreamRequest(Tunnel):
         judged = status if b"grpc-status" not in head.index else self._judged(head)
         if status >= 500 or judged >= 500:
             host.rq_error += 1
+            if cluster.outlier is not None:
+                cluster.outlier.on_status(host, judged, False)
         else:
             host.rq_success += 1
-        if judged >= 500:
-            if cluster.outlier is not None:
-                cluster.outlier.on_status(host, judged)
-        else:
             if cluster.outlier is not None and (host.consecutive_5xx or host.consecutive_gateway):
                 cluster.outlier.on_status(host, judged)
-            if host.consecutive_local_origin:
-                cluster.outlier.on_success(host)
+        if host.consecutive_local_origin:
+            cluster.outlier.on_success(host)
         retry = self.retry
         if retry is not None and (retry.retriable_status[status] or retry.header_matchers) and retry.would_retry(head):
             if self._retry(head, "", True):

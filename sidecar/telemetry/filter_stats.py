@@ -40,6 +40,12 @@ def filter_stats(store: StatsStore, stat_prefix: str) -> Callable[..., Any]:
                 return store.shared(groups.CompressorResponseStats, *_compression(manager, "compressor", words))
             case "decompressor":
                 return store.shared(groups.DecompressorStats, *_compression(manager, "decompressor", words))
+            case "adaptive_concurrency":
+                return store.shared(
+                    groups.AdaptiveConcurrencyStats, *manager.below("adaptive_concurrency.gradient_controller.")
+                )
+            case "admission_control":
+                return store.shared(groups.AdmissionControlStats, *manager.below("admission_control."))
             case "grpc":
                 return store.shared(groups.GrpcStats, *tags.grpc(*words))
             case "ratelimit":

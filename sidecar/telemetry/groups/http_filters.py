@@ -114,6 +114,28 @@ class DecompressorStats(StatGroup):
     total_uncompressed_bytes: Counter
 
 
+@stat_group
+class AdaptiveConcurrencyStats(StatGroup):
+    """`http.<stat_prefix>.adaptive_concurrency.gradient_controller.`."""
+
+    rq_blocked: Counter
+    burst_queue_size: Gauge
+    concurrency_limit: Gauge
+    gradient: Gauge
+    min_rtt_calculation_active: Gauge
+    min_rtt_msecs: Gauge
+    sample_rtt_msecs: Gauge
+
+
+@stat_group
+class AdmissionControlStats(StatGroup):
+    """`http.<stat_prefix>.admission_control.`."""
+
+    rq_failure: Counter
+    rq_rejected: Counter
+    rq_success: Counter
+
+
 def _once_counted(leaf: str) -> Derived:
     """A counter that is there once it was counted."""
 

@@ -13,7 +13,6 @@ from sidecar.cluster.dns import Answer, Resolver
 from sidecar.cluster.host import Host
 from sidecar.cluster.host_set import HostSets
 from sidecar.cluster.load_balancers.layered import Balancer
-from sidecar.cluster.outlier import OutlierStats
 from sidecar.cluster.slices import Slices
 from sidecar.config.cluster import Cluster as ClusterConfig
 from sidecar.config.dns import DnsSettings
@@ -153,11 +152,12 @@ class Stages:
         made: ClusterStats = stats
         return made
 
-    def outlier_stats(self, config: ClusterConfig) -> OutlierStats:
-        stats: Any = Counts()
-        self.outliers[config.name] = stats
-        made: OutlierStats = stats
-        return made
+    def outlier_stats(self, config: ClusterConfig) -> Any:
+        stats = self.outliers[config.name] = Counts()
+        return stats
+
+    def outlier_events(self) -> None:
+        return None
 
     def resolver(self, settings: DnsSettings) -> Resolver:
         return self.scripted

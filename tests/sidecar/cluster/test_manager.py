@@ -8,10 +8,11 @@ import pytest
 
 from sidecar.cluster.manager import ClusterManager
 from sidecar.config.address import SocketAddress
-from sidecar.config.circuit_breakers import CircuitBreakers, OutlierDetection, RetryBudget, Thresholds
+from sidecar.config.circuit_breakers import CircuitBreakers, RetryBudget, Thresholds
 from sidecar.config.cluster import Cluster as ClusterConfig
 from sidecar.config.endpoint import ClusterLoadAssignment, LbEndpoint, LocalityLbEndpoints
 from sidecar.config.load_balancing import LbConfig, LeastRequestLbConfig, MaglevLbConfig, RingHashLbConfig
+from sidecar.config.outlier_detection import OutlierDetection
 from tests.sidecar.cluster.surroundings import PLAIN, Clock, Stages, picks, seeded
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from sidecar.config.address import SocketAddress
-from sidecar.config.circuit_breakers import CircuitBreakers, OutlierDetection, RetryBudget, Thresholds
+from sidecar.config.circuit_breakers import CircuitBreakers, RetryBudget, Thresholds
 from sidecar.config.cluster import Cluster
 from sidecar.config.core_types import TcpKeepalive
 from sidecar.config.dns import DnsSettings
 from sidecar.config.load_balancing import OriginalDstLbConfig
+from sidecar.config.outlier_detection import OutlierDetection
 from tests.sidecar.config.resources import (
     Document,
     bootstrap,
@@ -21,6 +24,7 @@ from tests.sidecar.config.resources import (
     socket_address,
 )
 
+STRUCT = "type.googleapis.com/google.protobuf.Struct"
 HERE = "static_resources.clusters[0]"
 ORIGINAL_DST: Document = {"type": "ORIGINAL_DST", "lb_policy": "CLUSTER_PROVIDED", "load_assignment": None}
 
@@ -85,10 +89,58 @@ def test_outlier_detection() -> None:
         "max_ejection_time": "10s",
         "max_ejection_time_jitter": "11s",
         "always_eject_one_host": True,
-        "enforcing_success_rate": 0,
+        "enforcing_success_rate": 12,
+        "enforcing_local_origin_success_rate": 13,
+        "success_rate_minimum_hosts": 14,
+        "success_rate_request_volume": 15,
+        "success_rate_stdev_factor": 16,
+        "enforcing_failure_percentage": 17,
+        "enforcing_failure_percentage_local_origin": 18,
+        "failure_percentage_threshold": 19,
+        "failure_percentage_minimum_hosts": 20,
+        "failure_percentage_request_volume": 21,
+        "successful_active_health_check_uneject_host": False,
     }
     assert load_cluster(outlier_detection=every).outlier_detection == OutlierDetection(
-        1, 2.0, 3.0, 4, 5, 6, 7, True, 8, 9, 10.0, 11.0, True
+        1, 2.0, 3.0, 4, 5, 6, 7, True, 8, 9, 10.0, 11.0, True, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, False
+    )
+
+
+def with_runtime(values: Document, **fields: Any) -> Cluster:
+    document = bootstrap([], [cluster(**fields)])
+    document["layered_runtime"] = {"layers": [{"name": "static", "static_layer": values}]}
+    return load(document)[0].static_resources.clusters[0]
+
+
+def test_the_runtime_goes_before_the_fields_of_outlier_detection() -> None:
+    values = {"consecutive_5xx": 2, "interval_ms": 1500, "enforcing_success_rate": 3, "max_ejection_time_ms": 7}
+    built = with_runtime({"outlier_detection": values}, outlier_detection={"consecutive_5xx": 9}).outlier_detection
+    assert built == OutlierDetection(
+        consecutive_5xx=2, interval=1.5, enforcing_success_rate=3, max_ejection_time=0.007
+    )
+
+
+def test_the_runtime_goes_before_the_fields_of_circuit_breakers() -> None:
+    values = {"default": {"max_requests": 2, "retry_budget": {"budget_percent": 12.5}}, "high": {"max_retries": 0}}
+    other = {"circuit_breakers.other.default.max_requests": 1}
+    built = with_runtime(
+        {"circuit_breakers": {"c": values}, **other},
+        circuit_breakers={"thresholds": [{"max_requests": 9, "max_connection_pools": 4}]},
+    ).circuit_breakers
+    assert built == CircuitBreakers(
+        Thresholds(max_requests=2, retry_budget=RetryBudget(12.5, 3), max_connection_pools=4), Thresholds(max_retries=0)
+    )
+    without_fields = with_runtime({"circuit_breakers": {"c": {"high": {"max_connections": 3}}}}).circuit_breakers
+    assert without_fields == CircuitBreakers(Thresholds(), Thresholds(max_connections=3))
+
+
+def test_limits_of_each_host() -> None:
+    breakers = {
+        "thresholds": [{"max_connections": 8}],
+        "per_host_thresholds": [{"priority": "HIGH", "max_connections": 1}, {"max_connections": 2}],
+    }
+    assert load_cluster(circuit_breakers=breakers).circuit_breakers == CircuitBreakers(
+        Thresholds(max_connections=8, max_connections_per_host=2), Thresholds(max_connections_per_host=1)
     )
 
 
@@ -182,8 +234,13 @@ def test_two_clusters_of_a_name() -> None:
             "is shorter than base_ejection_time",
         ),
         (
-            {"outlier_detection": {"enforcing_success_rate": 100}},
-            ".outlier_detection.enforcing_success_rate",
+            {"outlier_detection": {"monitors": [{"name": "m", "typed_config": {"@type": STRUCT}}]}},
+            ".outlier_detection.monitors",
+            "is not implemented by Mizzen",
+        ),
+        (
+            {"circuit_breakers": {"per_host_thresholds": [{"max_requests": 1}]}},
+            ".circuit_breakers.per_host_thresholds[0].max_requests",
             "is not implemented by Mizzen",
         ),
         (

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from sidecar.config.fields import Node
+from sidecar.config.filters.adaptive_concurrency import AdaptiveConcurrency, GradientControllerConfig
+from sidecar.config.filters.admission_control import AdmissionControl
 from sidecar.config.filters.buffer import Buffer
 from sidecar.config.filters.compression import GzipCompressor, GzipDecompressor
 from sidecar.config.filters.compressor import Compressor, CompressorPerRoute
@@ -94,6 +96,17 @@ FILTERS: list[tuple[dict[str, Any], FilterConfig]] = [
     (typed("grpc_stats.v3.FilterConfig"), GrpcStats()),
     (typed("grpc_web.v3.GrpcWeb"), GrpcWeb()),
     (typed("grpc_http1_bridge.v3.Config"), GrpcHttp1Bridge()),
+    (typed("admission_control.v3.AdmissionControl", success_criteria={}), AdmissionControl()),
+    (
+        typed(
+            "adaptive_concurrency.v3.AdaptiveConcurrency",
+            gradient_controller_config={
+                "concurrency_limit_params": {"concurrency_update_interval": "1s"},
+                "min_rtt_calc_params": {"interval": "60s"},
+            },
+        ),
+        AdaptiveConcurrency(GradientControllerConfig(1.0, 60.0)),
+    ),
     (user(USER + "tag", {"n": 1}), UserFilter("tag", {"n": 1})),
     (user(USER + "a.b", {"x": {"y": [None]}}, package="udpa.type.v1"), UserFilter("a.b", {"x": {"y": [None]}})),
     (user(PREFIX + "buffer.v3.Buffer", {"max_request_bytes": 3}), Buffer(3)),

@@ -77,6 +77,7 @@ class FakeStream(StreamInfo):
         self.data: dict[object, Any] = {}
         self.request_at = self.response_at = -1
         self.over = False
+        self.response_ended = False
         self.reset_with = ""
         self.replied: tuple[int, bytes, str] | None = None
         self.grpc_status: int | None = None
@@ -150,6 +151,7 @@ class FakeStream(StreamInfo):
         for number, piece in enumerate(pieces):
             self.receive(piece, number == len(pieces) - 1)
         if not pieces:
+            self.response_ended = True
             self.complete()
 
     def receive(self, data: bytes | None, end: bool) -> None:
@@ -171,6 +173,7 @@ class FakeStream(StreamInfo):
         self.got += data
         self.pieces.append((self.now, data, end))
         if end:
+            self.response_ended = True
             self.complete()
 
     def complete(self) -> None:

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from sidecar.cluster.circuit_breaker import CircuitBreaker
 from sidecar.codec.wire import FieldLines
 from sidecar.core.address import Address
 from sidecar.core.head import RequestHead
-from sidecar.core.upstream import CONNECTION_FAILURE, CONNECTION_TERMINATION, CONNECTION_TIMEOUT, OVERFLOW
+from sidecar.core.upstream import CONNECTION_FAILURE, CONNECTION_TERMINATION, CONNECTION_TIMEOUT, NO_POOL, OVERFLOW
 from sidecar.core.worker import Worker
 from sidecar.pool.http1 import Http1Pool
 from sidecar.pool.http1_connection import Http1Connection
@@ -61,7 +62,9 @@ class Dialer:
     def __init__(self) -> None:
         self.waiting: list[tuple[Http1Connection, Any]] = []
 
-    def dial(self, address: Address, protocol: Any, timeout: float, connected: Any, hostname: str, options: Any) -> None:
+    def dial(
+        self, address: Address, protocol: Any, timeout: float, connected: Any, hostname: str, options: Any
+    ) -> None:
         self.waiting.append((protocol, connected))
 
     def connect(self) -> Transport:
@@ -116,26 +119,27 @@ class Bench:
             address=Address("127.0.0.1", 1), hostname="", cx_active=0, cx_total=0, cx_connect_fail=0, rq_active=0
         )
         self.stats = ClusterStats()
-        self.breaker = SimpleNamespace(cx_active=0, rq_pending=0, max_connections=most[0], max_pending_requests=most[1])
+        self.breaker, self.high = CircuitBreaker(*most), CircuitBreaker()
         self.dialer = Dialer()
         self.pool = Http1Pool(
             self.worker,
             self.host,
             self.stats,
-            (self.breaker, self.breaker),
+            (self.breaker, self.high),
             options,
             self.dialer,
             FieldLines(),  # type: ignore[arg-type]
         )
 
-    def acquire(self) -> tuple[Sink, Any]:
+    def acquire(self, priority: int = 0) -> tuple[Sink, Any]:
         sink = Sink()
-        return sink, self.pool.acquire(sink, 0)
+        return sink, self.pool.acquire(sink, priority)
 
     def at_rest(self) -> bool:
         stats = self.stats
         return (
             not self.breaker.cx_active and not self.breaker.rq_pending and not self.host.cx_active
+            and not self.breaker.cx_pools and not self.high.cx_active and not self.high.cx_pools and not self.pool.high
             and not stats.upstream_cx_active and not stats.upstream_rq_pending_active and not self.pool.connecting
             and not self.pool.all and not self.pool.idle and not self.pool.pending and len(self.worker.wheel) == 0
         )  # fmt: skip
@@ -192,6 +196,43 @@ def test_no_more_wait_than_may(loop: asyncio.AbstractEventLoop) -> None:
     made.acquire()
     sink, _ = made.acquire()
     assert sink.events == [OVERFLOW]
+
+
+def test_connections_count_at_the_priority_that_they_are_made_for(loop: asyncio.AbstractEventLoop) -> None:
+    made = bench(loop, connections=1)
+    for priority in (1, 1, 0, 0):
+        made.acquire(priority)
+    assert (made.high.cx_active, made.breaker.cx_active) == (2, 1)
+    assert (made.high.cx_pools, made.breaker.cx_pools) == (1, 0)
+    assert made.stats.upstream_cx_overflow == 1
+    for _ in range(3):
+        made.dialer.fail()
+    assert made.at_rest()
+
+
+def test_each_host_has_its_own_limit_of_connections(loop: asyncio.AbstractEventLoop) -> None:
+    made = bench(loop)
+    made.breaker.max_connections_per_host = 2
+    for _ in range(4):
+        made.acquire()
+    assert (len(made.dialer.waiting), made.stats.upstream_cx_overflow) == (2, 2)
+    assert not made.breaker.cx_open
+
+
+def test_no_more_pools_than_may_have_connections(loop: asyncio.AbstractEventLoop) -> None:
+    made = bench(loop)
+    made.breaker.max_connection_pools = 1
+    made.breaker.cx_pools = 1  # another host's
+    sink, _ = made.acquire()
+    assert sink.events == [NO_POOL]
+    assert (made.stats.upstream_cx_pool_overflow, made.stats.upstream_rq_pending_total) == (1, 0)
+    made.breaker.cx_pools = 0
+    made.acquire()
+    made.acquire()
+    assert len(made.dialer.waiting) == 2 and made.breaker.cx_pool_open
+    made.dialer.fail()
+    made.dialer.fail()
+    assert made.at_rest()
 
 
 @pytest.mark.parametrize("timed_out", [False, True])
