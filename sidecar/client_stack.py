@@ -21,6 +21,7 @@ from sidecar.router.hash_policy import compile_hash_policies
 from sidecar.router.retry_policy import RetryPolicy
 from sidecar.router.route import Route
 from sidecar.router.router import Router
+from sidecar.router.upstream_request import UpstreamRequest
 from sidecar.telemetry.groups.cluster import ClusterStats
 from sidecar.telemetry.groups.http_connection_manager import RouterStats
 
@@ -158,6 +159,7 @@ def routes_of(cluster_name: str, options: ClientOptions) -> tuple[Route, Route]:
     route.retry = None if options.retry is None else RetryPolicy(options.retry)
     route.hash_key = compile_hash_policies(options.hash_policy, make_cookies=False)
     route.priority = int(options.high_priority)
+    route.upstream_request = UpstreamRequest
     whole = route.copy()
     whole.retry = route.retry or _IF_REFUSED
     return route, whole

@@ -6,7 +6,9 @@ Source: Envoy's access-log documentation, operators ``%RESPONSE_FLAGS%`` and ``%
 from __future__ import annotations
 
 _NAMES = (
+    ("DI", "DelayInjected"),
     ("URX", "UpstreamRetryLimitExceeded"),
+    ("UO", "UpstreamOverflow"),
     ("LH", "FailedLocalHealthCheck"),
     ("UH", "NoHealthyUpstream"),
     ("UT", "UpstreamRequestTimeout"),
@@ -14,9 +16,7 @@ _NAMES = (
     ("UR", "UpstreamRemoteReset"),
     ("UF", "UpstreamConnectionFailure"),
     ("UC", "UpstreamConnectionTermination"),
-    ("UO", "UpstreamOverflow"),
     ("NR", "NoRouteFound"),
-    ("DI", "DelayInjected"),
     ("FI", "FaultInjected"),
     ("RL", "RateLimited"),
     ("UAEX", "UnauthorizedExternalService"),
@@ -42,8 +42,9 @@ _NAMES = (
 SHORT_NAMES: tuple[str, ...] = tuple(short for short, _ in _NAMES)
 LONG_NAMES: tuple[str, ...] = tuple(long for _, long in _NAMES)
 BY_SHORT_NAME: dict[str, int] = {}
-"""The bits of each flag. Envoy writes flags in the order in which they were set, so that URX has two: a request runs out
-of retries before it fails, a TCP session fails before it runs out of attempts."""
+"""The bits of each flag. Envoy writes flags in the order in which they were set, and so do we for those that come together:
+a request is delayed before it fails, and finds no room for a retry before the failure stands. URX has two bits: a request
+runs out of retries before it fails, a TCP session fails before it runs out of attempts."""
 for _bit, _short in enumerate(SHORT_NAMES):
     BY_SHORT_NAME[_short] = BY_SHORT_NAME.get(_short, 0) | 1 << _bit
 
@@ -61,7 +62,7 @@ FAULT_INJECTED = BY_SHORT_NAME["FI"]
 RATE_LIMITED = BY_SHORT_NAME["RL"]
 RATE_LIMIT_SERVICE_ERROR = BY_SHORT_NAME["RLSE"]
 DOWNSTREAM_CONNECTION_TERMINATION = BY_SHORT_NAME["DC"]
-UPSTREAM_RETRY_LIMIT_EXCEEDED = 1
+UPSTREAM_RETRY_LIMIT_EXCEEDED = BY_SHORT_NAME["URX"] & -BY_SHORT_NAME["URX"]
 CONNECT_ATTEMPTS_EXCEEDED = BY_SHORT_NAME["URX"] & ~UPSTREAM_RETRY_LIMIT_EXCEEDED
 STREAM_IDLE_TIMEOUT = BY_SHORT_NAME["SI"]
 OVERLOAD_MANAGER = BY_SHORT_NAME["OM"]

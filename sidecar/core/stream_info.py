@@ -101,6 +101,7 @@ class StreamInfo:
         "upstream_version",  # of the protocol there: 11 or 20
         "upstream_failure_reason",  # why the transport to the upstream failed, "" if it did not
         "attempt_count",
+        "broken_connection",  # age in seconds and earlier requests of the last one that an attempt ended on; unset without
         # how it ended
         "response",
         "response_trailers",

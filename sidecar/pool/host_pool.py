@@ -206,7 +206,10 @@ class HostPool:
             waiting, self.pending = self.pending, deque()
             self.connection_closed(connection)
             self.pending = waiting
-            self.fail_pending(CONNECTION_TIMEOUT if timed_out else CONNECTION_FAILURE, failure)
+            if timed_out:
+                self.fail_pending(CONNECTION_TIMEOUT, "")
+            else:
+                self.fail_pending(CONNECTION_FAILURE, failure)
         elif connection.closed:  # it ended before we could use it
             self.broken_off()
         else:

@@ -150,6 +150,7 @@ class HedgedRequest(UpstreamRequest):
             return
         self.stream.now = self.router.worker.clock()
         self.stream.upstream_failure_reason = failure
+        self.note_connection(late.connection)
         self.abandoned = True  # another attempt was made for this one
         super()._failed(reason, failure, True)
 

@@ -197,9 +197,16 @@ class Recovery:
             self._release(False)
         elif self.upstream is not None:
             connection = self.upstream
+            self.note_connection(connection)
             self._release(False)
             if not connection.complete:
                 connection.cancel()
+
+    def note_connection(self, connection: Any) -> None:
+        """The attempt ends before its time: keep what logs may tell of its connection."""
+        carrier = connection if connection.version == 11 else connection.connection
+        age = self.router.worker.clock() - carrier.opened
+        self.stream.broken_connection = (age, max(carrier.requests - 1, 0))
 
     def no_host(self) -> None:
         """Answer that nobody can take the request."""
@@ -343,6 +350,8 @@ class Recovery:
                 self.tried_priorities = TriedPriorities(retry.priority_update_frequency)
             self.tried_priorities.attempted(self.host)
         self.retries += 1
+        stream = self.stream
+        stream.upstream_first_tx = stream.upstream_last_tx = stream.upstream_first_rx = 0.0  # those of one attempt
         stats.upstream_rq_retry += 1
         self.breaker.retries_active += 1
         self.retrying = True
@@ -352,7 +361,7 @@ class Recovery:
         if self.route.include_is_timeout_retry_header:
             self.request.set(b"x-envoy-is-timeout-retry", b"true" if after_timeout else b"false")
         self.try_deadline = inf
-        self.backoff = self.stream.call_in(delay, self._again)
+        self.backoff = stream.call_in(delay, self._again)
 
     def _again(self) -> None:
         self.backoff = None

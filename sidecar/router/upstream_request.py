@@ -233,8 +233,10 @@ class UpstreamRequest(Tunnel):
     def on_reset(self, reason: str, failure: str = "") -> None:
         sent = not self.waiting
         self.waiting = False
-        if self.upstream is not None and self.upstream.answered:
-            self.reused = False  # the host has seen the request
+        if self.upstream is not None:
+            self.note_connection(self.upstream)
+            if self.upstream.answered:
+                self.reused = False  # the host has seen the request
         self.stream.now = self.router.worker.clock()
         self._release(False)
         if reason == NO_POOL:

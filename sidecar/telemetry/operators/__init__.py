@@ -10,13 +10,14 @@ from ..format_code import Value
 from ..format_syntax import Command
 from .addresses import ADDRESSES
 from .base import FormatContext, Operator
+from .failures import FAILURES
 from .http import HTTP
 from .metadata import METADATA
 from .streams import STREAMS
 from .times import TIMES
 from .tls import TLS
 
-OPERATORS: dict[str, Operator] = {**HTTP, **STREAMS, **ADDRESSES, **TIMES, **METADATA, **TLS}
+OPERATORS: dict[str, Operator] = {**HTTP, **STREAMS, **ADDRESSES, **TIMES, **METADATA, **TLS, **FAILURES}
 
 
 def value_of(command: Command, context: FormatContext) -> Value:

@@ -10,6 +10,7 @@ from tests.differential.blocks import (
     Site,
     bootstrap,
     cluster,
+    endpoint,
     listener,
     manager,
     route,
@@ -35,6 +36,17 @@ def policy(on: str = "5xx", retries: int = 2, per_try: str = "0.2s", **fields: A
     }
 
 
+OTHER_PRIORITY = {
+    "name": "envoy.retry_priorities.previous_priorities",
+    "typed_config": {
+        "@type": (
+            "type.googleapis.com/envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig"
+        ),
+        "update_frequency": 1,
+    },
+}
+
+
 def routes() -> list[Message]:
     return [
         route("/plain/", to("two", **HEDGE, **policy())),
@@ -44,6 +56,7 @@ def routes() -> list[Message]:
         route("/no-conditions/", to("two", **HEDGE, **policy(""))),
         route("/idle/", to("two", **HEDGE, **policy(per_try="", per_try_idle_timeout="0.2s"))),
         route("/whole/", to("two", timeout="0.7s", **HEDGE, **policy())),
+        route("/levels/", to("levels", **HEDGE, **policy(retry_priority=OTHER_PRIORITY))),
         route("/h2/", to("two-h2", **HEDGE, **policy())),
         route("/breaker/", to("no-retries", **HEDGE, **policy())),
         route(
@@ -71,6 +84,10 @@ def hedging(site: Site) -> Message:
         virtual_host("hedged", ["hedged.test"], routes(), **HEDGE),
         virtual_host("all", ["*"], routes()),
     ]
+    levels = {
+        "cluster_name": "levels",
+        "endpoints": [{"priority": number, "lb_endpoints": [endpoint(site, name)]} for number, name in enumerate("ab")],
+    }
     extra = {"typed_extension_protocol_options": {HTTP2_OPTIONS.rpartition("/")[2]: {"@type": HTTP2_OPTIONS, **HTTP2}}}
     return bootstrap(
         site,
@@ -80,6 +97,7 @@ def hedging(site: Site) -> Message:
         ],
         [
             cluster(site, "two", ["a"]),
+            {"name": "levels", "connect_timeout": "1s", "load_assignment": levels},
             cluster(site, "two-h2", ["a"], **extra),
             cluster(site, "no-retries", ["a"], circuit_breakers={"thresholds": [{"max_retries": 0}]}),
         ],
@@ -135,6 +153,15 @@ get("counted-retry", "/plain/", turn(1, 503), turn(2), host="counted.test")
 get("h2-second-wins", "/h2/", HANG, turn(2))
 get("h2-first-wins", "/h2/", turn(1, delay=0.3), HANG)
 get("large-answer", "/plain/", reply(body=b"0123456789" * 20000, delay=0.3), HANG)
+
+table.get("levels-second-wins", "/levels/", upstream={"a": [HANG], "b": [turn(2)]}, unordered=True)
+table.get("levels-first-wins", "/levels/", upstream={"a": [turn(1, delay=0.3)], "b": [HANG]}, unordered=True)
+table.get(
+    "levels-both-break",
+    "/levels/",
+    upstream={"a": [Reply((ReadBody(), Delay(0.4), Close()))], "b": [Reply((ReadBody(), Delay(0.05), Close()))]},
+    unordered=True,
+)
 
 for _name, _value in (("true", "true"), ("false", "false"), ("odd", "yes")):
     for _target in ("plain", "inherited", "none"):
