@@ -101,7 +101,9 @@ class StreamInfo:
         "upstream_version",  # of the protocol there: 11 or 20
         "upstream_failure_reason",  # why the transport to the upstream failed, "" if it did not
         "attempt_count",
-        "broken_connection",  # age in seconds and earlier requests of the last one that an attempt ended on; unset without
+        # of the last connection to an upstream on which an attempt ended before its time: its age in seconds, its earlier
+        # requests, and whether the upstream closed it; not even None before
+        "broken_connection",
         # how it ended
         "response",
         "response_trailers",

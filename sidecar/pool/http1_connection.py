@@ -41,6 +41,7 @@ class Http1Connection(asyncio.Protocol, Timed):
     __slots__ = (
         "chunked",
         "closed",
+        "closed_by_host",
         "expires",
         "full",
         "id",
@@ -81,7 +82,7 @@ class Http1Connection(asyncio.Protocol, Timed):
         self.expires = inf
         self.full = False
         self.paused = False
-        self.closed = False
+        self.closed = self.closed_by_host = False
         self.retiring = False  # carries no further request
         self.tls: Any = None
         self.transport: Any = None
@@ -173,7 +174,7 @@ class Http1Connection(asyncio.Protocol, Timed):
 
     def _closed_remotely(self) -> None:
         if not self.closed:
-            self.closed = True
+            self.closed = self.closed_by_host = True
             stats = self.pool.stats
             stats.upstream_cx_destroy_remote += 1
             if self.sink is not None:

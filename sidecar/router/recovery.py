@@ -206,7 +206,8 @@ class Recovery:
         """The attempt ends before its time: keep what logs may tell of its connection."""
         carrier = connection if connection.version == 11 else connection.connection
         age = self.router.worker.clock() - carrier.opened
-        self.stream.broken_connection = (age, max(carrier.requests - 1, 0))
+        by_host = connection.version == 11 and connection.closed_by_host
+        self.stream.broken_connection = (age, max(carrier.requests - 1, 0), by_host)
 
     def no_host(self) -> None:
         """Answer that nobody can take the request."""

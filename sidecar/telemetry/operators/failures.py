@@ -43,7 +43,9 @@ def closed_by(stream: Any) -> str | None:
     if why is None:
         return None
     if stream.response_code_details.startswith("upstream_reset_"):
-        return SIDECAR if why in _HERE else UPSTREAM
+        broken = getattr(stream, "broken_connection", None)
+        cut_off = why == "protocol_error" and broken is not None and broken[2]  # a message that ends in its midst
+        return SIDECAR if why in _HERE and not cut_off else UPSTREAM
     return SIDECAR
 
 

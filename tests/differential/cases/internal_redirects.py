@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from tests.differential.blocks import Message, Site, bootstrap, listener, manager, route, say, to, virtual_host
-from tests.differential.case import Delay, Header, ReadBody, Reply, Table, reply, request
+from tests.differential.case import Delay, Header, ReadBody, Reply, reply, request
+from tests.differential.http2_case import Http2Table
+from tests.differential.http2_frames import request as ask
 
 PREDICATES = "type.googleapis.com/envoy.extensions.internal_redirect"
 FAST = {"base_interval": "0.001s", "max_interval": "0.002s"}
@@ -99,7 +101,7 @@ def internal_redirects(site: Site) -> Message:
 
 BOOTSTRAPS = {"internal_redirects": internal_redirects}
 
-table = Table("internal-redirects", "internal_redirects")
+table = Http2Table("internal-redirects", "internal_redirects")
 CASES = table.cases
 
 
@@ -208,4 +210,18 @@ table.add(
     request("GET", "/usual/"),
     methods=("GET", "GET"),
     upstream={"a": [moved(END)], "b": [reply()]},
+)
+for _status in (302, 303, 307):
+    table.ask(
+        f"h2-{_status}",
+        "/codes/" if _status != 302 else "/usual/",
+        method="POST",
+        body=b"a body",
+        upstream={"a": [moved(END, _status)], "b": [reply()]},
+    )
+table.frames(
+    "h2-two-at-once",
+    ask(1, "GET", "/usual/") + ask(3, "GET", "/usual/"),
+    upstream={"a": [moved(END)], "b": [reply()]},
+    unordered=True,
 )
