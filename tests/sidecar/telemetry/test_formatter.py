@@ -197,7 +197,7 @@ def test_a_tcp_session_has_no_values_of_http() -> None:
 
 
 def test_every_command_renders_for_http_and_for_tcp() -> None:
-    arguments = {"METADATA": "(ROUTE:a)", "COMMON_DURATION": "(DS_RX_BEG:DS_TX_END)"}
+    arguments = {"METADATA": "(ROUTE:a)", "MIZZEN": "(phase)", "COMMON_DURATION": "(DS_RX_BEG:DS_TX_END)"}
     for name, operator in OPERATORS.items():
         given = arguments.get(name, "(x)" if operator.arguments == "required" or name == "FILTER_STATE" else "")
         for stream in (http_stream(), tcp_stream()):
