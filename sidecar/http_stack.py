@@ -275,7 +275,7 @@ class HttpStack:
         return None if cluster is None else str(cluster.config.alt_stat_name)
 
     def compile_log_filter(self, config: AccessLogFilter) -> Callable[[Any], bool]:
-        return compile_filter(config, self.worker.random)
+        return compile_filter(config, self.worker.random_for("local replies"))
 
     def compile_body(self, config: SubstitutionFormatString) -> Callable[..., bytes]:
         return compile_format(config, context=self.format_context("NotSet"))

@@ -104,6 +104,8 @@ class Server:
             raise
 
     def _build(self) -> Stack:
+        if self.seed is not None:
+            log.info("under the seed %d: what is left to chance can be repeated", self.seed)
         worker = Worker(asyncio.get_running_loop(), seed=self.seed)
         try:
             stack = Stack(self.bootstrap, worker, StatsStore(compile_settings(self.bootstrap.stats_config)))

@@ -119,7 +119,7 @@ class Stack(PoolStack, HttpStack):
         self._tls: TlsStack | None = None
         self._clients: ClientStack | None = None
         self._outlier_events = self._outlier_event_log()
-        self.clusters = ClusterManager(self, worker.wheel, worker.random)
+        self.clusters = ClusterManager(self, worker.wheel, worker.random, worker.random_for)
         self.clusters.on_membership = self._membership_changed
         for config in bootstrap.static_resources.clusters:
             self.add_cluster(config)

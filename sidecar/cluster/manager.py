@@ -72,10 +72,16 @@ class ClusterManager:
     `on_membership` is called, with each cluster's changes, for all clusters that are made later.
     """
 
-    __slots__ = ("get", "on_membership", "_clusters", "_warming", "_surroundings", "_wheel", "_random", "_slices",
-                 "_started")  # fmt: skip
+    __slots__ = ("get", "on_membership", "_clusters", "_warming", "_surroundings", "_wheel", "_random", "_random_for",
+                 "_slices", "_started")  # fmt: skip
 
-    def __init__(self, surroundings: Surroundings, wheel: TimerWheel, random: Random) -> None:
+    def __init__(
+        self,
+        surroundings: Surroundings,
+        wheel: TimerWheel,
+        random: Random,
+        random_for: Callable[[str], Random] | None = None,
+    ) -> None:
         self._clusters: dict[str, Cluster] = {}
         self.get: Callable[[str], Cluster | None] = self._clusters.get
         self.on_membership: OnMembership | None = None
@@ -83,6 +89,7 @@ class ClusterManager:
         self._surroundings = surroundings
         self._wheel = wheel
         self._random = random
+        self._random_for = random_for
         self._slices = Slices(wheel)
         self._started = False
 
@@ -153,7 +160,7 @@ class ClusterManager:
             old.close()
 
     def _make(self, config: ClusterConfig) -> Cluster:
-        cluster = make_cluster(config, self._surroundings, self._wheel, self._slices, self._random)
+        cluster = make_cluster(config, self._surroundings, self._wheel, self._slices, self._random, self._random_for)
         if self.on_membership is not None:
             cluster.on_membership = (self.on_membership,)
         return cluster
@@ -184,9 +191,15 @@ class _Countdown:
 
 
 def make_cluster(
-    config: ClusterConfig, surroundings: Surroundings, wheel: TimerWheel, slices: Slices, random: Random
+    config: ClusterConfig,
+    surroundings: Surroundings,
+    wheel: TimerWheel,
+    slices: Slices,
+    random: Random,
+    random_for: Callable[[str], Random] | None = None,
 ) -> Cluster:
-    """A cluster of any type, not yet started."""
+    """A cluster of any type, not yet started. ``random`` chooses hosts; what timers leave to chance has its own source."""
+    random_for = random_for or (lambda purpose: random)
     stats = surroundings.cluster_stats(config)
     own = config.lb_config
     breakers = (_breaker(config.circuit_breakers.default), _breaker(config.circuit_breakers.high))
@@ -205,7 +218,7 @@ def make_cluster(
             lambda: cluster.hosts,
             cluster.refresh_health,
             wheel,
-            random,
+            random_for(f"outlier {config.name}"),
             config.name,
             surroundings.outlier_events(),
         )
@@ -214,9 +227,9 @@ def make_cluster(
         cluster.keeps_healthy = not config.ignore_health_on_host_removal
     cluster.waits_for_hosts = config.wait_for_warm_on_init
     if config.type == "STRICT_DNS":
-        cluster.discovery = StrictDns(cluster, config, surroundings.resolver(config.dns), wheel, random)
+        cluster.discovery = StrictDns(cluster, config, surroundings.resolver(config.dns), wheel, random_for(f"dns {config.name}"))
     elif config.type == "LOGICAL_DNS":
-        cluster.discovery = LogicalDns(cluster, config, surroundings.resolver(config.dns), wheel, random)
+        cluster.discovery = LogicalDns(cluster, config, surroundings.resolver(config.dns), wheel, random_for(f"dns {config.name}"))
     elif config.type == "STATIC":
         weighted = config.common_lb_config.locality_weighted_lb_config
         cluster.update(static_host_sets(config.load_assignment, weighted))

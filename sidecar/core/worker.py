@@ -12,9 +12,13 @@ from sidecar.core.timer_wheel import TimerWheel
 
 
 class Worker:
-    """One event loop and what stands around it. ``clock`` is monotonic, in seconds; add ``epoch`` for wall-clock time."""
+    """One event loop and what stands around it. ``clock`` is monotonic, in seconds; add ``epoch`` for wall-clock time.
 
-    __slots__ = ("clock", "cork", "epoch", "join_below", "last_id", "loop", "random", "tasks", "wheel")
+    ``random`` decides about requests, in the order in which they come, and about nothing else: so the same requests meet the
+    same decisions under the same ``seed``, whatever timers do meanwhile. Those have sources of their own.
+    """
+
+    __slots__ = ("clock", "cork", "epoch", "join_below", "last_id", "loop", "random", "seed", "tasks", "wheel")
 
     def __init__(
         self,
@@ -31,9 +35,14 @@ class Worker:
         # Pieces of fewer bytes than this leave as one; several asyncio releases never pause a protocol for what
         # `writelines` left unsent (CPython issue 127655), so without uvloop they always do.
         self.join_below = 16384 if type(loop).__module__.startswith("uvloop") else 1 << 62
+        self.seed = seed
         self.random = Random(seed)
         self.last_id = 0
         self.tasks: set[asyncio.Task[object]] = set()
+
+    def random_for(self, purpose: str) -> Random:
+        """The source for what does not happen in the order of the requests: under a seed, one of its own."""
+        return self.random if self.seed is None else Random(f"{self.seed} {purpose}")
 
     def next_id(self) -> int:
         """A number for a connection, unique in this process."""

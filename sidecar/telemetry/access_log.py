@@ -53,7 +53,7 @@ def _compile_access_log(config: AccessLog, files: LogFiles, worker: Worker, cont
             write(render(stream))
 
         return log
-    wanted = compile_filter(config.filter, worker.random, context.access_log_type)
+    wanted = compile_filter(config.filter, worker.random_for("access log"), context.access_log_type)
 
     def log_wanted(stream: StreamInfo) -> None:
         if wanted(stream):
