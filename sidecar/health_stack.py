@@ -70,7 +70,7 @@ def health_checker(stack: Stack, cluster: Cluster) -> HealthChecker:
         lambda: bool(traffic.used("upstream_cx_total")),
         cluster.refresh_health,
         worker.wheel,
-        worker.random,
+        worker.random_for(f"health checks {config.name}"),
         presume_healthy=config.type == "LOGICAL_DNS",
     )
     checker.on_checked = (_on_failure(stack.tcp_proxies, config.close_connections_on_host_health_failure),)
@@ -120,7 +120,7 @@ def _probes(stack: Stack, cluster: Cluster, check: HealthCheck, stats: HealthChe
         )
         return lambda outcome: GrpcProbe(call, outcome, connections)
     matches = None if how.service_name_matcher is None else compile_string(how.service_name_matcher)
-    random = stack.worker.random
+    random = stack.worker.random_for(f"health checks {cluster.config.name} verified")
 
     def is_verified() -> bool:
         if random.random() * 100 >= check.verify_cluster:

@@ -226,10 +226,10 @@ def make_cluster(
         cluster.health_checker = surroundings.health_checker(cluster)
         cluster.keeps_healthy = not config.ignore_health_on_host_removal
     cluster.waits_for_hosts = config.wait_for_warm_on_init
-    if config.type == "STRICT_DNS":
-        cluster.discovery = StrictDns(cluster, config, surroundings.resolver(config.dns), wheel, random_for(f"dns {config.name}"))
-    elif config.type == "LOGICAL_DNS":
-        cluster.discovery = LogicalDns(cluster, config, surroundings.resolver(config.dns), wheel, random_for(f"dns {config.name}"))
+    if config.type in ("STRICT_DNS", "LOGICAL_DNS"):
+        discover = StrictDns if config.type == "STRICT_DNS" else LogicalDns
+        jitter = random_for(f"dns {config.name}")
+        cluster.discovery = discover(cluster, config, surroundings.resolver(config.dns), wheel, jitter)
     elif config.type == "STATIC":
         weighted = config.common_lb_config.locality_weighted_lb_config
         cluster.update(static_host_sets(config.load_assignment, weighted))

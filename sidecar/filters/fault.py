@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from sidecar.config.core_types import Fraction
-from sidecar.config.filters.fault import FaultAbort, FaultDelay, FaultRateLimit, HTTPFault
+from sidecar.config.filters.fault import FaultAbort, FaultDelay, FaultRateLimit, FaultsOfCluster, HTTPFault
 from sidecar.core import response_flags as flag
 from sidecar.core.head import RequestHead
 from sidecar.core.http_filter import PAUSE, FilterStream
@@ -21,6 +21,7 @@ from sidecar.filters.pacing import Pacer
 
 BODY = b"fault filter abort"
 DETAILS = "fault_filter_abort"
+METADATA = "envoy.filters.http.fault"
 
 _MOST_CLUSTERS = 1000  # named by clients: there is no telling what they send
 
@@ -84,12 +85,15 @@ def _compile_delay(config: FaultDelay | None) -> Callable[[FilterStream], float]
     if config is None or config.percentage[0] == 0 or config.fixed_delay == 0.0:
         return None
     fixed = config.fixed_delay
-    roll = _compile_roll(config.percentage, b"x-envoy-fault-delay-request-percentage", fixed is None)
+    may_lower = fixed is None and not config.percentage_is_fixed
+    roll = _compile_roll(config.percentage, b"x-envoy-fault-delay-request-percentage", may_lower)
+    if fixed is not None:
+        return lambda stream: fixed if roll(stream) else 0.0
+    instead = config.header_delay
 
     def delay(stream: FilterStream) -> float:
-        if not roll(stream):
-            return 0.0
-        return fixed if fixed is not None else (_number(stream.request, b"x-envoy-fault-delay-request") or 0) / 1000
+        asked = _number(stream.request, b"x-envoy-fault-delay-request") if roll(stream) else None
+        return 0.0 if asked is None else asked / 1000 if instead is None else instead
 
     return delay
 
@@ -103,19 +107,22 @@ def _compile_abort(config: FaultAbort | None) -> Callable[[FilterStream], Abort 
     if config is None or config.percentage[0] == 0:
         return None
     by_header = config.http_status is None and config.grpc_status is None
-    roll = _compile_roll(config.percentage, b"x-envoy-fault-abort-request-percentage", by_header)
+    may_lower = by_header and not config.percentage_is_fixed
+    roll = _compile_roll(config.percentage, b"x-envoy-fault-abort-request-percentage", may_lower)
     if by_header:
-        return lambda stream: _abort_by_header(stream.request) if roll(stream) else None
+        return lambda stream: _abort_by_header(stream.request, config) if roll(stream) else None
     fixed = (200, config.grpc_status) if config.http_status is None else (config.http_status, None)
     return lambda stream: fixed if roll(stream) else None
 
 
-def _abort_by_header(request: RequestHead) -> Abort | None:
+def _abort_by_header(request: RequestHead, config: FaultAbort) -> Abort | None:
     status = _number(request, b"x-envoy-fault-abort-request")
     if status is not None and 200 <= status < 600:
-        return status, None
+        return config.header_http_status or status, None
     grpc_status = _number(request, b"x-envoy-fault-abort-grpc-request")
-    return None if grpc_status is None else (200, grpc_status)
+    if grpc_status is None:
+        return None
+    return 200, grpc_status if config.header_grpc_status is None else config.header_grpc_status
 
 
 def _compile_limit(config: FaultRateLimit | None) -> Callable[[FilterStream], int] | None:
@@ -123,7 +130,8 @@ def _compile_limit(config: FaultRateLimit | None) -> Callable[[FilterStream], in
     if config is None or config.percentage[0] == 0:
         return None
     fixed = config.limit_kbps
-    roll = _compile_roll(config.percentage, b"x-envoy-fault-throughput-response-percentage", fixed is None)
+    may_lower = fixed is None and not config.percentage_is_fixed
+    roll = _compile_roll(config.percentage, b"x-envoy-fault-throughput-response-percentage", may_lower)
 
     def limit(stream: FilterStream) -> int:
         if not roll(stream):
@@ -133,11 +141,19 @@ def _compile_limit(config: FaultRateLimit | None) -> Callable[[FilterStream], in
     return limit
 
 
+_Faults = tuple[Callable[[FilterStream], float] | None, Callable[[FilterStream], Abort | None] | None]
+"""How long to wait, and how to abort."""
+
+
+def _compile_faults(config: HTTPFault | FaultsOfCluster) -> _Faults:
+    return _compile_delay(config.delay), _compile_abort(config.abort)
+
+
 class FaultFilter(NamedFilter):
     """Delays and aborts. At most ``max_active_faults`` of the filter's faults are under way at one time."""
 
-    __slots__ = ("_abort", "_by_cluster", "_cluster", "_cluster_stats", "_delay", "_limit", "_most", "_nodes",
-                 "_targets", "_wheel", "stats")  # fmt: skip
+    __slots__ = ("_by_cluster", "_cluster", "_cluster_stats", "_faults", "_limit", "_metadata", "_most", "_nodes",
+                 "_of_clusters", "_targets", "_wheel", "stats")  # fmt: skip
 
     def __init__(self, name: str, config: HTTPFault, context: FilterContext) -> None:
         NamedFilter.__init__(self, name)
@@ -147,8 +163,9 @@ class FaultFilter(NamedFilter):
         self._nodes = config.downstream_nodes
         self._targets = compile_headers(config.headers)
         self._most = config.max_active_faults
-        self._delay = _compile_delay(config.delay)
-        self._abort = _compile_abort(config.abort)
+        self._faults = _compile_faults(config)
+        self._of_clusters = {name: _compile_faults(one) for name, one in config.by_downstream_cluster.items()}
+        self._metadata = config.filter_metadata
         self._limit = _compile_limit(config.response_rate_limit)
         self._cluster_stats = None if config.disable_downstream_cluster_stats else context.stats
         self._by_cluster: dict[bytes, FaultClusterStats] = {}
@@ -171,10 +188,12 @@ class FaultFilter(NamedFilter):
             if kbps > 0 and self._activate(stream, state):
                 self.stats.response_rl_injected += 1
                 state.pacer = Pacer(self, kbps)
-        if self._delay is not None:
-            delay = self._delay(stream)
+        find_delay, _ = self._faults_of(state)
+        if find_delay is not None:
+            delay = find_delay(stream)
             if delay > 0.0 and self._activate(stream, state):
                 self.stats.delays_injected += 1
+                self._publish(stream)
                 self._count_for_cluster(state, delay=True)
                 stream.response_flags |= flag.DELAY_INJECTED
                 state.timer = stream.call_in(delay, lambda: self._delay_over(stream))
@@ -187,13 +206,25 @@ class FaultFilter(NamedFilter):
             stream.resume_request()
 
     def _maybe_abort(self, stream: FilterStream, state: _State) -> bool | None:
-        abort = None if self._abort is None else self._abort(stream)
+        _, find_abort = self._faults_of(state)
+        abort = None if find_abort is None else find_abort(stream)
         if abort is None or not self._activate(stream, state):
             return None
         status, grpc_status = abort
         self.stats.aborts_injected += 1
+        self._publish(stream)
         self._count_for_cluster(state, delay=False)
         return stream.reply(status, BODY, details=DETAILS, flags=flag.FAULT_INJECTED, grpc_status=grpc_status)
+
+    def _faults_of(self, state: _State) -> _Faults:
+        of_clusters = self._of_clusters
+        if not of_clusters or not state.cluster:
+            return self._faults
+        return of_clusters.get(state.cluster) or of_clusters[b""]
+
+    def _publish(self, stream: FilterStream) -> None:
+        metadata = stream.dynamic_metadata or {}
+        stream.dynamic_metadata = {**metadata, METADATA: {**metadata.get(METADATA, {}), **self._metadata}}
 
     def _activate(self, stream: FilterStream, state: _State) -> bool:
         """Count the stream's faults as one that is under way; False when there are as many as there may be."""
@@ -249,9 +280,13 @@ class PacingFaultFilter(FaultFilter):
 
 
 def make_fault(config: HTTPFault, name: str, context: FilterContext) -> NamedFilter:
-    """The smallest class that does what the configuration asks; without runtime, what is at 0 percent stays there."""
-    delay, abort = _compile_delay(config.delay), _compile_abort(config.abort)
+    """The smallest class that does what the configuration asks; what is at 0 percent stays there."""
     limit = config.response_rate_limit
     if limit is not None and limit.percentage[0] > 0:
         return PacingFaultFilter(name, config, context)
-    return NamedFilter(name) if delay is None and abort is None else FaultFilter(name, config, context)
+    faults = [_compile_faults(config), *map(_compile_faults, config.by_downstream_cluster.values())]
+    return (
+        FaultFilter(name, config, context)
+        if any(faults_of != (None, None) for faults_of in faults)
+        else NamedFilter(name)
+    )

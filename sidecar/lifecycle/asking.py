@@ -43,13 +43,14 @@ class Asking(Timed):
     that come meanwhile included, and ``done`` is called at the end of them.
     """
 
-    __slots__ = ("_asked", "_done", "_ends", "_managers", "_worker")
+    __slots__ = ("_asked", "_done", "_ends", "_managers", "_random", "_worker")
 
     def __init__(
         self, worker: Worker, managers: Sequence[Manager], duration: float, done: Callable[[], None] | None = None
     ) -> None:
         self.due = inf
         self._worker = worker
+        self._random = worker.random_for("drain")
         self._managers = managers
         self._ends = worker.clock() + duration
         self._done = done
@@ -66,7 +67,7 @@ class Asking(Timed):
     def on_timer(self, now: float) -> None:
         left = self._ends - now
         chance = 1.0 if left <= 0.0 else min(1.0, _TICK / left)
-        draw = self._worker.random.random
+        draw = self._random.random
         asked: dict[Any, float] = {}
         for manager in self._managers:
             manager.draining = manager.draining or left <= 0.0

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from tests.differential.blocks import (
+    LOGGED,
     Message,
     Site,
+    access_log,
     bootstrap,
     http_filter,
     listener,
@@ -48,6 +50,9 @@ def fault(site: Site) -> Message:
         "grpc": {"abort": {"grpc_status": 5, "percentage": ALWAYS}},
         "limited": {"response_rate_limit": {"fixed_limit": {"limit_kbps": 10}, "percentage": ALWAYS}},
         "none-at-once": {**abort(503), "max_active_faults": 0},
+        "of-HUNDRED": abort(503, numerator=100),
+        "of-TEN_THOUSAND": abort(503, numerator=10000, denominator="TEN_THOUSAND"),
+        "of-MILLION": abort(503, numerator=1000000, denominator="MILLION"),
     }
     routes = [
         route("/b", to("b")),
@@ -65,7 +70,71 @@ def fault(site: Site) -> Message:
     )
 
 
-BOOTSTRAPS = {"fault": fault}
+def fault_runtime(site: Site) -> Message:
+    """Faults that the runtime changes, also those of one downstream cluster."""
+    abort = {"abort": {"http_status": 503, "percentage": ALWAYS}}
+    call = {"abort": {"grpc_status": 3, "percentage": ALWAYS}}
+    delay = {"delay": {"fixed_delay": "0.02s", "percentage": ALWAYS}}
+    by_header = {
+        "abort": {"header_abort": {}, "percentage": ALWAYS},
+        "delay": {"header_delay": {}, "percentage": ALWAYS},
+    }
+    own_keys = {
+        "abort_percent_runtime": "own.abort",
+        "abort_http_status_runtime": "own.status",
+        "abort_grpc_status_runtime": "own.grpc",
+        "delay_percent_runtime": "own.delay",
+        "delay_duration_runtime": "own.duration",
+        "max_active_faults_runtime": "own.active",
+        "response_rate_limit_percent_runtime": "own.limit",
+    }
+    listeners: dict[str, Message] = {
+        "http": {**abort, **delay},
+        "call": call,
+        "own": {**abort, **delay, **own_keys},
+        "own-headers": {**by_header, **own_keys},
+        "own-call": {**call, **own_keys},
+        "metadata": {**abort, "filter_metadata": {"why": "a test", "n": [1, {"b": True}]}, **own_keys},
+        "metadata-of-delay": {**delay, "filter_metadata": {"why": "delay"}, **own_keys},
+        "none-active": {**abort, "abort_percent_runtime": "own.abort", "max_active_faults_runtime": "own.none"},
+    }
+    layer = {
+        "fault.http.abort.abort_percent": 0,
+        "fault.http.abort.http_status": 418,
+        "fault.http.known.abort.abort_percent": 100,
+        "fault.http.known.abort.http_status": 429,
+        "fault.http.known.abort.grpc_status": 7,
+        "fault.http.never.abort.abort_percent": {"numerator": 0, "denominator": "MILLION"},
+        "fault.http.with.dots.abort.http_status": 404,
+        "fault.http.wrong.abort.http_status": "x",
+        "own.abort": 100,
+        "own.status": 599,
+        "own.grpc": 9,
+        "own.delay": 100,
+        "own.duration": 1,
+        "own.none": 0,
+    }
+    logged = {**LOGGED, "fault": "%DYNAMIC_METADATA(envoy.filters.http.fault)%"}
+    return bootstrap(
+        site,
+        [
+            listener(
+                site,
+                name,
+                manager(
+                    site,
+                    [route("/")],
+                    filters=[http_filter("fault", "HTTPFault", **fields)],
+                    access_log=[access_log(site, logged)],
+                ),
+            )
+            for name, fields in listeners.items()
+        ],
+        layered_runtime={"layers": [{"name": "static", "static_layer": layer}]},
+    )
+
+
+BOOTSTRAPS = {"fault": fault, "fault-runtime": fault_runtime}
 
 table = Table("fault", "fault")
 CASES = table.cases
@@ -105,3 +174,23 @@ table.get("delay-header", headers=[("x-envoy-fault-delay-request", "20")], liste
 table.get("delay-header-bad", headers=[("x-envoy-fault-delay-request", "later")], listener="by-header")
 table.get("throughput-header", headers=[("x-envoy-fault-throughput-response", "1000")], listener="by-header")
 table.get("limited-body", listener="limited", upstream=reply(body=b"x" * 2000))
+
+for _listener in ("http", "call", "own", "own-call", "metadata", "metadata-of-delay", "none-active"):
+    for _cluster in ("", "known", "unknown", "never", "with.dots", "wrong"):
+        _named = [("x-envoy-downstream-service-cluster", _cluster)] if _cluster else []
+        _call = [("content-type", "application/grpc")] if "call" in _listener else []
+        table.get(f"runtime-{_listener}-{_cluster or 'nobody'}", headers=[*_named, *_call], listener=_listener,
+                  bootstrap="fault-runtime")  # fmt: skip
+for _name, _value in (("abort-request", "429"), ("abort-grpc-request", "5"), ("delay-request", "3"), ("none", "1")):
+    table.get(f"runtime-own-headers-{_name}", headers=[(f"x-envoy-fault-{_name}", _value)], listener="own-headers",
+              bootstrap="fault-runtime")  # fmt: skip
+    table.get(
+        f"runtime-own-headers-{_name}-share",
+        headers=[(f"x-envoy-fault-{_name}", _value), (f"x-envoy-fault-{_name}-percentage", "0"),
+                 ("x-envoy-fault-abort-request-percentage", "0")],
+        listener="own-headers",
+        bootstrap="fault-runtime",
+    )  # fmt: skip
+table.get("runtime-counted", "/stats?filter=ingress.fault", listener="admin", access_log=False, bootstrap="fault-runtime")
+for _denominator, _numerator in (("HUNDRED", 100), ("TEN_THOUSAND", 10000), ("MILLION", 1000000)):
+    table.get(f"of-{_denominator}", listener=f"of-{_denominator}")

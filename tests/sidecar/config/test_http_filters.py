@@ -205,7 +205,7 @@ def test_a_filter_can_be_disabled_for_a_route() -> None:
             ".config",
             "is required unless the filter is disabled",
         ),
-        (typed("fault.v3.HTTPFault", filter_metadata={"a": 1}), ".filter_metadata", "is not implemented by Mizzen"),
+        (typed("rbac.v3.RBACPerRoute", rbac={"track_per_rule_stats": True}), ".rbac.track_per_rule_stats", "is not implemented"),
     ],
 )
 def test_per_route_configurations_that_are_refused(config: dict[str, Any], path: str, words: str) -> None:

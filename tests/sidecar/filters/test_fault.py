@@ -1,6 +1,6 @@
 import pytest
 
-from sidecar.config.filters.fault import FaultAbort, FaultDelay, FaultRateLimit, HTTPFault
+from sidecar.config.filters.fault import FaultAbort, FaultDelay, FaultRateLimit, FaultsOfCluster, HTTPFault
 from sidecar.config.matcher import HeaderMatcher, StringMatcher
 from sidecar.core.http_filter import HttpFilter
 from sidecar.core.response_flags import DELAY_INJECTED, FAULT_INJECTED
@@ -260,3 +260,46 @@ def test_a_route_has_its_own_faults_and_shares_the_statistics():
     assert make_route_filter(setting.filter, HTTPFault(), config, setting.context) is own
     assert FakeStream(setting.worker, [own]).ask().replied[0] == 503
     assert setting.stats.aborts_injected == 1
+
+
+def test_faults_of_a_downstream_cluster():
+    of_cluster = FaultsOfCluster(None, FaultAbort(429, None, ALWAYS))
+    config = HTTPFault(
+        abort=FaultAbort(503, None, (0, 100)),
+        by_downstream_cluster={b"": FaultsOfCluster(None, FaultAbort(500, None, ALWAYS)), b"known": of_cluster},
+    )
+    worker = FakeWorker()
+    filter = make_filter(config, "fault", make_context(worker))
+    named = b"x-envoy-downstream-service-cluster"
+    for fields, status in (([], None), ([(named, b"known")], 429), ([(named, b"other")], 500)):
+        replied = FakeStream(worker, [filter], get(b"/", *fields)).ask().replied
+        assert (None if replied is None else replied[0]) == status
+
+
+@pytest.mark.parametrize("kind", ["abort", "delay", "none"])
+def test_metadata_goes_with_a_fault(kind):
+    config = HTTPFault(
+        abort=FaultAbort(503, None, ALWAYS) if kind == "abort" else None,
+        delay=FaultDelay(1.0, ALWAYS) if kind == "delay" else None,
+        response_rate_limit=FaultRateLimit(1, ALWAYS),
+        filter_metadata={"why": "test"},
+    )
+    worker = FakeWorker()
+    filter = make_filter(config, "fault", make_context(worker))
+    stream = FakeStream(worker, [filter], get())
+    stream.dynamic_metadata = {"other": {}}
+    stream.ask()
+    expected = {"other": {}} if kind == "none" else {"other": {}, "envoy.filters.http.fault": {"why": "test"}}
+    assert stream.dynamic_metadata == expected
+
+
+def test_what_the_runtime_says_stands_in_the_place_of_the_headers():
+    config = HTTPFault(
+        abort=FaultAbort(None, None, ALWAYS, header_http_status=418, header_grpc_status=0, percentage_is_fixed=True)
+    )
+    worker = FakeWorker()
+    filter = make_filter(config, "fault", make_context(worker))
+    for name, status in ((b"abort-request", 418), (b"abort-grpc-request", 200), (b"other", None)):
+        fields = [(b"x-envoy-fault-" + name, b"429"), (b"x-envoy-fault-abort-request-percentage", b"0")]
+        replied = FakeStream(worker, [filter], get(b"/", *fields)).ask().replied
+        assert (None if replied is None else replied[0]) == status

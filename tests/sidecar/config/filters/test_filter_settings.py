@@ -22,7 +22,7 @@ from sidecar.config.filters.fault import FaultAbort, FaultDelay, FaultRateLimit,
 from sidecar.config.filters.header_mutation import QueryParameterMutation, RemoveHeader, RemoveOnMatch
 from sidecar.config.matcher import HeaderMatcher, StringMatcher
 from sidecar.config.rbac import Rbac
-from tests.sidecar.config.building import build, build_with_warnings, problems
+from tests.sidecar.config.building import build, problems
 
 EXTENSION = "envoy.config.core.v3.TypedExtensionConfig"
 
@@ -87,11 +87,6 @@ def test_faults_that_headers_control() -> None:
 def test_an_abort_with_a_grpc_status_of_zero_is_not_one_by_header() -> None:
     found = build(fault.TYPE, {"abort": {"grpc_status": 0}}, fault.parse_fault)
     assert found.abort == FaultAbort(None, 0, (0, 100))
-
-
-def test_runtime_keys_of_faults_are_ignored_with_a_warning() -> None:
-    _, warnings = build_with_warnings(fault.TYPE, {"delay_percent_runtime": "a.b"}, fault.parse_fault)
-    assert len(warnings) == 1 and "delay_percent_runtime" in warnings[0]
 
 
 def test_rbac() -> None:
