@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-import struct
 from collections.abc import Callable, Sequence
 
 from sidecar.config.overload_manager import (
@@ -27,11 +25,11 @@ from sidecar.listener.connection_limits import ConnectionLimit
 from sidecar.listener.listener import Listener
 from sidecar.overload import actions, manager, monitors
 from sidecar.overload.defaults import default_overload_manager, most_connections
+from sidecar.telemetry.clockwork import Clockwork
 from sidecar.telemetry.groups import overload as groups
 from sidecar.telemetry.store import StatsStore
 
-_QUEUE_LENGTH = struct.Struct("24xI")  # `tcpi_unacked` in the TCP_INFO of a listening socket
-_LASTING = ("reduce_timeouts", "reset_high_memory_stream", "shrink_heap")
+_LASTING = ("trim_accept_queue", "reduce_timeouts", "reset_high_memory_stream", "shrink_heap")
 
 
 class Overload:
@@ -45,19 +43,20 @@ class Overload:
         listeners: Sequence[Listener],
         managers: Sequence[ConnectionManager],
         limit: ConnectionLimit,
-        worst_lag: Callable[[], float],
+        clockwork: Clockwork,
     ) -> None:
         self.worker = worker
         self.store = store
         self.listeners = listeners
         self.limit = limit
-        self.worst_lag = worst_lag
+        self.clockwork = clockwork
         self.resets = store.shared(groups.StreamResetStats, "envoy.overload_actions.reset_high_memory_stream.")
         if config is None:
             config = default_overload_manager(memory_limit(), most_connections())
             by_runtime = limit.maximum
         else:
             by_runtime = float("inf")  # what the overload manager says goes before the runtime's key
+        self.queue_wait = monitors.QueueWait(clockwork.mean_lag, self._turns)
         self.shedding = self._shedding(config, managers)
         self.rejecting = actions.Rejecting(lambda: self.listeners)
         self.refusing = actions.Refusing(lambda: self.shedding)
@@ -98,17 +97,14 @@ class Overload:
         if one.kind == INJECTED_RESOURCE:
             return monitors.InjectedResource(one.filename)
         if one.kind == EVENT_LOOP_LAG:
-            return monitors.Share(self.worst_lag, one.most)
+            return monitors.Steadily(monitors.Share(self.clockwork.worst_lag, one.most))
         if one.kind == ACCEPT_QUEUE_WAIT:
-            return monitors.AcceptQueue(self._queued, self._taken, self.worker.clock, one.most)
+            return monitors.Steadily(monitors.Share(self.queue_wait.seconds, one.most))
         assert one.kind == CPU_UTILIZATION, one
         return monitors.CpuUtilization()
 
-    def _taken(self) -> int:
-        return sum(listener.taken for listener in self.listeners)
-
-    def _queued(self) -> int:
-        return sum(queue_length(sock) for listener in self.listeners for sock in listener.sockets)
+    def _turns(self) -> float:
+        return max((listener.turns_behind() for listener in self.listeners), default=0.0)
 
     def _action(self, config: OverloadAction) -> manager.Action:
         prefix = f"overload.{config.name}."
@@ -140,6 +136,8 @@ class Overload:
             return self.rejecting.asked_by(None)
         if name == "stop_accepting_requests":
             return self.refusing.asked_by(None)
+        if name == "trim_accept_queue":
+            return actions.trim_accept_queue(accepting, lambda: self.queue_wait.lag)
         if name == "stop_accepting_connections":
             return actions.stop_accepting_connections(accepting)
         make = {
@@ -161,13 +159,3 @@ class Overload:
 
 def _shrinking(timer: ScaledTimer | None) -> Shrinking:
     return UNCHANGED if timer is None else Shrinking(timer.min_timeout, timer.min_scale)
-
-
-def queue_length(sock: socket.socket) -> int:
-    """How many connections wait to be accepted; 0 where the system does not say (no TCP, no Linux)."""
-    if sock.family == socket.AF_UNIX or not hasattr(socket, "TCP_INFO"):
-        return 0
-    try:
-        return int(_QUEUE_LENGTH.unpack(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _QUEUE_LENGTH.size))[0])
-    except OSError:
-        return 0

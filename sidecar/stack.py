@@ -135,7 +135,7 @@ class Stack(PoolStack, HttpStack):
             self.listeners,
             self.managers,
             self.global_limit,
-            self.clockwork.worst_lag,
+            self.clockwork,
         )
 
     # the beginning of the way: listeners and their filter chains

@@ -24,6 +24,7 @@ from sidecar.config.overload_manager import (
     Trigger,
 )
 
+_TRIM = "mizzen.overload_actions.trim_accept_queue"
 _ACTIONS = (
     "envoy.overload_actions.stop_accepting_requests",
     "envoy.overload_actions.disable_http_keepalive",
@@ -33,6 +34,7 @@ _ACTIONS = (
     "envoy.overload_actions.reduce_timeouts",
     "envoy.overload_actions.reset_high_memory_stream",
     "mizzen.overload_actions.stop_reading",
+    _TRIM,
 )
 _POINTS = (
     "envoy.load_shed_points.tcp_listener_accept",
@@ -52,6 +54,8 @@ def parse_overload_manager(node: Node) -> OverloadManager:
     names = {monitor.name for monitor in monitors}
     actions = _parse_actions(node.children("actions"), names, "action", _ACTIONS)
     points = _parse_actions(node.children("loadshed_points"), names, "load shed point", _POINTS)
+    if any(action.name == _TRIM for action in actions) and all(one.kind != ACCEPT_QUEUE_WAIT for one in monitors):
+        node.refuse(f"the action {_TRIM} needs the monitor {ACCEPT_QUEUE}", "resource_monitors", "add it")
     buffers = node.child("buffer_factory_config")
     power = 20
     if buffers is not None:

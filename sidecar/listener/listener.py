@@ -10,6 +10,7 @@ import errno
 import logging
 import socket
 from collections.abc import Callable
+from math import inf
 
 from sidecar.config.listener import FilterChain
 from sidecar.config.listener import Listener as ListenerConfig
@@ -30,6 +31,8 @@ from sidecar.listener.terminal import BuildFilters, BuildTerminal, Chain, Listen
 _log = logging.getLogger(__name__)
 
 _ACCEPTS_PER_EVENT = 64  # more stay in the kernel's queue until the loop has looked at everything else
+_TRIMS_PER_EVENT = 512
+_LOOK_AGAIN = 0.02  # seconds until a queue that is left alone is measured again
 _BACK_OFF = 0.1  # seconds without accepting after the process ran out of descriptors or memory
 _OUT_OF_RESOURCES = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 _WILDCARDS = frozenset(("0.0.0.0", "::"))
@@ -46,9 +49,9 @@ class Listener:
     """
 
     __slots__ = ("config", "worker", "stats", "worker_stats", "limit", "global_limit", "access_loggers", "filters",
-                 "directory", "connections", "pending", "sockets", "chains", "find_chain", "taken", "_accepting",
-                 "_per_event", "_locals", "_backing_off", "_paused", "_rejected_share", "_shed", "_take", "keys",
-                 "shared")  # fmt: skip
+                 "directory", "connections", "pending", "sockets", "chains", "find_chain", "_accepting",
+                 "_per_event", "_locals", "_backing_off", "_paused", "_at_once", "_longest_queue", "_rejected_share", "_shed",
+                 "_take", "keys", "shared")  # fmt: skip
 
     def __init__(
         self,
@@ -82,8 +85,9 @@ class Listener:
         self._backing_off = False
         self.keys: tuple[str, ...] = ()
         self.shared = False
-        self.taken = 0  # connections that were accepted, whatever became of them
         self._paused = False
+        self._at_once = self._per_event
+        self._longest_queue: float = inf
         self._take = self._admit
         self._rejected_share = 0.0
         self._shed: Callable[[], None] | None = None
@@ -126,8 +130,7 @@ class Listener:
         """Begin to accept."""
         for sock in self.sockets:
             self._accepting.append(sock)
-            if not self._paused:
-                self.worker.loop.add_reader(sock.fileno(), self._on_readable, sock)
+            self._watch_socket(sock)
 
     def stop_accepting(self) -> None:
         """Accept what is queued, then listen no more; connections stay. While another process listens on the same sockets
@@ -160,25 +163,61 @@ class Listener:
 
     # load: `core.overload.Accepting`
 
+    def turns_behind(self) -> float:
+        """In how many turns of the event loop what waits in the kernel's queues will have been accepted."""
+        return max((sockets.queue_length(sock) / self._at_once for sock in self._accepting), default=0.0)
+
     def pause_accepting(self) -> None:
         """Leave new connections in the kernel's queue."""
-        if not self._paused:
-            self._paused = True
-            for sock in self._accepting:
-                self.worker.loop.remove_reader(sock.fileno())
+        self._paused = True
+        self._watch()
 
     def resume_accepting(self) -> None:
         """Accept again."""
-        if self._paused:
-            self._paused = False
-            for sock in self._accepting:
-                self.worker.loop.add_reader(sock.fileno(), self._on_readable, sock)
+        self._paused = False
+        self._watch()
+
+    def trim(self, turns: float, share: float) -> None:
+        """Accept only this share (0 to 1) of what else is accepted in a turn of the event loop, and close those that have
+        waited longest in the kernel's queue, beyond what is accepted in so many turns; ``inf``: none.
+        """
+        self._at_once = max(1, int(self._per_event * share))
+        self._longest_queue = inf if turns == inf else max(1, int(turns * self._at_once))
+        self._watch()
 
     def reject(self, share: float, shed: Callable[[], None] | None) -> None:
         """Close this share (0 to 1) of new connections at once, and call ``shed`` for each."""
         self._rejected_share = share
         self._shed = shed
         self._take = self._reject_or_admit if share else self._admit
+
+    def _watch(self) -> None:
+        """Listen for new connections in the way that the load asks for."""
+        for sock in self._accepting:
+            self._watch_socket(sock)
+
+    def _watch_socket(self, sock: socket.socket) -> None:
+        loop = self.worker.loop
+        if self._longest_queue != inf:
+            loop.add_reader(sock.fileno(), self._on_readable_with_a_long_queue, sock)
+        elif self._paused:
+            loop.remove_reader(sock.fileno())
+        else:
+            loop.add_reader(sock.fileno(), self._on_readable, sock)
+
+    def _on_readable_with_a_long_queue(self, sock: socket.socket) -> None:
+        surplus = sockets.queue_length(sock) - int(self._longest_queue)
+        for _ in range(min(surplus, _TRIMS_PER_EVENT)):
+            try:
+                sock.accept()[0].close()
+            except OSError:
+                break
+            self.stats.downstream_cx_overload_reject += 1
+        if not self._paused:
+            self._on_readable(sock)
+        elif surplus <= 0:  # it stays readable: look again in a while
+            self.worker.loop.remove_reader(sock.fileno())
+            self.worker.wheel.call_in(_LOOK_AGAIN, lambda: self._accept_again(sock))
 
     def _reject_or_admit(self, sock: socket.socket, name: object, local: Address | None) -> None:
         shared, share = self.global_limit, self._rejected_share
@@ -193,9 +232,8 @@ class Listener:
     # accepting
 
     def _on_readable(self, sock: socket.socket) -> None:
-        accepted = self._accept(sock, self._per_event)
+        accepted = self._accept(sock, self._at_once)
         if accepted:
-            self.taken += accepted
             self.stats.connections_accepted_per_socket_event.record(accepted)
 
     def _accept(self, sock: socket.socket, most: int) -> int:
@@ -227,8 +265,8 @@ class Listener:
             self.worker.wheel.call_in(_BACK_OFF, lambda: self._accept_again(sock))
 
     def _accept_again(self, sock: socket.socket) -> None:
-        if sock in self._accepting and not self._paused:
-            self.worker.loop.add_reader(sock.fileno(), self._on_readable, sock)
+        if sock in self._accepting:
+            self._watch_socket(sock)
 
     def _admit(self, sock: socket.socket, name: object, local: Address | None) -> None:
         self._backing_off = False

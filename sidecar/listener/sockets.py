@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 import stat
+import struct
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
@@ -17,6 +18,7 @@ from sidecar.config.listener import Listener
 _IP_FREEBIND = 15
 _IPV6_FREEBIND = 78
 _IPV6_TRANSPARENT = 75
+_QUEUE_LENGTH = struct.Struct("24xI")  # `tcpi_unacked` in the TCP_INFO of a listening socket
 _MAX_BACKLOG = 0x7FFFFFFF  # the kernel lowers it to net.core.somaxconn
 
 
@@ -102,6 +104,16 @@ def close(sock: socket.socket) -> None:
             with suppress(FileNotFoundError):  # somebody may have tidied up already
                 os.unlink(path)
     sock.close()
+
+
+def queue_length(sock: socket.socket) -> int:
+    """How many connections wait to be accepted; 0 where the system does not say (no TCP, no Linux)."""
+    if sock.family == socket.AF_UNIX or not hasattr(socket, "TCP_INFO"):
+        return 0
+    try:
+        return int(_QUEUE_LENGTH.unpack(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _QUEUE_LENGTH.size))[0])
+    except OSError:
+        return 0
 
 
 def _listen_on(config: Listener, address: Address, options: Iterable[SocketOption]) -> socket.socket:

@@ -1,17 +1,20 @@
 """What is done: each action is a function of its scale, over what the listeners and connection managers offer for it.
 
-Source: Envoy's "Overload actions"; `stop_reading` is our own.
+Source: Envoy's "Overload actions"; `stop_reading` and `trim_accept_queue` are our own.
 """
 
 from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterable
+from math import inf
 
 from sidecar.core.overload import Accepting, Act, Serving, Shed
 
 _RESET_AT_ONCE = 50
 _SHRINK_EVERY = 10.0
+_KEPT_WAIT = 0.2  # seconds for which connections may wait to be accepted
+_SHORT_TURN = 0.02
 
 Listeners = Callable[[], Iterable[Accepting]]
 Managers = Callable[[], Iterable[Serving]]
@@ -26,6 +29,23 @@ def stop_accepting_connections(listeners: Listeners) -> Act:
                 listener.pause_accepting()
             else:
                 listener.resume_accepting()
+
+    return act
+
+
+def trim_accept_queue(listeners: Listeners, turn: Callable[[], float]) -> Act:
+    """Those that have waited longest to be accepted are closed: whom they belong to hears of it at once, and whoever comes now
+    is served in good time. ``turn`` tells how long a turn of the event loop takes, in seconds; in a long one fewer are
+    accepted, so that it does not become longer yet.
+    """
+
+    def act(scale: float) -> None:
+        turns, share = inf, 1.0
+        if scale:
+            length = max(turn(), _SHORT_TURN)
+            turns, share = _KEPT_WAIT / length, _SHORT_TURN / length
+        for listener in listeners():
+            listener.trim(turns, share)
 
     return act
 

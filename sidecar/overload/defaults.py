@@ -21,7 +21,7 @@ from sidecar.config.overload_manager import (
 
 _HEAP = "envoy.resource_monitors.fixed_heap"
 _INTERVAL = 0.1
-_LONGEST_LAG = 0.5
+_LONGEST_LAG = 0.4
 _LONGEST_WAIT = 0.5
 _MEMORY_SHARE = 0.8
 _OTHER_DESCRIPTORS = 64
@@ -50,16 +50,16 @@ def default_overload_manager(memory: int, connections: int) -> OverloadManager:
             ResourceMonitor(CONNECTIONS_MONITOR, DOWNSTREAM_CONNECTIONS, connections),
         ),
         (
-            _action("envoy.overload_actions.reject_incoming_connections", (ACCEPT_QUEUE, 0.3, 0.9)),
+            _action("mizzen.overload_actions.trim_accept_queue", (ACCEPT_QUEUE, 0.5, 0.5)),
             _action("envoy.overload_actions.stop_accepting_connections", (LOOP_LAG, 0.4, 0.4), (_HEAP, 0.9, 0.9)),
-            _action("mizzen.overload_actions.stop_reading", (LOOP_LAG, 0.5, 0.5), (_HEAP, 0.92, 0.92)),
+            _action("mizzen.overload_actions.stop_reading", (LOOP_LAG, 0.7, 0.7), (_HEAP, 0.92, 0.92)),
             _action("envoy.overload_actions.shrink_heap", (_HEAP, 0.9, 0.9)),
             OverloadAction(
                 "envoy.overload_actions.reduce_timeouts",
                 (Trigger(_HEAP, 0.85, 0.95), Trigger(CONNECTIONS_MONITOR, 0.8, 0.95)),
                 (ScaledTimer("HTTP_DOWNSTREAM_CONNECTION_IDLE", 2.0),),
             ),
-            _action("envoy.overload_actions.disable_http_keepalive", (_HEAP, 0.95, 0.95), (LOOP_LAG, 0.8, 1.0)),
+            _action("envoy.overload_actions.disable_http_keepalive", (_HEAP, 0.95, 0.95), (LOOP_LAG, 0.7, 1.0)),
             _action("envoy.overload_actions.stop_accepting_requests", (_HEAP, 0.97, 0.97), (LOOP_LAG, 0.9, 1.0)),
             _action("envoy.overload_actions.reset_high_memory_stream", (_HEAP, 0.97, 1.0)),
         ),

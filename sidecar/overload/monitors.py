@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+_LITTLE = 0.001
 _DAMPING = 0.05
 _PROCESSORS = "/proc/stat"
 
@@ -108,31 +109,41 @@ def _share(text: str) -> float:
     return value
 
 
-class AcceptQueue:
-    """How long connections wait to be accepted, of ``longest`` seconds: the length of the kernel's queues by the rate at which
-    they were emptied since the last look.
-    """
+class Steadily:
+    """Of the last two looks the lower counts: what is over by the next look was no overload, but a pause."""
 
-    __slots__ = ("_at", "_taken", "clock", "longest", "queued", "taken")
+    __slots__ = ("_before", "monitor")
 
-    def __init__(
-        self, queued: Callable[[], int], taken: Callable[[], int], clock: Callable[[], float], longest: float
-    ) -> None:
-        self.queued = queued
-        self.taken = taken
-        self.clock = clock
-        self.longest = longest
-        self._taken = taken()
-        self._at = clock()
+    def __init__(self, monitor: Monitor) -> None:
+        self.monitor = monitor
+        self._before = 0.0
 
     def pressure(self) -> float:
-        now, taken = self.clock(), self.taken()
-        passed, accepted = now - self._at, taken - self._taken
-        self._at, self._taken = now, taken
-        waiting = self.queued()
-        if not waiting or passed <= 0:
-            return 0.0
-        return min(1.0, waiting * passed / max(accepted, 1) / self.longest)
+        now = self.monitor.pressure()
+        before, self._before = self._before, now
+        return min(now, before)
 
     def __repr__(self) -> str:
-        return f"<AcceptQueue {self.queued()} waiting>"
+        return f"<Steadily {self.monitor!r}>"
+
+
+class QueueWait:
+    """How long the last connection in the kernel's queue will wait: as long as it takes the event loop to make the ``turns`` in
+    which those before it are accepted. ``lag``, in seconds, is how long a turn took lately; a loop that is never late has
+    nothing to wait for.
+    """
+
+    __slots__ = ("lag", "mean_lag", "turns")
+
+    def __init__(self, mean_lag: Callable[[], float], turns: Callable[[], float]) -> None:
+        self.mean_lag = mean_lag
+        self.turns = turns
+        self.lag = 0.0
+
+    def seconds(self) -> float:
+        """It, now."""
+        self.lag += (self.mean_lag() - self.lag) / 2
+        return self.lag * self.turns() if self.lag > _LITTLE else 0.0
+
+    def __repr__(self) -> str:
+        return f"<QueueWait {self.lag * 1000:.0f} ms a turn>"

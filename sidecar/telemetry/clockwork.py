@@ -21,7 +21,8 @@ class Clockwork(Timed):
     ``loop_lag_ms`` is the longest such delay of this flush interval and the one before, in milliseconds, rounded up.
     """
 
-    __slots__ = ("worker", "store", "stats", "flush_interval", "next_flush", "longest", "latching", "expected", "worst")
+    __slots__ = ("worker", "store", "stats", "flush_interval", "next_flush", "longest", "latching", "expected", "worst",
+                 "total", "samples")  # fmt: skip
 
     def __init__(self, worker: Worker, store: StatsStore, stats: DispatcherStats, flush_interval: float) -> None:
         self.due = inf
@@ -31,7 +32,8 @@ class Clockwork(Timed):
         self.flush_interval = flush_interval
         self.next_flush = 0.0
         self.longest = 0.0
-        self.worst = 0.0
+        self.worst = self.total = 0.0
+        self.samples = 0
         self.latching: Iterator[object] | None = None
         self.expected = 0.0
 
@@ -45,6 +47,8 @@ class Clockwork(Timed):
         resolution = self.worker.wheel.resolution
         late = max(0.0, now - self.expected - resolution)
         self.stats.poll_delay_us.record(int(late * 1e6))
+        self.total += late
+        self.samples += 1
         if late > self.worst:
             self.worst = late
         if late > self.longest:
@@ -63,6 +67,12 @@ class Clockwork(Timed):
         """The longest delay, in seconds, since this was asked last."""
         worst, self.worst = self.worst, 0.0
         return worst
+
+    def mean_lag(self) -> float:
+        """The mean delay, in seconds, since this was asked last."""
+        mean = self.total / self.samples if self.samples else 0.0
+        self.total, self.samples = 0.0, 0
+        return mean
 
     def _arm(self, now: float) -> None:
         self.expected = now + _LAG_INTERVAL

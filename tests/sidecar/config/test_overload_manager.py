@@ -240,6 +240,13 @@ def test_our_own_monitors_and_actions() -> None:
     assert [one.name for one in configured.actions] == ["mizzen.overload_actions.stop_reading"]
 
 
+def test_a_queue_that_nobody_watches_is_not_trimmed() -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        load(manager(action("mizzen.overload_actions.trim_accept_queue")))
+    (problem,) = raised.value.problems
+    assert problem.path == "overload_manager.resource_monitors"
+
+
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [

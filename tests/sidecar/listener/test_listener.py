@@ -20,8 +20,7 @@ from sidecar.core.response_flags import NO_ROUTE_FOUND
 from sidecar.core.stream_info import ConnectionInfo
 from sidecar.core.worker import Worker
 from sidecar.listener.connection_limits import ConnectionLimit, global_limit, listener_limit
-from sidecar.listener.sockets import BindError
-from sidecar.overload_stack import queue_length
+from sidecar.listener.sockets import BindError, queue_length
 from tests.sidecar.listener.serving import Recorder, Served, chain, config, ended, exchange, in_thread, run, until
 
 
@@ -437,10 +436,10 @@ def test_connections_wait_while_accepting_is_paused() -> None:
         client.sendall(b"hello")
         await until(lambda: queue_length(listener.sockets[0]) == 1)
         await asyncio.sleep(0.02)
-        assert listener.taken == served.stats.downstream_cx_total == 0
+        assert served.stats.downstream_cx_total == 0
+        assert listener.turns_behind() == 1 / 64
         listener.resume_accepting()
         assert await in_thread(client.recv, 5) == b"hello"
-        assert listener.taken == 1
         assert queue_length(listener.sockets[0]) == 0
         client.close()
         await until(partial(_no_connections, served))
@@ -456,10 +455,10 @@ def test_a_share_of_connections_is_rejected() -> None:
         shed: list[None] = []
         for share, served_of_50 in ((1.0, (0, 0)), (0.5, (10, 40)), (0.0, (50, 50))):
             listener.reject(share, lambda: shed.append(None))
-            before = served.stats.downstream_cx_total
-            taken = listener.taken
+            before, rejected = served.stats.downstream_cx_total, len(shed)
             clients = [served.connect() for _ in range(50)]
-            await until(lambda taken=taken: listener.taken == taken + 50)  # type: ignore[misc]
+            expected = before + rejected + 50
+            await until(lambda total=expected: served.stats.downstream_cx_total + len(shed) == total)  # type: ignore[misc]
             accepted = served.stats.downstream_cx_total - before
             assert served_of_50[0] <= accepted <= served_of_50[1]
             for client in clients:
@@ -467,6 +466,34 @@ def test_a_share_of_connections_is_rejected() -> None:
             await until(partial(_no_connections, served))
         assert served.stats.downstream_cx_overload_reject == len(shed) > 50
         assert listener.global_limit.active == 0
+        listener.close()
+
+    run(main)
+
+
+def test_who_has_waited_longest_is_closed() -> None:
+    async def main() -> None:
+        served = Served(config(max_connections_to_accept_per_socket_event=10), worker()).start()
+        listener = served.listener
+        listener.pause_accepting()
+        clients = [served.connect() for _ in range(20)]
+        listener.trim(0.5, 0.5)  # of a turn of five
+        await until(lambda: queue_length(listener.sockets[0]) == 2)
+        assert served.stats.downstream_cx_overload_reject == 18
+        assert served.stats.downstream_cx_total == 0
+        assert [await in_thread(client.recv, 1) for client in clients[:18]] == [b""] * 18
+        more = [served.connect() for _ in range(2)]
+        await until(lambda: served.stats.downstream_cx_overload_reject == 20)
+        listener.resume_accepting()
+        for client in more:
+            assert await in_thread(exchange, client, b"hello", 5) == b"hello"
+        listener.trim(float("inf"), 1.0)
+        again = served.connect()
+        assert await in_thread(exchange, again, b"hello", 5) == b"hello"
+        assert served.stats.downstream_cx_overload_reject == 20
+        for client in (*clients, *more, again):
+            client.close()
+        await until(partial(_no_connections, served))
         listener.close()
 
     run(main)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any
 
 import pytest
@@ -31,6 +32,21 @@ def test_accepting_stops_when_it_is_saturated_only() -> None:
     for scale in (0.5, 1.0, 0.9):
         act(scale)
     assert stage.calls == [("resume_accepting",), ("pause_accepting",), ("resume_accepting",)]
+
+
+def test_the_longer_a_turn_takes_the_fewer_are_accepted_in_it() -> None:
+    stage = Stage()
+    turn = [0.1]
+    act = actions.trim_accept_queue(lambda: [stage], lambda: turn[0])
+    act(1.0)
+    turn[0] = 0.0
+    act(1.0)
+    act(0.0)
+    assert stage.calls == [
+        ("trim", pytest.approx(2.0), pytest.approx(0.2)),
+        ("trim", pytest.approx(10.0), 1.0),
+        ("trim", inf, 1.0),
+    ]
 
 
 def test_reading_stops_when_it_is_saturated_only() -> None:

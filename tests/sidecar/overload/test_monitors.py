@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.overload.monitors import AcceptQueue, CpuUtilization, InjectedResource, Share, processor_times
+from sidecar.overload.monitors import CpuUtilization, InjectedResource, QueueWait, Share, Steadily, processor_times
 
 
 def test_a_share_of_something() -> None:
@@ -62,22 +62,24 @@ def test_the_systems_own_times_add_up() -> None:
     assert sum(times) > 0
 
 
-class Queue:
-    def __init__(self) -> None:
-        self.now = 0.0
-        self.waiting = 0
-        self.taken = 0
-
-    def monitor(self) -> AcceptQueue:
-        return AcceptQueue(lambda: self.waiting, lambda: self.taken, lambda: self.now, 0.5)
+def test_what_is_over_by_the_next_look_does_not_count() -> None:
+    looks = iter([0.9, 0.1, 0.8, 0.7, 0.9])
+    monitor = Steadily(Share(lambda: next(looks), 1.0))
+    assert [monitor.pressure() for _ in range(5)] == [0.0, 0.1, 0.1, 0.7, 0.7]
 
 
-def test_connections_wait_as_long_as_it_takes_to_accept_those_before_them() -> None:
-    queue = Queue()
-    monitor = queue.monitor()
-    queue.now, queue.taken, queue.waiting = 0.1, 100, 250  # a thousand a second: a quarter of one for the last
-    assert monitor.pressure() == pytest.approx(0.5)
-    queue.now, queue.taken, queue.waiting = 0.2, 200, 0
-    assert monitor.pressure() == 0.0
-    queue.now, queue.waiting = 0.3, 10
-    assert monitor.pressure() == 1.0  # none was accepted
+def test_connections_wait_for_as_many_turns_as_it_takes_to_accept_those_before_them() -> None:
+    lag, turns = [0.1], [4.0]
+    wait = QueueWait(lambda: lag[0], lambda: turns[0])
+    assert wait.seconds() == pytest.approx(0.05 * 4)  # the mean of what was and what is
+    assert wait.seconds() == pytest.approx(0.075 * 4)
+    assert wait.lag == pytest.approx(0.075)
+    turns[0] = 0.0
+    assert wait.seconds() == 0.0
+
+
+def test_a_loop_that_is_never_late_does_not_ask_how_many_wait() -> None:
+    def turns() -> float:
+        raise AssertionError("asked")
+
+    assert QueueWait(lambda: 0.0001, turns).seconds() == 0.0

@@ -1,0 +1,212 @@
+"""More load than can be carried: what is carried stays what it was, memory stays flat, and it is over when the load is.
+
+Figures are of the processor time that the sidecar got, so that they hold beside other work on the same machine: what takes a
+second of a core that is its own takes two of one that is shared by two.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import shutil
+import subprocess
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.chaos.open_loop import OpenLoop, Outcome
+from tests.running import Process, free_ports
+from tests.sidecar.bootstraps import bootstrap, http_listener
+
+pytestmark = [
+    pytest.mark.chaos,
+    pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed"),
+    pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="there is no /proc to read memory and time from"),
+]
+
+MEGABYTE = 1 << 20
+ATTEMPTS = 3
+CLIENTS = 32
+TYPES = "type.googleapis.com/envoy.extensions."
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """What a process has used: processor seconds at a time, and resident bytes."""
+
+    at: float
+    processor: float
+    resident: int
+
+    def share_since(self, before: Used) -> float:
+        """The share of a core that it got."""
+        return (self.processor - before.processor) / (self.at - before.at)
+
+
+class Loaded:
+    """A sidecar whose responses cost about half a millisecond, or next to nothing."""
+
+    def __init__(self, process: Process, port: int, admin: int) -> None:
+        self.pid = process.child.pid
+        self.port = port
+        self.admin = admin
+
+    def used(self) -> Used:
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        ticks = int(fields[11]) + int(fields[12])
+        resident = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+        return Used(time.monotonic(), ticks / os.sysconf("SC_CLK_TCK"), resident)
+
+    def get(self, port: int, path: str = "/", timeout: float = 2.0) -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=timeout) as response:
+            return str(response.read().decode())
+
+    def stats(self, pattern: str) -> dict[str, int]:
+        lines = self.get(self.admin, f"/stats?filter={pattern}").splitlines()
+        return {name: int(value) for name, _, value in (line.rpartition(": ") for line in lines)}
+
+    def closed_loop(self, clients: int, seconds: float, *headers: str) -> tuple[float, float]:
+        """Requests a second, and for each second of processor time that the sidecar got."""
+        arguments = [part for header in ("accept-encoding: gzip", *headers) for part in ("-H", header)]
+        command = ["wrk", "-t1", f"-c{clients}", f"-d{seconds:g}s", *arguments, f"http://127.0.0.1:{self.port}/"]
+        before = self.used()
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+        rate = re.search(r"Requests/sec:\s+([\d.]+)", done.stdout)
+        assert rate is not None, done.stdout
+        return float(rate[1]), float(rate[1]) / self.used().share_since(before)
+
+    def recovers_within(self) -> float:
+        """Seconds until a new client is answered, nothing is done about load any more, and nobody is left."""
+        start = time.monotonic()
+        while time.monotonic() < start + 20:
+            try:
+                self.get(self.port)
+                if not any(self.stats("scale_percent|http.in.downstream_cx_active").values()):
+                    break
+            except OSError:
+                pass
+            time.sleep(0.02)
+        return time.monotonic() - start
+
+
+@contextmanager
+def loaded(directory: Path, costly: bool) -> Iterator[Loaded]:
+    port, admin = free_ports(2)
+    dice = random.Random(1)
+    text = " ".join(str(dice.randrange(10**6)) for _ in range(2000)) if costly else "hello"
+    route = {"match": {"prefix": "/"}, "direct_response": {"status": 200, "body": {"inline_string": text}}}
+    gzip = {"name": "gzip", "typed_config": {"@type": f"{TYPES}compression.gzip.compressor.v3.Gzip"}}
+    compressor = {"@type": f"{TYPES}filters.http.compressor.v3.Compressor", "compressor_library": gzip}
+    router = {"name": "router", "typed_config": {"@type": f"{TYPES}filters.http.router.v3.Router"}}
+    listener: dict[str, Any] = http_listener(
+        "in", port, [route], http_filters=[{"name": "compressor", "typed_config": compressor}, router]
+    )
+    typed = listener["filter_chains"][0]["filters"][0]["typed_config"]
+    typed["route_config"]["max_direct_response_body_size_bytes"] = 1 << 20
+    file = directory / "envoy.json"
+    file.write_text(json.dumps(bootstrap(listener, admin=admin)))
+    with Process("sidecar", "--config", str(file), "--drain-time-s", "1") as process:
+        process.wait_for("all clusters initialised")
+        yield Loaded(process, port, admin)
+
+
+def repeatedly(attempt: Callable[[], list[str]]) -> None:
+    """Other work on the machine may spoil a run, and not three in a row: each gives what was wrong with it."""
+    failures = []
+    for _ in range(ATTEMPTS):
+        wrong = attempt()
+        if not wrong:
+            return
+        failures.append("; ".join(wrong))
+    pytest.fail("\n".join(failures), pytrace=False)
+
+
+@pytest.mark.parametrize("costly", [False, True], ids=["cheap", "costly"])
+def test_ten_times_the_clients_that_saturate_it(costly: bool, tmp_path: Path) -> None:
+    with loaded(tmp_path, costly) as sidecar:
+        sidecar.closed_loop(10 * CLIENTS, 1)
+
+        def attempt() -> list[str]:
+            most, most_for_time = sidecar.closed_loop(CLIENTS, 2)
+            before = sidecar.used()
+            goodput, for_time = sidecar.closed_loop(10 * CLIENTS, 3)
+            grown = sidecar.used().resident - before.resident
+            print(f"{CLIENTS} clients: {most:.0f}/s, {most_for_time:.0f} a CPU second; ten times as many: "
+                  f"{goodput:.0f}/s, {for_time:.0f} a CPU second; {grown / MEGABYTE:+.1f} MB")  # fmt: skip
+            wrong = []
+            if for_time < 0.9 * most_for_time:
+                wrong.append(f"goodput fell from {most_for_time:.0f} to {for_time:.0f} requests a CPU second")
+            if grown > 2 * MEGABYTE:
+                wrong.append(f"memory grew by {grown / MEGABYTE:.1f} MB")
+            return wrong
+
+        repeatedly(attempt)
+
+
+class Watch(threading.Thread):
+    """Looks at the memory of a sidecar while others are busy with it."""
+
+    def __init__(self, sidecar: Loaded) -> None:
+        super().__init__(daemon=True)
+        self.sidecar = sidecar
+        self.over = threading.Event()
+        self.most = 0
+
+    def run(self) -> None:
+        while not self.over.wait(0.05):
+            self.most = max(self.most, self.sidecar.used().resident)
+
+
+def overwhelmed(sidecar: Loaded, request: bytes, rate: float, reuse: bool) -> tuple[Outcome, int, float]:
+    """What came of it, the most memory meanwhile, and the share of a core that the sidecar got."""
+    watch = Watch(sidecar)
+    watch.start()
+    before = sidecar.used()
+    try:
+        outcome = OpenLoop(sidecar.port, request, rate, reuse=reuse).run(6.0)
+    finally:
+        watch.over.set()
+    share = min(1.0, sidecar.used().share_since(before))
+    watch.join()
+    return outcome, watch.most, share
+
+
+@pytest.mark.parametrize("reuse", [True, False], ids=["kept-connections", "a-connection-each"])
+def test_three_times_what_it_can_carry(reuse: bool, tmp_path: Path) -> None:
+    headers = () if reuse else ("connection: close",)
+    lines = ["GET / HTTP/1.1", "host: a", "accept-encoding: gzip", *headers]
+    request = "\r\n".join([*lines, "", ""]).encode()
+    with loaded(tmp_path, True) as sidecar:
+        sidecar.closed_loop(10 * CLIENTS, 1, *headers)
+
+        def attempt() -> list[str]:
+            most, most_for_time = sidecar.closed_loop(CLIENTS, 2, *headers)
+            before = sidecar.used().resident
+            outcome, resident, share = overwhelmed(sidecar, request, 3 * most, reuse)
+            recovery = sidecar.recovers_within()
+            goodput = outcome.answered / 6.0 / share
+            print(f"{most:.0f}/s at most, {most_for_time:.0f} a CPU second; at three times that, with {share:.0%} of a "
+                  f"core: {outcome}; {goodput:.0f} a CPU second; {(resident - before) / MEGABYTE:+.1f} MB; recovered in "
+                  f"{recovery:.2f} s")  # fmt: skip
+            wrong = []
+            if outcome.percentile(0.99) > 1.0 / share:
+                wrong.append(f"p99 is {outcome.percentile(0.99):.2f} s with {share:.0%} of a core")
+            if goodput < 0.6 * most_for_time:
+                wrong.append(f"goodput fell from {most_for_time:.0f} to {goodput:.0f} a CPU second")
+            if resident > before + 16 * MEGABYTE:
+                wrong.append(f"memory grew by {(resident - before) / MEGABYTE:.1f} MB")
+            if recovery > 1.0 / share:
+                wrong.append(f"it took {recovery:.2f} s to recover with {share:.0%} of a core")
+            return wrong
+
+        repeatedly(attempt)
