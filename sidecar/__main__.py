@@ -183,9 +183,6 @@ def main(arguments: list[str] | None = None) -> int:
     given = [name for name in _ACCEPTED if getattr(options, name[2:].replace("-", "_")) is not None]
     if given:
         log.debug("accepted, and without effect here: %s", ", ".join(given))
-    if options.concurrency != 1:
-        print("--concurrency: only 1 is implemented; leave it out", file=sys.stderr)
-        return 1
     if options.config is None and options.config_yaml is None:
         print("no configuration: pass --config FILE or --config-yaml YAML (--help lists all options)", file=sys.stderr)
         return 1
@@ -222,8 +219,12 @@ def _shown(options: argparse.Namespace) -> dict[str, Any]:
 
 async def _run(options: argparse.Namespace) -> int:
     """Make what the options ask for, and run it to its end; the exit status."""
+    from sidecar.lifecycle.worker_link import worker_of_environment
     from sidecar.server import Server
 
+    worker = worker_of_environment()
+    if worker is None and options.concurrency > 1 and options.mode == "serve":
+        return await _run_workers(options)
     server = Server(
         options.config,
         config_yaml=options.config_yaml,
@@ -234,7 +235,10 @@ async def _run(options: argparse.Namespace) -> int:
         service_cluster=options.service_cluster,
         options=_shown(options),
         seed=options.seed,
+        worker=None if worker is None else worker[0],
     )
+    if worker is not None:
+        return await _work(server, worker[1])
     if options.mode == "validate":
         return await validate(server)
     from sidecar.lifecycle.predecessors import find_predecessor
@@ -243,6 +247,36 @@ async def _run(options: argparse.Namespace) -> int:
     base_id, successor = find_predecessor(options)
     serving = Serving(server, parent_shutdown_time=options.parent_shutdown_time_s, base_id=base_id, successor=successor)
     return await serving.run()
+
+
+async def _run_workers(options: argparse.Namespace) -> int:
+    """Be the parent of several workers."""
+    from sidecar.fleet import Fleet
+    from sidecar.lifecycle.predecessors import find_predecessor
+    from sidecar.server import load
+
+    def read() -> Any:
+        return load(options.config, options.config_yaml, options.service_node, options.service_cluster)[0]
+
+    base_id, successor = find_predecessor(options)
+    fleet = Fleet(
+        read,
+        options.concurrency,
+        drain_time=options.drain_time_s,
+        announce_time=options.drain_announce_s,
+        parent_shutdown_time=options.parent_shutdown_time_s,
+        base_id=base_id,
+        successor=successor,
+    )
+    return await fleet.run()
+
+
+async def _work(server: Any, sock: Any) -> int:
+    """Be one of several workers, whose parent is at the other end of ``sock``."""
+    from sidecar.lifecycle.worker_link import WorkerLink
+    from sidecar.telemetry.merged import snapshot
+
+    return await WorkerLink(server, sock, lambda: snapshot(server.stack.scraped_store())).run()
 
 
 if __name__ == "__main__":

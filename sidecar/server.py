@@ -8,7 +8,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sidecar import __version__
@@ -26,6 +26,7 @@ from sidecar.telemetry.formatter import format_problems
 from sidecar.telemetry.store import StatsStore
 
 if TYPE_CHECKING:
+    from sidecar.admin.admin import Admin
     from sidecar.admin.compressed_bootstrap import CompressedBootstrap
     from sidecar.admin.context import AdminContext
     from sidecar.lifecycle.asking import Asking
@@ -43,7 +44,8 @@ class Server:
 
     ``config`` is the path of a bootstrap file (YAML or JSON), a dict in the same shape, or a ``Bootstrap`` message;
     ``config_yaml`` is text merged over it. A drain has ``drain_time`` seconds; before it, readiness fails for
-    ``announce_time`` seconds. ``drain_strategy`` is ``gradual`` or ``immediate``, as Envoy's. Use it as an asynchronous
+    ``announce_time`` seconds. ``drain_strategy`` is ``gradual`` or ``immediate``, as Envoy's. ``worker`` is the number of one of
+    several workers: their parent has the sockets and the administration interface. Use it as an asynchronous
     context manager, or call ``start`` and ``stop``:
 
         async with Server({"static_resources": {...}}) as server:
@@ -65,7 +67,9 @@ class Server:
         service_cluster: str = "",
         options: Mapping[str, Any] | None = None,
         seed: int | None = None,
+        worker: int | None = None,
     ) -> None:
+        self.worker = worker
         self.drain_time = drain_time
         self.announce_time = announce_time
         self.drain_strategy = drain_strategy
@@ -79,6 +83,7 @@ class Server:
         self.started_at = time.time()
         self.stopped = asyncio.Event()
         self.compressed: CompressedBootstrap | None = None
+        self.admin: Admin | None = None
         self.quit: Callable[[], object] = self._quit
         self._asking: list[Asking] = []
         self._ledger: Ledger | None = None
@@ -106,11 +111,16 @@ class Server:
     def _build(self) -> Stack:
         if self.seed is not None:
             log.info("under the seed %d: what is left to chance can be repeated", self.seed)
-        worker = Worker(asyncio.get_running_loop(), seed=self.seed)
+        worker = Worker(asyncio.get_running_loop(), seed=self.seed, number=self.worker or 0)
         try:
             stack = Stack(self.bootstrap, worker, StatsStore(compile_settings(self.bootstrap.stats_config)))
+            stack.server_stats.concurrency = self.options.get("concurrency", 1)
             if self.bootstrap.admin is not None and self.bootstrap.admin.address is not None:
-                stack.add_admin(self._admin_context(stack))
+                from sidecar.admin.admin import Admin
+
+                self.admin = Admin(self._admin_context(stack))
+                if self.worker is None:
+                    stack.add_admin(self.admin)
             return stack
         except ValueError as error:
             raise ConfigurationError([Problem(self.source, 0, 0, "", str(error))]) from error
@@ -280,7 +290,8 @@ class Server:
 
     async def announce(self) -> None:
         """Fail readiness and go on serving for the announce time, so that nobody is sent here any more."""
-        if self.life.on(Event.ASKED_TO_END) and self.announce_time:
+        self.announced()
+        if self.announce_time and self.life.phase is Phase.ANNOUNCED:
             await asyncio.sleep(self.announce_time)
 
     async def drain(self, timeout: float | None = None) -> None:
@@ -324,8 +335,8 @@ class Server:
 
         stack = self.stack
         assert stack is not None
-        for listener in stack.bound():
-            listener.shared = False
+        if self.worker is None:
+            self.own_sockets()
         self.epoch = successor.epoch
         stats = stack.server_stats
         stats.hot_restart_epoch = self.epoch
@@ -357,6 +368,18 @@ class Server:
         for listener in stack.bound():
             listener.shared = not keys.isdisjoint(listener.keys)
         self.life.on(Event.HANDED_OVER)
+
+    def own_sockets(self, names: Collection[str] | None = None) -> None:
+        """No other process serves on our sockets (those of the listeners with these names): what is queued there when they
+        are closed is ours.
+        """
+        for listener in () if self.stack is None else self.stack.bound():
+            if names is None or listener.config.name in names:
+                listener.shared = False
+
+    def announced(self) -> None:
+        """Fail readiness; whoever says so, says when to drain, too."""
+        self.life.on(Event.ASKED_TO_END)
 
     def hurry(self) -> None:
         """Ask all clients to close now, in a drain that has spread that over its time."""

@@ -74,7 +74,7 @@ from sidecar.telemetry.log_file import LogFiles
 from sidecar.telemetry.store import StatsStore
 
 if TYPE_CHECKING:
-    from sidecar.admin.context import AdminContext
+    from sidecar.admin.terminal import Answers
     from sidecar.client_stack import ClientStack
     from sidecar.cluster.health_checks.checker import HealthChecker
     from sidecar.cluster.outlier_events import OutlierEventLog
@@ -151,7 +151,7 @@ class Stack(PoolStack, HttpStack):
             self.worker,
             self.terminal,
             self.store.shared(ListenerStats, *naming),
-            self.store.shared(WorkerConnectionStats, *tags.worker(naming, 0)),
+            self.store.shared(WorkerConnectionStats, *tags.worker(naming, self.worker.number)),
             listener_limit(self.bootstrap.layered_runtime, config.name),
             self.global_limit,
             self.access_loggers(config.access_log, "NotSet"),
@@ -313,15 +313,14 @@ class Stack(PoolStack, HttpStack):
         """Open log files anew, for rotation."""
         self.log_files.reopen()
 
-    def add_admin(self, context: AdminContext) -> None:
+    def add_admin(self, answers: Answers) -> None:
         """The administration interface, behind a listener and a connection manager of its own."""
-        from sidecar.admin.admin import Admin
         from sidecar.admin.terminal import AdminTerminal, connection_manager_config
 
         admin = self.bootstrap.admin
         assert admin is not None and admin.address is not None
         config = connection_manager_config()
-        terminal = AdminTerminal(Admin(context), self.worker)
+        terminal = AdminTerminal(answers, self.worker)
         stats, of_listener = connection_manager_stats(self.store, "admin", "admin")
         manager = ConnectionManager(
             self.worker,
@@ -346,7 +345,7 @@ class Stack(PoolStack, HttpStack):
             self.worker,
             lambda chain, last, context: manager,
             self.store.shared(ListenerStats, *naming),
-            self.store.shared(WorkerConnectionStats, *tags.worker(naming, 0)),
+            self.store.shared(WorkerConnectionStats, *tags.worker(naming, self.worker.number)),
             ConnectionLimit(),
             ConnectionLimit(),
         )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterator
 from math import inf
 from typing import Any, Protocol
 
-from sidecar.admin.admin import Admin
 from sidecar.admin.page import ERROR, Page
 from sidecar.config.http_connection_manager import HttpConnectionManager
 from sidecar.config.route import RouteConfiguration
@@ -37,12 +37,18 @@ class AdminStream(Protocol):
     def reset(self, details: str) -> None: ...
 
 
+class Answers(Protocol):
+    """What makes the pages, at once or when others have been asked."""
+
+    def answer(self, method: bytes, target: bytes) -> Page | asyncio.Future[Page]: ...
+
+
 class AdminTerminal:
     """The end of the admin's filter chain, and its routes as well: there are none to match."""
 
     __slots__ = ("admin", "worker")
 
-    def __init__(self, admin: Admin, worker: Worker) -> None:
+    def __init__(self, admin: Answers, worker: Worker) -> None:
         self.admin = admin
         self.worker = worker
 
@@ -83,6 +89,29 @@ class Answer:
         except Exception:
             log.exception("cannot answer %r", request)
             page = Page(500, ERROR, b"Internal Server Error")
+        if isinstance(page, Page):
+            self._send(page)
+        else:
+            page.add_done_callback(self._came)
+
+    def _came(self, coming: asyncio.Future[Page]) -> None:
+        """The page that others had to be asked for."""
+        if coming.cancelled() or (error := coming.exception()) is None:
+            page = Page(503, ERROR, b"Service Unavailable") if coming.cancelled() else coming.result()
+        else:
+            log.error("cannot answer", exc_info=error)
+            page = Page(500, ERROR, b"Internal Server Error")
+        self._send(page)
+        worker = self.terminal.worker
+        if worker.cork.waiting:
+            worker.cork.pull()
+
+    def _send(self, page: Page) -> None:
+        stream = self.stream
+        if stream is None:
+            return
+        stream.now = stream.last_activity = self.terminal.worker.clock()
+        request = stream.request
         stream.response_code_details = "admin_filter_response"
         self.after = page.after
         head = ResponseHead(page.status, [(b"content-type", page.content_type.encode()), *_FIELDS])

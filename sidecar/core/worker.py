@@ -13,12 +13,13 @@ from sidecar.core.timer_wheel import TimerWheel
 
 class Worker:
     """One event loop and what stands around it. ``clock`` is monotonic, in seconds; add ``epoch`` for wall-clock time.
+    ``number`` tells the workers of one sidecar apart.
 
     ``random`` decides about requests, in the order in which they come, and about nothing else: so the same requests meet the
     same decisions under the same ``seed``, whatever timers do meanwhile. Those have sources of their own.
     """
 
-    __slots__ = ("clock", "cork", "epoch", "join_below", "last_id", "loop", "random", "seed", "tasks", "wheel")
+    __slots__ = ("clock", "cork", "epoch", "join_below", "last_id", "loop", "number", "random", "seed", "tasks", "wheel")
 
     def __init__(
         self,
@@ -26,8 +27,10 @@ class Worker:
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
         seed: int | None = None,
+        number: int = 0,
     ) -> None:
         self.loop = loop
+        self.number = number
         self.clock = clock
         self.epoch = wall_clock() - clock()
         self.wheel = TimerWheel(loop, clock)
@@ -35,8 +38,8 @@ class Worker:
         # Pieces of fewer bytes than this leave as one; several asyncio releases never pause a protocol for what
         # `writelines` left unsent (CPython issue 127655), so without uvloop they always do.
         self.join_below = 16384 if type(loop).__module__.startswith("uvloop") else 1 << 62
-        self.seed = seed
-        self.random = Random(seed)
+        self.seed = seed if seed is None else seed + number
+        self.random = Random(self.seed)
         self.last_id = 0
         self.tasks: set[asyncio.Task[object]] = set()
 

@@ -70,10 +70,12 @@ class Child:
 
 def children() -> list[int]:
     """The process ids of all our children, adopted ones included."""
-    found: list[int] = []
-    for task in Path("/proc/self/task").iterdir():
-        found += map(int, (task / "children").read_text().split())
-    return found
+    return children_of(os.getpid())
+
+
+def children_of(pid: int) -> list[int]:
+    """Those of a process, in the order in which they came."""
+    return [int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()]
 
 
 def adopt_descendants() -> None:

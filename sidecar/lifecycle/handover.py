@@ -29,11 +29,12 @@ class HandoverError(Exception):
 
 class Successor:
     """The new process, as the old one hands over to it. ``on_statistics`` gets what the old one has counted since the last
-    time, ``on_connections`` how many connections it still has: 0 when it has ended.
+    time, ``on_connections`` how many connections it still has: 0 when it has ended. ``on_order`` gets what a parent tells its
+    worker beyond that, and ``on_end`` is called when the other end is gone.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, epoch: int | None = None) -> None:
-        self._channel = Channel(loop, sock)
+        self.channel = self._channel = Channel(loop, sock)
         self._channel.on_message = self._on_message
         self._channel.on_end = self._on_end
         self._asked_epoch = epoch
@@ -42,6 +43,8 @@ class Successor:
         self.epoch = 0
         self.on_statistics: Callable[[list[Any]], None] = lambda changes: None
         self.on_connections: Callable[[int], None] = lambda connections: None
+        self.on_order: Callable[[Message], None] = lambda message: None
+        self.on_end: Callable[[], None] = lambda: None
 
     async def take_sockets(self) -> Sockets:
         """The old process's listening sockets, by the keys of their addresses. Raises HandoverError."""
@@ -78,10 +81,13 @@ class Successor:
             self.on_statistics(message["changes"])
         elif "connections" in message:
             self.on_connections(message["connections"])
+        else:
+            self.on_order(message)
 
     def _on_end(self) -> None:
         self._fail("it ended before it gave its sockets")
         self.on_connections(0)
+        self.on_end()
 
     def _fail(self, reason: str) -> None:
         if not self._taken.done():
@@ -91,7 +97,17 @@ class Successor:
         return f"<Successor at epoch {self.epoch}>"
 
 
-class Handed(Protocol):
+class Counting(Protocol):
+    """What tells how far it has counted."""
+
+    def changes(self, *, ending: bool = False) -> Iterator[list[Any]]:
+        """What has been counted since the last call, in parts."""
+        ...
+
+    def connections(self) -> int: ...
+
+
+class Handed(Counting, Protocol):
     """What hands over: a server, or the parent of several workers."""
 
     @property
@@ -105,13 +121,48 @@ class Handed(Protocol):
         """Another process serves on the sockets with these keys: drain."""
         ...
 
-    def changes(self, *, ending: bool = False) -> Iterator[list[Any]]:
-        """What has been counted since the last call, in parts."""
-        ...
-
-    def connections(self) -> int: ...
-
     def stop_soon(self) -> None: ...
+
+
+class Telling:
+    """Tells the process that serves now what this one still counts, once in a second and at the end."""
+
+    __slots__ = ("_channel", "_handle", "_loop", "_server")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, channel: Channel, server: Counting) -> None:
+        self._loop = loop
+        self._channel = channel
+        self._server = server
+        self._handle: asyncio.Handle | None = None
+
+    def begin(self) -> None:
+        """Tell all, one part in a turn of the loop, then again in a second."""
+        self._tell(self._server.changes())
+
+    def _tell(self, parts: Iterator[list[Any]]) -> None:
+        part = next(parts, None)
+        if part is None:
+            self._channel.send({"connections": self._server.connections()})
+            self._handle = self._loop.call_later(_TELL_EVERY, self.begin)
+            return
+        if part:
+            self._channel.send({"changes": part})
+        self._handle = self._loop.call_soon(self._tell, parts)
+
+    def stop(self) -> None:
+        """Tell no more."""
+        if self._handle is not None:
+            self._handle.cancel()
+
+    def end(self) -> None:
+        """Tell what was counted since the last time, and no more."""
+        self.stop()
+        for part in self._server.changes(ending=True):
+            if part:
+                self._channel.send({"changes": part})
+
+    def __repr__(self) -> str:
+        return f"<Telling {self._server!r}>"
 
 
 class Predecessor:
@@ -126,7 +177,7 @@ class Predecessor:
         self._channel = Channel(loop, sock)
         self._channel.on_message = self._on_message
         self._channel.on_end = self._on_end
-        self._telling: asyncio.TimerHandle | None = None
+        self._telling = Telling(loop, self._channel, server)
         self.handed_over = False
         self._done = False
 
@@ -137,7 +188,7 @@ class Predecessor:
             self.handed_over = True
             self._server.hand_over(frozenset(message["serving"]))
             self._finish(True)
-            self._tell()
+            self._telling.begin()
         elif "end" in message:
             self._server.stop_soon()
 
@@ -152,46 +203,16 @@ class Predecessor:
                 {"refused": f"it has --restart-epoch {self._server.epoch}; the next one is {self._server.epoch + 1}"}
             )
             return
-        pairs = [(key, sock) for key, socks in self._server.sockets_to_hand_over().items() for sock in socks]
-        for start in range(0, max(1, len(pairs)), MOST_DESCRIPTORS):
-            part = pairs[start : start + MOST_DESCRIPTORS]
-            self._channel.send(
-                {
-                    "sockets": [key for key, _ in part],
-                    "last": start + MOST_DESCRIPTORS >= len(pairs),
-                    "epoch": self._server.epoch,
-                },
-                [sock.fileno() for _, sock in part],
-            )
-
-    def _tell(self) -> None:
-        """Tell what was counted, one part in a turn of the loop, then again in a second."""
-        self._tell_part(self._server.changes())
-
-    def _tell_part(self, parts: Iterator[list[Any]]) -> None:
-        part = next(parts, None)
-        if part is None:
-            self._channel.send({"connections": self._server.connections()})
-            self._telling = self._loop.call_later(_TELL_EVERY, self._tell)
-            return
-        if part:
-            self._channel.send({"changes": part})
-        self._telling = self._loop.call_later(0.0, self._tell_part, parts)
+        give_sockets(self._channel, self._server.sockets_to_hand_over(), self._server.epoch)
 
     def end(self) -> None:
         """The old process ends now: what it has counted since it last told."""
-        if self._telling is not None:
-            self._telling.cancel()
         if self.handed_over:
-            for part in self._server.changes(ending=True):
-                if part:
-                    self._channel.send({"changes": part})
+            self._telling.end()
         self._channel.finish()
 
     def _on_end(self) -> None:
-        if self._telling is not None:
-            self._telling.cancel()
-            self._telling = None
+        self._telling.stop()
         self._finish(False)
 
     def _finish(self, handed_over: bool) -> None:
@@ -201,6 +222,16 @@ class Predecessor:
 
     def __repr__(self) -> str:
         return f"<Predecessor that {'has handed over' if self.handed_over else 'serves'}>"
+
+
+def give_sockets(channel: Channel, sockets: Mapping[str, Sequence[socket.socket]], epoch: int) -> None:
+    """Answer to ``take``; ``epoch`` is that of the process that gives."""
+    pairs = [(key, sock) for key, socks in sockets.items() for sock in socks]
+    for start in range(0, max(1, len(pairs)), MOST_DESCRIPTORS):
+        part = pairs[start : start + MOST_DESCRIPTORS]
+        last = start + MOST_DESCRIPTORS >= len(pairs)
+        message: Message = {"sockets": [key for key, _ in part], "last": last, "epoch": epoch}
+        channel.send(message, [sock.fileno() for _, sock in part])
 
 
 def close_all(sockets: Mapping[str, Iterable[socket.socket]]) -> None:

@@ -78,22 +78,24 @@ def listen_for_each(config: Listener, count: int, inherited: Inherited) -> dict[
 
     With ``enable_reuse_port`` off, and for a Unix socket, there is one socket that all share. Raises BindError.
     """
-    made: dict[str, list[socket.socket]] = {}
+    found: dict[str, list[socket.socket]] = {}
+    made: list[socket.socket] = []
     for address, options in addresses_of(config):
         key = key_of(config, address)
-        found = made[key] = inherited.pop(key, [])
+        here = found[key] = inherited.pop(key, [])
         alone = isinstance(address, Pipe) or not config.enable_reuse_port
         try:
-            while len(found) < (1 if alone else count):
+            while len(here) < (1 if alone else count):
                 bound = address
-                if found and isinstance(address, SocketAddress):  # the port that the first one was given
-                    bound = replace(address, port_value=found[0].getsockname()[1])
-                found.append(_listen_on(config, bound, options))
+                if here and isinstance(address, SocketAddress):  # the port that the first one was given
+                    bound = replace(address, port_value=here[0].getsockname()[1])
+                made.append(_listen_on(config, bound, options))
+                here.append(made[-1])
         except OSError as error:
-            for sock in (sock for socks in made.values() for sock in socks):
-                sock.close()
+            for sock in made:
+                close(sock)
             raise BindError(config.name, address, error) from error
-    return made
+    return found
 
 
 def close(sock: socket.socket) -> None:

@@ -119,7 +119,7 @@ def test_the_options_that_are_documented_are_those_that_there_are() -> None:
     existing = {
         option
         for action in parser()._actions
-        if action.help != "==SUPPRESS==" and action.dest != "concurrency"
+        if action.help != "==SUPPRESS=="
         for option in action.option_strings
     }
     assert options - {"-h"} == existing - {"-h"}

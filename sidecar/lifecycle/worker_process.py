@@ -1,0 +1,133 @@
+"""One of several workers, as their parent sees it: a process, its channel, and what was asked of it."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import signal
+import socket
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from typing import Any, Protocol
+
+from sidecar.lifecycle.channel import Channel, Message
+from sidecar.lifecycle.children import WORKER, Child
+from sidecar.lifecycle.handover import give_sockets, pair
+
+
+class State(Enum):
+    """Of a worker."""
+
+    STARTING = "starting"
+    SERVING = "serving"
+    DRAINING = "draining"
+    ENDED = "ended"
+
+
+class Parent(Protocol):
+    """What a worker's parent hears of it."""
+
+    epoch: int
+
+    def on_serving(self, worker: WorkerProcess) -> None: ...
+    def on_changes(self, worker: WorkerProcess, changes: list[Any]) -> None: ...
+    def on_exit(self, worker: WorkerProcess, status: int, before: State) -> None: ...
+
+
+class Reply:
+    """What a worker says to a question: the head of a page, if it is one, and its parts."""
+
+    __slots__ = ("content_type", "parts", "status")
+
+    def __init__(self) -> None:
+        self.status = 0
+        self.content_type = ""
+        self.parts: list[Message] = []
+
+
+class WorkerProcess:
+    """Started by the constructor; ``sockets`` are those that it is to serve on. Raises OSError."""
+
+    def __init__(self, parent: Parent, number: int, sockets: Mapping[str, Sequence[socket.socket]]) -> None:
+        self.parent = parent
+        self.number = number
+        self.state = State.STARTING
+        self.connections = 0
+        self._sockets = sockets
+        self._loop = asyncio.get_running_loop()
+        self._numbers = itertools.count()
+        self._asked: dict[int, tuple[Reply, asyncio.Future[Reply]]] = {}
+        ours, theirs = pair()
+        with theirs:
+            self.channel = Channel(self._loop, ours)
+            self.channel.on_message = self._on_message
+            self._child = Child(self._loop, {WORKER: f"{theirs.fileno()}:{number}"}, (theirs.fileno(),), self._on_exit)
+        self.pid = self._child.pid
+
+    # what it is told
+
+    def order(self, **message: Any) -> None:
+        """Tell it something that is not answered."""
+        self.channel.send(message)
+
+    def ask(self, **question: Any) -> asyncio.Future[Reply]:
+        """Its reply; a ConnectionError if it ends before that. ``question`` maps what is asked for to nothing or more."""
+        number = next(self._numbers)
+        (first, _), *_ = question.items()
+        future: asyncio.Future[Reply] = self._loop.create_future()
+        self._asked[number] = (Reply(), future)
+        self.channel.send({**question, first: number})
+        return future
+
+    def drain(self, limit: float | None) -> None:
+        """Let it drain the last of these sockets: nobody takes over from it."""
+        self.state = State.DRAINING
+        self.order(drain=limit)
+
+    def hand_over(self, keys: frozenset[str], limit: float) -> None:
+        """Let it drain: others serve on its sockets with these keys."""
+        self.state = State.DRAINING
+        self.order(hand_over=list(keys), limit=limit)
+
+    def kill(self) -> None:
+        """End it at once."""
+        self._child.send(signal.SIGKILL)
+
+    # what it says
+
+    def _on_message(self, message: Message, descriptors: list[int]) -> None:
+        if "take" in message:
+            give_sockets(self.channel, self._sockets, self.parent.epoch - 1)
+        elif "serving" in message:
+            if self.state is State.STARTING:
+                self.state = State.SERVING
+                self.parent.on_serving(self)
+        elif "changes" in message:
+            self.parent.on_changes(self, message["changes"])
+        elif "connections" in message:
+            self.connections = message["connections"]
+        elif "page" in message:
+            reply, _ = self._asked[message["page"]]
+            reply.status, reply.content_type = message["status"], message["content_type"]
+        elif "part" in message:
+            self._asked[message["part"]][0].parts.append(message)
+        elif "last" in message:
+            reply, future = self._asked.pop(message["last"])
+            if not future.done():
+                future.set_result(reply)
+
+    def _on_exit(self, status: int) -> None:
+        self._loop.call_later(0.05, self._gone, status)  # the last that it said may still be on its way
+
+    def _gone(self, status: int) -> None:
+        self.channel.close()
+        before, self.state = self.state, State.ENDED
+        self.connections = 0
+        for _, future in self._asked.values():
+            if not future.done():
+                future.set_exception(ConnectionResetError("the worker has ended"))
+        self._asked.clear()
+        self.parent.on_exit(self, status, before)
+
+    def __repr__(self) -> str:
+        return f"<WorkerProcess {self.number}, process {self.pid}, {self.state.value}>"
