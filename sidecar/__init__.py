@@ -7,11 +7,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sidecar.server import Server
 
-__all__ = ["HOT_RESTART_VERSION", "Server", "__version__"]
+__all__ = ["Server", "__version__"]
 __version__ = "0.1.0"
-
-HOT_RESTART_VERSION = 1
-"""Processes with the same one can take over from each other."""
 
 
 def __getattr__(name: str) -> Any:

@@ -11,8 +11,9 @@ import sys
 import time
 from typing import Any
 
-from sidecar import HOT_RESTART_VERSION, __version__
+from sidecar import __version__
 from sidecar.config.problems import ConfigurationError
+from sidecar.core.hot_restart import HOT_RESTART_VERSION
 
 log = logging.getLogger("sidecar.main")
 
@@ -219,7 +220,7 @@ def _shown(options: argparse.Namespace) -> dict[str, Any]:
 
 async def _run(options: argparse.Namespace) -> int:
     """Make what the options ask for, and run it to its end; the exit status."""
-    from sidecar.lifecycle.worker_link import worker_of_environment
+    from sidecar.lifecycle.environment import worker_of_environment
     from sidecar.server import Server
 
     worker = worker_of_environment()

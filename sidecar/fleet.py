@@ -474,4 +474,3 @@ def _first(workers: list[WorkerProcess]) -> WorkerProcess:
 
 def _page(reply: Any) -> Page:
     return Page(reply.status, reply.content_type, b"".join(part["data"].encode("latin-1") for part in reply.parts))
-

@@ -78,7 +78,10 @@ class FleetAdmin:
                 return Page(made.status, made.content_type, made.body)
             if path == "/drain_listeners" and method == b"POST":
                 await context.drain_listeners(
-                    target, graceful="graceful" in given, skip_exit="skip_exit" in given, inboundonly="inboundonly" in given
+                    target,
+                    graceful="graceful" in given,
+                    skip_exit="skip_exit" in given,
+                    inboundonly="inboundonly" in given,
                 )
                 return ok()
             if path in _ORDERS and method == b"POST":

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from sidecar import HOT_RESTART_VERSION
 from sidecar.admin.clusters import locality_json
 from sidecar.admin.context import AdminContext, ClustersView
 from sidecar.admin.json_text import json_chunks
 from sidecar.admin.page import JSON, Page
+from sidecar.core.hot_restart import HOT_RESTART_VERSION
 from sidecar.core.process_memory import process_memory
 
 _DISABLED: Final = "disabled"

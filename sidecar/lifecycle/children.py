@@ -9,14 +9,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-HANDOVER = "MIZZEN_HANDOVER"
-"""In a child's environment: the descriptor of its channel to the process that it takes over from."""
-
-WORKER = "MIZZEN_WORKER"
-"""In a worker's environment: the descriptor of its channel to its parent, and its number."""
-
-STOOD_FOR = "MIZZEN_STOOD_FOR"
-"""In a child's environment: the process that was started first stays, and waits for its descendants."""
+from sidecar.lifecycle.environment import HANDOVER, WORKER
 
 _OURS = (HANDOVER, WORKER)
 
@@ -75,7 +68,9 @@ def children() -> list[int]:
 
 def children_of(pid: int) -> list[int]:
     """Those of a process, in the order in which they came."""
-    return [int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()]
+    return [
+        int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()
+    ]
 
 
 def adopt_descendants() -> None:

@@ -14,7 +14,7 @@ import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-from sidecar import HOT_RESTART_VERSION
+from sidecar.core.hot_restart import HOT_RESTART_VERSION
 from sidecar.lifecycle.channel import MOST_DESCRIPTORS, Channel, Message
 
 _log = logging.getLogger(__name__)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
 from typing import Any
 
-from sidecar.lifecycle.children import HANDOVER
+from sidecar.lifecycle.environment import inherited_channel
 from sidecar.lifecycle.handover import HandoverError, Successor
 
 
@@ -17,10 +15,10 @@ def find_predecessor(options: Any) -> tuple[Any, Successor | None]:
     ``options`` are those of the command line. Raises HandoverError, whose text names the option at fault.
     """
     loop = asyncio.get_running_loop()
-    inherited = os.environ.pop(HANDOVER, None)
+    inherited = inherited_channel()
     base_id = _base_id(options)
     if inherited is not None:  # the process that runs has started this one
-        return base_id, Successor(loop, socket.socket(fileno=int(inherited)))
+        return base_id, Successor(loop, inherited)
     if base_id is None:
         if options.restart_epoch:
             raise HandoverError(

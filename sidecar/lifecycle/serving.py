@@ -11,6 +11,7 @@ import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from sidecar.lifecycle.environment import HANDOVER, STOOD_FOR
 from sidecar.lifecycle.handover import HandoverError, Predecessor, Successor, pair
 from sidecar.lifecycle.supervisor import notify_supervisor
 
@@ -94,7 +95,6 @@ class Serving:
         return 0
 
     def _leave_to_next(self) -> None:
-        from sidecar.lifecycle.children import STOOD_FOR
         from sidecar.lifecycle.stand_in import become_stand_in
 
         if STOOD_FOR not in os.environ:
@@ -156,7 +156,7 @@ class Serving:
             self._start_next()
 
     def _start_next(self) -> None:
-        from sidecar.lifecycle.children import HANDOVER, STOOD_FOR, Child, adopt_descendants
+        from sidecar.lifecycle.children import Child, adopt_descendants
 
         if STOOD_FOR not in os.environ:
             adopt_descendants()

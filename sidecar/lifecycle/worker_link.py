@@ -4,28 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from sidecar.lifecycle.channel import Message
-from sidecar.lifecycle.children import WORKER
 from sidecar.lifecycle.handover import HandoverError, Successor, Telling
 
 log = logging.getLogger(__name__)
 
 _MOST_QUEUED = 16
-
-
-def worker_of_environment() -> tuple[int, socket.socket] | None:
-    """The number of this worker and its channel to its parent; None for a process that is no worker."""
-    given = os.environ.pop(WORKER, None)
-    if given is None:
-        return None
-    descriptor, _, number = given.partition(":")
-    return int(number), socket.socket(fileno=int(descriptor))
 
 
 class WorkerLink:

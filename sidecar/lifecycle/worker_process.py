@@ -11,7 +11,8 @@ from enum import Enum
 from typing import Any, Protocol
 
 from sidecar.lifecycle.channel import Channel, Message
-from sidecar.lifecycle.children import WORKER, Child
+from sidecar.lifecycle.children import Child
+from sidecar.lifecycle.environment import WORKER
 from sidecar.lifecycle.handover import give_sockets, pair
 
 

@@ -44,7 +44,8 @@ def snapshot(store: StatsStore) -> Iterator[dict[str, Any]]:
         values = [_value(getattr(group, attribute)) for _, attribute in shown]
         used = [attribute for kind, attribute in shown if kind is not Kind.HISTOGRAM and group.used(attribute)]
         derived = [
-            [(one.leaf, _value(one.value), one.tags, one.written) for one in each.expand(group)] for each in made.DERIVED
+            [(one.leaf, _value(one.value), one.tags, one.written) for one in each.expand(group)]
+            for each in made.DERIVED
         ]
         groups.append((name, group.prefix, group.tags, group.extracted_prefix, values, used, derived))
         if index % _STEP == _STEP - 1:
@@ -104,9 +105,7 @@ class Merged:
     ) -> None:
         group: Any = self._groups.get((name, prefix))
         if group is None:
-            group = self._groups[name, prefix] = self.store.add(
-                self._classes[name](), prefix, tuple(tags), extracted
-            )
+            group = self._groups[name, prefix] = self.store.add(self._classes[name](), prefix, tuple(tags), extracted)
         group.were_used |= set(used)
         for (kind, attribute), value in zip(group.shown(), values, strict=True):
             before = getattr(group, attribute)

@@ -12,7 +12,11 @@ from tests.running import REPOSITORY
 
 def test_the_page_shows_the_table() -> None:
     page = (REPOSITORY / "docs" / "lifecycle.md").read_text()
-    rows = {cells[0]: cells[1:] for row in re.findall(r"^\| (.*) \|$", page, re.MULTILINE) if len(cells := row.split(" | ")) == 6}
+    rows = {
+        cells[0]: cells[1:]
+        for row in re.findall(r"^\| (.*) \|$", page, re.MULTILINE)
+        if len(cells := row.split(" | ")) == 6
+    }
     answer = {True: "yes", False: "no"}
     for phase in Phase:
         meaning = MEANING[phase]
@@ -26,7 +30,14 @@ def test_the_page_shows_the_table() -> None:
 def test_a_whole_life() -> None:
     seen: list[Phase] = []
     life = Life(lambda before, event, after: seen.append(after))
-    way = (Event.BOUND, Event.INITIALIZED, Event.ASKED_TO_END, Event.ANNOUNCED_LONG_ENOUGH, Event.EMPTY, Event.STARTED_AGAIN)
+    way = (
+        Event.BOUND,
+        Event.INITIALIZED,
+        Event.ASKED_TO_END,
+        Event.ANNOUNCED_LONG_ENOUGH,
+        Event.EMPTY,
+        Event.STARTED_AGAIN,
+    )
     assert all(life.on(event) for event in way)
     assert seen == [Phase.INITIALIZING, Phase.SERVING, Phase.ANNOUNCED, Phase.DRAINING, Phase.ENDED, Phase.STARTING]
 

@@ -53,7 +53,9 @@ def post(port: int, path: str) -> tuple[int, str]:
 
 
 def stats(admin: int, query: str = "") -> dict[str, int]:
-    lines = get(admin, "/stats?type=Counters" + query)[2].splitlines() + get(admin, "/stats?type=Gauges")[2].splitlines()
+    lines = (
+        get(admin, "/stats?type=Counters" + query)[2].splitlines() + get(admin, "/stats?type=Gauges")[2].splitlines()
+    )
     return {name: int(value) for name, _, value in (line.rpartition(": ") for line in lines)}
 
 
@@ -78,7 +80,7 @@ def ask(port: int, times: int) -> None:
 
 
 def test_statistics_are_those_of_all_workers(two: tuple[Process, int, int]) -> None:
-    process, port, admin = two
+    _, port, admin = two
     ask(port, 40)
     found = stats(admin)
     assert found["http.one.downstream_rq_total"] == found["http.one.downstream_rq_2xx"] == 40
@@ -90,15 +92,19 @@ def test_statistics_are_those_of_all_workers(two: tuple[Process, int, int]) -> N
     text = get(admin, "/stats/prometheus")[2]
     assert re.search(r'^envoy_http_downstream_rq_xx\{envoy_response_code_class="2",envoy_http_conn_manager_prefix="one"\} 40$',
                      text, re.MULTILINE)  # fmt: skip
-    assert re.search(r'^envoy_http_downstream_rq_time_count\{envoy_http_conn_manager_prefix="one"\} 40$', text, re.MULTILINE)
-    histograms = json.loads(get(admin, "/stats?format=json&histogram_buckets=cumulative&filter=one.downstream_rq_time")[2])
+    assert re.search(
+        r'^envoy_http_downstream_rq_time_count\{envoy_http_conn_manager_prefix="one"\} 40$', text, re.MULTILINE
+    )
+    histograms = json.loads(
+        get(admin, "/stats?format=json&histogram_buckets=cumulative&filter=one.downstream_rq_time")[2]
+    )
     assert histograms["stats"][-1]["histograms"][0]["buckets"][-1]["cumulative"] == 40
     assert post(admin, "/reset_counters") == (200, "OK\n")
     assert stats(admin)["http.one.downstream_rq_total"] == 0
 
 
 def test_the_pages_of_the_administration_interface(two: tuple[Process, int, int]) -> None:
-    process, port, admin = two
+    _, port, admin = two
     assert get(admin, "/ready")[::2] == (200, "LIVE\n")
     assert get(admin, "/listeners")[2] == f"one::127.0.0.1:{port}\n"
     info = json.loads(get(admin, "/server_info")[2])
@@ -113,7 +119,7 @@ def test_the_pages_of_the_administration_interface(two: tuple[Process, int, int]
 
 
 def test_failing_the_health_check_holds_for_all(two: tuple[Process, int, int]) -> None:
-    process, port, admin = two
+    _, port, admin = two
     assert post(admin, "/healthcheck/fail") == (200, "OK\n")
     assert get(admin, "/ready")[::2] == (503, "DRAINING\n")
     assert {get(port)[1].get("connection") for _ in range(20)} == {"close"}
@@ -124,7 +130,7 @@ def test_failing_the_health_check_holds_for_all(two: tuple[Process, int, int]) -
 
 @pytest.mark.parametrize("query", ["", "?inboundonly"])
 def test_draining_the_listeners_leaves_no_queue_that_nobody_serves(two: tuple[Process, int, int], query: str) -> None:
-    process, port, admin = two
+    _, port, admin = two
     assert post(admin, "/drain_listeners" + query) == (200, "OK\n")
     if query:  # no listener has that direction
         ask(port, 10)
@@ -188,7 +194,7 @@ def test_a_worker_that_dies_is_replaced_and_what_was_queued_for_it_is_served(two
 
 
 def test_a_worker_that_dies_again_and_again_is_given_time(two: tuple[Process, int, int]) -> None:
-    process, port, admin = two
+    process, _, admin = two
     for death, wait in enumerate(("0.1", "0.2", "0.4")):
         until(lambda: len(children_of(process.child.pid)) == 2 and ready(admin), "two workers")
         found = children_of(process.child.pid)
@@ -257,7 +263,7 @@ def test_taking_over_with_another_number_of_workers(write: Write, tmp_path: Path
 
 
 def test_a_configuration_that_cannot_be_served_is_said_once(write: Write) -> None:
-    port, admin = free_ports(2)
+    _, admin = free_ports(2)
     with Process("sidecar", "-c", write("static_resources: {no_such_field: 1}"), "--concurrency", "2") as process:
         assert process.end() == 1
     assert process.output.count("no_such_field") == 1
@@ -290,7 +296,7 @@ def test_a_drain_waits_for_requests_in_every_worker_and_has_an_end(write: Write)
 
 
 def test_workers_drain_when_their_parent_is_gone(two: tuple[Process, int, int]) -> None:
-    process, port, admin = two
+    process, port, _ = two
     workers = children_of(process.child.pid)
     process.send(signal.SIGKILL)
     until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers), "the workers to end")

@@ -1,0 +1,4 @@
+"""Which processes can take over from each other."""
+
+HOT_RESTART_VERSION = 1
+"""Of the messages of a hand-over; processes of different ones do not understand each other, and say so."""

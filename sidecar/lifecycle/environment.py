@@ -1,0 +1,30 @@
+"""What a process tells the ones that it starts with its own command line, in their environment."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+HANDOVER = "MIZZEN_HANDOVER"
+"""The descriptor of the channel to the process that the new one takes over from."""
+
+WORKER = "MIZZEN_WORKER"
+"""The descriptor of a worker's channel to its parent, and its number."""
+
+STOOD_FOR = "MIZZEN_STOOD_FOR"
+"""The process that was started first stays, and waits for its descendants."""
+
+
+def inherited_channel() -> socket.socket | None:
+    """The channel to the process that this one takes over from, if that has started it."""
+    descriptor = os.environ.pop(HANDOVER, None)
+    return None if descriptor is None else socket.socket(fileno=int(descriptor))
+
+
+def worker_of_environment() -> tuple[int, socket.socket] | None:
+    """The number of this worker and its channel to its parent; None for a process that is no worker."""
+    given = os.environ.pop(WORKER, None)
+    if given is None:
+        return None
+    descriptor, _, number = given.partition(":")
+    return int(number), socket.socket(fileno=int(descriptor))
