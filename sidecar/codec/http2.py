@@ -299,6 +299,26 @@ class Http2Connection(Http2Control):
 
     def _data(self, data: bytes, at: int, end: int, flags: int, stream_id: int) -> None:
         length = end - at
+        stream = self.streams.get(stream_id)
+        if (
+            not flags
+            and stream is not None
+            and stream.pipe is not None
+            and stream.state < HALF_CLOSED_REMOTE
+            and 0 < length <= self.window_in
+            and length <= self.initial_in + stream.credit_in
+            and stream.pipe(stream.owner, data[at:end])
+        ):
+            self.empty_frames = 0
+            self.window_in -= length
+            self.unreturned += length
+            if self.unreturned >= self.return_at:
+                self._return(0)
+            stream.credit_in -= length
+            stream.unreturned += length
+            if stream.unreturned >= self.stream_return_at:
+                self._return_to(stream)
+            return
         if length:
             self.window_in -= length
             if self.window_in < 0:
@@ -306,7 +326,6 @@ class Http2Connection(Http2Control):
             self.empty_frames = 0
         elif not flags & END_STREAM:
             self._empty_frame()
-        stream = self.streams.get(stream_id)
         if stream is None or stream.state >= HALF_CLOSED_REMOTE:
             self._return(length)
             self._stray(stream_id, RECV_DATA)

@@ -160,7 +160,7 @@ class ClientConnection(Http2Connection):
 
     def admits(self, size: int) -> bool:
         """Whether a new stream may begin with so many octets of data, and none of them would have to wait."""
-        return size <= self.window_out and size <= self.initial_out and size <= self.max_frame_out and not self.paused
+        return size <= self.window_out and size <= self.initial_out and not self.paused
 
     def open_message(self, block: bytes, data: bytes) -> int:
         """As ``open_block`` for a request whose body is ``data``: so much must be admitted."""

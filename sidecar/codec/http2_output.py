@@ -8,7 +8,7 @@ take turns, a frame each, when the connection's window opens (RFC 9113 section 5
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
 from sidecar.codec.hpack_encoder import HpackEncoder
@@ -28,6 +28,7 @@ from sidecar.codec.http2_frames import (
 from sidecar.codec.http2_options import Http2Options
 from sidecar.codec.http2_states import (
     CLOSED,
+    HALF_CLOSED_LOCAL,
     HALF_CLOSED_REMOTE,
     OPEN,
     RESET_BY_US,
@@ -116,9 +117,11 @@ class Stream:
     """
 
     __slots__ = (
-        "bodiless", "credit_in", "credit_out", "ending", "expected", "full", "headed", "id", "odd", "offset", "queue", "queued",
-        "state", "trailers", "unreturned", "upgrade", "waiting",
+        "bodiless", "credit_in", "credit_out", "ending", "expected", "full", "headed", "id", "odd", "offset", "owner", "pipe",
+        "queue", "queued", "state", "trailers", "unreturned", "upgrade", "waiting",
     )  # fmt: skip
+
+    owner: Any
 
     def __init__(self, stream_id: int, state: int) -> None:
         self.id = stream_id
@@ -128,6 +131,9 @@ class Stream:
         self.unreturned = 0  # octets that were consumed and that the peer has not been told of
         self.expected = -1  # octets of the body that are still to come, where Content-Length said so
         self.headed = False  # the final head has been received
+        self.pipe: Callable[[Any, bytes], bool] | None = (
+            None  # asked before ``on_data``, with ``owner``: whether it took it
+        )
         self.odd = False  # whether the next two are set
         self.queue: deque[bytes] | None = None
 
@@ -258,6 +264,28 @@ class Http2Output:
             stream.full = True
         return stream.full
 
+    def send_piece(self, stream: Stream, data: bytes) -> bool:
+        """Send what came as one frame, on an open stream that goes on; False, and nothing is sent, if it would have to wait.
+
+        No frame that we take is larger than the least size that each peer takes.
+        """
+        size = len(data)
+        if (
+            stream.queue is not None
+            or size > self.window_out
+            or size > self.initial_out + stream.credit_out
+            or self.paused
+            or stream.state == HALF_CLOSED_LOCAL
+        ):
+            return False
+        if size >= BULKY:
+            self.bulky = True
+        self.window_out -= size
+        stream.credit_out -= size
+        self.out += (write_header(size << 8, 0, stream.id), data)
+        self.data_frames_sent += 1
+        return True
+
     def send_trailers(self, stream_id: int, fields: list[Field]) -> None:
         """Trailers, and the end of the stream, behind all of its data."""
         stream = self.streams.get(stream_id)
@@ -303,9 +331,13 @@ class Http2Output:
         if stream is not None and stream.state < HALF_CLOSED_REMOTE:
             stream.unreturned += size
             if stream.unreturned >= self.stream_return_at:
-                stream.credit_in += stream.unreturned
-                self._control(window_update(stream_id, stream.unreturned))
-                stream.unreturned = 0
+                self._return_to(stream)
+
+    def _return_to(self, stream: Stream) -> None:
+        """Give octets back to a stream's window."""
+        stream.credit_in += stream.unreturned
+        self._control(window_update(stream.id, stream.unreturned))
+        stream.unreturned = 0
 
     def _return(self, size: int) -> None:
         """Give octets back to the connection's window."""

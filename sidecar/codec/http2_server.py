@@ -82,7 +82,6 @@ class ServerConnection(Http2Connection):
             or stream.queue is not None
             or size > self.window_out
             or size > self.initial_out + stream.credit_out
-            or size > self.max_frame_out
             or self.paused
         ):
             return False

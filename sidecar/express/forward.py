@@ -276,6 +276,10 @@ def compile_forward(
                     stream.upstream_last_tx = 0.0
                     if http2 and plan.retry is None:
                         downstream.through = upstream
+                        source = connection.codec.streams[downstream.id]
+                        if source.expected < 0:
+                            source.owner = downstream
+                            source.pipe = type(downstream).pass_on
                 return False
             upstream.begin(request, carrier.codec.open_message(block, body), True)
             if not http2:

@@ -203,6 +203,10 @@ def _compile(manager: Any, router: Any, date_of: Callable[[int], bytes]) -> tupl
             if not connection.corked and not connection.closed:
                 connection.corked = True
                 corked.append(connection)
+            source = exchange.connection.codec.streams.get(exchange.stream_id)
+            if source is not None and source.expected < 0:
+                source.owner = exchange
+                source.pipe = piece
         else:
             if (
                 not shape.sized
@@ -246,21 +250,40 @@ def _compile(manager: Any, router: Any, date_of: Callable[[int], bytes]) -> tupl
         listener_codes[status] += 1
         return True
 
-    def data(exchange: Any, piece: bytes, end: bool) -> None:
+    def piece(exchange: Any, octets: bytes) -> bool:
+        if exchange.answer is None or exchange.paused or exchange.held is not None:
+            return False
         stream = exchange.sink.stream
         downstream = stream.downstream
-        size = len(piece)
+        connection = downstream.connection
+        codec = connection.codec
+        sent = codec.streams.get(downstream.id)
+        if sent is None or not codec.send_piece(sent, octets):
+            return False
+        if not connection.corked:
+            connection.corked = True
+            corked.append(connection)
+        size = len(octets)
+        stream.bytes_sent += size
+        stream.upstream_bytes_received += size
+        stream.last_activity = clock()
+        return True
+
+    def data(exchange: Any, octets: bytes, end: bool) -> None:
+        stream = exchange.sink.stream
+        downstream = stream.downstream
+        size = len(octets)
         stream.bytes_sent += size
         stream.upstream_bytes_received += size
         if downstream.version != 20:
-            downstream.send_data(piece, end)
+            downstream.send_data(octets, end)
             if end:
                 finish(exchange, stream, downstream, None)
             else:
                 stream.last_activity = clock()
             return
         connection = downstream.connection
-        if connection.codec.send_data(downstream.id, piece, end) and not downstream.full:
+        if connection.codec.send_data(downstream.id, octets, end) and not downstream.full:
             downstream.full = True
             stream.on_downstream_full()
         if not connection.corked and connection.codec.out and not connection.closed:

@@ -103,6 +103,23 @@ class Http2Exchange:
             self.connection.manager.stats.downstream_flow_control_resumed_reading_total += 1
             self.give_back()
 
+    def pass_on(self, data: bytes) -> bool:
+        """Some of the request's body: whether the upstream's stream, which alone looks at it, took it at once."""
+        through = self.through
+        if through is None or through.complete:
+            return False
+        upstream = through.connection
+        codec = upstream.codec
+        out = codec.streams.get(through.stream_id)
+        if out is None or not codec.send_piece(out, data):
+            return False
+        if not upstream.corked:
+            upstream.cork()
+        stream = self.stream
+        stream.bytes_received += len(data)
+        stream.now = stream.last_activity = self.now = self.connection.now
+        return True
+
     def give_back(self) -> None:
         """Tell the client that what was held of the request is out of the way."""
         size, self.unconsumed = self.unconsumed, 0
