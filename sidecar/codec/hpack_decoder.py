@@ -14,6 +14,7 @@ from typing import Final, Generic, TypeVar
 
 from sidecar.codec.hpack_huffman import decode as huffman_decode
 from sidecar.codec.hpack_pattern import Pattern, pattern_of
+from sidecar.codec.hpack_shifting import Shifting, shifting_of
 from sidecar.codec.hpack_table import FIRST_DYNAMIC, OVERHEAD, STATIC, VOLATILE, HpackError, continued
 from sidecar.codec.wire import Field
 
@@ -82,8 +83,8 @@ class HpackDecoder(Generic[Kept]):
     """
 
     __slots__ = (
-        "allowed", "entries", "inserting", "known", "largest", "max_fields", "max_list_size", "max_size", "misses",
-        "patterns", "sections", "settled", "shrinking", "size", "suspicious", "texts",
+        "allowed", "entries", "inserted", "inserting", "known", "largest", "max_fields", "max_list_size", "max_size", "misses",
+        "patterns", "sections", "settled", "shifting", "shrinking", "size", "suspicious", "texts",
     )  # fmt: skip
 
     def __init__(self, texts: Texts, max_list_size: int = 60 * 1024, max_fields: int = 100) -> None:
@@ -101,6 +102,10 @@ class HpackDecoder(Generic[Kept]):
         self.patterns: list[Pattern[Kept]] = []
         self.inserting: dict[bytes, Inserting[Kept]] = {}
         self.sections: dict[bytes, list[Field]] = {}  # short blocks of trailers
+        self.inserted = 0  # entries that have been made, whatever became of them
+        self.shifting: Shifting | None = (
+            None  # blocks that make entries of volatile values, as the last one of the kind
+        )
         self.settled: Inserting[Kept] | None = None  # what may be inserted again, and leaves the table as it is
         self.misses = 0
 
@@ -108,8 +113,9 @@ class HpackDecoder(Generic[Kept]):
         """Our SETTINGS with this table size have been acknowledged."""
         self.allowed = size
         self.shrinking = size < self.max_size
+        self.shifting = None
         if self.shrinking:  # the next block has to say so, whatever it means
-            self._forget()
+            self.forget()
             self.inserting.clear()
 
     def wants(self, block: bytes) -> bool:
@@ -160,12 +166,13 @@ class HpackDecoder(Generic[Kept]):
         before = entries.copy()
         entries += inserting.entries
         self.size += inserting.size
+        self.inserted += len(inserting.entries)
         if self.size > self.max_size:
             self._evict()
         # Once the table is full of one block's entries, that block pushes out what it puts in.
         self.settled = inserting if entries == before else None
         if self.known or self.sections:
-            self._forget()
+            self.forget()
         return inserting.made
 
     def keep_section(self, block: bytes, fields: list[Field]) -> None:
@@ -175,7 +182,7 @@ class HpackDecoder(Generic[Kept]):
                 self.sections.clear()
             self.sections[block] = fields
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
         """The table has changed: blocks mean something else."""
         self.known.clear()
         self.patterns.clear()
@@ -262,6 +269,7 @@ class HpackDecoder(Generic[Kept]):
                 append(field)
                 if byte & 0x40:
                     inserted += 1
+                    self.inserted += 1
                     entries.append(field)
                     length = len(name) + len(value) + OVERHEAD
                     self.size += length
@@ -278,7 +286,7 @@ class HpackDecoder(Generic[Kept]):
         if inserted:
             self.settled = None
             if self.known or self.sections:
-                self._forget()
+                self.forget()
         count = len(fields)
         if count > self.max_fields:
             raise ListTooLarge("http2.too_many_headers")
@@ -300,6 +308,17 @@ class HpackDecoder(Generic[Kept]):
             gone += 1
         del entries[:gone]
         self.size = size
+
+    def keep_shifting(self, block: bytes, fields: list[Field], inserted: int, count: int) -> Shifting | None:
+        """Remember a wanted block that has made entries, and was decoded to ``fields``, if others may be like it.
+
+        Before it ``inserted`` entries had been made, and ``count`` were there. Set its ``kept`` and ``end``.
+        """
+        shifting = self.shifting = shifting_of(block, fields, inserted, count)
+        if shifting is not None:
+            shifting.largest = self.largest
+            shifting.longest = (self.max_list_size - len(fields) * self.largest) // 2
+        return shifting
 
     def _update_size(self, block: bytes, at: int) -> int:
         """A dynamic table size update (RFC 7541 section 6.3); where what follows it begins."""

@@ -85,10 +85,10 @@ def pattern_of(block: bytes, entries: list[Field], fields: list[Field]) -> Patte
         if index:
             name = STATIC[index][0] if index < FIRST_DYNAMIC else entries[FIRST_DYNAMIC - 1 - index][0]
         else:
-            end = _string_end(block, at)
+            end = string_end(block, at)
             name = block[at + 1 : end] if block[at] < 127 else b""
             at = end
-        end = _string_end(block, at)
+        end = string_end(block, at)
         if name in names:
             return None
         if name in VOLATILE:
@@ -105,7 +105,7 @@ def pattern_of(block: bytes, entries: list[Field], fields: list[Field]) -> Patte
     return Pattern(segments[0], holes, spots)
 
 
-def _string_end(block: bytes, at: int) -> int:
+def string_end(block: bytes, at: int) -> int:
     """Where what follows the string at ``at`` begins."""
     length = block[at] & 127
     at += 1

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from sidecar.codec.hpack_decoder import STEADY, HpackDecoder, ListTooLarge, Texts
+from sidecar.codec.hpack_decoder import CHANGED, STEADY, HpackDecoder, ListTooLarge, Texts
+from sidecar.codec.hpack_shifting import Shifting
 from sidecar.codec.http2 import LONGEST_DATA, Http2Connection
 from sidecar.codec.http2_control import Http2Error
 from sidecar.codec.http2_frames import (
@@ -102,6 +103,12 @@ class ServerConnection(Http2Connection):
 
     def _block(self, stream_id: int, block: bytes, end: bool) -> None:
         if stream_id == self.highest + 2 and stream_id <= self.last_accepted and len(self.streams) < self.most_streams:
+            shifting = self.decoder.shifting
+            if shifting is not None and shifting.end is end:
+                found = shifting.match(block, self.decoder)
+                if found is not None:
+                    self._shifted(stream_id, shifting, found, len(block), end)
+                    return
             recalled = self._recall(block)
             if recalled is not None:
                 known, values = recalled
@@ -130,19 +137,51 @@ class ServerConnection(Http2Connection):
                 self._skip(self.highest + 1, stream_id - 1)
             self._begin(stream_id, block, end, self._recall(block))
 
-    def _begin(self, stream_id: int, block: bytes, end: bool, recalled: tuple[Known, list[bytes]] | None) -> None:
-        """A request on a new stream; ``recalled`` is what ``_recall`` has found out about its block."""
+    def _shifted(self, stream_id: int, shifting: Shifting, found: list[bytes], size: int, end: bool) -> None:
+        """A request whose block, of ``size`` octets, is of a kind that the table has made room for in a layout."""
+        binding = shifting.kept
+        path = binding.path
+        if path is None:
+            path = found[0]
+            if path[:1] != b"/" or not shifting.accepts(path):
+                self._begin(stream_id, b"", end, None, shifting.filled(found), size)
+                return
         self.highest = stream_id
         self.opened_streams += 1
-        self.received_head_size = len(block) + HEADER_SIZE
+        self.received_head_size = size + HEADER_SIZE
+        self.streams[stream_id] = stream = Stream(stream_id, HALF_CLOSED_REMOTE if end else OPEN)
+        stream.headed = True
+        self.sink.on_laid_out(binding.shape, stream_id, path, binding.values(found), end)  # type: ignore[union-attr]
+
+    def _begin(
+        self,
+        stream_id: int,
+        block: bytes,
+        end: bool,
+        recalled: tuple[Known, list[bytes]] | None,
+        decoded: list[Field] | None = None,
+        size: int = 0,
+    ) -> None:
+        """A request on a new stream; ``recalled`` is what ``_recall`` has found out about its block.
+
+        ``decoded`` are the fields of a block of ``size`` octets that has had its effect on the table already.
+        """
+        self.highest = stream_id
+        self.opened_streams += 1
+        self.received_head_size = (size or len(block)) + HEADER_SIZE
         known, values, head, layout = None, _NO_VALUES, None, None
         self.fields = None
         try:
             if recalled is None:
-                fields, effect = self._decode(block)
+                inserted, count = self.decoder.inserted, len(self.decoder.entries)
+                fields, effect = self._decode(block) if decoded is None else (decoded, CHANGED)
                 if self.layouts:
                     layout = self.layouts.get((end, *[name for name, _ in fields]))
                     if layout is not None and self._fits(layout, fields):
+                        if effect != STEADY and decoded is None and self.decoder.wants(block):
+                            shifting = self.decoder.keep_shifting(block, fields, inserted, count)
+                            if shifting is not None:
+                                self._bind(shifting, layout, end)
                         self._laid_out(stream_id, layout, fields, end)
                         return
                 self.fields = fields
@@ -248,6 +287,14 @@ class ServerConnection(Http2Connection):
             and layout.length_at < 0
             and len(self.streams) < self.most_streams
         )
+
+    def _bind(self, shifting: Shifting, layout: Any, end: bool) -> None:
+        """Let blocks of a kind be taken as the layout says that was found in one; forget the kind if it does not fit."""
+        shifting.end = end
+        shifting.accepts = layout.accepts
+        shifting.kept = layout.binding(shifting.fields, shifting.holes)
+        if shifting.kept is None:
+            self.decoder.shifting = None
 
     def _laid_out(self, stream_id: int, layout: Any, fields: list[Field], end: bool) -> None:
         """A request of a shape that the owner knows: no head is made of its fields."""

@@ -9,7 +9,7 @@ from typing import Any, Final
 from sidecar.codec.errors import ProtocolError
 from sidecar.codec.http2_head import Known, copy_head
 from sidecar.core.head import Field, RequestHead
-from sidecar.express.http2_binding import binding_of
+from sidecar.express.http2_binding import Binding, binding_of
 from sidecar.express.learning import outcome_of
 from sidecar.express.plan import Outcome, RequestShape
 from sidecar.express.shape import MOST_VARYING, may_vary
@@ -87,6 +87,17 @@ class Layout:
         places = [at for at in range(len(names)) if at != self.path_at and at not in self.values_at]
         self.constants_of = itemgetter(*places, places[0])
         self.constants = self.constants_of(fields)
+
+    def binding(self, fields: list[Field], holes: tuple[bytes, ...]) -> Binding | None:
+        """The binding of blocks that mean these fields but for those called ``holes``; None if others may differ, too."""
+        names = self.shape.names
+        spots = [name for name in holes if name != b":path"]
+        if b":path" in holes[1:] or not set(spots) <= set(names):
+            return None
+        base = [fields[at][1] for at in self.values_at]
+        order = None if spots == list(names) else tuple(names.index(name) for name in spots)
+        path = None if holes[:1] == (b":path",) else fields[self.path_at][1]
+        return Binding(self.shape, path, base, order)
 
 
 def layout_of(shape: Http2RequestShape, fields: list[Field], accepts: Callable[[bytes], bool]) -> Layout | None:
