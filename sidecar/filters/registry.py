@@ -86,11 +86,13 @@ def make_filter(config: FilterConfig, name: str, context: FilterContext) -> Http
         case AdaptiveConcurrency():
             from sidecar.filters.adaptive_concurrency import AdaptiveConcurrencyFilter
 
-            return AdaptiveConcurrencyFilter(name, config, context) if config.enabled else NamedFilter(name)
+            adaptive = AdaptiveConcurrencyFilter(name, config, context)
+            return adaptive if config.enabled else NamedFilter(name)  # its statistics are there in any case
         case AdmissionControl():
             from sidecar.filters.admission_control import AdmissionControlFilter
 
-            return AdmissionControlFilter(name, config, context) if config.enabled else NamedFilter(name)
+            admission = AdmissionControlFilter(name, config, context)
+            return admission if config.enabled else NamedFilter(name)
         case UserFilter():
             from sidecar.filters.user import make_user_filter
 

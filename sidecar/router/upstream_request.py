@@ -244,12 +244,13 @@ class UpstreamRequest(Tunnel):
             self.no_pool()
             return
         host = self.host
-        host.rq_error += 1
         cluster = self.cluster
-        if cluster.outlier is not None and reason != OVERFLOW:
-            cluster.outlier.on_local_origin_failure(host, reason)
         if reason == OVERFLOW:
             self.stream.host = None  # as Envoy: it was not asked
+        else:
+            host.rq_error += 1
+            if cluster.outlier is not None:
+                cluster.outlier.on_local_origin_failure(host, reason)
         self.stream.upstream_failure_reason = failure
         self._failed(reason, failure, sent=sent)
 
