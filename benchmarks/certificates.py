@@ -34,9 +34,7 @@ def write(directory: Path) -> None:
             builder = builder.add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
             builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(NAME)]), critical=False)
         (directory / file).write_bytes(builder.sign(authority_key, hashes.SHA256()).public_bytes(Encoding.PEM))
-    (directory / "server.key").write_bytes(
-        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    )
+    (directory / "server.key").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
 
 
 def _name(text: str) -> x509.Name:

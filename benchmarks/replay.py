@@ -100,7 +100,7 @@ class Replay:
                 ended += flags & END_STREAM
             elif kind == HEADERS:
                 if data[position + HEAD_BYTES] != _STATUS_200 and not is_ok(data[position + HEAD_BYTES : after]):
-                    raise Refused(f"a response began with {data[position : after][:40]!r}")
+                    raise Refused(f"a response began with {data[position:after][:40]!r}")
                 ended += flags & END_STREAM
             elif kind in (SETTINGS, PING) and not flags & ACK:
                 self.socket.sendall(frame(kind, ACK, 0, data[position + HEAD_BYTES : after] if kind == PING else b""))

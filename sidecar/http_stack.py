@@ -17,6 +17,7 @@ from sidecar.config.access_log import AccessLog, AccessLogFilter
 from sidecar.config.bootstrap import Bootstrap
 from sidecar.config.core_types import SubstitutionFormatString
 from sidecar.config.filters.router import Router as RouterConfig
+from sidecar.config.filters.stateful_session import StatefulSession
 from sidecar.config.http_connection_manager import HttpConnectionManager
 from sidecar.config.listener import Listener as ListenerConfig
 from sidecar.core.http_filter import HttpFilter
@@ -35,6 +36,7 @@ from sidecar.http.stream import Stream
 from sidecar.http.underscores import compile_underscores
 from sidecar.router.header_mutation import compile_header_mutations
 from sidecar.router.immediate_failure import attentive
+from sidecar.router.observed_request import observed
 from sidecar.router.route import Route
 from sidecar.router.route_table import RouteTable, compile_route_configuration
 from sidecar.router.router import Router
@@ -112,6 +114,7 @@ class HttpStack:
             for route in routes.routes:
                 if route.kind == "forward":
                     route.upstream_request = attentive(route.upstream_request)
+        self.observe(routes, any(isinstance(one.config, StatefulSession) for one in configured))
         identity = self.bootstrap.node
         manager = ConnectionManager(
             self.worker,
@@ -167,6 +170,14 @@ class HttpStack:
     def checks_health(self) -> bool:
         """Whether any cluster has health checks: then responses may take hosts out."""
         return any(cluster.health_checker is not None for cluster in self.clusters.clusters.values())
+
+    def observe(self, routes: RouteTable, sessions: bool) -> None:
+        """Where filters ask for hosts (``sessions``), or hosts tell their load, requests go upstream observed."""
+        reporting = {name for name, cluster in self.clusters.clusters.items() if cluster.load_reports is not None}
+        if sessions or reporting:
+            for route in routes.routes:
+                if route.kind == "forward" and (sessions or not route.cluster_name or route.cluster_name in reporting):
+                    route.upstream_request = observed(route.upstream_request)
 
     def express_lane(
         self, config: HttpConnectionManager, manager: ConnectionManager, router: Router

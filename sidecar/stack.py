@@ -119,7 +119,14 @@ class Stack(PoolStack, HttpStack):
         self._tls: TlsStack | None = None
         self._clients: ClientStack | None = None
         self._outlier_events = self._outlier_event_log()
-        self.clusters = ClusterManager(self, worker.wheel, worker.random, worker.random_for)
+        self.clusters = ClusterManager(
+            self,
+            worker.wheel,
+            worker.random,
+            worker.random_for,
+            bootstrap.cluster_manager.local_cluster_name,
+            bootstrap.node.locality,
+        )
         self.clusters.on_membership = self._membership_changed
         for config in bootstrap.static_resources.clusters:
             self.add_cluster(config)

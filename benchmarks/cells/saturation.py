@@ -76,7 +76,9 @@ def measure(
             if share < _WHOLE_CORE
             else ""
         )
-        rows.append(Row(cell, name, figure, figures, target if name == OURS else None, rounds.column(figure.name), note))
+        rows.append(
+            Row(cell, name, figure, figures, target if name == OURS else None, rounds.column(figure.name), note)
+        )
     return rows
 
 

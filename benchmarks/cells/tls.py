@@ -74,9 +74,7 @@ def _chains(context: Context, between: dict[str, str]) -> Iterator[dict[str, lis
         chains = {}
         for proxy in context.supporting("mtls_client"):
             try:
-                server = stack.enter_context(
-                    serving(proxy, "mtls_server", context.directory, backend.substitutions())
-                )
+                server = stack.enter_context(serving(proxy, "mtls_server", context.directory, backend.substitutions()))
                 peer = {**between, "peer_port": str(server.port)}
                 client = stack.enter_context(serving(proxy, "mtls_client", context.directory, peer))
                 _check(client, between["alpn"])

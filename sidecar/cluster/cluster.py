@@ -16,6 +16,7 @@ from sidecar.cluster.slices import Slices
 from sidecar.core.address import Address
 
 if TYPE_CHECKING:
+    from sidecar.cluster.client_side_weights import ClientSideWeights
     from sidecar.cluster.health_checks.checker import HealthChecker
 
 OnMembership = Callable[[Sequence[Host], Sequence[Host]], None]
@@ -35,7 +36,9 @@ class Cluster:
 
     `breakers` are those of the routing priorities default and high. `host_sets` are the hosts by priority. `stats` and
     `config` are what the cluster was made with. `initialised` is true once hosts were looked for, found or not, were
-    checked, if their health is, and can be picked. Nothing but `pick` and counting is done per request.
+    checked, if their health is, and can be picked. `by_locality` says whether localities are kept apart, `load_reports`
+    takes what hosts report of their load (None: nobody wants it), and `on_host_sets` hears of every change. Nothing but
+    `pick` and counting is done per request.
     """
 
     __slots__ = (
@@ -52,6 +55,9 @@ class Cluster:
         "keeps_healthy",
         "waits_for_hosts",
         "initialised",
+        "by_locality",
+        "load_reports",
+        "on_host_sets",
         "_balancer",
         "_slices",
         "_building",
@@ -83,6 +89,9 @@ class Cluster:
         self.keeps_healthy = True  # a host that is no longer to be found stays while its checks succeed
         self.waits_for_hosts = True
         self.initialised = False
+        self.by_locality = False
+        self.load_reports: ClientSideWeights | None = None
+        self.on_host_sets: Callable[[HostSets], None] | None = None
         self._balancer = balancer
         self._slices = slices
         self._building = False
@@ -98,6 +107,8 @@ class Cluster:
 
     def start(self) -> None:
         """Begin to look for hosts; for those that the configuration lists that is done at once."""
+        if self.load_reports is not None:
+            self.load_reports.start()
         if self.discovery is None:
             self.hosts_known()
         else:
@@ -116,6 +127,8 @@ class Cluster:
         if self.health_checker is not None:
             self.health_checker.close()
             self.health_checker = None
+        if self.load_reports is not None:
+            self.load_reports.close()
         self._on_ready = ()
         self.update(_NO_HOSTS)
         self._slices.cancel(self)
@@ -213,6 +226,12 @@ class Cluster:
                 picks[priorities] = end.value
         return picks[priorities](context)
 
+    def rebuild(self) -> None:
+        """The hosts are the same, but not what they are picked by."""
+        self._without = {}
+        self._building = True
+        self._slices.run(self, self._balancer.build(self.host_sets), self._finish)
+
     def _publish(self, host_sets: HostSets) -> None:
         """Count the difference (an older version of the cluster may share the statistics), and compile anew."""
         stats = self.stats
@@ -222,9 +241,9 @@ class Cluster:
             stats.membership_degraded += sign * sum(len(host_set.degraded) for host_set in each)
             stats.membership_excluded += sign * sum(host_set.excluded for host_set in each)
         self.host_sets = host_sets
-        self._without = {}
-        self._building = True
-        self._slices.run(self, self._balancer.build(host_sets), self._finish)
+        if self.on_host_sets is not None:
+            self.on_host_sets(host_sets)
+        self.rebuild()
 
     def _finish(self, pick: Pick) -> None:
         self.pick = pick

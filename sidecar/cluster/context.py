@@ -7,6 +7,7 @@ from typing import Protocol
 
 from sidecar.cluster.host import Host
 from sidecar.core.head import RequestHead
+from sidecar.core.override_host import OverrideHost
 from sidecar.core.stream_info import ConnectionInfo
 
 SubsetKey = tuple[tuple[str, str], ...]
@@ -24,7 +25,7 @@ class LoadBalancerContext(Protocol):
 
     `hash_key` is the 64-bit hash of the route's hash policy, None without one. `subset` is what the route (and dynamic
     metadata) says to match, None if nothing. `tried` and `host_selection_retry_max_attempts` are the retry policy's
-    host predicate; the latter is read only if `tried` is not empty. `override_host` is an address, `1.2.3.4:80`.
+    host predicate; the latter is read only if `tried` is not empty. `override_host` goes before all of them.
     `connection` and `request` are read by ORIGINAL_DST clusters.
     """
 
@@ -37,7 +38,7 @@ class LoadBalancerContext(Protocol):
     @property
     def host_selection_retry_max_attempts(self) -> int: ...
     @property
-    def override_host(self) -> str | None: ...
+    def override_host(self) -> OverrideHost | None: ...
     @property
     def connection(self) -> ConnectionInfo: ...
     @property
@@ -67,6 +68,13 @@ class ClusterStats(Protocol):
     ring_hash_min_hashes_per_host: int
     ring_hash_size: int
     lb_healthy_panic: int
+    lb_local_cluster_not_ok: int
+    lb_recalculate_zone_structures: int
+    lb_zone_cluster_too_small: int
+    lb_zone_no_capacity_left: int
+    lb_zone_routing_all_directly: int
+    lb_zone_routing_cross_zone: int
+    lb_zone_routing_sampled: int
     lb_subsets_active: int
     lb_subsets_created: int
     lb_subsets_removed: int

@@ -27,16 +27,16 @@ def make_host(
     )
 
 
-def static_host_sets(assignment: ClusterLoadAssignment, locality_weighted: bool) -> HostSets:
+def static_host_sets(assignment: ClusterLoadAssignment, by_locality: bool) -> HostSets:
     """The host sets of an assignment whose endpoints are all addresses."""
     hosts = [[make_host(endpoint, group)] for group in assignment.endpoints for endpoint in group.lb_endpoints]
-    return assemble(assignment, hosts, locality_weighted)
+    return assemble(assignment, hosts, by_locality)
 
 
-def assemble(assignment: ClusterLoadAssignment, hosts: Iterable[Sequence[Host]], locality_weighted: bool) -> HostSets:
+def assemble(assignment: ClusterLoadAssignment, hosts: Iterable[Sequence[Host]], by_locality: bool) -> HostSets:
     """The host sets for `hosts`: one sequence for each endpoint of the assignment, in its order.
 
-    Localities are kept apart only where the policy weighs them and the assignment gives some of them a weight.
+    Localities are kept apart only where the policy goes by them (`by_locality`).
     """
     by_endpoint = iter(hosts)
     last = max((group.priority for group in assignment.endpoints), default=0)
@@ -45,21 +45,20 @@ def assemble(assignment: ClusterLoadAssignment, hosts: Iterable[Sequence[Host]],
     for group in assignment.endpoints:
         here = [host for _ in group.lb_endpoints for host in next(by_endpoint)]
         members[group.priority] += here
-        if locality_weighted:
+        if by_locality:
             localities[group.priority].setdefault(group.locality, (group.load_balancing_weight, []))[1].extend(here)
     return tuple(
         HostSet(
             priority,
             tuple(members[priority]),
-            _weighed(localities[priority]),
+            _in_order(localities[priority]),
             assignment.policy.overprovisioning_factor,
+            assignment.policy.weighted_priority_health,
         )
         for priority in range(last + 1)
     )
 
 
-def _weighed(localities: dict[Locality, tuple[int, list[Host]]]) -> tuple[LocalityHosts, ...]:
-    if not any(weight for weight, _ in localities.values()):
-        return ()
+def _in_order(localities: dict[Locality, tuple[int, list[Host]]]) -> tuple[LocalityHosts, ...]:
     ordered = sorted(localities.items(), key=lambda item: (item[0].region, item[0].zone, item[0].sub_zone))
     return tuple(LocalityHosts(locality, weight, tuple(hosts)) for locality, (weight, hosts) in ordered)

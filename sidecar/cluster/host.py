@@ -62,6 +62,7 @@ def address_of(configured: ConfiguredAddress) -> Address:
 class Host:
     """An endpoint. The pool and the router count in its slots; balancers read `rq_active`.
 
+    `health_status` is what the configuration says.
     `usable` is false while any flag says that the host must get no traffic (outside of panic), and follows `flags`.
     `ejected_until` is in seconds of the worker's clock, 0.0 when the host is not ejected. `pool` belongs to the pool
     stage. Two hosts are equal only if they are the same object.
@@ -75,6 +76,7 @@ class Host:
         "priority",
         "metadata",
         "health_check",
+        "health_status",
         "flags",
         "usable",
         "pool",
@@ -115,6 +117,7 @@ class Host:
         self.priority = priority
         self.metadata = NO_METADATA if metadata is None else metadata
         self.health_check = health_check  # where to ask for its health, where that is said
+        self.health_status = health_status
         self.flags = flags_of_status(health_status)
         self.usable = not self.flags & _UNHEALTHY
         self.pool: Any = None
@@ -152,6 +155,11 @@ class Host:
         return self.health_check is None or not self.health_check.disable_active_health_check
 
     @property
+    def status(self) -> str:
+        """What it fares like by name: UNHEALTHY if it was found so here, else what the configuration says of it."""
+        return "UNHEALTHY" if self.flags & (FAILED_ACTIVE_HC | FAILED_OUTLIER_CHECK) else self.health_status
+
+    @property
     def canary(self) -> bool:
         """Whether the metadata marks it as a canary (`envoy.lb`, `canary`)."""
         return self.metadata.get("envoy.lb", NO_METADATA).get("canary") is True
@@ -165,6 +173,7 @@ class Host:
 
     def set_health_status(self, health_status: str) -> None:
         """Take over what the configuration says of the endpoint's health."""
+        self.health_status = health_status
         of_configuration = FAILED_EDS_HEALTH | DEGRADED_EDS_HEALTH | EDS_STATUS_DRAINING
         self.flags = self.flags & ~of_configuration | flags_of_status(health_status)
         self.usable = not self.flags & _UNHEALTHY

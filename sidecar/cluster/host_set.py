@@ -26,8 +26,9 @@ class LocalityHosts:
 class HostSet:
     """An immutable snapshot of a priority; made anew whenever membership or health changes.
 
-    `localities` is empty where no locality has a weight. `overprovisioning_factor` is in percent.
-    `excluded` is how many of the hosts do not count where shares are made.
+    `localities` is empty where nothing goes by them. `overprovisioning_factor` is in percent; with
+    `weighted_priority_health` it is weights that say how well the priority is, not numbers of hosts. `excluded` is how
+    many of the hosts do not count where shares are made.
     """
 
     __slots__ = (
@@ -38,6 +39,7 @@ class HostSet:
         "excluded",
         "localities",
         "overprovisioning_factor",
+        "weighted_priority_health",
     )
 
     def __init__(
@@ -46,6 +48,7 @@ class HostSet:
         hosts: Hosts,
         localities: tuple[LocalityHosts, ...] = (),
         overprovisioning_factor: int = 140,
+        weighted_priority_health: bool = False,
     ) -> None:
         self.priority = priority
         self.hosts = hosts
@@ -53,6 +56,7 @@ class HostSet:
         self.excluded = count_excluded(hosts, self.healthy)
         self.localities = localities
         self.overprovisioning_factor = overprovisioning_factor
+        self.weighted_priority_health = weighted_priority_health
 
     def refreshed(self) -> HostSet:
         """The same hosts with their health as it is now."""
@@ -84,7 +88,7 @@ class HostSet:
         localities = tuple(
             LocalityHosts(part.locality, part.weight, of_locality(part.hosts)) for part in self.localities
         )
-        return HostSet(self.priority, hosts, localities, self.overprovisioning_factor)
+        return HostSet(self.priority, hosts, localities, self.overprovisioning_factor, self.weighted_priority_health)
 
     def __repr__(self) -> str:
         return f"<HostSet priority {self.priority}: {len(self.healthy)} of {len(self.hosts)} healthy>"

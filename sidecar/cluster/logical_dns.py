@@ -59,8 +59,7 @@ class LogicalDns:
         assignment = self.config.load_assignment
         group = assignment.endpoints[0]
         self._host = make_host(group.lb_endpoints[0], group, address, self._refresh.name)
-        weighted = self.config.common_lb_config.locality_weighted_lb_config
-        self.cluster.update(assemble(assignment, [[self._host]], weighted))
+        self.cluster.update(assemble(assignment, [[self._host]], self.cluster.by_locality))
 
     def __repr__(self) -> str:
         return f"<LogicalDns {self.cluster.name}: {self._host}>"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any, Protocol
@@ -12,6 +12,8 @@ from sidecar.cluster.cluster import Cluster, OnMembership
 from sidecar.cluster.context import ClusterStats
 from sidecar.cluster.dns import Resolver
 from sidecar.cluster.endpoints import static_host_sets
+from sidecar.cluster.host import Host
+from sidecar.cluster.host_set import HostSets
 from sidecar.cluster.load_balancers.configured import balancer_of
 from sidecar.cluster.logical_dns import LogicalDns
 from sidecar.cluster.original_dst import OriginalDst
@@ -20,12 +22,14 @@ from sidecar.cluster.slices import Slices
 from sidecar.cluster.strict_dns import StrictDns
 from sidecar.config.circuit_breakers import Thresholds
 from sidecar.config.cluster import Cluster as ClusterConfig
+from sidecar.config.core_types import NO_LOCALITY, Locality
 from sidecar.config.dns import DnsSettings
-from sidecar.config.load_balancing import OriginalDstLbConfig
+from sidecar.config.lb_policies import ClientSideWeightedRoundRobin, OriginalDstLbConfig
 from sidecar.core.timer_wheel import TimerWheel
 
 if TYPE_CHECKING:
     from sidecar.cluster.health_checks.checker import HealthChecker
+    from sidecar.cluster.load_balancers.zone_aware import LocalCluster
     from sidecar.cluster.outlier_events import OutlierEventLog
 
 
@@ -69,11 +73,12 @@ class Surroundings(Protocol):
 class ClusterManager:
     """`get(name)` is the cluster in use, or None: one dict lookup. A new version takes its place once it is warm.
 
-    `on_membership` is called, with each cluster's changes, for all clusters that are made later.
+    `on_membership` is called, with each cluster's changes, for all clusters that are made later. `local_cluster_name` is
+    the cluster that the proxy itself belongs to, `locality` where it is: with both, requests stay near if they can.
     """
 
     __slots__ = ("get", "on_membership", "_clusters", "_warming", "_surroundings", "_wheel", "_random", "_random_for",
-                 "_slices", "_started")  # fmt: skip
+                 "_slices", "_started", "_local", "_local_cluster_name")  # fmt: skip
 
     def __init__(
         self,
@@ -81,6 +86,8 @@ class ClusterManager:
         wheel: TimerWheel,
         random: Random,
         random_for: Callable[[str], Random] | None = None,
+        local_cluster_name: str = "",
+        locality: Locality = NO_LOCALITY,
     ) -> None:
         self._clusters: dict[str, Cluster] = {}
         self.get: Callable[[str], Cluster | None] = self._clusters.get
@@ -92,6 +99,12 @@ class ClusterManager:
         self._random_for = random_for
         self._slices = Slices(wheel)
         self._started = False
+        self._local_cluster_name = local_cluster_name
+        self._local: LocalCluster | None = None
+        if local_cluster_name:
+            from sidecar.cluster.load_balancers.zone_aware import LocalCluster  # only for those who use it
+
+            self._local = LocalCluster(locality)
 
     @property
     def clusters(self) -> Mapping[str, Cluster]:
@@ -160,10 +173,26 @@ class ClusterManager:
             old.close()
 
     def _make(self, config: ClusterConfig) -> Cluster:
-        cluster = make_cluster(config, self._surroundings, self._wheel, self._slices, self._random, self._random_for)
+        is_local = config.name == self._local_cluster_name
+        cluster = make_cluster(
+            config, self._surroundings, self._wheel, self._slices, self._random, self._random_for, self._local, is_local
+        )
+        if is_local:
+            cluster.on_host_sets = self._local_changed
+            self._local_changed(cluster.host_sets)
         if self.on_membership is not None:
             cluster.on_membership = (self.on_membership,)
+        if config.common_lb_config.close_connections_on_host_set_change:
+            cluster.on_membership += (partial(_drain_connections, cluster),)
         return cluster
+
+    def _local_changed(self, host_sets: HostSets) -> None:
+        """Other proxies came, went or fell ill: what stays in this zone is another share."""
+        if self._local is not None:
+            self._local.host_set = host_sets[0]
+            for cluster in (*self._clusters.values(), *self._warming.values()):
+                if cluster.by_locality and cluster.name != self._local_cluster_name:
+                    cluster.rebuild()
 
     def __repr__(self) -> str:
         return f"<ClusterManager {len(self._clusters)} clusters, {len(self._warming)} warming>"
@@ -197,8 +226,13 @@ def make_cluster(
     slices: Slices,
     random: Random,
     random_for: Callable[[str], Random] | None = None,
+    local: LocalCluster | None = None,
+    is_local: bool = False,
 ) -> Cluster:
-    """A cluster of any type, not yet started. ``random`` chooses hosts; what timers leave to chance has its own source."""
+    """A cluster of any type, not yet started. ``random`` chooses hosts; what timers leave to chance has its own source.
+
+    ``local`` is the proxy's own cluster, if known; ``is_local``: this is it.
+    """
     random_for = random_for or (lambda purpose: random)
     stats = surroundings.cluster_stats(config)
     own = config.lb_config
@@ -210,7 +244,13 @@ def make_cluster(
         discovery.cluster = cluster
         cluster.discovery = discovery
     else:
-        cluster = Cluster(config.name, config, stats, balancer_of(config, stats, random), slices, breakers)
+        balancer = balancer_of(config, stats, random, wheel.clock, None if is_local else local)
+        cluster = Cluster(config.name, config, stats, balancer, slices, breakers)
+        cluster.by_locality = local is not None or config.common_lb_config.locality_weighted_lb_config
+    if isinstance(own, ClientSideWeightedRoundRobin):
+        from sidecar.cluster.client_side_weights import ClientSideWeights  # only for those who use it
+
+        cluster.load_reports = ClientSideWeights(own, lambda: cluster.hosts, cluster.rebuild, wheel)
     if config.outlier_detection is not None:
         cluster.outlier = OutlierDetector(
             config.outlier_detection,
@@ -231,9 +271,15 @@ def make_cluster(
         jitter = random_for(f"dns {config.name}")
         cluster.discovery = discover(cluster, config, surroundings.resolver(config.dns), wheel, jitter)
     elif config.type == "STATIC":
-        weighted = config.common_lb_config.locality_weighted_lb_config
-        cluster.update(static_host_sets(config.load_assignment, weighted))
+        cluster.update(static_host_sets(config.load_assignment, cluster.by_locality))
     return cluster
+
+
+def _drain_connections(cluster: Cluster, added: Sequence[Host], removed: Sequence[Host]) -> None:
+    """`close_connections_on_host_set_change`: requests under way end where they are, others get new connections."""
+    for host in cluster.hosts:
+        if host.pool is not None:
+            host.pool.drain_connections()
 
 
 def _breaker(limits: Thresholds) -> CircuitBreaker:

@@ -10,7 +10,7 @@ from sidecar.cluster.context import ClusterStats, LoadBalancerContext, Pick
 from sidecar.cluster.host import Host
 from sidecar.cluster.host_set import HostSet, HostSets
 from sidecar.cluster.load_balancers.layered import Build
-from sidecar.config.load_balancing import OriginalDstLbConfig
+from sidecar.config.lb_policies import OriginalDstLbConfig
 from sidecar.core.address import Address
 from sidecar.core.timer_wheel import Timed, TimerWheel
 

@@ -65,8 +65,7 @@ class StrictDns:
             for address in found
         ]
         self.cluster.stats.max_host_weight = max((host.weight for hosts in self._hosts for host in hosts), default=1)
-        weighted = self.config.common_lb_config.locality_weighted_lb_config
-        self.cluster.update(assemble(self.config.load_assignment, self._hosts, weighted))
+        self.cluster.update(assemble(self.config.load_assignment, self._hosts, self.cluster.by_locality))
 
     def __repr__(self) -> str:
         return f"<StrictDns {self.cluster.name}: {len(self._refreshes)} names>"

@@ -66,9 +66,12 @@ class StaticResources:
 
 @dataclass(frozen=True, slots=True)
 class ClusterManager:
-    """What holds for all clusters: the file of the events of outlier detection, empty for none."""
+    """What holds for all clusters: the file of the events of outlier detection, empty for none; the cluster that the
+    proxy itself belongs to, empty if it is not said.
+    """
 
     outlier_event_log_path: str = ""
+    local_cluster_name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,8 +162,12 @@ def _parse_secrets(nodes: list[Node]) -> tuple[Secret, ...]:
 
 
 def _parse_cluster_manager(node: Node | None) -> ClusterManager:
-    outliers = None if node is None else node.child("outlier_detection")
-    return ClusterManager("" if outliers is None else outliers.get("event_log_path"))
+    if node is None:
+        return ClusterManager()
+    outliers, local_cluster_name = node.child("outlier_detection"), node.get("local_cluster_name")
+    if local_cluster_name:
+        node.context.reference("cluster", local_cluster_name, node, "local_cluster_name")
+    return ClusterManager("" if outliers is None else outliers.get("event_log_path"), local_cluster_name)
 
 
 def _parse_each(nodes: list[Node], parse: Callable[[Node], _Resource]) -> tuple[_Resource, ...]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from sidecar.config.address import SocketAddress, is_ip
 from sidecar.config.circuit_breakers import DEFAULT_CIRCUIT_BREAKERS, CircuitBreakers, parse_circuit_breakers
+from sidecar.config.common_lb import DEFAULT_COMMON_LB_CONFIG, CommonLbConfig
 from sidecar.config.core_types import (
     Metadata,
     TcpKeepalive,
@@ -20,13 +21,8 @@ from sidecar.config.dns import DEFAULT_DNS, DnsSettings, parse_dns_cluster, pars
 from sidecar.config.endpoint import ClusterLoadAssignment, parse_load_assignment
 from sidecar.config.fields import Node
 from sidecar.config.http2_protocol_options import HTTP2_DEFAULTS, Http2ProtocolOptions
-from sidecar.config.load_balancing import (
-    DEFAULT_COMMON_LB_CONFIG,
-    CommonLbConfig,
-    LbConfig,
-    LoadBalancing,
-    parse_load_balancing,
-)
+from sidecar.config.lb_policies import LbConfig
+from sidecar.config.load_balancing import LoadBalancing, parse_load_balancing
 from sidecar.config.outlier_detection import OutlierDetection, parse_outlier_detection
 from sidecar.config.protocol_options import (
     HTTP1_DEFAULTS,
@@ -56,10 +52,9 @@ class Cluster:
 
     `type` is STATIC, STRICT_DNS, LOGICAL_DNS or ORIGINAL_DST. `alt_stat_name` is the name in statistics (the cluster's
     own when not configured). Durations are in seconds. `dns` is only used by the DNS types, `cleanup_interval` only by
-    ORIGINAL_DST. `lb_policy` is ROUND_ROBIN, LEAST_REQUEST, RANDOM, RING_HASH, MAGLEV or CLUSTER_PROVIDED; `lb_config`
-    is the policy's own, None for ROUND_ROBIN and RANDOM. `transport_socket` None is the plain one, and
-    `transport_socket_matches` go before it. `upstream_protocol` is
-    http1, http2, downstream (what the client speaks) or auto (what ALPN agrees on).
+    ORIGINAL_DST. `lb_policy`, `lb_config` and what follows them are those of `LoadBalancing`. `transport_socket` None is
+    the plain one, and `transport_socket_matches` go before it. `upstream_protocol` is http1, http2, downstream (what the
+    client speaks) or auto (what ALPN agrees on).
     """
 
     name: str

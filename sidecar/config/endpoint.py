@@ -49,9 +49,12 @@ class LocalityLbEndpoints:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How the assignment is used. `overprovisioning_factor` is in percent."""
+    """How the assignment is used. `overprovisioning_factor` is in percent. `weighted_priority_health`: a priority is as
+    well as the weights of its healthy endpoints say, not their number.
+    """
 
     overprovisioning_factor: int = 140
+    weighted_priority_health: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,7 @@ _NO_ENDPOINT = LbEndpoint(NO_ADDRESS)
 def parse_load_assignment(node: Node) -> ClusterLoadAssignment:
     """`ClusterLoadAssignment`."""
     policy = node.child("policy")
-    factor = 140 if policy is None else policy.wrapped("overprovisioning_factor", 140)
+    used = _DEFAULT_POLICY if policy is None else _parse_policy(policy)
     endpoints = tuple(map(_parse_locality_lb_endpoints, node.children("endpoints")))
     weights: dict[int, int] = {}
     for group in endpoints:
@@ -81,9 +84,12 @@ def parse_load_assignment(node: Node) -> ClusterLoadAssignment:
             "endpoints",
             "make them smaller",
         )
-    return ClusterLoadAssignment(
-        intern(node.get("cluster_name")), endpoints, _DEFAULT_POLICY if factor == 140 else Policy(factor)
-    )
+    return ClusterLoadAssignment(intern(node.get("cluster_name")), endpoints, used)
+
+
+def _parse_policy(node: Node) -> Policy:
+    policy = Policy(node.wrapped("overprovisioning_factor", 140), node.get("weighted_priority_health"))
+    return _DEFAULT_POLICY if policy == _DEFAULT_POLICY else policy
 
 
 def _parse_locality_lb_endpoints(node: Node) -> LocalityLbEndpoints:

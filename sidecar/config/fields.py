@@ -116,6 +116,10 @@ class Node:
             return bool(self.message.HasField(name))
         return bool(getattr(self.message, name) != field.descriptor.default_value)
 
+    def knows(self, name: str) -> bool:
+        """Whether the message has a field of this name: messages that mean the same need not have the same fields."""
+        return name in self._fields
+
     def get(self, name: str) -> Any:
         """A scalar (enum values as numbers), or repeated scalars as a tuple."""
         field = self._take(name)

@@ -25,6 +25,7 @@ from sidecar.config.filters import (
     ratelimit,
     rbac,
     router,
+    stateful_session,
     user_filter,
 )
 
@@ -45,6 +46,7 @@ FilterConfig: TypeAlias = (
     | grpc_http1_bridge.GrpcHttp1Bridge
     | adaptive_concurrency.AdaptiveConcurrency
     | admission_control.AdmissionControl
+    | stateful_session.StatefulSession
     | user_filter.UserFilter
 )
 PerRouteConfig: TypeAlias = (
@@ -56,6 +58,7 @@ PerRouteConfig: TypeAlias = (
     | header_mutation.HeaderMutation
     | buffer.Buffer
     | compressor.CompressorPerRoute
+    | stateful_session.StatefulSession
     | user_filter.UserFilter
 )
 
@@ -76,6 +79,7 @@ HTTP_FILTERS: Mapping[str, Callable[[Node], FilterConfig]] = {
     grpc_http1_bridge.TYPE: grpc_http1_bridge.parse_grpc_http1_bridge,
     adaptive_concurrency.TYPE: adaptive_concurrency.parse_adaptive_concurrency,
     admission_control.TYPE: admission_control.parse_admission_control,
+    stateful_session.TYPE: stateful_session.parse_stateful_session,
 }
 """By the full name of the message that configures a filter, the function that reads it."""
 
@@ -88,6 +92,7 @@ PER_ROUTE_CONFIGS: Mapping[str, Callable[[Node], PerRouteConfig]] = {
     header_mutation.TYPE_PER_ROUTE: header_mutation.parse_header_mutation_per_route,
     buffer.TYPE_PER_ROUTE: buffer.parse_buffer_per_route,
     compressor.TYPE_PER_ROUTE: compressor.parse_compressor_per_route,
+    stateful_session.TYPE_PER_ROUTE: stateful_session.parse_stateful_session_per_route,
 }
 """The same for the messages in `typed_per_filter_config`."""
 

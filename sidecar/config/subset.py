@@ -26,7 +26,8 @@ class LbSubsetSelector:
 @dataclass(frozen=True, slots=True)
 class LbSubsetConfig:
     """`fallback_policy` is NO_FALLBACK, ANY_ENDPOINT or DEFAULT_SUBSET, `metadata_fallback_policy` METADATA_NO_FALLBACK
-    or FALLBACK_LIST. There is one selector at least.
+    or FALLBACK_LIST. There is one selector at least. `allow_redundant_keys`: metadata with more keys than a selector
+    names matches it all the same.
     """
 
     subset_selectors: tuple[LbSubsetSelector, ...]
@@ -37,6 +38,7 @@ class LbSubsetConfig:
     panic_mode_any: bool = False
     list_as_any: bool = False
     metadata_fallback_policy: str = "METADATA_NO_FALLBACK"
+    allow_redundant_keys: bool = False
 
 
 def parse_lb_subset_config(node: Node) -> LbSubsetConfig | None:
@@ -50,6 +52,7 @@ def parse_lb_subset_config(node: Node) -> LbSubsetConfig | None:
         node.get("panic_mode_any"),
         node.get("list_as_any"),
         node.enum("metadata_fallback_policy"),
+        node.get("allow_redundant_keys") if node.knows("allow_redundant_keys") else False,
     )
     return config if config.subset_selectors else None
 

@@ -149,6 +149,7 @@ def is_plain(route: Any) -> bool:
         and not route.include_attempt_count_in_response
         and route.hash_key is None
         and route.internal_redirects is None
+        and not route.upstream_request.observes
         and route.max_grpc_timeout is None
         and (
             retry is None

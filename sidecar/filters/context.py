@@ -17,8 +17,9 @@ StatsFactory = Callable[..., Any]
 ``fault`` · ``fault_downstream_cluster`` (cluster) · ``rbac`` (rules_stat_prefix) · ``rbac_shadow``
 (shadow_rules_stat_prefix) · ``local_rate_limit`` (stat_prefix) · ``cors`` · ``health_check`` · ``compressor`` and
 ``compressor_response`` (library name, encoding, direction prefix) · ``decompressor`` (library name, encoding,
-``request`` or ``response``) · ``grpc`` (cluster's name in statistics, ``grpc`` or ``grpc-web``, service, method) ·
-``ratelimit`` (cluster's name in statistics, stat_prefix) · ``adaptive_concurrency`` · ``admission_control``.
+``request`` or ``response``) · ``stateful_session`` (stat_prefix) · ``grpc`` (cluster's name in statistics, ``grpc`` or
+``grpc-web``, service, method) · ``ratelimit`` (cluster's name in statistics, stat_prefix) · ``adaptive_concurrency`` ·
+``admission_control``.
 """
 
 MutateHead = Callable[[Head, Any], None]

@@ -20,6 +20,7 @@ from sidecar.config.filters.health_check import HealthCheck
 from sidecar.config.filters.local_ratelimit import LocalRateLimit
 from sidecar.config.filters.ratelimit import HttpRateLimit, HttpRateLimitPerRoute
 from sidecar.config.filters.rbac import HttpRbac
+from sidecar.config.filters.stateful_session import StatefulSession
 from sidecar.config.filters.user_filter import UserFilter
 from sidecar.config.http_filters import FilterConfig, PerRouteConfig
 from sidecar.core.http_filter import HttpFilter
@@ -93,6 +94,10 @@ def make_filter(config: FilterConfig, name: str, context: FilterContext) -> Http
 
             admission = AdmissionControlFilter(name, config, context)
             return admission if config.enabled else NamedFilter(name)
+        case StatefulSession():
+            from sidecar.filters.stateful_session import make_stateful_session
+
+            return make_stateful_session(config, name, context)
         case UserFilter():
             from sidecar.filters.user import make_user_filter
 
@@ -154,7 +159,7 @@ def _make_route_filter(
 
             assert isinstance(base_config, Compressor)
             return make_route_compressor(base_config, config, base.name, context)
-        case HTTPFault() | LocalRateLimit() | Buffer() | UserFilter():
+        case HTTPFault() | LocalRateLimit() | Buffer() | StatefulSession() | UserFilter():
             return make_filter(config, base.name, context)
 
 

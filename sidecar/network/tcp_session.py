@@ -42,7 +42,7 @@ class TcpSession(Timed):
     hash_key: int | None = None
     tried: tuple[object, ...] = ()
     host_selection_retry_max_attempts = 1
-    override_host: str | None = None
+    override_host: None = None
     request = None
 
     def __init__(

@@ -12,6 +12,7 @@ from typing import Any
 from xxhash import xxh64_intdigest
 
 from sidecar.config.hash_policy import HashCookie, HashHeader, HashPolicy, HashQueryParameter, HashSourceIp
+from sidecar.core.cookies import cookie_attributes, cookie_value
 from sidecar.core.head import RequestHead
 from sidecar.core.matching import compile_substitution, query_parameter
 
@@ -98,28 +99,9 @@ def _compile_header(policy: HashHeader) -> HashKey:
     return by_header
 
 
-def cookie_value(request: RequestHead, name: bytes) -> bytes:
-    """The value of the first cookie of this name, without quotes and otherwise as it stands; empty if there is none."""
-    if b"cookie" not in request.index:
-        return b""
-    for header in request.get_all(b"cookie"):
-        for cookie in header.split(b";"):
-            key, equals, value = cookie.partition(b"=")
-            if equals and key.lstrip(b" ") == name:
-                return value[1:-1] if len(value) >= 2 and value[:1] == value[-1:] == b'"' else value
-    return b""
-
-
 def _compile_cookie(policy: HashCookie, make_cookies: bool) -> HashKey:
     name = policy.name
-    attributes = b""
-    if policy.ttl:
-        attributes += b"; Max-Age=%d" % policy.ttl
-    if policy.path:
-        attributes += b"; Path=" + policy.path
-    for attribute, value in policy.attributes:
-        attributes += b"; " + attribute + (b"=" + value if value else b"")
-    attributes += b"; HttpOnly"
+    attributes = cookie_attributes(policy.ttl, policy.path, policy.attributes)
     makes = make_cookies and policy.ttl is not None
 
     def by_cookie(stream: Any) -> int | None:

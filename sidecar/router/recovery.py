@@ -69,6 +69,7 @@ class Recovery:
         "per_try_timeout",
         "plan",
         "repeated",
+        "reported",
         "request",
         "retries",
         "retries_left",
@@ -108,6 +109,7 @@ class Recovery:
     interim: bool
     abandoned: bool
     repeated: bool
+    reported: bool  # the host has told its load, to those who observe that
     reused: bool
     bodyless: bool
     retries: int

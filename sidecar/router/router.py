@@ -15,6 +15,7 @@ from sidecar.core.worker import Worker
 from sidecar.router.hedging import HedgedRequest
 from sidecar.router.immediate_failure import attentive
 from sidecar.router.internal_redirect import RedirectedHedgedRequest
+from sidecar.router.observed_request import observed
 from sidecar.router.upstream_request import UpstreamRequest
 
 _NUMBERS = frozenset(
@@ -108,6 +109,8 @@ class Router:
         hedged: type[UpstreamRequest] = HedgedRequest if route.internal_redirects is None else RedirectedHedgedRequest
         if route.upstream_request.attentive:
             hedged = attentive(hedged)
+        if route.upstream_request.observes:
+            hedged = observed(hedged)
         upstream = hedged(self, stream, route, cluster)
         stream.upstream = upstream
         upstream.start(stream.request, end)

@@ -99,7 +99,7 @@ class ShadowRequest(Timed):
         self.subset = None
         self.tried: tuple[Any, ...] = ()
         self.host_selection_retry_max_attempts = 0
-        self.override_host: str | None = None
+        self.override_host: None = None
         self.over = True
         self.sent_at = 0.0
 

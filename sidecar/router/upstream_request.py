@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sidecar.core import response_flags as flag
 from sidecar.core.head import Field, RequestHead, ResponseHead
+from sidecar.core.override_host import OverrideHost
 from sidecar.core.timer_wheel import Callback
 from sidecar.core.upstream import (
     NO_POOL,
@@ -53,6 +54,9 @@ class UpstreamRequest(Tunnel):
     attentive = False
     """Whether responses may take their host out."""
 
+    observes = False
+    """Whether it asks for a host that a filter names, and hands on load reports."""
+
     def __init__(self, router: Router, stream: Any, route: Any, cluster: Any) -> None:
         self.router = router
         self.stream = stream
@@ -63,7 +67,7 @@ class UpstreamRequest(Tunnel):
         self.upstream: UpstreamStream | None = None
         self.retry: RetryPolicy | None = None
         self.tried: tuple[Any, ...] = ()
-        self.override_host: str | None = None
+        self.override_host: OverrideHost | None = None
         self.body: list[bytes] | None = None
         self.deadline = self.try_deadline = inf
         self.backoff: Callback | None = None

@@ -46,6 +46,8 @@ def filter_stats(store: StatsStore, stat_prefix: str) -> Callable[..., Any]:
                 )
             case "admission_control":
                 return store.shared(groups.AdmissionControlStats, *manager.below("admission_control."))
+            case "stateful_session":
+                return store.shared(groups.StatefulSessionStats, *manager.below(f"stateful_session.{words[0]}."))
             case "grpc":
                 return store.shared(groups.GrpcStats, *tags.grpc(*words))
             case "ratelimit":

@@ -87,7 +87,9 @@ def test_http2_tls_and_grpc_in_one_table(envoy: str, tmp_path: Path) -> None:
     if missing:
         pytest.skip(f"not installed: {', '.join(missing)}")
     report = tmp_path / "table.json"
-    cells = "h2-32x1,h2-8x16-varied,bridge-2-1,mtls,handshakes-resumed,grpc-unary-100,grpc-stream,h2-idle-streams,tls-idle"
+    cells = (
+        "h2-32x1,h2-8x16-varied,bridge-2-1,mtls,handshakes-resumed,grpc-unary-100,grpc-stream,h2-idle-streams,tls-idle"
+    )
     done = subprocess.run(
         [*HARNESS, "--proxies", "envoy", "--only", cells, "--json", str(report)],
         cwd=REPOSITORY,
@@ -99,7 +101,14 @@ def test_http2_tls_and_grpc_in_one_table(envoy: str, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     rows = {(row["cell"], row["proxy"]): row for row in json.loads(report.read_text())["rows"]}
-    direct = ["h2-32x1", "h2-8x16-varied-indexed", "h2-8x16-varied-literal", "bridge-2-1", "grpc-unary-100", "grpc-stream"]
+    direct = [
+        "h2-32x1",
+        "h2-8x16-varied-indexed",
+        "h2-8x16-varied-literal",
+        "bridge-2-1",
+        "grpc-unary-100",
+        "grpc-stream",
+    ]
     measured = [*direct, "mtls-1", "mtls-2", "handshakes-resumed", "h2-idle-streams", "tls-idle"]
     assert set(rows) == {(cell, "envoy") for cell in measured} | {(cell, "direct") for cell in direct}
     assert all(rows[cell, "envoy"]["value"] > 0 for cell in measured)

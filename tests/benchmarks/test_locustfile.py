@@ -77,7 +77,12 @@ def test_its_figures_can_be_read(sidecar: str) -> None:
     assert ours["num_failures"] == 0
     times = {float(milliseconds): count for milliseconds, count in ours["response_times"].items()}
     assert sum(times.values()) == ours["num_requests"]
-    assert 0 <= ours["min_response_time"] <= ours["total_response_time"] / ours["num_requests"] <= ours["max_response_time"]
+    assert (
+        0
+        <= ours["min_response_time"]
+        <= ours["total_response_time"] / ours["num_requests"]
+        <= ours["max_response_time"]
+    )
 
 
 @needs_locust

@@ -176,7 +176,8 @@ class Case:
     partial: whether requests that reached an upstream only in part are compared. Whether they do at all is a matter of
         microseconds where one read brings both a good head and what is wrong with its body.
 
-    In what is sent, ``{port-a}`` stands for the port of upstream ``a``.
+    In what is sent, ``{port-a}`` stands for the port of upstream ``a``, ``{address-a}`` for its address as a session's
+    header has it, and ``{cookie-a}`` as a session's cookie has it.
     """
 
     name: str

@@ -79,7 +79,8 @@ def stale(case: str, found: Sequence[Difference], *, log: bool) -> list[str]:
     return [
         entry.title
         for entry in known_differences()
-        if case in entry.cases  # one that a pattern names may differ in some runs only: a race in Envoy, or between both
+        if case
+        in entry.cases  # one that a pattern names may differ in some runs only: a race in Envoy, or between both
         and all(field.startswith("access_log") is log for field in entry.fields)
         and not any(entry.covers(difference.field) for difference in found)
     ]

@@ -5,7 +5,9 @@ One pair of proxies runs at a time, that of the current case's bootstrap; cases 
 
 from __future__ import annotations
 
+import re
 import tempfile
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +25,7 @@ from tests.differential.upstream import Upstreams
 SETTLE_SECONDS = 0.25
 FINISH_SECONDS = 3.0
 PATIENT_SECONDS = 5.0
+_OF_PORTS = re.compile(rb"\{(port|address|cookie)-([a-z0-9]+)\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,16 +134,24 @@ class Runner:
         return Run(fields_of(case, client, seen, self.names(proxy)), proxy, ports, received)
 
     def _with_ports(self, case: Case) -> Case:
-        """The case with ``{port-NAME}`` filled in, where it is used."""
+        """The case with what depends on ports filled in, where it is used."""
         return replace(case, steps=tuple(self._filled(step) for step in case.steps))
 
     def _filled(self, step: Step) -> Step:
-        if not isinstance(step, Send) or b"{port-" not in step.data:
+        if not isinstance(step, Send) or not _OF_PORTS.search(step.data):
             return step
-        data = step.data
-        for name, port in self.upstream_ports.items():
-            data = data.replace(b"{port-%b}" % name.encode(), b"%d" % port)
-        return replace(step, data=data)
+        return replace(step, data=_OF_PORTS.sub(self._of_port, step.data))
+
+    def _of_port(self, found: re.Match[bytes]) -> bytes:
+        port = b"%d" % self.upstream_ports[found[2].decode()]
+        address = b"127.0.0.1:" + port
+        match found[1]:
+            case b"port":
+                return port
+            case b"address":
+                return b64encode(address)
+            case _:
+                return b64encode(b"\x0a%c%b" % (len(address), address))
 
     def names(self, proxy: Proxy) -> Names:
         """What every known port stands for."""

@@ -26,7 +26,7 @@ Field = tuple[str, str]
 """The full name of a message, and that of its field."""
 
 _ANY = "google.protobuf.Any"
-_ATTEMPTS = 100
+_ATTEMPTS = 300
 
 
 @dataclass

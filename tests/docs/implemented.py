@@ -133,7 +133,9 @@ class _Filling:
             runtime.default_value.value = self.random.random() < 0.5
 
     def _wrapped(self, kind: Any) -> Any:
-        return self.random.randint(1, 3) if "seconds" in kind.fields_by_name else self.scalar(kind.fields_by_name["value"])
+        return (
+            self.random.randint(1, 3) if "seconds" in kind.fields_by_name else self.scalar(kind.fields_by_name["value"])
+        )
 
     def choose(self, node: Node, oneof: str) -> None:
         message: Any = node.message
@@ -218,7 +220,9 @@ def refused(found: Found, message: str) -> list[str]:
 
 def render(found: Found) -> str:
     """What stands in the documentation between the two marks."""
-    messages = [name for name in sorted({*found.read, *found.ignored, *found.extensions}) if not name.startswith("google.")]
+    messages = [
+        name for name in sorted({*found.read, *found.ignored, *found.extensions}) if not name.startswith("google.")
+    ]
     whole, partly = [], []
     for name in messages:
         ignored, missing = sorted(found.ignored[name] - found.read[name]), refused(found, name)

@@ -38,9 +38,7 @@ def _python(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run Python in a folder, with the repository's packages."""
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     command = [sys.executable, *arguments]
-    return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False
-    )
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
 
 def _named(language: str) -> list[object]:

@@ -224,9 +224,7 @@ def bootstrap(
                                 "lb_endpoints": [
                                     {
                                         "endpoint": {
-                                            "address": {
-                                                "socket_address": {"address": "127.0.0.1", "port_value": port}
-                                            }
+                                            "address": {"socket_address": {"address": "127.0.0.1", "port_value": port}}
                                         }
                                     }
                                 ]

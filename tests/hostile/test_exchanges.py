@@ -64,7 +64,9 @@ async def test_a_host_that_ignores_an_upgrade_never_sees_what_follows() -> None:
 
     async with sidecar(upstream, manager=ENABLED) as setting:
         answer = await setting.exchange(WEBSOCKET + b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n")
-        assert answer.count(b"HTTP/1.1 ") == 1 and answer.endswith(b"\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+        assert answer.count(b"HTTP/1.1 ") == 1 and answer.endswith(
+            b"\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+        )
         await setting.at_rest()
         await eventually(lambda: setting.stat("cluster.up.upstream_cx_active") == 0)
         assert seen == b""

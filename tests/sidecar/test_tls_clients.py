@@ -92,7 +92,10 @@ def test_what_upstreams_are_told_of_clients(
 
     async def main() -> None:
         async with upstream() as service:
-            details: dict[str, Any] = {"forward_client_cert_details": mode, "set_current_client_cert_details": {"uri": True}}
+            details: dict[str, Any] = {
+                "forward_client_cert_details": mode,
+                "set_current_client_cert_details": {"uri": True},
+            }
             one = http_listener("one", 0, [to_cluster("up")], **details)
             one = secured(one, common={"validation_context": trusted()})
             async with serving(one, clusters=[cluster("up", service.port)]) as server:
@@ -120,7 +123,10 @@ def test_rbac_by_the_uri_in_the_certificate(tmp_path: Path) -> None:
     one = mutual(http_listener("one", 0, [direct("hello")]))
     manager = one["filter_chains"][0]["filters"][0]["typed_config"]
     rbac = "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC"
-    manager["http_filters"] = [{"name": "rbac", "typed_config": {"@type": rbac, "rules": rules}}, *manager["http_filters"]]
+    manager["http_filters"] = [
+        {"name": "rbac", "typed_config": {"@type": rbac, "rules": rules}},
+        *manager["http_filters"],
+    ]
     stranger = AUTHORITY.issue("other", ["spiffe://td/other"])
 
     async def main() -> None:

@@ -73,7 +73,10 @@ def test_statistics_have_the_tags_of_envoy() -> None:
             async with connected(server.address("one")[1], client_context()) as client:
                 await client.get()
             page = (await asyncio.to_thread(get, server.admin_address[1], "/stats/prometheus"))[2]
-            assert 'envoy_listener_ssl_versions{envoy_ssl_version="TLSv1.3",envoy_listener_address="127.0.0.1_0"} 1' in page
+            assert (
+                'envoy_listener_ssl_versions{envoy_ssl_version="TLSv1.3",envoy_listener_address="127.0.0.1_0"} 1'
+                in page
+            )
             assert 'envoy_listener_ssl_handshake{envoy_listener_address="127.0.0.1_0"} 1' in page
 
     run(main())

@@ -31,9 +31,7 @@ from tests.sidecar.transport.serving import (
     trusted,
 )
 
-VERIFY_FAILED = (
-    "TLS_error:|268435581:SSL_routines:OPENSSL_internal:CERTIFICATE_VERIFY_FAILED:verify_cert_failed:"
-)
+VERIFY_FAILED = "TLS_error:|268435581:SSL_routines:OPENSSL_internal:CERTIFICATE_VERIFY_FAILED:verify_cert_failed:"
 UNVERIFIED = VERIFY_FAILED + "_X509_verify_cert:_certificate_verification_error_at_depth_0:"
 
 
@@ -79,8 +77,14 @@ def test_wrong_certificates_of_endpoints(
 @pytest.mark.parametrize(
     ("version", "line"),
     [
-        ("TLSv1_2", "UF TLS_error:|268436496:SSL_routines:OPENSSL_internal:SSLV3_ALERT_HANDSHAKE_FAILURE:TLS_error_end"),
-        ("TLSv1_3", "UC TLS_error:|268436572:SSL_routines:OPENSSL_internal:TLSV1_ALERT_CERTIFICATE_REQUIRED:TLS_error_end"),
+        (
+            "TLSv1_2",
+            "UF TLS_error:|268436496:SSL_routines:OPENSSL_internal:SSLV3_ALERT_HANDSHAKE_FAILURE:TLS_error_end",
+        ),
+        (
+            "TLSv1_3",
+            "UC TLS_error:|268436572:SSL_routines:OPENSSL_internal:TLSV1_ALERT_CERTIFICATE_REQUIRED:TLS_error_end",
+        ),
     ],
 )
 def test_an_endpoint_that_wants_a_certificate_and_gets_none(version: str, line: str, tmp_path: Path) -> None:

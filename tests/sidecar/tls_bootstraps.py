@@ -65,7 +65,9 @@ def originating(
     return cluster
 
 
-def serving(*listeners: Document, clusters: list[Document] | None = None, secrets: list[Document] | None = None) -> Server:
+def serving(
+    *listeners: Document, clusters: list[Document] | None = None, secrets: list[Document] | None = None
+) -> Server:
     """A sidecar, with an administration interface on a port of the system's choice."""
     return Server(
         {

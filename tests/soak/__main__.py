@@ -22,7 +22,9 @@ def main() -> None:
         report = runner.run(Soak(options.seed).run(options.seconds, Path(name), options.clients))
         answered = runner.run(Soak(options.seed).drain_under_load(2.0, Path(name), options.clients))
     print(f"outcomes: {report['outcomes']}")
-    print(f"sockets: {report['at_rest']} before, {report['sockets']} after; in flight: {report['in_flight'] or 'nothing'}")
+    print(
+        f"sockets: {report['at_rest']} before, {report['sockets']} after; in flight: {report['in_flight'] or 'nothing'}"
+    )
     print(f"memory: {report['growth'] / 1024:.0f} KiB more at the end than half-way")
     print(f"drain: {answered} requests, none lost")
 

@@ -52,14 +52,15 @@ class HashBalancer:
             table.publish(options.stats)
             tables.append(table)
         find = override_finder(host_sets, options.accepts_override)
-        getrandbits, stats, choose_priority, panic = options.random.getrandbits, options.stats, load.choose, load.panic
+        getrandbits, stats, panic = options.random.getrandbits, options.stats, load.panic
+        priorities = [priority for priority, _ in map(load.choose, range(100))]
         only = tables[0] if load.only_priority == 0 else None
 
         def pick(context: LoadBalancerContext) -> Host | None:
             wanted = context.override_host
             if wanted is not None:
-                host = find(wanted)
-                if host is not None:
+                host = find(wanted.address)
+                if host is not None or wanted.strict:
                     return host
             key = context.hash_key
             if key is None:
@@ -67,7 +68,7 @@ class HashBalancer:
             if only is not None:
                 chosen = only
             else:
-                priority = choose_priority(key)[0]
+                priority = priorities[key % 100]
                 chosen = tables[priority]
                 if panic[priority]:
                     stats.lb_healthy_panic += 1
@@ -94,9 +95,9 @@ def hash_key_of(host: Host, use_hostname: bool) -> bytes:
 
 def weighted_hosts(host_set: HostSet, panic: bool, locality_weighted: bool) -> WeightedHosts:
     """The hosts of a priority that take traffic, with their shares; by locality first if localities are weighted."""
-    if not locality_weighted or not host_set.localities:
+    total = sum(part.weight for part in host_set.localities) if locality_weighted else 0
+    if not total:
         return _shares(host_set.hosts if panic else host_set.healthy, 1.0)
-    total = sum(part.weight for part in host_set.localities)
     weighted: WeightedHosts = []
     for part in host_set.localities:
         if part.weight:

@@ -5,6 +5,9 @@ Source: Envoy's documentation, "Priority levels", "Degraded endpoints" and "Pani
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from sidecar.cluster.host import Host
 from sidecar.cluster.host_set import HostSet, HostSets
 
 
@@ -68,8 +71,16 @@ def _availability(host_set: HostSet) -> tuple[int, int]:
     total = len(host_set.hosts) - host_set.excluded
     if not total:
         return 0, 0
+    healthy, degraded = len(host_set.healthy), len(host_set.degraded)
+    if host_set.weighted_priority_health:
+        total = _weight(host for host in host_set.hosts if not host.excluded)
+        healthy, degraded = _weight(host_set.healthy), _weight(host_set.degraded)
     factor = host_set.overprovisioning_factor
-    return min(100, factor * len(host_set.healthy) // total), min(100, factor * len(host_set.degraded) // total)
+    return min(100, factor * healthy // total), min(100, factor * degraded // total)
+
+
+def _weight(hosts: Iterable[Host]) -> int:
+    return sum(host.weight for host in hosts)
 
 
 def _distribute(

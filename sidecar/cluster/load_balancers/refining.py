@@ -16,6 +16,13 @@ def usable(host: Host) -> bool:
     return host.usable
 
 
+def accepts_statuses(statuses: frozenset[str] | None) -> AcceptsOverride:
+    """What `override_host_status` accepts; None is the default."""
+    if statuses is None:
+        return usable
+    return lambda host: host.status in statuses
+
+
 def override_finder(host_sets: HostSets, accepts: AcceptsOverride) -> Callable[[str], Host | None]:
     """A function from an address as text to the host there, None if there is none or `accepts` says no.
 
@@ -42,8 +49,8 @@ def refiner(host_sets: HostSets, accepts: AcceptsOverride) -> Callable[[LoadBala
     def refine(context: LoadBalancerContext, choose: Choose) -> Host | None:
         wanted = context.override_host
         if wanted is not None:
-            host = find(wanted)
-            if host is not None:
+            host = find(wanted.address)
+            if host is not None or wanted.strict:
                 return host
         host = choose()
         tried = context.tried

@@ -6,7 +6,7 @@ Source: Envoy's documentation, "Load balancer subsets", and `Cluster.LbSubsetCon
 from __future__ import annotations
 
 import json
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from functools import lru_cache
 from itertools import product
 from typing import Any
@@ -15,11 +15,13 @@ from sidecar.cluster.context import LoadBalancerContext, Pick, SubsetKey
 from sidecar.cluster.host import Host
 from sidecar.cluster.host_set import HostSet, HostSets, LocalityHosts
 from sidecar.cluster.load_balancers.layered import Balancer, Build, CommonOptions
+from sidecar.cluster.load_balancers.refining import override_finder
 from sidecar.config.core_types import NO_METADATA
 from sidecar.config.subset import LbSubsetConfig, LbSubsetSelector
 from sidecar.core.matching import canonical
 
 _FALLBACK_LIST = "fallback_list"
+_MANY = 256
 
 
 class _Narrowed:
@@ -38,10 +40,27 @@ class _Narrowed:
 class _Lookup:
     """The compiled subsets of one state of the cluster, and Envoy's order of looking among them."""
 
-    __slots__ = ("subsets", "selectors", "any_endpoint", "default", "fallback", "panic", "stats", "fallback_list")
+    __slots__ = (
+        "subsets",
+        "selectors",
+        "any_endpoint",
+        "default",
+        "fallback",
+        "panic",
+        "stats",
+        "fallback_list",
+        "find",
+        "redundant",
+        "_necessary",
+    )
 
     def __init__(
-        self, balancer: SubsetBalancer, subsets: dict[SubsetKey, Pick], any_endpoint: Pick | None, default: Pick | None
+        self,
+        balancer: SubsetBalancer,
+        subsets: dict[SubsetKey, Pick],
+        any_endpoint: Pick | None,
+        default: Pick | None,
+        find: Callable[[str], Host | None],
     ) -> None:
         config = balancer.config
         self.subsets = subsets
@@ -52,9 +71,17 @@ class _Lookup:
         self.panic = any_endpoint if config.panic_mode_any else None
         self.stats = balancer.options.stats
         self.fallback_list = config.metadata_fallback_policy == "FALLBACK_LIST"
+        self.find = find
+        self.redundant = config.allow_redundant_keys
+        self._necessary: dict[tuple[str, ...], frozenset[str]] = {}
 
     def pick(self, context: LoadBalancerContext) -> Host | None:
         """The host for a context, by its subset or by what is to be done without it."""
+        wanted = context.override_host
+        if wanted is not None:  # whatever subset it is in
+            host = self.find(wanted.address)
+            if host is not None or wanted.strict:
+                return host
         key = context.subset
         if key is not None and self.fallback_list:
             alternatives = _alternatives(key)
@@ -69,6 +96,8 @@ class _Lookup:
     def _pick(self, context: LoadBalancerContext) -> Host | None:
         key = context.subset
         if key is not None:
+            if self.redundant:
+                key = self._without_redundant(key)
             subset = self.subsets.get(key)
             if subset is not None:
                 self.stats.lb_subsets_selected += 1
@@ -87,6 +116,18 @@ class _Lookup:
                 self.stats.lb_subsets_fallback_panic += 1
                 return host
         return None
+
+    def _without_redundant(self, key: SubsetKey) -> SubsetKey:
+        """What is left of the metadata by the selector with the most keys, of which none is missing."""
+        names = tuple([name for name, _ in key])
+        keys = self._necessary.get(names)
+        if keys is None:
+            longest = sorted(self.selectors, key=len, reverse=True)
+            keys = frozenset(next((one for one in longest if set(one) <= set(names)), names))
+            if len(self._necessary) >= _MANY:
+                self._necessary.clear()
+            self._necessary[names] = keys
+        return key if len(keys) == len(names) else tuple([pair for pair in key if pair[0] in keys])
 
     def _fall_back(self, selector: LbSubsetSelector, context: LoadBalancerContext, key: SubsetKey) -> Host | None:
         match selector.fallback_policy:
@@ -110,7 +151,9 @@ class SubsetBalancer:
         self.config = config
         self.inner = inner
         self.options = options
-        self.selectors = {selector.keys: selector for selector in reversed(config.subset_selectors)}
+        self.selectors: dict[tuple[str, ...], LbSubsetSelector] = {}
+        for selector in config.subset_selectors:
+            self.selectors.setdefault(selector.keys, selector)
         self._known: frozenset[SubsetKey] = frozenset()
 
     def build(self, host_sets: HostSets) -> Build:
@@ -126,7 +169,8 @@ class SubsetBalancer:
         if "DEFAULT_SUBSET" in wanted:
             default = yield from self._part(host_sets, self._default_members(host_sets))
         self._count(frozenset(subsets))
-        return _Lookup(self, subsets, any_endpoint, default).pick
+        find = override_finder(host_sets, self.options.accepts_override)
+        return _Lookup(self, subsets, any_endpoint, default, find).pick
 
     def _part(self, host_sets: HostSets, members: set[Host]) -> Generator[None, None, Pick]:
         yield
@@ -138,11 +182,15 @@ class SubsetBalancer:
         if not part.localities:
             return part
         localities: tuple[LocalityHosts, ...] = ()
+        if self.options.zone_aware is not None:
+            localities = tuple(LocalityHosts(each.locality, 0, each.hosts) for each in part.localities)
         if self.config.locality_weight_aware:
             localities = part.localities
             if self.config.scale_locality_weight:
                 localities = tuple(map(_scaled, whole.localities, part.localities))
-        return HostSet(part.priority, part.hosts, localities, part.overprovisioning_factor)
+        return HostSet(
+            part.priority, part.hosts, localities, part.overprovisioning_factor, part.weighted_priority_health
+        )
 
     def _members(self, host_sets: HostSets) -> dict[SubsetKey, set[Host]]:
         members: dict[SubsetKey, set[Host]] = {}

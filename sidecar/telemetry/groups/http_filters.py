@@ -67,6 +67,16 @@ class CorsStats(StatGroup):
 
 
 @stat_group
+class StatefulSessionStats(StatGroup):
+    """`http.<stat_prefix>.stateful_session.<stat_prefix>.`."""
+
+    failed_closed: Counter
+    failed_open: Counter
+    no_session: Counter
+    routed: Counter
+
+
+@stat_group
 class HealthCheckFilterStats(StatGroup):
     """`http.<stat_prefix>.health_check.`."""
 

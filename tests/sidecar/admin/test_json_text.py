@@ -48,7 +48,7 @@ def test_numbers(number: float, text: str) -> None:
 
 
 def test_what_is_dangerous_in_html_is_escaped() -> None:
-    assert _text("<a>&\u2028\u2029\x7f\x01\"") == '"\\u003ca\\u003e&\\u2028\\u2029\\u007f\\u0001\\""\n'
+    assert _text('<a>&\u2028\u2029\x7f\x01"') == '"\\u003ca\\u003e&\\u2028\\u2029\\u007f\\u0001\\""\n'
 
 
 def test_a_long_value_comes_in_chunks_that_are_made_one_by_one() -> None:

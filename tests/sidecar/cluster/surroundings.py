@@ -17,6 +17,7 @@ from sidecar.cluster.slices import Slices
 from sidecar.config.cluster import Cluster as ClusterConfig
 from sidecar.config.dns import DnsSettings
 from sidecar.core.address import Address
+from sidecar.core.override_host import OverrideHost
 from sidecar.core.stream_info import ConnectionInfo
 from sidecar.core.timer_wheel import TimerWheel
 
@@ -72,7 +73,7 @@ class Context:
         subset: SubsetKey | None = None,
         tried: Sequence[Host] = (),
         host_selection_retry_max_attempts: int = 1,
-        override_host: str | None = None,
+        override_host: OverrideHost | None = None,
         connection: ConnectionInfo | None = None,
         request: Any = None,
     ) -> None:

@@ -245,7 +245,7 @@ def test_policies_by_name(policy: str, clock: Clock) -> None:
     cluster.start()
     assert cluster.initialised
     assert len(picks(cluster.pick, 100)) == 4
-    balancer = balancer_of(config("named", 1, lb_policy=policy), cluster_stats(), seeded())
+    balancer = balancer_of(config("named", 1, lb_policy=policy), cluster_stats(), seeded(), lambda: 0.0)
     assert isinstance(balancer, LayeredBalancer)
     assert type(balancer.policy).__name__ == {"ROUND_ROBIN": "RoundRobin", "RANDOM": "RandomHost"}[policy]
 

@@ -8,10 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sidecar.cluster.host import FAILED_OUTLIER_CHECK
 from sidecar.cluster.host_set import host_sets_of
 from sidecar.cluster.load_balancers.edf import edf
 from sidecar.cluster.load_balancers.flat import FlatPolicy, LeastRequest, RandomHost, RoundRobin
 from sidecar.cluster.load_balancers.layered import CommonOptions, LayeredBalancer
+from sidecar.cluster.load_balancers.refining import accepts_statuses
+from sidecar.core.override_host import OverrideHost
 from tests.sidecar.cluster.surroundings import PLAIN, Context, cluster_stats, finish, make_hosts, picks, seeded
 
 POLICIES = [RoundRobin(seeded()), LeastRequest(seeded()), LeastRequest(seeded(), choice_count=3), RandomHost(seeded())]
@@ -126,6 +129,73 @@ def test_an_override_host_is_taken_if_it_is_usable(policy: FlatPolicy) -> None:
     hosts = make_hosts(3)
     hosts[1].set_health_status("UNHEALTHY")
     pick = finish(balancer(policy).build(host_sets_of(hosts)))
-    assert picks(pick, 20, Context(override_host="10.0.0.2:80")) == {"10.0.0.2:80": 20}
-    assert "10.0.0.1:80" not in picks(pick, 20, Context(override_host="10.0.0.1:80"))
-    assert "none" not in picks(pick, 20, Context(override_host="10.9.9.9:80"))
+    assert picks(pick, 20, Context(override_host=OverrideHost("10.0.0.2:80"))) == {"10.0.0.2:80": 20}
+    assert "10.0.0.1:80" not in picks(pick, 20, Context(override_host=OverrideHost("10.0.0.1:80")))
+    assert "none" not in picks(pick, 20, Context(override_host=OverrideHost("10.9.9.9:80")))
+
+
+def test_a_full_scan_finds_the_host_with_fewest_requests_and_is_fair_among_equals() -> None:
+    hosts = make_hosts(5)
+    for host, active in zip(hosts, (3, 1, 2, 1, 1), strict=True):
+        host.rq_active = active
+    pick = finish(balancer(LeastRequest(seeded(), full_scan=True)).build(host_sets_of(hosts)))
+    counts = picks(pick, 3000)
+    assert set(counts) == {hosts[at].address.text for at in (1, 3, 4)}
+    assert all(abs(count - 1000) < 130 for count in counts.values())
+    hosts[0].rq_active = 0
+    assert picks(pick, 10) == {hosts[0].address.text: 10}
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=9))
+def test_a_full_scan_never_picks_a_host_that_has_more_than_another(loads: list[int]) -> None:
+    hosts = make_hosts(len(loads))
+    for host, active in zip(hosts, loads, strict=True):
+        host.rq_active = active
+    pick = finish(balancer(LeastRequest(seeded(), full_scan=True)).build(host_sets_of(hosts)))
+    picked = {pick(PLAIN) for _ in range(20)}
+    assert {host.rq_active for host in picked if host is not None} == {min(loads)}
+
+
+@given(st.lists(st.integers(1, 9), min_size=2, max_size=6), st.sampled_from([0.0, 0.5, 1.0, 3.0]))
+def test_no_host_starves_whatever_the_weights_and_the_bias(weights: list[int], bias: float) -> None:
+    hosts = make_hosts(len(weights), weights)
+    pick = finish(balancer(LeastRequest(seeded(), active_request_bias=bias)).build(host_sets_of(hosts)))
+    counts = picks(pick, 100 * sum(weights))
+    assert len(counts) == len(hosts)
+    if len(set(weights)) > 1:
+        assert all(abs(counts[host.address.text] - 100 * host.weight) <= len(hosts) + 1 for host in hosts)
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=repr)
+def test_where_only_the_override_host_will_do_there_is_no_other(policy: FlatPolicy) -> None:
+    hosts = make_hosts(3)
+    hosts[1].set_health_status("UNHEALTHY")
+    pick = finish(balancer(policy).build(host_sets_of(hosts)))
+    assert picks(pick, 5, Context(override_host=OverrideHost("10.0.0.2:80", True))) == {"10.0.0.2:80": 5}
+    assert picks(pick, 5, Context(override_host=OverrideHost("10.0.0.1:80", True))) == {"none": 5}
+    assert picks(pick, 5, Context(override_host=OverrideHost("10.9.9.9:80", True))) == {"none": 5}
+
+
+STATUSES = ("UNKNOWN", "HEALTHY", "UNHEALTHY", "DRAINING", "TIMEOUT", "DEGRADED")
+
+
+@pytest.mark.parametrize("status", STATUSES)
+@pytest.mark.parametrize("accepted", [None, *STATUSES])
+def test_which_hosts_may_be_asked_for_by_their_health(status: str, accepted: str | None) -> None:
+    """As real Envoy says: the status that the configuration gives, literally; by default what may serve at all."""
+    hosts = make_hosts(2)
+    hosts[0].set_health_status(status)
+    accepts = accepts_statuses(None if accepted is None else frozenset((accepted,)))
+    options = CommonOptions(seeded(), cluster_stats(), accepts_override=accepts)
+    pick = finish(LayeredBalancer(RoundRobin(seeded()), options).build(host_sets_of(hosts)))
+    wanted = Context(override_host=OverrideHost("10.0.0.0:80", True))
+    expected = status in ("UNKNOWN", "HEALTHY", "DEGRADED") if accepted is None else status == accepted
+    assert (pick(wanted) is hosts[0]) is expected
+
+
+def test_a_host_that_was_ejected_is_unhealthy_whatever_the_configuration_says() -> None:
+    (host,) = make_hosts(1)
+    host.set_flag(FAILED_OUTLIER_CHECK, True)
+    assert host.status == "UNHEALTHY"
+    assert not accepts_statuses(None)(host)
+    assert not accepts_statuses(frozenset(("HEALTHY", "UNKNOWN")))(host)

@@ -20,9 +20,10 @@ from sidecar.cluster.endpoints import static_host_sets
 from sidecar.cluster.load_balancers.configured import balancer_of
 from sidecar.config.address import SocketAddress
 from sidecar.config.cluster import Cluster as ClusterConfig
+from sidecar.config.common_lb import CommonLbConfig
 from sidecar.config.core_types import Locality
 from sidecar.config.endpoint import ClusterLoadAssignment, LbEndpoint, LocalityLbEndpoints
-from sidecar.config.load_balancing import CommonLbConfig, LbConfig, MaglevLbConfig, RingHashLbConfig
+from sidecar.config.lb_policies import LbConfig, MaglevLbConfig, RingHashLbConfig
 from tests.differential.envoy_binary import EnvoyUnavailableError, envoy_binary
 from tests.sidecar.cluster.surroundings import Context, cluster_stats, finish, seeded
 
@@ -260,7 +261,7 @@ def test_same_key_same_host(name: str, envoy: http.client.HTTPConnection, upstre
     config = next(config for config in configurations(upstreams.addresses) if config.name == name)
     weighted = config.common_lb_config.locality_weighted_lb_config
     host_sets = static_host_sets(config.load_assignment, weighted)
-    pick = finish(balancer_of(config, cluster_stats(), seeded()).build(host_sets))
+    pick = finish(balancer_of(config, cluster_stats(), seeded(), lambda: 0.0).build(host_sets))
     theirs, ours = [], []
     for key in (f"session-{number}".encode() for number in range(KEYS)):
         envoy.request("GET", f"/{name}", headers={"x-key": key.decode()})

@@ -17,6 +17,7 @@ from sidecar.cluster.load_balancers.layered import CommonOptions
 from sidecar.cluster.load_balancers.maglev import Maglev
 from sidecar.cluster.load_balancers.murmur_hash import murmur_hash_2
 from sidecar.cluster.load_balancers.ring_hash import RingHash
+from sidecar.core.override_host import OverrideHost
 from tests.sidecar.cluster.surroundings import Context, Counts, cluster_stats, finish, make_hosts, picks, seeded
 
 POLICIES = [RingHash(), RingHash(hash_function="MURMUR_HASH_2"), Maglev(251)]
@@ -147,7 +148,7 @@ def test_no_hosts_and_override_hosts(policy: HashPolicy) -> None:
     hosts = make_hosts(4)
     pick = finish(balancer(policy).build(host_sets_of(hosts)))
     for hash_key in HASHES[:20]:
-        assert pick(Context(hash_key=hash_key, override_host="10.0.0.3:80")) is hosts[3]
+        assert pick(Context(hash_key=hash_key, override_host=OverrideHost("10.0.0.3:80"))) is hosts[3]
 
 
 @pytest.mark.parametrize("bound", [0, 200])

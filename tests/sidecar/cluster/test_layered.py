@@ -114,7 +114,7 @@ def test_an_assignment_becomes_host_sets_by_priority() -> None:
     first, second, third = static_host_sets(assignment((X, 0, 2, 1), (X, 0, 0, 2), (Y, 0, 0, 3)), True)
     assert [len(host_set.hosts) for host_set in (first, second, third)] == [5, 0, 1]
     assert [host.locality for host in first.hosts] == [X, X, Y, Y, Y]
-    assert first.localities == ()
+    assert [(part.locality, part.weight) for part in first.localities] == [(X, 0), (Y, 0)]
 
 
 def test_weighted_localities_are_kept_apart_and_merged_by_name() -> None:

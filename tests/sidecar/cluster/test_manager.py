@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,8 +11,9 @@ from sidecar.cluster.manager import ClusterManager
 from sidecar.config.address import SocketAddress
 from sidecar.config.circuit_breakers import CircuitBreakers, RetryBudget, Thresholds
 from sidecar.config.cluster import Cluster as ClusterConfig
+from sidecar.config.common_lb import CommonLbConfig
 from sidecar.config.endpoint import ClusterLoadAssignment, LbEndpoint, LocalityLbEndpoints
-from sidecar.config.load_balancing import LbConfig, LeastRequestLbConfig, MaglevLbConfig, RingHashLbConfig
+from sidecar.config.lb_policies import LbConfig, LeastRequestLbConfig, MaglevLbConfig, RingHashLbConfig
 from sidecar.config.outlier_detection import OutlierDetection
 from tests.sidecar.cluster.surroundings import PLAIN, Clock, Stages, picks, seeded
 
@@ -134,3 +136,32 @@ def test_many_clusters_start_without_a_timer(clock: Clock) -> None:
     manager, _ = manager_of(clock, *configs)
     manager.start(lambda: None)
     assert len(clock.wheel) == 0
+
+
+class Drained:
+    """A pool that counts how often its connections were to go."""
+
+    def __init__(self) -> None:
+        self.times = 0
+
+    def drain_connections(self) -> None:
+        self.times += 1
+
+
+@pytest.mark.parametrize(("wanted", "times"), [(True, 1), (False, 0)])
+def test_connections_go_when_the_hosts_change_if_that_is_wanted(wanted: bool, times: int, clock: Clock) -> None:
+    common = CommonLbConfig(close_connections_on_host_set_change=wanted)
+    configured = replace(config("a", "a.test", kind="STRICT_DNS"), common_lb_config=common)
+    manager, stages = manager_of(clock, configured)
+    manager.start(lambda: None)
+    stages.scripted.answer("10.0.0.1", "10.0.0.2", ttl=1)
+    cluster = manager.get("a")
+    assert cluster is not None
+    pools = [Drained() for _ in cluster.hosts]
+    for host, pool in zip(cluster.hosts, pools, strict=True):
+        host.pool = pool
+    cluster.refresh_health()
+    assert [pool.times for pool in pools] == [0, 0]
+    clock.advance(6.0)
+    stages.scripted.answer("10.0.0.1", "10.0.0.3", ttl=1)
+    assert [pool.times for pool in pools] == [times, 0], "what left drains by itself"

@@ -12,7 +12,7 @@ from sidecar.cluster.manager import make_cluster
 from sidecar.cluster.slices import Slices
 from sidecar.config.cluster import Cluster as ClusterConfig
 from sidecar.config.endpoint import ClusterLoadAssignment
-from sidecar.config.load_balancing import OriginalDstLbConfig
+from sidecar.config.lb_policies import OriginalDstLbConfig
 from sidecar.core.address import Address
 from sidecar.core.head import RequestHead
 from sidecar.core.stream_info import ConnectionInfo

@@ -114,3 +114,14 @@ def test_the_loads_always_add_up_to_100(counts: list[tuple[int, int, int]], thre
     chosen = {load.choose(number) for number in range(100)}
     expected = {(priority, False) for priority, share in enumerate(load.healthy) if share}
     assert chosen == expected | {(priority, True) for priority, share in enumerate(load.degraded) if share}
+
+
+def test_weights_may_say_how_well_a_priority_is() -> None:
+    """One of two hosts is healthy, and has 9 of 10 shares: that is enough for everything, or for 70 percent."""
+    hosts = make_hosts(2, [9, 1])
+    hosts[1].set_health_status("UNHEALTHY")
+    other = HostSet(1, tuple(make_hosts(1)))
+    by_weight = HostSet(0, tuple(hosts), (), 140, True)
+    assert priority_load((by_weight, other), 50.0).healthy == [100, 0]
+    assert by_weight.refreshed().weighted_priority_health
+    assert priority_load((HostSet(0, tuple(hosts)), other), 50.0).healthy == [70, 30]

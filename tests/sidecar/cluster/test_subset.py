@@ -16,6 +16,7 @@ from sidecar.config.core_types import Locality
 from sidecar.config.subset import LbSubsetConfig, LbSubsetSelector
 from sidecar.core.address import Address
 from sidecar.core.matching import canonical
+from sidecar.core.override_host import OverrideHost
 from tests.sidecar.cluster.surroundings import Context, Counts, finish, picks, seeded
 
 
@@ -171,3 +172,41 @@ def test_hosts_that_were_tried_are_avoided_in_subsets_and_fallbacks() -> None:
     for key in (subset_key(v=1), subset_key(v=1, w=1)):
         context = Context(subset=key, tried=[hosts[0]], host_selection_retry_max_attempts=5)
         assert set(picks(pick, 10, context)) == {"10.0.0.1:2"}
+
+
+REDUNDANT = LbSubsetConfig(
+    (selector("a"), selector("a", "b"), selector("c", "d"), selector("a", "b", "e", fallback="KEYS_SUBSET",
+     fallback_keys_subset=("a",))),
+    allow_redundant_keys=True,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("match", "expected"),
+    [
+        ({"a": 1}, {1, 2}),
+        ({"a": 1, "z": 1}, {1, 2}),
+        ({"a": 1, "b": 1, "z": 1}, {1}),
+        ({"a": 1, "b": 1, "c": 1, "d": 1}, {1}),
+        ({"c": 1, "d": 1, "z": 1}, {3}),
+        ({"b": 1}, {0}),
+        ({"a": 1, "b": 9, "z": 1}, {0}),
+        ({"a": 1, "b": 9, "e": 1, "z": 1}, {1, 2}),
+    ],
+)
+def test_redundant_keys_may_be_left_out(match: dict[str, int], expected: set[int]) -> None:
+    hosts = [host(1, a=1, b=1), host(2, a=1, b=2), host(3, c=1, d=1)]
+    pick = finish(balancer(REDUNDANT).build(host_sets_of(hosts)))
+    for _ in range(2):
+        assert ports(pick, subset_key(**match)) == expected
+
+
+def test_a_host_that_is_asked_for_is_taken_from_whatever_subset() -> None:
+    """As real Envoy, which looks for it before it looks for subsets."""
+    pick = finish(balancer(LbSubsetConfig((selector("v"),))).build(host_sets_of([host(1, v=1), host(2, v=2)])))
+    other = OverrideHost("10.0.0.1:2")
+    assert picks(pick, 3, Context(subset=subset_key(v=1), override_host=other)) == {"10.0.0.1:2": 3}
+    nobody = OverrideHost("10.0.0.1:3")
+    assert picks(pick, 3, Context(subset=subset_key(v=1), override_host=nobody)) == {"10.0.0.1:1": 3}
+    strict = OverrideHost("10.0.0.1:3", True)
+    assert picks(pick, 3, Context(subset=subset_key(v=1), override_host=strict)) == {"none": 3}

@@ -31,6 +31,10 @@ from tests.sidecar.config.resources import (
     tcp_proxy,
 )
 
+SESSION_STATE = "type.googleapis.com/envoy.extensions.http.stateful_session."
+COOKIE_STATE = "cookie.v3.CookieBasedSessionState"
+HEADER_STATE = "header.v3.HeaderBasedSessionState"
+WEIGHTED = "client_side_weighted_round_robin.v3.ClientSideWeightedRoundRobin"
 HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 STDOUT: Document = {"@type": f"{LOGGER}stream.v3.StdoutAccessLog"}
 
@@ -54,6 +58,23 @@ def log(condition: Document | None = None, **fields: object) -> Document:
 
 def addresses(*chosen: Document, **fields: object) -> Document:
     return cluster(load_assignment={"cluster_name": "c", "endpoints": endpoints(*chosen)}, **fields)
+
+
+def session(state: str, *, called: str = "", **fields: object) -> Document:
+    extension = {
+        "name": called or f"envoy.http.stateful_session.{state.partition('.')[0]}",
+        "typed_config": {"@type": f"{SESSION_STATE}{state}", **fields},
+    }
+    return http(http_filters=[*stateful(session_state=extension), http_filter("router", "router.v3.Router")])
+
+
+def stateful(**fields: object) -> list[Document]:
+    return [http_filter("stateful_session", "stateful_session.v3.StatefulSession", **fields)]
+
+
+def http_filter(name: str, kind: str, **fields: object) -> Document:
+    config = {"@type": f"type.googleapis.com/envoy.extensions.filters.http.{kind}", **fields}
+    return {"name": f"envoy.filters.http.{name}", "typed_config": config}
 
 
 def policy(kind: str, **fields: object) -> Document:
@@ -81,6 +102,8 @@ NAMED, ANY = socket_address("db.internal", 80), {"any": True}
 SELECTORS = {"subset_selectors": [{"keys": ["a", "b"]}]}
 REPLY: Document = {"filter": {"not_health_check_filter": {}}}
 
+NONE = {"default_value": 0, "runtime_key": "none"}
+ZONES = {"force_local_zone": {"min_size": 2}, "locality_basis": "HEALTHY_HOSTS_WEIGHT"}
 GOOD_LISTENERS = [
     listener(filter_chains=[], default_filter_chain=chain({"destination_port": 1})),
     listener(filter_chains=[{"filters": []}]),
@@ -122,7 +145,26 @@ GOOD_LISTENERS = [
     log({"metadata_filter": {}}, log_format={"text_format_source": {"inline_string": ""}}),
 ]
 
+GOOD_LISTENERS += [
+    http(http_filters=[*stateful(), http_filter("router", "router.v3.Router")]),
+    session(COOKIE_STATE, cookie={"name": "a", "ttl": "1.5s", "path": "/x", "attributes": [{"name": "Secure"}]}),
+    session(HEADER_STATE, name="x-a"),
+]
+
 GOOD_CLUSTERS = [
+    cluster(round_robin_lb_config={"slow_start_config": {}}),
+    cluster(round_robin_lb_config={"slow_start_config": {"slow_start_window": "1s", "aggression": NONE}}),
+    cluster(lb_policy="LEAST_REQUEST", least_request_lb_config={"slow_start_config": {"slow_start_window": "9s"}}),
+    cluster(load_balancing_policy=policy("least_request.v3.LeastRequest", selection_method="FULL_SCAN")),
+    cluster(
+        load_balancing_policy=policy("round_robin.v3.RoundRobin", locality_lb_config={"zone_aware_lb_config": ZONES})
+    ),
+    cluster(load_balancing_policy=policy(WEIGHTED, weight_update_period="0s", slow_start_config={})),
+    cluster(load_balancing_policy=policy("wrr_locality.v3.WrrLocality", endpoint_picking_policy=policy(WEIGHTED))),
+    cluster(common_lb_config={"zone_aware_lb_config": {"routing_enabled": {"value": 20}, "min_cluster_size": 0}}),
+    cluster(common_lb_config={"override_host_status": {"statuses": ["DRAINING", "HEALTHY"]}}),
+    cluster(common_lb_config={"close_connections_on_host_set_change": True, "override_host_status": {}}),
+    cluster(load_assignment={"cluster_name": "c", "policy": {"weighted_priority_health": True}}),
     cluster(load_assignment=None),
     cluster(type=None),
     addresses({"pipe": {"path": "/run/x"}}),
@@ -235,6 +277,14 @@ BAD: dict[str, Document] = {
     }.items()
 }
 BAD |= {
+    "a local cluster that is not there": {**bootstrap([], [cluster()]), "cluster_manager": {"local_cluster_name": "x"}},
+    "a session without a cookie": bootstrap([session(COOKIE_STATE)], [cluster()]),
+    "a session whose cookie has no name": bootstrap([session(COOKIE_STATE, cookie={"ttl": "1s"})], [cluster()]),
+    "a session that ended": bootstrap([session(COOKIE_STATE, cookie={"name": "a", "ttl": "-1s"})], [cluster()]),
+    "a session without a header": bootstrap([session(HEADER_STATE)], [cluster()]),
+    "a session by another name": bootstrap([session(COOKIE_STATE, called="cookie", cookie={"name": "a"})], [cluster()]),
+}
+BAD |= {
     name: bootstrap([], [document])
     for name, document in {
         "no time to connect": cluster(connect_timeout="0s"),
@@ -258,6 +308,15 @@ BAD |= {
         "a small ring": cluster(lb_policy="RING_HASH", ring_hash_lb_config={"maximum_ring_size": 5}),
         "a large ring": cluster(lb_policy="RING_HASH", ring_hash_lb_config={"maximum_ring_size": 9000000}),
         "a table that is no prime": cluster(lb_policy="MAGLEV", maglev_lb_config={"table_size": 10}),
+        "a start of negative length": cluster(
+            round_robin_lb_config={"slow_start_config": {"slow_start_window": "-1s"}}
+        ),
+        "a start with more than all": cluster(
+            round_robin_lb_config={"slow_start_config": {"min_weight_percent": {"value": 101}}}
+        ),
+        "more than all zones": cluster(common_lb_config={"zone_aware_lb_config": {"routing_enabled": {"value": 101}}}),
+        "a status that there is not": cluster(common_lb_config={"override_host_status": {"statuses": [9]}}),
+        "a blackout of negative length": cluster(load_balancing_policy=policy(WEIGHTED, blackout_period="-1s")),
         "one choice": cluster(lb_policy="LEAST_REQUEST", least_request_lb_config={"choice_count": 1}),
         "a policy that is not there": cluster(lb_policy="LOAD_BALANCING_POLICY_CONFIG"),
         "no policy": cluster(load_balancing_policy={"policies": []}),
@@ -312,6 +371,12 @@ BAD |= {
 }
 
 STRICTER: dict[str, Document] = {
+    "load reports out of band": bootstrap(
+        [], [cluster(load_balancing_policy=policy(WEIGHTED, enable_oob_load_report=True))]
+    ),
+    "a reward for errors": bootstrap(
+        [], [cluster(load_balancing_policy=policy(WEIGHTED, error_utilization_penalty=-1))]
+    ),
     "two listeners of a name": bootstrap([listener(), listener()]),
     "a cluster that is not there": bootstrap([filters(tcp_proxy(cluster="d"))]),
     "two thresholds for a priority": bootstrap([], [cluster(circuit_breakers={"thresholds": [{}, {}]})]),

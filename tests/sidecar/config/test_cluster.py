@@ -11,7 +11,7 @@ from sidecar.config.circuit_breakers import CircuitBreakers, RetryBudget, Thresh
 from sidecar.config.cluster import Cluster
 from sidecar.config.core_types import TcpKeepalive
 from sidecar.config.dns import DnsSettings
-from sidecar.config.load_balancing import OriginalDstLbConfig
+from sidecar.config.lb_policies import OriginalDstLbConfig
 from sidecar.config.outlier_detection import OutlierDetection
 from tests.sidecar.config.resources import (
     Document,

@@ -24,6 +24,7 @@ from sidecar.config.filters.local_ratelimit import LocalRateLimit
 from sidecar.config.filters.ratelimit import HttpRateLimit, HttpRateLimitPerRoute
 from sidecar.config.filters.rbac import HttpRbac
 from sidecar.config.filters.router import Router
+from sidecar.config.filters.stateful_session import CookieSessionState, HeaderSessionState, StatefulSession
 from sidecar.config.filters.user_filter import UserFilter
 from sidecar.config.grpc_service import GrpcService
 from sidecar.config.http_filters import (
@@ -56,6 +57,9 @@ def http_filter(config: dict[str, Any], **fields: Any) -> dict[str, Any]:
     return {"name": "f", "typed_config": config, **fields}
 
 
+SESSION_STATE = "type.googleapis.com/envoy.extensions.http.stateful_session."
+
+
 def typed(type_name: str, **fields: Any) -> dict[str, Any]:
     return {"@type": PREFIX + type_name, **fields}
 
@@ -74,6 +78,17 @@ def on_host(config: dict[str, Any]) -> dict[str, Any]:
 
 
 SERVICE = {"envoy_grpc": {"cluster_name": "a"}}
+SESSION_COOKIE = {
+    "name": "envoy.http.stateful_session.cookie",
+    "typed_config": {
+        "@type": SESSION_STATE + "cookie.v3.CookieBasedSessionState",
+        "cookie": {"name": "a", "ttl": "2.9s", "path": "/b", "attributes": [{"name": "Secure"}]},
+    },
+}
+SESSION_HEADER = {
+    "name": "envoy.http.stateful_session.header",
+    "typed_config": {"@type": SESSION_STATE + "header.v3.HeaderBasedSessionState", "name": "X-Session"},
+}
 
 FILTERS: list[tuple[dict[str, Any], FilterConfig]] = [
     (typed("router.v3.Router"), Router()),
@@ -106,6 +121,11 @@ FILTERS: list[tuple[dict[str, Any], FilterConfig]] = [
             },
         ),
         AdaptiveConcurrency(GradientControllerConfig(1.0, 60.0)),
+    ),
+    (typed("stateful_session.v3.StatefulSession"), StatefulSession()),
+    (
+        typed("stateful_session.v3.StatefulSession", session_state=SESSION_COOKIE, strict=True, stat_prefix="p"),
+        StatefulSession(CookieSessionState(b"a", 2, b"/b", ((b"Secure", b""),)), True, "p"),
     ),
     (user(USER + "tag", {"n": 1}), UserFilter("tag", {"n": 1})),
     (user(USER + "a.b", {"x": {"y": [None]}}, package="udpa.type.v1"), UserFilter("a.b", {"x": {"y": [None]}})),
@@ -172,6 +192,11 @@ PER_ROUTE: list[tuple[dict[str, Any], PerRouteConfig]] = [
             },
         ),
         CompressorPerRoute(False, False, GzipCompressor()),
+    ),
+    (typed("stateful_session.v3.StatefulSessionPerRoute", disabled=True), StatefulSession()),
+    (
+        typed("stateful_session.v3.StatefulSessionPerRoute", stateful_session={"session_state": SESSION_HEADER}),
+        StatefulSession(HeaderSessionState(b"x-session")),
     ),
     (user(USER + "tag", {"a": "b"}), UserFilter("tag", {"a": "b"})),
 ]

@@ -6,16 +6,25 @@ from typing import Any
 
 import pytest
 
-from sidecar.config.load_balancing import (
-    CommonLbConfig,
+from sidecar.config.common_lb import CommonLbConfig, ZoneAwareLbConfig
+from sidecar.config.lb_policies import (
+    ClientSideWeightedRoundRobin,
     LeastRequestLbConfig,
     MaglevLbConfig,
     RingHashLbConfig,
+    RoundRobinLbConfig,
+    SlowStartConfig,
 )
 from sidecar.config.subset import LbSubsetConfig, LbSubsetSelector
 from tests.sidecar.config.resources import POLICY, Document, bootstrap, cluster, load, load_cluster, refusals
 
 HERE = "static_resources.clusters[0]"
+WEIGHTED = "client_side_weighted_round_robin.v3.ClientSideWeightedRoundRobin"
+SLOW = {
+    "slow_start_window": "60s",
+    "aggression": {"default_value": 2.0, "runtime_key": "aggression"},
+    "min_weight_percent": {"value": 5},
+}
 
 
 def policies(*kinds: Document) -> Document:
@@ -59,6 +68,49 @@ def extension(kind: str, **fields: Any) -> Document:
         ({"lb_policy": "MAGLEV"}, "MAGLEV", MaglevLbConfig(65537)),
         ({"lb_policy": "MAGLEV", "maglev_lb_config": {"table_size": 11}}, "MAGLEV", MaglevLbConfig(11)),
         ({"load_balancing_policy": policies(extension("random.v3.Random"))}, "RANDOM", None),
+        ({"round_robin_lb_config": {"slow_start_config": {}}}, "ROUND_ROBIN", None),
+        (
+            {"round_robin_lb_config": {"slow_start_config": SLOW}},
+            "ROUND_ROBIN",
+            RoundRobinLbConfig(SlowStartConfig(60.0, 2.0, 5.0)),
+        ),
+        (
+            {
+                "load_balancing_policy": policies(
+                    extension(
+                        "least_request.v3.LeastRequest",
+                        selection_method="FULL_SCAN",
+                        slow_start_config={"slow_start_window": "1s", "aggression": {"default_value": -1}},
+                    )
+                )
+            },
+            "LEAST_REQUEST",
+            LeastRequestLbConfig(2, 1.0, "FULL_SCAN", SlowStartConfig(1.0, 1.0, 10.0)),
+        ),
+        (
+            {"load_balancing_policy": policies(extension(WEIGHTED))},
+            "CLIENT_SIDE_WEIGHTED_ROUND_ROBIN",
+            ClientSideWeightedRoundRobin(10.0, 180.0, 1.0, 1.0),
+        ),
+        (
+            {
+                "load_balancing_policy": policies(
+                    extension(
+                        WEIGHTED,
+                        blackout_period="0s",
+                        weight_expiration_period="3s",
+                        weight_update_period="0s",
+                        error_utilization_penalty=0.5,
+                        metric_names_for_computing_utilization=["named_metrics.a", "cpu_utilization"],
+                        slow_start_config=SLOW,
+                    )
+                )
+            },
+            "CLIENT_SIDE_WEIGHTED_ROUND_ROBIN",
+            ClientSideWeightedRoundRobin(
+                0.0, 3.0, 0.1, 0.5, ("named_metrics.a", "cpu_utilization"), SlowStartConfig(60.0, 2.0, 5.0)
+            ),
+        ),
         (
             {"load_balancing_policy": policies(extension("ring_hash.v3.RingHash", minimum_ring_size=5))},
             "RING_HASH",
@@ -231,13 +283,8 @@ def test_the_configuration_of_another_policy_is_ignored_with_a_warning() -> None
             "is for KEYS_SUBSET alone",
         ),
         (
-            {"common_lb_config": {"zone_aware_lb_config": {"min_cluster_size": 3}}},
-            ".common_lb_config.zone_aware_lb_config.min_cluster_size",
-            "is not implemented by Mizzen",
-        ),
-        (
-            {"lb_policy": "LEAST_REQUEST", "least_request_lb_config": {"slow_start_config": {}}},
-            ".least_request_lb_config.slow_start_config",
+            {"load_balancing_policy": policies(extension(WEIGHTED, enable_oob_load_report=True))},
+            ".load_balancing_policy.policies[0].typed_extension_config.typed_config.enable_oob_load_report",
             "is not implemented by Mizzen",
         ),
     ],
@@ -246,3 +293,57 @@ def test_what_is_wrong_is_refused(fields: Document, path: str, problem: str) -> 
     found = refusals(bootstrap([], [cluster(**fields)]))
     assert [path for path, _ in found] == [HERE + path]
     assert found[0][1].startswith(problem)
+
+
+def test_zones_in_both_spellings() -> None:
+    zones = {"routing_enabled": {"value": 49.5}, "min_cluster_size": 3, "fail_traffic_on_panic": True}
+    expected = CommonLbConfig(fail_traffic_on_panic=True, zone_aware=ZoneAwareLbConfig(50, 3))
+    assert load_cluster(common_lb_config={"zone_aware_lb_config": zones}).common_lb_config == expected
+    forced = {**zones, "force_local_zone": {}, "locality_basis": "HEALTHY_HOSTS_WEIGHT"}
+    policy = policies(extension("round_robin.v3.RoundRobin", locality_lb_config={"zone_aware_lb_config": forced}))
+    assert load_cluster(load_balancing_policy=policy).common_lb_config == CommonLbConfig(
+        fail_traffic_on_panic=True, zone_aware=ZoneAwareLbConfig(50, 3, 1, "HEALTHY_HOSTS_WEIGHT")
+    )
+
+
+def test_what_holds_for_every_policy_holds_beside_an_extension() -> None:
+    common = {
+        "healthy_panic_threshold": {"value": 30.5},
+        "close_connections_on_host_set_change": True,
+        "override_host_status": {"statuses": ["HEALTHY", "DRAINING"]},
+    }
+    built = load_cluster(common_lb_config=common, load_balancing_policy=policies(extension(WEIGHTED)))
+    assert built.common_lb_config == CommonLbConfig(
+        31.0,
+        close_connections_on_host_set_change=True,
+        override_host_status=frozenset(("HEALTHY", "DRAINING")),
+    )
+
+
+def test_redundant_keys_are_for_the_extension() -> None:
+    subset = extension(
+        "subset.v3.Subset",
+        subset_selectors=[{"keys": ["a"]}],
+        allow_redundant_keys=True,
+        subset_lb_policy=policies(extension("random.v3.Random")),
+    )
+    built = load_cluster(load_balancing_policy=policies(subset)).lb_subset_config
+    assert built is not None and built.allow_redundant_keys
+
+
+def test_the_runtime_goes_before_what_is_configured() -> None:
+    layer = {"upstream": {"healthy_panic_threshold": 7, "zone_routing": {"enabled": 20, "min_cluster_size": 2}}}
+    runtime = {"layers": [{"name": "static", "static_layer": layer}]}
+    document = {**bootstrap([], [cluster(), cluster(name="d", common_lb_config={})]), "layered_runtime": runtime}
+    built, warnings = load(document)
+    assert [each.common_lb_config for each in built.static_resources.clusters] == [
+        CommonLbConfig(7.0, zone_aware=ZoneAwareLbConfig(20, 2))
+    ] * 2
+    assert warnings == []
+
+
+def test_the_cluster_of_the_proxy_itself() -> None:
+    document = {**bootstrap([], [cluster()]), "cluster_manager": {"local_cluster_name": "c"}}
+    assert load(document)[0].local_cluster_name == "c"
+    document["cluster_manager"] = {"local_cluster_name": "d"}
+    assert refusals(document) == [("cluster_manager.local_cluster_name", "there is no cluster called 'd'")]

@@ -11,7 +11,7 @@ import pytest
 
 from sidecar.config.access_log import RuntimeFilter, StatusCodeFilter
 from sidecar.config.http_connection_manager import HttpConnectionManager
-from sidecar.config.load_balancing import LeastRequestLbConfig
+from sidecar.config.lb_policies import LeastRequestLbConfig
 from sidecar.config.network_filters import LocalRateLimit
 from sidecar.config.runtime import Runtime
 from tests.sidecar.config.resources import (

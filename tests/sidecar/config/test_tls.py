@@ -246,7 +246,8 @@ def test_the_systems_roots_and_untyped_names() -> None:
     common = {"validation_context": {"system_root_certs": {}, "match_subject_alt_names": [{"suffix": ".x"}]}}
     built = upstream(common).common_tls_context.validation_context
     assert built == CertificateValidationContext(
-        system_root_certs=True, match_typed_subject_alt_names=(SubjectAltNameMatcher("", StringMatcher("suffix", b".x")),)
+        system_root_certs=True,
+        match_typed_subject_alt_names=(SubjectAltNameMatcher("", StringMatcher("suffix", b".x")),),
     )
 
 
@@ -273,7 +274,9 @@ def test_the_systems_roots_and_untyped_names() -> None:
 )  # fmt: skip
 def test_validation_contexts_that_are_refused(fields: Document, field: str, words: str) -> None:
     found = refused_upstream({"validation_context": fields})
-    assert any(path == f"common_tls_context.validation_context.{field}" and words in text for path, text in found), found
+    assert any(path == f"common_tls_context.validation_context.{field}" and words in text for path, text in found), (
+        found
+    )
 
 
 @pytest.mark.parametrize(

@@ -308,7 +308,11 @@ _ADDED_ACTIONS = _merged(
 )  # fmt: skip
 _MUTATIONS = _merged(
     (
-        {"request_headers_to_add": [{"header": {"key": "x-from", "value": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"}}]},
+        {
+            "request_headers_to_add": [
+                {"header": {"key": "x-from", "value": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"}}
+            ]
+        },
         {
             "request_headers_to_add": [
                 {"header": {"key": "x-tenant", "value": "set"}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"},
@@ -354,16 +358,28 @@ def configurations(draw: st.DrawFn) -> dict[str, Any]:
         routes = [TO_UP]
     cluster: dict[str, Any] = draw(
         _merged(
-            ({"lb_policy": "LEAST_REQUEST"}, {"lb_policy": "RANDOM"}, {"lb_policy": "RING_HASH"},),
+            (
+                {"lb_policy": "LEAST_REQUEST"},
+                {"lb_policy": "RANDOM"},
+                {"lb_policy": "RING_HASH"},
+            ),
             (
                 {
                     "circuit_breakers": {
-                        "thresholds": [{"max_requests": 1, "max_retries": 1, "max_connections": 1, "track_remaining": True}]
+                        "thresholds": [
+                            {"max_requests": 1, "max_retries": 1, "max_connections": 1, "track_remaining": True}
+                        ]
                     }
                 },
             ),
             (
-                {"outlier_detection": {"consecutive_5xx": 2, "max_ejection_percent": 50, "enforcing_consecutive_5xx": 100}},
+                {
+                    "outlier_detection": {
+                        "consecutive_5xx": 2,
+                        "max_ejection_percent": 50,
+                        "enforcing_consecutive_5xx": 100,
+                    }
+                },
             ),
             ({"per_connection_buffer_limit_bytes": 1024},),
             (
@@ -372,7 +388,8 @@ def configurations(draw: st.DrawFn) -> dict[str, Any]:
                 {"common": {"max_headers_count": 4}},
             ),
             (
-                {"http1": {"header_key_format": {"proper_case_words": {}}}}, {"http1": {"enable_trailers": True}},
+                {"http1": {"header_key_format": {"proper_case_words": {}}}},
+                {"http1": {"enable_trailers": True}},
             ),
         )
     )
@@ -410,7 +427,10 @@ def plain_configurations(draw: st.DrawFn) -> dict[str, Any]:
         clusters = [{"name": "v1", "weight": 60}, {"name": "v2", "weight": 40}]
         route = {"weighted_clusters": {"clusters": clusters}}
     if draw(st.booleans()):
-        route["retry_policy"] = {"retry_on": draw(st.sampled_from(("5xx", "connect-failure", "reset"))), "num_retries": 2}
+        route["retry_policy"] = {
+            "retry_on": draw(st.sampled_from(("5xx", "connect-failure", "reset"))),
+            "num_retries": 2,
+        }
     route |= draw(st.sampled_from(({}, {"timeout": "0s"}, {"timeout": "0.2s"})))
     breakers: dict[str, Any] = {"circuit_breakers": {"thresholds": [{"max_requests": 1, "max_connections": 1}]}}
     outliers: dict[str, Any] = {"outlier_detection": {"consecutive_5xx": 2, "enforcing_consecutive_5xx": 100}}
@@ -524,7 +544,9 @@ def responses(draw: st.DrawFn, method: bytes) -> bytes:
     fields = list(draw(st.lists(st.sampled_from(_RESPONSE_FIELDS[:3] if plain else _RESPONSE_FIELDS), max_size=5)))
     content = b"b" * draw(st.sampled_from((0, 1, 5, 83, 83, 3000, 40000)))
     kind = 0 if plain else draw(st.integers(0, 5))
-    before = draw(st.sampled_from((b"", b"", b"", b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 Early\r\nLink: x\r\n\r\n")))
+    before = draw(
+        st.sampled_from((b"", b"", b"", b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 Early\r\nLink: x\r\n\r\n"))
+    )
     if plain:
         before = b""
     if status in (204, 304) or method == b"HEAD":
@@ -559,11 +581,14 @@ def exchanges(draw: st.DrawFn) -> Exchange:
     method = request.partition(b" ")[0]
     answers = tuple(draw(st.lists(responses(method), min_size=1, max_size=2)))
     open_ended = any(b"ength:" not in one and b"chunked" not in one for one in answers)
-    return Exchange(request, answers, "closes" if open_ended else draw(st.sampled_from(_ENDS)), draw(st.sampled_from(_PAUSES)))
+    return Exchange(
+        request, answers, "closes" if open_ended else draw(st.sampled_from(_ENDS)), draw(st.sampled_from(_PAUSES))
+    )
 
 
 _PLAIN_RESPONSE = (
-    b"HTTP/1.1 200 OK\r\nServer: nginx/1.22.1\r\nDate: Sun, 22 Nov 2026 19:15:52 GMT\r\n%bContent-Length: 83\r\n\r\n" + b"b" * 83
+    b"HTTP/1.1 200 OK\r\nServer: nginx/1.22.1\r\nDate: Sun, 22 Nov 2026 19:15:52 GMT\r\n%bContent-Length: 83\r\n\r\n"
+    + b"b" * 83
 )
 
 
@@ -571,13 +596,17 @@ _PLAIN_RESPONSE = (
 def plain_calls(draw: st.DrawFn) -> list[Exchange]:
     """Many requests of one shape, with their answers of one shape, and here and there something else."""
     fields = (b"Host: a:8000", *draw(st.sampled_from((_SERVICE_CALL, _SERVICE_CALL[:4], _SERVICE_CALL[5:6], ()))))
-    fields += draw(st.sampled_from(((), (b"Connection: keep-alive",), (b"x-forwarded-for: 1.2.3.4",), (b"X-Wide: %d",))))
+    fields += draw(
+        st.sampled_from(((), (b"Connection: keep-alive",), (b"x-forwarded-for: 1.2.3.4",), (b"X-Wide: %d",)))
+    )
     answer = draw(st.sampled_from((b"", b"Connection: keep-alive\r\n", b"X-Kind: %d\r\nSet-Cookie: a=b\r\n")))
     made = []
     for number in range(draw(st.integers(6, 14))):
         lines = [field.replace(b"0000", b"%04d" % number).replace(b"%d", b"%04d" % (number // 3)) for field in fields]
         request = b"GET /items/%d HTTP/1.1\r\n" % number + b"".join(line + b"\r\n" for line in lines) + b"\r\n"
-        response = (_PLAIN_RESPONSE % answer.replace(b"%d", b"%04d" % (number // 4))).replace(b"15:52", b"15:%02d" % number)
+        response = (_PLAIN_RESPONSE % answer.replace(b"%d", b"%04d" % (number // 4))).replace(
+            b"15:52", b"15:%02d" % number
+        )
         exchange = Exchange(request, (response,), pause=draw(st.sampled_from(_PAUSES)))
         odd = draw(st.integers(0, 20))
         if odd == 1:
@@ -596,7 +625,7 @@ def plain_calls(draw: st.DrawFn) -> list[Exchange]:
     return made
 
 
-_WRONG_BYTES = tuple(bytes((code,)) for code in b" \t\x00\xff:%Aa09#\r\n,;\"/.?_-")
+_WRONG_BYTES = tuple(bytes((code,)) for code in b' \t\x00\xff:%Aa09#\r\n,;"/.?_-')
 
 
 def _with_one_byte_changed(draw: st.DrawFn, message: bytes) -> bytes:

@@ -316,7 +316,9 @@ class Sidecar:
                 pool = host.pool
                 http1 = getattr(pool, "http1", pool)
                 if http1 is not None:
-                    found.append((len(http1.idle), len(http1.all), len(http1.pending), http1.connecting, http1.draining))
+                    found.append(
+                        (len(http1.idle), len(http1.all), len(http1.pending), http1.connecting, http1.draining)
+                    )
                     order = [connection.id for connection in http1.idle]
                     connections = sorted(http1.all, key=lambda connection: connection.id)
                     found.append((order, [_connection_state(connection) for connection in connections]))
@@ -333,7 +335,8 @@ class Sidecar:
         found: dict[str, int] = {
             name: value
             for name, value in self.stats(Kind.GAUGE).items()
-            if value and name.endswith(("_active", "rq_open", "cx_open", "rq_pending_open", "rq_retry_open"))
+            if value
+            and name.endswith(("_active", "rq_open", "cx_open", "rq_pending_open", "rq_retry_open"))
             and not name.endswith("ejections_active")
         }
         for cluster in self.stack.clusters.clusters.values():

@@ -12,7 +12,9 @@ from sidecar.http.client_certificate import compile_forwarded_client_certificate
 from tests.sidecar.config.building import build
 
 HEADER = b"x-forwarded-client-cert"
-DETAILS = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails"
+DETAILS = (
+    "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails"
+)
 ALL = SetCurrentClientCertDetails(subject=True, cert=True, chain=True, dns=True, uri=True)
 
 

@@ -105,7 +105,9 @@ def test_between_two_turns_of_pipelined_requests() -> None:
 
 def test_an_upgraded_connection_goes_on() -> None:
     with running(manager={"upgrade_configs": [{"upgrade_type": "websocket"}]}) as sidecar:
-        client = sidecar.client().send(GET.replace(b"\r\n\r\n", b"\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"))
+        client = sidecar.client().send(
+            GET.replace(b"\r\n\r\n", b"\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        )
         sidecar.host.send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
         sidecar.manager.drain()
         client.receive()

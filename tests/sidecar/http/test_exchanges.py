@@ -193,11 +193,15 @@ def test_chunks_and_trailers_both_ways() -> None:
         )
         asked = sidecar.host.receive()
         assert b"\r\ntransfer-encoding: chunked\r\n" in asked
-        assert asked.endswith(b"\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\nx-sum: 1\r\n\r\n")  # what belongs in heads is dropped
+        assert asked.endswith(
+            b"\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\nx-sum: 1\r\n\r\n"
+        )  # what belongs in heads is dropped
         sidecar.host.send(
             b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n", b"1\r\ny\r\n", b"0\r\nX-End: 1\r\n\r\n"
         )
-        assert client.receive().endswith(b"\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n1\r\ny\r\n0\r\nx-end: 1\r\n\r\n")
+        assert client.receive().endswith(
+            b"\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n1\r\ny\r\n0\r\nx-end: 1\r\n\r\n"
+        )
         client.send(GET)
         sidecar.host.send(HELLO)
         assert client.receive().endswith(b"\r\n\r\nhello")

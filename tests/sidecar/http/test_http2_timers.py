@@ -125,7 +125,10 @@ def test_pings_are_put_off_by_chance() -> None:
 
 
 def test_a_host_that_has_rested_is_asked_with_its_next_request() -> None:
-    with speaking(http2={"connection_keepalive": {"connection_idle_interval": "5s", "timeout": "3s"}}) as (sidecar, client):
+    with speaking(http2={"connection_keepalive": {"connection_idle_interval": "5s", "timeout": "3s"}}) as (
+        sidecar,
+        client,
+    ):
         host = exchange(sidecar, client)
         sidecar.advance(4.0)
         exchange(sidecar, client, host)

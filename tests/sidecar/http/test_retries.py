@@ -89,7 +89,9 @@ def test_an_attempt_has_a_timeout_of_its_own() -> None:
 
 
 def test_the_requests_timeout_ends_all_attempts() -> None:
-    with running(routes=retrying({"retry_on": "5xx", "num_retries": 9, "per_try_timeout": "1s"}, timeout="2s")) as sidecar:
+    with running(
+        routes=retrying({"retry_on": "5xx", "num_retries": 9, "per_try_timeout": "1s"}, timeout="2s")
+    ) as sidecar:
         client = sidecar.client().send(GET)
         sidecar.advance(2.5)
         assert client.receive().endswith(b"upstream request timeout")
@@ -105,7 +107,9 @@ def test_the_breaker_bounds_retries() -> None:
         assert [client.receive()[9:12] for client in clients] == [b"", b"503", b"503"]
         assert sidecar.stat("cluster.up.upstream_rq_retry_overflow") == 2
         sidecar.advance(0.3)
-        ((host, _),) = [(host, asked) for host, asked in sidecar.asked() if not host.closed and asked.count(b"GET") == 2]
+        ((host, _),) = [
+            (host, asked) for host, asked in sidecar.asked() if not host.closed and asked.count(b"GET") == 2
+        ]
         host.send(HELLO)
         assert clients[0].receive().endswith(b"hello")
 

@@ -132,7 +132,12 @@ def test_a_request_that_came_in_time_may_take_its_time() -> None:
 @pytest.mark.parametrize(
     ("option", "body", "details", "counter"),
     [
-        ("request_headers_timeout", b"request header timeout", "request_header_timeout", "downstream_rq_header_timeout"),
+        (
+            "request_headers_timeout",
+            b"request header timeout",
+            "request_header_timeout",
+            "downstream_rq_header_timeout",
+        ),
         ("request_timeout", b"request timeout", "request_overall_timeout", "downstream_rq_timeout"),
         ("stream_idle_timeout", b"stream timeout", "stream_idle_timeout", "downstream_rq_idle_timeout"),
     ],

@@ -201,8 +201,15 @@ def test_a_filter_that_answers() -> None:
         client = sidecar.client().send(GET)
         assert sidecar.hosts == []
         reply = client.receive()
-        assert reply.startswith(b"HTTP/1.1 418 ") and b"\r\nx-pot: 1\r\n" in reply and reply.endswith(b"short and stout")
-        assert one.calls == [("request", True), ("response", 418, False), ("response data", b"short and stout", True), "complete"]
+        assert (
+            reply.startswith(b"HTTP/1.1 418 ") and b"\r\nx-pot: 1\r\n" in reply and reply.endswith(b"short and stout")
+        )
+        assert one.calls == [
+            ("request", True),
+            ("response", 418, False),
+            ("response data", b"short and stout", True),
+            "complete",
+        ]
         assert sidecar.log == ["GET / HTTP/1.1 418 - teapot 0 15 0 up 0\n"]
         assert not client.closed
 

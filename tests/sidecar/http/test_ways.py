@@ -51,8 +51,6 @@ def test_calls_of_one_service(
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(plain_configurations(), st.sampled_from(REMOTES), plain_calls(), _CUTS, _CUTS)
-def test_plain_calls(
-    config: dict[str, Any], remote: str, sent: list[Exchange], requests: Cut, responses: Cut
-) -> None:
+def test_plain_calls(config: dict[str, Any], remote: str, sent: list[Exchange], requests: Cut, responses: Cut) -> None:
     """Requests and responses of one shape, again and again: what a shorter way is made for."""
     _compare(config, remote, sent, requests, responses)

@@ -524,7 +524,9 @@ def test_a_stream_that_is_reset(code: int, answered: bool, status: int) -> None:
             started = "after" if answered else "before"
             assert f"_{started}_response_started" in sink.error.failure.details
             found = counted(server)
-            assert found.get("cluster.up.upstream_rq_rx_reset", 0) == (code != 7)  # a refused stream is none, as in Envoy
+            assert found.get("cluster.up.upstream_rq_rx_reset", 0) == (
+                code != 7
+            )  # a refused stream is none, as in Envoy
             assert found["cluster.up.upstream_cx_active"] == 1
 
     run(main())

@@ -305,7 +305,9 @@ def test_routes_for_grpc_only(content_type: str, name: str) -> None:
 def test_hosts_that_require_tls(require_tls: Any, headers: list[tuple[str, str]], redirected: bool) -> None:
     route = RouteConfig(RouteMatch("prefix", b"/"), DirectResponseAction(200), "plain")
     ours = compile_route_configuration(
-        RouteConfiguration("r", (VirtualHost("v", (b"*",), (route,), require_tls=require_tls),)), compile_format, Random(1)
+        RouteConfiguration("r", (VirtualHost("v", (b"*",), (route,), require_tls=require_tls),)),
+        compile_format,
+        Random(1),
     )
     head = request("/p?q", "h.test:80", headers)
     found = ours.match(head, stream(head))

@@ -325,9 +325,10 @@ def client_hello() -> bytes:
 
 def exchange(port: int, context: ssl.SSLContext, name: str = "server.example", data: bytes = b"ping") -> bytes:
     """What a blocking client gets back for some bytes. Raises ssl.SSLError and OSError."""
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as plain, context.wrap_socket(
-        plain, server_hostname=name
-    ) as wrapped:
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=10) as plain,
+        context.wrap_socket(plain, server_hostname=name) as wrapped,
+    ):
         wrapped.sendall(data)
         return wrapped.recv(65536)
 

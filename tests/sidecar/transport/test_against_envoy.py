@@ -145,9 +145,10 @@ def visit(port: int, client: Client, directory: Path) -> Outcome:
     if client.certificate is not None:
         trust.load_cert_chain(*client.certificate.write(directory, client.certificate.sha256[:8]))
     try:
-        with socket.create_connection(("127.0.0.1", port), timeout=10) as plain, trust.wrap_socket(
-            plain, server_hostname=client.name
-        ) as wrapped:
+        with (
+            socket.create_connection(("127.0.0.1", port), timeout=10) as plain,
+            trust.wrap_socket(plain, server_hostname=client.name) as wrapped,
+        ):
             wrapped.sendall(b"ping")
             if wrapped.recv(4) != b"ping":
                 return Outcome(False)
@@ -319,8 +320,14 @@ UPSTREAMS: list[tuple[Document, Certificate]] = [
     ({"validation_context": trusted(verify_certificate_hash=["00" * 32])}, SERVER),
     ({"validation_context": trusted(trust_chain_verification="ACCEPT_UNTRUSTED", **san("DNS", exact="x"))}, STRANGER),
     ({"validation_context": trusted(trust_chain_verification="ACCEPT_UNTRUSTED", **san("DNS", exact="x"))}, SERVER),
-    ({"validation_context": trusted(trust_chain_verification="ACCEPT_UNTRUSTED", verify_certificate_hash=["00" * 32])},
-     STRANGER),
+    (
+        {
+            "validation_context": trusted(
+                trust_chain_verification="ACCEPT_UNTRUSTED", verify_certificate_hash=["00" * 32]
+            )
+        },
+        STRANGER,
+    ),
     ({"validation_context": {"verify_certificate_hash": [STRANGER.sha256]}}, STRANGER),
     ({"validation_context": {"verify_certificate_hash": [SERVER.sha256]}}, STRANGER),
     ({"tls_certificates": [inline(CLIENT)]}, SERVER),
@@ -417,5 +424,3 @@ def test_half_close_through_envoy_and_ours(tmp_path: Path) -> None:
                 assert inner.received == b"question" + b"x" * 300_000
 
     run(test())
-
-

@@ -147,11 +147,17 @@ def test_wildcards_in_certificates(pattern: bytes, name: bytes, fits: bool) -> N
 async def test_both_ends_of_a_connection() -> None:
     config = downstream(validation=trusted(), require_client_certificate=True)
     async with serving(config) as server:
-        connection, _ = await dial(originating(upstream(CLIENT, sni="server.example"), server.surroundings), server.port)
+        connection, _ = await dial(
+            originating(upstream(CLIENT, sni="server.example"), server.surroundings), server.port
+        )
         await server.first()
         here, there = connection.tls, server.connections[0].info.tls
         assert here is not None and here.peer is not None and here.local is not None
-        assert (here.peer.subject, here.local.subject, here.server_name) == (b"CN=server", b"CN=client", "server.example")
+        assert (here.peer.subject, here.local.subject, here.server_name) == (
+            b"CN=server",
+            b"CN=client",
+            "server.example",
+        )
         assert (there.peer.subject, there.local.subject) == (b"CN=client", b"CN=server")
         assert there.uri_sans == (b"spiffe://td/client",) and there.dns_sans == (b"client.example",)
         assert unquote(there.url_encoded_chain).encode().startswith(CLIENT.pem)

@@ -242,7 +242,11 @@ def test_clients_accept_the_same_openssl_servers(tmp_path: Path) -> None:
                     try:
                         connection, inner = await dial(tls, theirs[server])
                         connection.write(b"ping\n")
-                        await inner.until(lambda inner=inner: len(inner.received) >= 5 or "lost" in inner.events or "eof" in inner.events)  # type: ignore[misc]  # noqa: E501
+                        await inner.until(
+                            lambda inner=inner: (
+                                len(inner.received) >= 5 or "lost" in inner.events or "eof" in inner.events
+                            )
+                        )  # type: ignore[misc]
                         ours = inner.received == b"gnip\n"
                         connection.abort()
                     except TlsFailure as failure:

@@ -225,11 +225,15 @@ async def test_the_server_name_that_is_sent() -> None:
             assert connection.tls.peer.dns_sans == (expected.encode(),)
         with pytest.raises(TlsFailure, match="SAN matcher"):
             await dial(
-                originating(upstream(sni="a.example"), around), server.port, options=TransportSocketOptions("", ("b.example",))
+                originating(upstream(sni="a.example"), around),
+                server.port,
+                options=TransportSocketOptions("", ("b.example",)),
             )
         with pytest.raises(TlsFailure, match="names mean nothing without a trusted_ca"):
             await dial(
-                originating(upstream(validation={}), around), server.port, options=TransportSocketOptions("", ("a.example",))
+                originating(upstream(validation={}), around),
+                server.port,
+                options=TransportSocketOptions("", ("a.example",)),
             )
 
 

@@ -39,9 +39,10 @@ def twice(port: int, context: ssl.SSLContext, between: Callable[[], None] = lamb
     session: ssl.SSLSession | None = None
     resumed = []
     for _ in range(2):
-        with socket.create_connection(("127.0.0.1", port), timeout=10) as plain, context.wrap_socket(
-            plain, server_hostname="server.example", session=session
-        ) as wrapped:
+        with (
+            socket.create_connection(("127.0.0.1", port), timeout=10) as plain,
+            context.wrap_socket(plain, server_hostname="server.example", session=session) as wrapped,
+        ):
             wrapped.sendall(b"ping")
             assert wrapped.recv(100) == b"ping"
             session = wrapped.session
@@ -168,9 +169,10 @@ def test_another_authority_is_not_reached_by_an_old_session() -> None:
     context = client_context()
 
     def talk(port: int, session: ssl.SSLSession | None) -> tuple[bytes, ssl.SSLSession | None]:
-        with socket.create_connection(("127.0.0.1", port), timeout=10) as plain, context.wrap_socket(
-            plain, server_hostname="server.example", session=session
-        ) as wrapped:
+        with (
+            socket.create_connection(("127.0.0.1", port), timeout=10) as plain,
+            context.wrap_socket(plain, server_hostname="server.example", session=session) as wrapped,
+        ):
             wrapped.sendall(b"x")
             return wrapped.recv(10), wrapped.session
 
@@ -192,7 +194,9 @@ def test_another_authority_is_not_reached_by_an_old_session() -> None:
 async def test_tickets_leave_with_the_first_data() -> None:
     """One packet less for each handshake; who is never told anything has nothing to resume."""
     async with serving(downstream()) as server:
-        tls = originating(upstream(common={"tls_params": {"tls_maximum_protocol_version": "TLSv1_3"}}), server.surroundings)
+        tls = originating(
+            upstream(common={"tls_params": {"tls_maximum_protocol_version": "TLSv1_3"}}), server.surroundings
+        )
         connection, inner = await dial(tls, server.port)
         await server.first()
         [accepted] = server.connections

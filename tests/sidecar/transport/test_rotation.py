@@ -61,9 +61,10 @@ def with_certificate(certificate: Document) -> Any:
 
 def shown(port: int) -> str:
     """The common name that a new client is shown."""
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as plain, client_context().wrap_socket(
-        plain, server_hostname="server.example"
-    ) as wrapped:
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=10) as plain,
+        client_context().wrap_socket(plain, server_hostname="server.example") as wrapped,
+    ):
         der = wrapped.getpeercert(binary_form=True)
         assert der is not None
         return details_of(der).subject.decode().removeprefix("CN=")

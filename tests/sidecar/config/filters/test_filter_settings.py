@@ -37,9 +37,7 @@ def test_router() -> None:
         "strict_check_headers": ["x-envoy-max-retries"],
         "respect_expected_rq_timeout": True,
     }
-    assert build(router.TYPE, document, router.parse_router) == router.Router(
-        True, (b"x-envoy-max-retries",), True
-    )
+    assert build(router.TYPE, document, router.parse_router) == router.Router(True, (b"x-envoy-max-retries",), True)
     assert problems(router.TYPE, {"upstream_log": [{"name": "x"}]}, router.parse_router) == [
         ("upstream_log", "is not implemented by Mizzen")
     ]
