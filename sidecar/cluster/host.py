@@ -156,8 +156,11 @@ class Host:
 
     @property
     def status(self) -> str:
-        """What it fares like by name: UNHEALTHY if it was found so here, else what the configuration says of it."""
-        return "UNHEALTHY" if self.flags & (FAILED_ACTIVE_HC | FAILED_OUTLIER_CHECK) else self.health_status
+        """What it fares like by name: UNHEALTHY or DEGRADED if it was found so here, or what the configuration says."""
+        if self.flags & (FAILED_ACTIVE_HC | FAILED_OUTLIER_CHECK):
+            return "UNHEALTHY"
+        known = self.health_status not in ("UNKNOWN", "HEALTHY")
+        return "DEGRADED" if self.flags & DEGRADED_ACTIVE_HC and not known else self.health_status
 
     @property
     def canary(self) -> bool:

@@ -60,7 +60,7 @@ def priority_load(host_sets: HostSets, panic_threshold: float) -> PriorityLoad:
     else:
         healthy, degraded = _distribute(healthy_availability, degraded_availability, total)
     if total < 100:
-        panic = [_in_panic(host_set, panic_threshold) for host_set in host_sets]
+        panic = [in_panic(host_set, panic_threshold) for host_set in host_sets]
         if all(panic):
             return PriorityLoad(_load_in_total_panic(host_sets), [0] * count, panic)
     return PriorityLoad(healthy, degraded, panic)
@@ -105,7 +105,8 @@ def _distribute(
     return healthy, degraded
 
 
-def _in_panic(host_set: HostSet, panic_threshold: float) -> bool:
+def in_panic(host_set: HostSet, panic_threshold: float) -> bool:
+    """Whether fewer than so many percent of the hosts that count can be used."""
     count = len(host_set.hosts) - host_set.excluded
     usable = len(host_set.healthy) + len(host_set.degraded)
     return (100.0 * usable / count if count else 0.0) < panic_threshold

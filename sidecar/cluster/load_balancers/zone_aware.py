@@ -14,6 +14,7 @@ from random import Random
 from sidecar.cluster.context import Choose, ClusterStats
 from sidecar.cluster.host import Host
 from sidecar.cluster.host_set import Hosts, HostSet
+from sidecar.cluster.load_balancers.priority_load import in_panic
 from sidecar.config.common_lb import ZoneAwareLbConfig
 from sidecar.config.core_types import Locality
 
@@ -109,7 +110,7 @@ class ZoneAware:
         if local is None or not routing.order:
             return anywhere
         ordered = tuple(choosers[at] for at in routing.order)
-        if self._in_panic(local):
+        if in_panic(local, self.panic_threshold):
             within = self._refused(anywhere)
         elif routing.direct:
             within = self._direct(ordered[0])
@@ -163,10 +164,6 @@ class ZoneAware:
     def _forced(self, healthy: Hosts) -> bool:
         least = self.config.force_local_zone
         return least is not None and len(healthy) >= least
-
-    def _in_panic(self, local: HostSet) -> bool:
-        usable = len(local.healthy) + len(local.degraded)
-        return (100.0 * usable / len(local.hosts) if local.hosts else 0.0) < self.panic_threshold
 
     def _size(self, hosts: Hosts) -> int:
         if self.config.locality_basis == "HEALTHY_HOSTS_WEIGHT":

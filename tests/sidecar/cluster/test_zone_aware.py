@@ -211,7 +211,7 @@ def config(name: str, *zones: tuple[Locality, int]) -> ClusterConfig:
 @pytest.mark.parametrize("order", [("own", "other"), ("other", "own")])
 def test_clusters_follow_the_local_cluster(order: tuple[str, str], clock: Clock) -> None:
     stages = Stages()
-    manager = ClusterManager(stages, clock.wheel, seeded(), "own", HERE)
+    manager = ClusterManager(stages, clock.wheel, seeded(), local_cluster_name="own", locality=HERE)
     configs = {"own": config("own", (HERE, 1), (THERE, 1)), "other": config("other", (HERE, 3), (THERE, 3))}
     for name in order:
         manager.add(configs[name])
