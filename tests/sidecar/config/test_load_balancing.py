@@ -344,6 +344,6 @@ def test_the_runtime_goes_before_what_is_configured() -> None:
 
 def test_the_cluster_of_the_proxy_itself() -> None:
     document = {**bootstrap([], [cluster()]), "cluster_manager": {"local_cluster_name": "c"}}
-    assert load(document)[0].local_cluster_name == "c"
+    assert load(document)[0].cluster_manager.local_cluster_name == "c"
     document["cluster_manager"] = {"local_cluster_name": "d"}
     assert refusals(document) == [("cluster_manager.local_cluster_name", "there is no cluster called 'd'")]
