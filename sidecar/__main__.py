@@ -173,6 +173,17 @@ async def validate(server: Any) -> int:
     return 0
 
 
+def raise_descriptor_limit() -> None:
+    """Allow this process as many open files as it may allow itself: the soft limit is for programs that use select()."""
+    import resource
+
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (ValueError, OSError) as error:  # some systems name a hard limit that they do not grant
+        log.debug("the limit on open files stays as it is: %s", error)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit status."""
     options = parser().parse_args(arguments)
@@ -196,6 +207,7 @@ def main(arguments: list[str] | None = None) -> int:
         run = uvloop.run
     from sidecar.lifecycle.handover import HandoverError
 
+    raise_descriptor_limit()
     try:
         return run(_run(options))
     except ConfigurationError as error:

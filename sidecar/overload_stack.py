@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from sidecar.config.overload_manager import (
     ACCEPT_QUEUE_WAIT,
@@ -16,11 +17,10 @@ from sidecar.config.overload_manager import (
     ResourceMonitor,
     ScaledTimer,
 )
-from sidecar.core.overload import Act
+from sidecar.core.overload import Act, Serving
 from sidecar.core.process_memory import memory_limit, resident_memory
 from sidecar.core.worker import Worker
 from sidecar.http.connection_manager import ConnectionManager
-from sidecar.http.shedding import UNCHANGED, Shedding, Shrinking, Timers
 from sidecar.listener.connection_limits import ConnectionLimit
 from sidecar.listener.listener import Listener
 from sidecar.overload import actions, manager, monitors
@@ -28,6 +28,9 @@ from sidecar.overload.defaults import default_overload_manager, most_connections
 from sidecar.telemetry.clockwork import Clockwork
 from sidecar.telemetry.groups import overload as groups
 from sidecar.telemetry.store import StatsStore
+
+if TYPE_CHECKING:
+    from sidecar.http.shedding import Shrinking
 
 _LASTING = ("trim_accept_queue", "reduce_timeouts", "reset_high_memory_stream", "shrink_heap")
 
@@ -57,22 +60,29 @@ class Overload:
         else:
             by_runtime = float("inf")  # what the overload manager says goes before the runtime's key
         self.queue_wait = monitors.QueueWait(clockwork.mean_lag, self._turns)
-        self.shedding = self._shedding(config, managers)
+        self.managers = managers
+        self.least_tracked = config.least_tracked
+        self.timers = {timer.timer: timer for action in config.actions for timer in action.timers}
+        self._shedding: list[Serving] | None = None
         self.rejecting = actions.Rejecting(lambda: self.listeners)
-        self.refusing = actions.Refusing(lambda: self.shedding)
+        self.refusing = actions.Refusing(self.serving)
         watched = [self._watched(one, by_runtime) for one in config.resource_monitors]
         acting = [self._action(one) for one in config.actions] + [self._point(one) for one in config.loadshed_points]
         delay = store.add(groups.OverloadStats(), "overload.").refresh_interval_delay
         self.manager = manager.OverloadManager(worker, config.refresh_interval, watched, acting, delay)
 
-    def _shedding(self, config: OverloadManager, managers: Sequence[ConnectionManager]) -> list[Shedding]:
-        timers = {timer.timer: timer for action in config.actions for timer in action.timers}
-        shrunk = Timers(
-            _shrinking(timers.get("HTTP_DOWNSTREAM_CONNECTION_IDLE")),
-            _shrinking(timers.get("HTTP_DOWNSTREAM_STREAM_IDLE")),
-            _shrinking(timers.get("HTTP_DOWNSTREAM_CONNECTION_MAX")),
-        )
-        return [Shedding(one, config.least_tracked, shrunk) for one in managers]
+    def serving(self) -> list[Serving]:
+        """What connection managers can do about load, made when it is first asked of them."""
+        if self._shedding is None:
+            from sidecar.http.shedding import Shedding, Timers  # most never need it
+
+            timers = Timers(
+                _shrinking(self.timers.get("HTTP_DOWNSTREAM_CONNECTION_IDLE")),
+                _shrinking(self.timers.get("HTTP_DOWNSTREAM_STREAM_IDLE")),
+                _shrinking(self.timers.get("HTTP_DOWNSTREAM_CONNECTION_MAX")),
+            )
+            self._shedding = [Shedding(one, self.least_tracked, timers) for one in self.managers]
+        return self._shedding
 
     def _watched(self, one: ResourceMonitor, by_runtime: float) -> manager.Watched:
         prefix = f"overload.{one.name}."
@@ -113,9 +123,6 @@ class Overload:
         return manager.Action(config.name, config.triggers, self._act(name, prefix), stats, name in _LASTING)
 
     def _act(self, name: str, prefix: str) -> Act:
-        def serving() -> list[Shedding]:
-            return self.shedding
-
         def accepting() -> Sequence[Listener]:
             return self.listeners
 
@@ -131,7 +138,7 @@ class Overload:
             def count_resets(number: int) -> None:
                 self.resets.count += number
 
-            return actions.reset_high_memory_stream(serving, count_resets)
+            return actions.reset_high_memory_stream(self.serving, count_resets)
         if name == "reject_incoming_connections":
             return self.rejecting.asked_by(None)
         if name == "stop_accepting_requests":
@@ -145,7 +152,7 @@ class Overload:
             "reduce_timeouts": actions.reduce_timeouts,
             "stop_reading": actions.stop_reading,
         }
-        return make[name](serving)
+        return make[name](self.serving)
 
     def _point(self, config: OverloadAction) -> manager.Action:
         stats = self.store.add(groups.LoadShedPointStats(), f"overload.{config.name}.")
@@ -158,4 +165,6 @@ class Overload:
 
 
 def _shrinking(timer: ScaledTimer | None) -> Shrinking:
+    from sidecar.http.shedding import UNCHANGED, Shrinking
+
     return UNCHANGED if timer is None else Shrinking(timer.min_timeout, timer.min_scale)
