@@ -57,7 +57,7 @@ def parse_request_head(
     except ValueError:
         raise _first_line_error(block) from None
     version = versions.get(version_text)
-    named = None
+    named = scheme = None
     if version is None or method not in _METHODS or not is_target(target):
         if version is None or method != b"CONNECT" or not is_target(target):
             raise _first_line_error(block)
@@ -65,7 +65,7 @@ def parse_request_head(
             raise ProtocolError("http1.invalid_url")
         named, target = target, b""
     elif target[:1] != b"/":
-        named, target = _take_target(method, target, absolute_urls)
+        named, target, scheme = _take_target(method, target, absolute_urls)
     if len(lines) > most_fields:
         raise ProtocolError("http1.too_many_headers", 431)
     try:
@@ -90,6 +90,8 @@ def parse_request_head(
         raise ProtocolError("missing_host_header", head=head)
     if named is not None:
         head.authority = named
+        if scheme is not None:
+            head.scheme = head.url_scheme = scheme
     coding = index.get(b"transfer-encoding")
     length_text = index.get(b"content-length")
     if coding is None:
@@ -127,22 +129,24 @@ def field_error(block: bytes) -> str:
     return "http1.invalid_characters" if _CONTROL.search(block) else "http1.codec_error"
 
 
-def _take_target(method: bytes, target: bytes, absolute_urls: bool) -> tuple[bytes | None, bytes]:
-    """The authority, if there is one, and the path of a target that is not in origin form (RFC 9112 section 3.2)."""
+def _take_target(method: bytes, target: bytes, absolute_urls: bool) -> tuple[bytes | None, bytes, bytes | None]:
+    """The authority, if there is one, the path, and the scheme, if there is one, of a target that is not in origin form
+    (RFC 9112 section 3.2)."""
     if target == b"*" and method == b"OPTIONS":
-        return None, target
+        return None, target, None
     scheme, mark, rest = target.partition(b"://")
     if not absolute_urls:
-        return None, target
+        return None, target, None
     if not mark:
         raise ProtocolError("http1.invalid_url" if target == b"*" else "http1.codec_error")
-    if scheme.lower() not in (b"http", b"https"):
+    scheme = scheme.lower()
+    if scheme not in (b"http", b"https"):
         raise ProtocolError("http1.invalid_scheme")
     cut = min((at for at in (rest.find(b"/"), rest.find(b"?"), rest.find(b"#")) if at >= 0), default=len(rest))
     authority, path = rest[:cut].rpartition(b"@")[2], rest[cut:]
     if not _HOST_AND_PORT.fullmatch(authority):
         raise ProtocolError("http1.invalid_url")
-    return authority, path if path[:1] == b"/" else b"/" + path
+    return authority, path if path[:1] == b"/" else b"/" + path, scheme
 
 
 _HOST: Final = rb"(?:[A-Za-z0-9\-._~%!$&'()*+,;=]++|\[[0-9A-Fa-f:.]++\])"

@@ -85,9 +85,12 @@ class RequestHead(Head):
 
     ``path`` is the target in origin form with its query, ``*`` for OPTIONS, empty for CONNECT; ``version`` is 10, 11 or
     20 for the protocol that it came by. ``names`` maps lower-case names to their spelling when header case is kept.
+    ``url_scheme`` is the scheme of a URL in a request line of HTTP/1.1; where there was none it is not set at all.
     """
 
-    __slots__ = ("authority", "method", "names", "path", "scheme", "version")
+    __slots__ = ("authority", "method", "names", "path", "scheme", "url_scheme", "version")
+
+    url_scheme: bytes
 
     def __init__(
         self,

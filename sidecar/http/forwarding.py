@@ -64,6 +64,7 @@ def compile_forwarding(
     """
     use_remote_address = config.use_remote_address
     hops = config.xff_num_trusted_hops
+    at_edge = use_remote_address and not hops
     append_xff = not config.skip_xff_append
     new_scheme = config.scheme_to_overwrite
     append_port = config.append_x_forwarded_port
@@ -223,11 +224,18 @@ def compile_forwarding(
             index[b"x-forwarded-proto"] = b"http"
         elif request.version != 20 and index[b"x-forwarded-proto"] != b"http":
             scheme = index[b"x-forwarded-proto"].lower()
-            if scheme == b"https":
+            if scheme == b"https" and not hasattr(request, "url_scheme"):
                 request.scheme = scheme
-        if request.scheme not in _SCHEMES:
-            scheme = index[b"x-forwarded-proto"].lower()
-            request.scheme = scheme if scheme in _SCHEMES else b"http" if tls is None else b"https"
+        if request.scheme != b"http":
+            if hasattr(request, "url_scheme"):
+                if at_edge and tls is None:
+                    stream.manager.stats.downstream_cx_protocol_error += 1
+                    stream.downstream.close_after_response()
+                    stream.on_protocol_error(403, b"Forbidden", "http1.https_url_on_plaintext_connection")
+                    return True
+            elif request.scheme not in _SCHEMES:
+                scheme = index[b"x-forwarded-proto"].lower()
+                request.scheme = scheme if scheme in _SCHEMES else b"http" if tls is None else b"https"
         if not plain:
             if new_scheme:
                 request.set(b"x-forwarded-proto", new_scheme)

@@ -166,6 +166,9 @@ get = table.get
 
 for _name in REDIRECTS:
     get(f"redirect-{_name}", f"/redirect/{_name}/x?q=1")
+for _scheme in ("http", "https"):
+    for _name in ("host", "https", "scheme", "path"):
+        get(f"redirect-{_name}-absolute-{_scheme}", f"{_scheme}://a.test/redirect/{_name}/x?q=1")
 get("redirect-regex-path", "/regex/more?q=1")
 get("redirect-https-with-port", "/redirect/https", host="a.test:80")
 get("redirect-https-with-other-port", "/redirect/https", host="a.test:8080")

@@ -136,6 +136,18 @@ for _listener in ("server-name", "server-absent", "server-pass"):
     table.get(f"{_listener}-given", listener=_listener, upstream=reply(headers=[("Server", "upstream")]))
 table.get("scheme-overwritten", listener="scheme-https")
 table.get("scheme-overwritten-absolute", "http://a.test/x", listener="scheme-https")
+for _listener in ("http", "edge", "edge-one-hop", "edge-internal", "scheme-https", "inner-one-hop"):
+    for _scheme in ("http", "https", "HTTPS"):
+        table.get(f"absolute-{_scheme}-{_listener}", f"{_scheme}://b.test/x", listener=_listener)
+        for _proto in ("http", "https", "gopher"):
+            table.get(
+                f"absolute-{_scheme}-forwarded-{_proto}-{_listener}",
+                f"{_scheme}://b.test/x",
+                [("X-Forwarded-Proto", _proto)],
+                listener=_listener,
+            )
+    table.get(f"origin-forwarded-https-{_listener}", headers=[("X-Forwarded-Proto", "https")], listener=_listener)
+    table.get(f"absolute-other-{_listener}", "ftp://b.test/x", listener=_listener)
 table.get("forwarded-port", listener="append-proto")
 table.get("forwarded-port-given", headers=[("X-Forwarded-Port", "99")], listener="append-proto")
 table.get("forwarded-port-inner", listener="inner-append-port")
