@@ -25,6 +25,7 @@ from sidecar.config.listener import Listener as ListenerConfig
 from sidecar.config.network_filters import DirectResponse as DirectResponseConfig
 from sidecar.config.network_filters import NetworkFilter, NetworkRbac
 from sidecar.config.network_filters import TcpProxy as TcpProxyConfig
+from sidecar.config.network_rate_limit import NetworkRateLimit
 from sidecar.core.address import Address
 from sidecar.core.head import RequestHead
 from sidecar.core.worker import Worker
@@ -174,7 +175,19 @@ class Stack(PoolStack, HttpStack):
         filters = chain.filters[:-1]
         if chain.transport_socket is not None:
             filters = tuple(one for one in filters if not isinstance(one.typed_config, NetworkRbac))
-        return build_network_filters(filters, self.worker, self.network_filter_stats)
+        return build_network_filters(filters, self.worker, self.network_filter_stats, self.network_rate_limit)
+
+    def network_rate_limit(self, config: NetworkRateLimit) -> ConnectionFilter:
+        """The network filter that asks a service; it is loaded where there is one."""
+        from sidecar.core.rate_limit_service import RateLimitService
+        from sidecar.network.ratelimit import RateLimit
+        from sidecar.telemetry.formatter import compile_text
+
+        naming = tags.network_ratelimit(config.stat_prefix)
+        service = RateLimitService(self.clients, config.rate_limit_service, config.timeout)
+        stats = self.store.shared(network_groups.NetworkRateLimitStats, *naming)
+        worker = self.worker
+        return RateLimit(config, stats, service, compile_text, worker.random, worker.epoch)
 
     def terminal(self, chain: FilterChainConfig, last: NetworkFilter, context: ListenerContext) -> Any:
         """What serves the connections of a filter chain: its last network filter, behind TLS if it has that."""

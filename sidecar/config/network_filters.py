@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from sidecar.config import network_rate_limit
 from sidecar.config.access_log import AccessLog, parse_access_logs
 from sidecar.config.core_types import TokenBucket, parse_data_source, parse_token_bucket, seconds
 from sidecar.config.fields import Node
@@ -59,11 +60,12 @@ class NetworkRbac:
 
 @dataclass(frozen=True, slots=True)
 class LocalRateLimit:
-    """Close connections for which the bucket has no token."""
+    """Close connections for which the bucket has no token. Those with the same `share_key` and bucket have one together."""
 
     stat_prefix: str
     token_bucket: TokenBucket
     runtime_enabled: bool = True
+    share_key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,14 @@ class DirectResponse:
 
 
 NetworkFilterConfig: TypeAlias = (
-    HttpConnectionManager | TcpProxy | NetworkRbac | LocalRateLimit | ConnectionLimit | SniCluster | DirectResponse
+    HttpConnectionManager
+    | TcpProxy
+    | NetworkRbac
+    | LocalRateLimit
+    | network_rate_limit.NetworkRateLimit
+    | ConnectionLimit
+    | SniCluster
+    | DirectResponse
 )
 
 TERMINAL = (HttpConnectionManager, TcpProxy, DirectResponse)
@@ -173,7 +182,8 @@ def _parse_local_rate_limit(node: Node) -> LocalRateLimit:
     bucket = TokenBucket(1, 1, 1.0) if bucket_node is None else parse_token_bucket(bucket_node)
     if bucket_node is not None and bucket.fill_interval < _SHORTEST_FILL_INTERVAL:
         bucket_node.refuse("must be at least 0.05s", "fill_interval", "fill more tokens less often")
-    return LocalRateLimit(node.get("stat_prefix"), bucket, node.runtime_value("runtime_enabled", True))
+    enabled = node.runtime_value("runtime_enabled", True)
+    return LocalRateLimit(node.get("stat_prefix"), bucket, enabled, node.get("share_key"))
 
 
 def _parse_connection_limit(node: Node) -> ConnectionLimit:
@@ -197,6 +207,7 @@ _parsers: dict[str, Callable[[Node], Any]] = {
     f"{_NETWORK}.tcp_proxy.v3.TcpProxy": parse_tcp_proxy,
     f"{_NETWORK}.rbac.v3.RBAC": _parse_rbac_filter,
     f"{_NETWORK}.local_ratelimit.v3.LocalRateLimit": _parse_local_rate_limit,
+    network_rate_limit.TYPE: network_rate_limit.parse_network_rate_limit,
     f"{_NETWORK}.connection_limit.v3.ConnectionLimit": _parse_connection_limit,
     f"{_NETWORK}.sni_cluster.v3.SniCluster": lambda _: SniCluster(),
     f"{_NETWORK}.direct_response.v3.Config": _parse_direct_response,

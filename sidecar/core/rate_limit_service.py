@@ -24,7 +24,7 @@ OK: Final = "ok"
 OVER_LIMIT: Final = "over_limit"
 ERROR: Final = "error"
 
-_SECONDS: Final = {1: 1, 2: 60, 3: 3600, 4: 86400, 5: 7 * 86400, 6: 30 * 86400, 7: 365 * 86400}
+_SECONDS: Final = {1: 1, 2: 60, 3: 3600, 4: 86400, 7: 7 * 86400, 5: 30 * 86400, 6: 365 * 86400}  # by unit: WEEK is 7
 _UNITS: Final = RateLimitRequest.DESCRIPTOR.fields_by_name["descriptors"].message_type.fields_by_name[
     "limit"
 ].message_type.fields_by_name["unit"].enum_type.values_by_name  # fmt: skip

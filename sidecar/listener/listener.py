@@ -15,6 +15,7 @@ from math import inf
 from sidecar.config.listener import FilterChain
 from sidecar.config.listener import Listener as ListenerConfig
 from sidecar.core.address import Address, from_socket_name
+from sidecar.core.connection_filter import ASKING
 from sidecar.core.response_flags import NO_ROUTE_FOUND
 from sidecar.core.stream_info import ConnectionInfo, StreamInfo
 from sidecar.core.worker import Worker
@@ -27,6 +28,7 @@ from sidecar.listener.filters import Placed
 from sidecar.listener.pending import Pending
 from sidecar.listener.statistics import ListenerStats, WorkerStats
 from sidecar.listener.terminal import BuildFilters, BuildTerminal, Chain, ListenerContext, no_filters
+from sidecar.listener.undecided import Undecided
 
 _log = logging.getLogger(__name__)
 
@@ -76,7 +78,7 @@ class Listener:
         self.access_loggers = access_loggers
         self.filters = filters
         self.directory = directory
-        self.connections: set[Accepted | AcceptedSocket | Refused] = set()
+        self.connections: set[Accepted | AcceptedSocket | Refused | Undecided] = set()
         self.pending: set[Pending] = set()
         self.sockets: list[socket.socket] = []
         self._accepting: list[socket.socket] = []
@@ -334,10 +336,24 @@ class Listener:
         stats.downstream_cx_active += 1
         worker_stats.downstream_cx_total += 1
         worker_stats.downstream_cx_active += 1
-        for position, connection_filter in enumerate(chain.filters):
-            delay = connection_filter.on_new_connection(info)
+        self._decide(sock, info, chain, 0)
+
+    def decided(self, undecided: Undecided, delay: float | None) -> None:
+        """What the filter says that had to ask."""
+        sock, info, chain, position = undecided.sock, undecided.info, undecided.chain, undecided.position
+        if delay is None:
+            self._decide(sock, info, chain, position + 1)
+        else:
+            self._refuse(sock, info, chain, position, delay)
+
+    def _decide(self, sock: socket.socket, info: ConnectionInfo, chain: Chain, first: int) -> None:
+        for position in range(first, len(chain.filters)):
+            delay = chain.filters[position].on_new_connection(info)
             if delay is not None:
-                self._refuse(sock, info, chain, position, delay)
+                if delay == ASKING:
+                    Undecided(self, sock, info, chain, position).begin()
+                else:
+                    self._refuse(sock, info, chain, position, delay)
                 return
         if chain.on_socket is not None:
             served = AcceptedSocket(self, info, chain)
@@ -382,7 +398,7 @@ class Listener:
         else:
             refused.abort()
 
-    def lost(self, connection: Accepted | AcceptedSocket | Refused, record: StreamInfo | None) -> None:
+    def lost(self, connection: Accepted | AcceptedSocket | Refused | Undecided, record: StreamInfo | None) -> None:
         """The connection has ended; ``record`` is what its terminal knows of it, if it keeps such a thing."""
         self.connections.discard(connection)
         info = connection.info

@@ -3,38 +3,61 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Protocol
 
 from sidecar.config.network_filters import ConnectionLimit as ConnectionLimitConfig
 from sidecar.config.network_filters import LocalRateLimit as LocalRateLimitConfig
 from sidecar.config.network_filters import NetworkFilter, NetworkRbac, SniCluster
+from sidecar.config.network_rate_limit import NetworkRateLimit
+from sidecar.core.stream_info import ConnectionInfo
 from sidecar.core.worker import Worker
-from sidecar.network.limits import ConnectionLimit, ConnectionLimitStats, LocalRateLimit, RateLimitStats
+from sidecar.network.limits import ConnectionLimit, ConnectionLimitStats, LocalRateLimit, RateLimitStats, SharedBuckets
 from sidecar.network.rbac import Rbac, RbacStats
 
 
 @dataclass(frozen=True, slots=True)
 class NetworkFilterStats:
-    """Where to get what the filters count, by their `stat_prefix`; asked only for filters that there are."""
+    """Where to get what the filters count, by their `stat_prefix`; asked only for filters that there are.
+
+    ``shared_buckets`` are those of rate limits with a `share_key`.
+    """
 
     rbac: Callable[[str], RbacStats]
     local_ratelimit: Callable[[str], RateLimitStats]
     connection_limit: Callable[[str], ConnectionLimitStats]
+    shared_buckets: SharedBuckets = field(default_factory=dict)
+
+
+class ConnectionFilter(Protocol):
+    """What the listener asks."""
+
+    def on_new_connection(self, info: ConnectionInfo) -> float | None: ...
+
+    def on_close(self, info: ConnectionInfo) -> None: ...
 
 
 def build_network_filters(
-    configs: Sequence[NetworkFilter], worker: Worker, stats: NetworkFilterStats
-) -> tuple[Rbac | LocalRateLimit | ConnectionLimit, ...]:
-    """The filters of a chain that decide on connections, in order. `sni_cluster` is none of them: see `by_sni`."""
-    built: list[Rbac | LocalRateLimit | ConnectionLimit] = []
+    configs: Sequence[NetworkFilter],
+    worker: Worker,
+    stats: NetworkFilterStats,
+    make_rate_limit: Callable[[NetworkRateLimit], ConnectionFilter] | None = None,
+) -> tuple[ConnectionFilter, ...]:
+    """The filters of a chain that decide on connections, in order. `sni_cluster` is none of them: see `by_sni`.
+
+    ``make_rate_limit`` makes the one that asks a service.
+    """
+    built: list[ConnectionFilter] = []
     for config in configs:
         own = config.typed_config
         if isinstance(own, NetworkRbac):
             built.append(Rbac(own, stats.rbac(own.stat_prefix)))
         elif isinstance(own, LocalRateLimitConfig):
-            built.append(LocalRateLimit(own, stats.local_ratelimit(own.stat_prefix), worker))
+            built.append(LocalRateLimit(own, stats.local_ratelimit(own.stat_prefix), worker, stats.shared_buckets))
         elif isinstance(own, ConnectionLimitConfig):
             built.append(ConnectionLimit(own, stats.connection_limit(own.stat_prefix)))
+        elif isinstance(own, NetworkRateLimit) and make_rate_limit is not None:
+            built.append(make_rate_limit(own))
     return tuple(built)
 
 

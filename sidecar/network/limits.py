@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from sidecar.config.core_types import TokenBucket as TokenBucketConfig
 from sidecar.config.network_filters import ConnectionLimit as ConnectionLimitConfig
 from sidecar.config.network_filters import LocalRateLimit as LocalRateLimitConfig
 from sidecar.core.stream_info import ConnectionInfo
-from sidecar.core.token_bucket import make_token_bucket
+from sidecar.core.token_bucket import TokenBucket, make_token_bucket
 from sidecar.core.worker import Worker
+
+SharedBuckets = dict[tuple[str, TokenBucketConfig], TokenBucket]
+"""By `share_key` and configuration, as Envoy has them: other configurations have other buckets."""
 
 
 class RateLimitStats(Protocol):
@@ -29,11 +33,16 @@ class LocalRateLimit:
 
     __slots__ = ("_bucket", "_clock", "config", "stats")
 
-    def __init__(self, config: LocalRateLimitConfig, stats: RateLimitStats, worker: Worker) -> None:
+    def __init__(
+        self, config: LocalRateLimitConfig, stats: RateLimitStats, worker: Worker, shared: SharedBuckets
+    ) -> None:
         self.config = config
         self.stats = stats
         self._clock = worker.clock
-        self._bucket = make_token_bucket(config.token_bucket, worker.clock())
+        bucket = make_token_bucket(config.token_bucket, worker.clock())
+        if config.share_key:
+            bucket = shared.setdefault((config.share_key, config.token_bucket), bucket)
+        self._bucket = bucket
 
     def on_new_connection(self, info: ConnectionInfo) -> float | None:
         if not self.config.runtime_enabled or self._bucket.take(self._clock()):

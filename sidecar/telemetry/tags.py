@@ -23,6 +23,7 @@ ROUTE = "envoy.route"
 TCP_PREFIX = "envoy.tcp_prefix"
 LOCAL_HTTP_RATELIMIT_PREFIX = "envoy.local_http_ratelimit_prefix"
 LOCAL_NETWORK_RATELIMIT_PREFIX = "envoy.local_network_ratelimit_prefix"
+RATELIMIT_PREFIX = "envoy.ratelimit_prefix"
 CONNECTION_LIMIT_PREFIX = "envoy.connection_limit_prefix"
 RBAC_PREFIX = "envoy.rbac_prefix"
 RBAC_HTTP_PREFIX = "envoy.rbac_http_prefix"
@@ -164,6 +165,11 @@ def http_local_rate_limit(stat_prefix: str) -> Naming:
 
 def network_local_rate_limit(stat_prefix: str) -> Naming:
     return _token("local_rate_limit.", stat_prefix, LOCAL_NETWORK_RATELIMIT_PREFIX)
+
+
+def network_ratelimit(stat_prefix: str) -> Naming:
+    """What a rate limit service said about connections."""
+    return _token("ratelimit.", stat_prefix, RATELIMIT_PREFIX)
 
 
 def connection_limit(stat_prefix: str) -> Naming:

@@ -13,6 +13,7 @@ from tests.running import REPOSITORY
 NO_DIFFERENCE = {
     ("envoy.config.core.v3.SocketOption", "description"),  # a comment
     ("envoy.config.route.v3.RouteConfiguration", "max_direct_response_body_size_bytes"),  # no body here reaches it
+    ("envoy.extensions.filters.http.fault.v3.HTTPFault", "abort_http_status_runtime"),  # no value here is a status
     ("envoy.config.route.v3.WeightedCluster", "runtime_key_prefix"),  # no key of the runtime here begins with it
 }
 """What is read, and changes nothing that is built."""

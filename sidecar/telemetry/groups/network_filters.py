@@ -53,6 +53,21 @@ class NetworkLocalRateLimitStats(StatGroup):
 
 
 @stat_group
+class NetworkRateLimitStats(StatGroup):
+    """`ratelimit.<stat_prefix>.`."""
+
+    cx_closed: Counter
+    error: Counter
+    failure_mode_allowed: Counter
+    ok: Counter
+    over_limit: Counter
+    total: Counter
+    active: Gauge
+
+    USED_WITH: ClassVar[Mapping[str, tuple[str, ...]]] = {"active": ("total",)}
+
+
+@stat_group
 class ConnectionLimitStats(StatGroup):
     """`connection_limit.<stat_prefix>.`."""
 

@@ -218,7 +218,7 @@ def ratelimit(site: Site) -> Message:
             )
             for name, fields in listeners.items()
         ],
-        [http2_cluster(site, "c"), {**http2_cluster(site, "refused"), "name": "gone"}],
+        [http2_cluster(site, "c", "c"), http2_cluster(site, "gone", "refused")],
         layered_runtime={
             "layers": [{"name": "static", "static_layer": {"ratelimit.off.http_filter_enabled": 0, "limits.on": 100}}]
         },
@@ -352,7 +352,6 @@ ERRORS: dict[str, Reply] = {
     "unknown-code": says("UNKNOWN"),
     "code-7": grpc(b"\x08\x07"),
     "empty": grpc(b""),
-    "two-messages": Reply((ReadBody(), HEAD, Body(b"\0\0\0\0\2\x08\1" * 2), Head([("grpc-status", "0")], end=True))),
     "cut-short": Reply((ReadBody(), HEAD, Body(b"\0\0\0\0\5\x08\1"), Head([("grpc-status", "0")], end=True))),
 }
 for _name, _answer in ERRORS.items():
@@ -378,3 +377,5 @@ get("done-over", "/done", answer=OVER, upstream_requests=2, unordered=True)
 for _name in ("a", "b", "refused"):
     table.get(f"counted-{_name}", f"/stats?filter=cluster.{_name}.ratelimit", listener="admin", access_log=False)
 table.get("counted-codes", "/stats?filter=cluster.a..*upstream_rq_(4|5|completed)", listener="admin", access_log=False)
+TWO_MESSAGES = Reply((ReadBody(), HEAD, Body(b"\0\0\0\0\2\x08\1" * 2), Head([("grpc-status", "0")], end=True)))
+get("two-messages", answer=TWO_MESSAGES, listener="deny")
