@@ -23,16 +23,37 @@ _RESET = re.compile(r"upstream_reset_(?:before|after)_response_started\{([^|}]*)
 _HERE = frozenset(("local_connection_failure", "connection_timeout", "overflow", "protocol_error", "local_reset"))
 """Why attempts end that the sidecar ends; all other reasons are the host's doing."""
 _UNCONNECTED = frozenset(("remote_connection_failure", "local_connection_failure", "connection_timeout", "overflow"))
+_OF_SESSIONS = (
+    (flag.UPSTREAM_CONNECTION_FAILURE, "remote_connection_failure"),
+    (flag.NO_HEALTHY_UPSTREAM, "no_healthy_upstream"),
+    (flag.UPSTREAM_OVERFLOW, "overflow"),
+    (flag.NO_CLUSTER_FOUND, "cluster_not_found"),
+    (flag.DURATION_TIMEOUT, "max_duration_timeout"),
+    (flag.UPSTREAM_REMOTE_RESET, "remote_reset"),
+)
+"""What the flags of TCP sessions stand for, which have no details."""
 _WHOLE = frozenset(("", "via_upstream", "direct_response", "internal_redirect"))
 
 
 def reason(stream: Any) -> str | None:
     """Why the exchange came to no proper end, in one word; None if it came to one, or if a filter answered."""
+    if stream.request is None:
+        return _of_session(stream)
     details: str = stream.response_code_details
     reset = _RESET.match(details)
     if reset is not None:
         return reset[1]
     return None if details in _WHOLE else "_".join(details.split())
+
+
+def _of_session(stream: Any) -> str | None:
+    flags = stream.response_flags
+    for bit, words in _OF_SESSIONS:
+        if flags & bit:
+            if bit == flag.UPSTREAM_CONNECTION_FAILURE and not stream.upstream_failure_reason:
+                return "connection_timeout"
+            return words
+    return None
 
 
 def closed_by(stream: Any) -> str | None:
@@ -42,6 +63,8 @@ def closed_by(stream: Any) -> str | None:
     why = reason(stream)
     if why is None:
         return None
+    if stream.request is None:
+        return UPSTREAM if why in ("remote_connection_failure", "remote_reset") else SIDECAR
     if stream.response_code_details.startswith("upstream_reset_"):
         broken = getattr(stream, "broken_connection", None)
         cut_off = why == "protocol_error" and broken is not None and broken[2]  # a message that ends in its midst
@@ -56,10 +79,12 @@ def phase(stream: Any) -> str | None:
     why = reason(stream)
     if why is None:
         return None
-    if stream.upstream_first_rx:
+    if stream.upstream_first_rx or (why == "remote_reset" and stream.request is None):
         return "body"
     if why in _UNCONNECTED or why == "no_healthy_upstream":
         return "connection"
+    if stream.request is None:
+        return "filters" if stream.host is None else "body"
     if not stream.request_complete:
         return "request"
     if stream.upstream_first_tx:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.sidecar.http.running import GET, HELLO, running
+from tests.sidecar.http.running import EPOCH, GET, HELLO, running
 
 BUSY = b"HTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\nbusy"
 POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n"
@@ -122,3 +122,30 @@ def test_there_is_no_other_attempt_once_the_response_has_begun(answered: bytes) 
         sidecar.advance(1.0)
         assert len(sidecar.hosts) == 1
         assert client.transport.closing
+
+
+@pytest.mark.parametrize(
+    ("header", "waits", "kind"),
+    [
+        (b"Retry-After: 3", (2.9, 4.6), "ratelimited"),
+        (b"X-Reset: %d" % (EPOCH + 4), (3.9, 6.1), "ratelimited"),
+        (b"Retry-After: 3600", (0.0, 0.3), "exponential"),  # more than max_interval
+        (b"Retry-After: soon", (0.0, 0.3), "exponential"),
+        (b"X-Other: 3", (0.0, 0.3), "exponential"),
+    ],
+)
+def test_the_host_says_when_to_come_back(header: bytes, waits: tuple[float, float], kind: str) -> None:
+    headers = [{"name": "retry-after"}, {"name": "x-reset", "format": "UNIX_TIMESTAMP"}]
+    policy = {"retry_on": "5xx", "rate_limited_retry_back_off": {"reset_headers": headers, "max_interval": "60s"}}
+    with running(routes=retrying(policy)) as sidecar:
+        client = sidecar.client().send(GET)
+        sidecar.asked()
+        sidecar.host.send(BUSY.replace(b"\r\n\r\n", b"\r\n" + header + b"\r\n\r\n"))
+        earliest, latest = waits
+        sidecar.advance(earliest)
+        assert earliest == 0.0 or sidecar.asked() == []
+        sidecar.advance(latest - earliest)
+        ((host, _),) = sidecar.asked()
+        assert sidecar.stat(f"cluster.up.upstream_rq_retry_backoff_{kind}") == 1
+        host.send(HELLO)
+        assert client.receive().endswith(b"hello")

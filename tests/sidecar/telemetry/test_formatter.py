@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from sidecar.core import response_flags as flag
 from sidecar.core.address import Address
 from sidecar.core.response_flags import NO_ROUTE_FOUND, UPSTREAM_CONNECTION_FAILURE
 from sidecar.telemetry.formatter import (
@@ -202,6 +203,24 @@ def test_every_command_renders_for_http_and_for_tcp() -> None:
         given = arguments.get(name, "(x)" if operator.arguments == "required" or name == "FILTER_STATE" else "")
         for stream in (http_stream(), tcp_stream()):
             assert re.fullmatch(rb"<[ -~]*>", text(f"<%{name}{given}%>", stream)), name
+
+
+@pytest.mark.parametrize(
+    ("flags", "failure", "expected"),
+    [
+        (0, "", "- - -"),
+        (flag.UPSTREAM_CONNECTION_FAILURE, "refused", "upstream connection remote_connection_failure"),
+        (flag.UPSTREAM_CONNECTION_FAILURE, "", "sidecar connection connection_timeout"),
+        (flag.NO_HEALTHY_UPSTREAM, "", "sidecar connection no_healthy_upstream"),
+        (flag.DURATION_TIMEOUT, "", "sidecar body max_duration_timeout"),
+        (flag.UPSTREAM_REMOTE_RESET, "", "upstream body remote_reset"),
+    ],
+)
+def test_why_a_tcp_session_failed(flags: int, failure: str, expected: str) -> None:
+    stream = tcp_stream()
+    stream.response_flags = flags
+    stream.upstream_failure_reason = failure
+    assert text("%MIZZEN(closed_by)% %MIZZEN(phase)% %MIZZEN(reason)%", stream) == expected.encode()
 
 
 def test_the_body_of_a_local_reply_is_the_second_argument() -> None:
