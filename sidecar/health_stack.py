@@ -18,7 +18,7 @@ from sidecar.cluster.health_checks.grpc import PATH, GrpcCheck, GrpcProbe, reque
 from sidecar.cluster.health_checks.http import HttpCheck, HttpProbe
 from sidecar.cluster.health_checks.results import Outcome, Probe
 from sidecar.cluster.health_checks.tcp import TcpProbe
-from sidecar.cluster.host import Host, address_of
+from sidecar.cluster.host import FAILED_ACTIVE_HC, Host, address_of
 from sidecar.codec.grpc import FramingError, MessageReader, frame
 from sidecar.codec.http2_keepalive import keepalive_of
 from sidecar.codec.http2_options import http2_options
@@ -30,7 +30,6 @@ from sidecar.core.head import Field, RequestHead
 from sidecar.core.matching import compile_string
 from sidecar.core.stream_info import ConnectionInfo, StreamInfo
 from sidecar.core.tls_options import OFFERING_HTTP1, OFFERING_HTTP2, OFFERING_NOTHING
-from sidecar.network.tcp_proxy import TcpProxy
 from sidecar.pool.grpc_client import grpc_timeout
 from sidecar.pool.http1 import Http1Pool
 from sidecar.pool.http2 import Http2Pool
@@ -73,23 +72,25 @@ def health_checker(stack: Stack, cluster: Cluster) -> HealthChecker:
         worker.random_for(f"health checks {config.name}"),
         presume_healthy=config.type == "LOGICAL_DNS",
     )
-    checker.on_checked = (_on_failure(stack.tcp_proxies, config.close_connections_on_host_health_failure),)
+    checker.on_checked = (_consequences(stack, cluster),)
     return checker
 
 
-def _on_failure(tcp_proxies: Sequence[TcpProxy], closes: bool) -> Callable[[Host, bool, bool], None]:
-    """What becomes of a host's connections when it fails: no further request goes over them; with ``closes`` (it is for
-    what TCP proxies carry) they end now.
+def _consequences(stack: Stack, cluster: Cluster) -> Callable[[Host, bool, bool], None]:
+    """What a check does besides the host's flags: an ejected host that is well comes back; over the connections of one that
+    fails no further request goes, and those of TCP proxies end if that is configured.
     """
+    closes = cluster.config.close_connections_on_host_health_failure
 
     def on_checked(host: Host, changed: bool, healthy: bool) -> None:
-        if changed and not healthy:
+        if healthy:
+            if cluster.outlier is not None:
+                cluster.outlier.host_became_healthy(host)
+        elif changed and host.flags & FAILED_ACTIVE_HC:
             if host.pool is not None:
                 host.pool.drain_connections()
             if closes:
-                for proxy in tcp_proxies:
-                    for session in [one for one in proxy.sessions if one.host is host]:
-                        session.abort()
+                stack.end_tcp_sessions(host)
 
     return on_checked
 
@@ -164,6 +165,7 @@ class CheckConnections:
         how = check.checker
         self.http2 = isinstance(how, GrpcHealthCheck) or (isinstance(how, HttpHealthCheck) and how.http2)
         self.stats = ClusterStats()
+        self.counters: Any = cluster.stats
         self.breakers = (CircuitBreaker(), CircuitBreaker())
         common = self.config.common_http_protocol_options
         self.options = PoolOptions(
@@ -218,6 +220,9 @@ class CheckConnections:
         asked = self._asked(host, address)
         dialer = self.stack.dialer(self.cluster, asked)
         dialer.dial(address, protocol, self.check.timeout, connected, asked.hostname, OFFERING_NOTHING)
+
+    def count_protocol_error(self) -> None:
+        self.counters.upstream_cx_protocol_error += 1
 
     def clock(self) -> float:
         return self.stack.worker.clock()

@@ -382,6 +382,8 @@ class Stack(PoolStack, HttpStack):
         if config.transport_socket is not None or config.transport_socket_matches:
             self.tls.add_cluster(config)
         cluster = self.clusters.add(config)
+        if cluster.outlier is not None and config.close_connections_on_host_health_failure:
+            cluster.outlier.on_ejected = self.end_tcp_sessions
         naming = tags.cluster(config.alt_stat_name)
         for priority, breaker in zip(("default", "high"), cluster.breakers, strict=True):
             below = naming.below(f"circuit_breakers.{priority}.")
@@ -411,6 +413,12 @@ class Stack(PoolStack, HttpStack):
             place = "cluster_manager.outlier_detection.event_log_path"
             raise OSError(f"{place}: cannot write to {path}: {error.strerror}") from error
         return OutlierEventLog(file.write, self.worker.clock, self.worker.epoch)
+
+    def end_tcp_sessions(self, host: Host) -> None:
+        """`close_connections_on_host_health_failure`: what TCP proxies carry to a host that has failed ends now."""
+        for proxy in self.tcp_proxies:
+            for session in [one for one in proxy.sessions if one.host is host]:
+                session.abort()
 
     def health_checker(self, cluster: Cluster) -> HealthChecker:
         from sidecar.health_stack import health_checker  # only for those who check

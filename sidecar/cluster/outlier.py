@@ -68,13 +68,14 @@ class OutlierDetector(Timed):
     """Counts failures and ejects. The hot path calls `on_status` only where it can matter.
 
     `stats` are those below `cluster.<name>.outlier_detection.`, `hosts` gives the cluster's hosts, and `changed` is called
-    when hosts were ejected or came back. `rates` and `local_origin_rates` are those of the last interval. The sweep runs
+    when hosts were ejected or came back; `on_ejected` hears of each that is ejected. `rates` and `local_origin_rates` are
+    those of the last interval. The sweep runs
     only while a host is ejected or remembered for an earlier ejection, or where there are hosts enough to compare them; it
     runs on the ticks on which it would run if it ran always.
     """
 
     __slots__ = (
-        "config", "local_origin_rates", "rates", "stats",
+        "config", "local_origin_rates", "on_ejected", "rates", "stats",
         "_active", "_changed", "_cluster", "_events", "_hosts", "_marked", "_random", "_started", "_wheel",
     )  # fmt: skip
 
@@ -92,6 +93,7 @@ class OutlierDetector(Timed):
         self.due = inf
         self.config = config
         self.stats = stats
+        self.on_ejected: Callable[[Host], None] | None = None
         self.rates = ClusterRates()
         self.local_origin_rates = ClusterRates()
         self._hosts = hosts
@@ -328,6 +330,8 @@ class OutlierDetector(Timed):
             self._arm(now)
         if host.pool is not None:
             host.pool.drain_connections()
+        if self.on_ejected is not None:
+            self.on_ejected(host)
         self._changed()
 
     def _uneject(self, host: Host, now: float) -> None:

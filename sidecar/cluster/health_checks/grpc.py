@@ -11,11 +11,10 @@ from typing import Any, Protocol
 from google.protobuf.message import DecodeError
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
-from sidecar.cluster.health_checks.results import ACTIVE, NETWORK, NETWORK_TIMEOUT, Outcome
+from sidecar.cluster.health_checks.results import ACTIVE, Outcome
 from sidecar.cluster.health_checks.streams import CheckStream, Connections
 from sidecar.core.grpc import is_grpc_response, parse_grpc_status
 from sidecar.core.head import Field, RequestHead, ResponseHead
-from sidecar.core.upstream import CONNECTION_TIMEOUT
 
 PATH = b"/grpc.health.v1.Health/Check"
 _SERVING = 1
@@ -106,11 +105,6 @@ class GrpcProbe(CheckStream):
 
     def on_trailers(self, trailers: list[Field]) -> None:
         self._complete(dict(trailers).get(b"grpc-status"))
-
-    def on_reset(self, reason: str, failure: str = "") -> None:
-        if self.asking:
-            self.asked()
-            self.outcome.failed(NETWORK_TIMEOUT if reason == CONNECTION_TIMEOUT else NETWORK)
 
     def _complete(self, grpc_status: bytes | None) -> None:
         if not self.asking:

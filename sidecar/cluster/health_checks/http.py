@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sidecar.cluster.health_checks.results import ACTIVE, NETWORK, NETWORK_TIMEOUT, Outcome
+from sidecar.cluster.health_checks.results import ACTIVE, Outcome
 from sidecar.cluster.health_checks.streams import CheckStream, Connections
 from sidecar.config.health_check import HttpHealthCheck, StatusRanges
 from sidecar.core.head import Field, RequestHead, ResponseHead
-from sidecar.core.upstream import CONNECTION_TIMEOUT
 
 _FAIL_NOW = b"x-envoy-immediate-health-check-fail"
 
@@ -101,11 +100,6 @@ class HttpProbe(CheckStream):
 
     def on_trailers(self, trailers: list[Field]) -> None:
         self._complete()
-
-    def on_reset(self, reason: str, failure: str = "") -> None:
-        if self.asking:
-            self.asked()
-            self.outcome.failed(NETWORK_TIMEOUT if reason == CONNECTION_TIMEOUT else NETWORK)
 
     def _complete(self) -> None:
         if self.asking:

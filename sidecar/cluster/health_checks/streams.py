@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from sidecar.cluster.health_checks.results import Outcome
+from sidecar.cluster.health_checks.results import NETWORK, NETWORK_TIMEOUT, Outcome
 from sidecar.core.address import Address
 from sidecar.core.head import Field, RequestHead, ResponseHead
-from sidecar.core.upstream import UpstreamStream
+from sidecar.core.upstream import CONNECTION_TIMEOUT, PROTOCOL_ERROR, UpstreamStream
 
 
 class CheckPool(Protocol):
@@ -35,6 +35,10 @@ class Connections(Protocol):
         """Connect ``protocol``, then call ``connected`` with it, the failure in words or None, and whether it is that no
         time was left.
         """
+        ...
+
+    def count_protocol_error(self) -> None:
+        """A host has broken the protocol: that is counted at its cluster."""
         ...
 
     def clock(self) -> float: ...
@@ -120,7 +124,11 @@ class CheckStream:
         raise NotImplementedError
 
     def on_reset(self, reason: str, failure: str = "") -> None:
-        raise NotImplementedError
+        if reason == PROTOCOL_ERROR:
+            self.connections.count_protocol_error()
+        if self.asking:
+            self.asked()
+            self.outcome.failed(NETWORK_TIMEOUT if reason == CONNECTION_TIMEOUT else NETWORK)
 
     def on_full(self) -> None:
         """Checks are small."""

@@ -1,0 +1,388 @@
+"""Active health checks beside real Envoy: hosts with the same script end with the same flags, statistics and event log.
+
+Every case is a cluster of one host with a script of its own; all of them run at once, in one proxy of each kind. A script's
+last answer never comes, and the time limit of checks is long, so that everything stands still when it is reached.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from concurrent import futures
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from tests.differential.blocks import Message, address
+from tests.differential.envoy_binary import EnvoyUnavailableError, envoy_binary
+from tests.differential.proxies import ENVOY, FreePorts, Proxy, start, subject_kind
+from tests.sidecar.bootstraps import bootstrap, http_listener
+
+SINK = "type.googleapis.com/envoy.extensions.health_check.event_sinks.file.v3.HealthCheckEventFileSink"
+HTTP2 = {"http2_protocol_options": {}}
+CLOSE, RESET = "close", "reset"
+Step = bytes | str
+PATIENCE = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A cluster and its host's script: what it says to each check, in order.
+
+    ``holds``: after the last step no answer comes, so that counts can be compared. Otherwise the last step repeats, and only
+    the beginning of the log is compared, ``lines`` of them.
+    """
+
+    name: str
+    check: Message
+    script: Sequence[Step] = ()
+    kind: str = "http"
+    cluster: Message = field(default_factory=dict)
+    endpoint: Message = field(default_factory=dict)
+    holds: bool = True
+    lines: int = 6
+
+
+def reply(status: int = 200, body: str = "ok", **fields: str) -> bytes:
+    lines = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in fields.items())
+    return f"HTTP/1.1 {status} X\r\ncontent-length: {len(body)}\r\n{lines}\r\n{body}".encode()
+
+
+def web(**fields: Any) -> Message:
+    return {"http_health_check": {"path": "/health", **fields}}
+
+
+def answer(*expected: str, send: str = "ping", **more: Any) -> Message:
+    receive = [{"text": text.encode().hex()} for text in expected]
+    return {"tcp_health_check": {"send": {"text": send.encode().hex()}, "receive": receive, **more}}
+
+
+OK, DOWN = reply(), reply(503)
+FAIL_NOW = {"x_envoy_immediate_health_check_fail": "1"}
+SERVICE = {"x_envoy_upstream_healthchecked_cluster": "orders-7"}
+NOT_ASKED = {"health_check_config": {"disable_active_health_check": True}}
+
+CASES = [
+    Case("well", web(), [OK, OK]),
+    Case("ill", web(), [DOWN, DOWN]),
+    Case("up-and-down", web(), [OK, DOWN, OK, OK, DOWN, OK, DOWN, OK, OK]),
+    Case("broken", web(), [OK, CLOSE, OK, CLOSE, RESET, OK, OK, RESET]),
+    Case("retriable", web(retriable_statuses=[{"start": 500, "end": 504}]), [OK, DOWN, OK, DOWN, DOWN, OK, OK, reply(504)]),
+    Case("expected", web(expected_statuses=[{"start": 200, "end": 300}, {"start": 503, "end": 504}]),
+         [DOWN, reply(299), reply(300), DOWN, DOWN]),
+    Case("degraded", web(), [reply(x_envoy_degraded="1"), OK, reply(x_envoy_degraded=""), DOWN, reply(x_envoy_degraded="1")]),
+    Case("degraded-on-the-way", web(), [OK, DOWN, reply(x_envoy_degraded="1"), OK, OK, reply(x_envoy_degraded="1")]),
+    Case("fails-now", web(), [OK, reply(503, **FAIL_NOW), OK, reply(200, **FAIL_NOW), reply(500, **FAIL_NOW)]),
+    Case("receive", web(receive=[{"text": b"a".hex()}, {"text": b"b".hex()}]), [reply(body="xaxb"), reply(body="ba"),
+         reply(503, "ab"), reply(body="ab"), reply(body="ab")]),
+    Case("receive-fails-now", web(receive=[{"text": b"a".hex()}]), [reply(body="a"), reply(200, "b", **FAIL_NOW)]),
+    Case("buffer", web(receive=[{"text": b"cd".hex()}], response_buffer_size=4), [reply(body="abcdef"), reply(body="abccd")]),
+    Case("no-buffer", web(receive=[{"text": b"z".hex()}], response_buffer_size=0), [reply(body="a" * 5000 + "z")]),
+    Case("service", web(service_name_matcher={"prefix": "orders"}), [reply(**SERVICE), OK, reply(503, **SERVICE)]),
+    Case("close-after", web(), [reply(connection="close"), reply(connection="close"), OK]),
+    Case("interim", web(), [b"HTTP/1.1 102 X\r\n\r\n" + OK, OK]),
+    Case("chunked", web(receive=[{"text": b"ok".hex()}]),
+         [b"HTTP/1.1 200 X\r\ntransfer-encoding: chunked\r\n\r\n1\r\no\r\n1\r\nk\r\n0\r\n\r\n"]),
+    Case("garbage", web(), [b"what?\r\n\r\n", OK, b"HTTP/1.1 200 X\r\ncontent-length: x\r\n\r\n", OK]),
+    Case("post", web(method="POST", send={"text": b"hello".hex()}, host="h.test"), [OK, OK]),
+    Case("head", web(method="HEAD"), [b"HTTP/1.1 200 X\r\ncontent-length: 100\r\n\r\n", OK[:-2]]),
+    Case("fields", web(request_headers_to_add=[
+        {"header": {"key": "x-host", "value": "%UPSTREAM_METADATA(envoy.lb:color)% %PROTOCOL%"}},
+        {"header": {"key": "user-agent", "value": "me"}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}],
+        request_headers_to_remove=["x-none"]), [OK]),
+    Case("no-agent", web(request_headers_to_remove=["user-agent"]), [OK]),
+    Case("quiet", {**web(), "always_log_health_check_failures": False, "always_log_health_check_success": False},
+         [OK, DOWN, DOWN, OK, OK, CLOSE, OK]),
+    Case("one-is-enough", {**web(), "healthy_threshold": 1, "unhealthy_threshold": 1}, [OK, CLOSE, OK, DOWN, OK]),
+    Case("fresh", {**web(), "reuse_connection": False}, [OK, OK, DOWN, OK]),
+    Case("hostname", web(host="configured"), [OK], endpoint={"health_check_config": {"hostname": "own.test"}}),
+    Case("not-asked", web(), [], endpoint=NOT_ASKED),
+    Case("logical", web(), [DOWN, DOWN, OK, OK], cluster={"type": "LOGICAL_DNS"}),
+    Case("strict", web(), [DOWN, OK, OK], cluster={"type": "STRICT_DNS"}),
+    Case("http2-to-http1", web(codec_client_type="HTTP2"), [CLOSE], holds=False, lines=3),
+    Case("refused", web(), kind="refused", holds=False, lines=3),
+    Case("late", {**web(), "timeout": "0.1s"}, [OK, "hold"], holds=False, lines=5),
+    Case("connects", {"tcp_health_check": {}}, kind="tcp", holds=False, lines=1),
+    Case("connects-and-is-closed", {"tcp_health_check": {}}, [CLOSE], kind="tcp", holds=False, lines=1),
+    Case("answers", answer("po", "ng"), [b"pong", b"ponk ng", b"po--ng", CLOSE, b"pong", CLOSE, CLOSE, b"pong"], kind="tcp"),
+    Case("answers-late", {**answer("pong"), "timeout": "0.15s"}, [b"pong", b"pon"], kind="tcp", holds=False, lines=4),
+    Case("answers-fresh", {**answer("pong"), "reuse_connection": False}, [b"pong", b"pong", CLOSE, b"pong"], kind="tcp"),
+    Case("closes-afterwards", {**answer("pong"), "interval": "0.2s", "no_traffic_interval": "0.2s"},
+         [b"pong!", b"pong!", b"pong"], kind="tcp"),
+    Case("proxy-v1", answer("pong", proxy_protocol_config={"version": "V1"}), [b"pong", b"pong"], kind="tcp"),
+    Case("proxy-v2", answer("pong", proxy_protocol_config={"version": "V2"}), [b"pong"], kind="tcp"),
+    Case("grpc", {"grpc_health_check": {}}, ["1", "2", "1", "1", "3", "0", "1", "NOT_FOUND", "1", "1"], kind="grpc",
+         cluster=HTTP2),
+    Case("grpc-service", {"grpc_health_check": {"service_name": "a.b", "authority": "h.test",
+         "initial_metadata": [{"header": {"key": "x-a", "value": "b"}}]}}, ["1", "UNAVAILABLE", "", "1", "1"], kind="grpc",
+         cluster=HTTP2),
+    Case("grpc-fresh", {"grpc_health_check": {}, "reuse_connection": False}, ["1", "2", "1"], kind="grpc", cluster=HTTP2),
+]  # fmt: skip
+NAMES = [case.name for case in CASES]
+DIFFERENT = {
+    "degraded": ["health_check.degraded"],
+    "degraded-on-the-way": ["health_check.degraded"],
+    "grpc-fresh": ["upstream_cx_protocol_error"],
+}
+"""Statistics that are meant to differ: docs/differences-from-envoy.md says why."""
+
+
+class Host:
+    """The host of one case, for one proxy: follows the script and remembers what it was asked."""
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        self.port = 0
+        self.asked: list[str] = []
+        self.released = threading.Event()
+
+    def next_step(self) -> Step:
+        """What the script says to the next check."""
+        at = len(self.asked) - 1
+        script = self.case.script
+        if at < len(script):
+            return script[at]
+        return "hold" if self.case.holds or not script else script[-1]
+
+    @property
+    def finished(self) -> bool:
+        return len(self.asked) > len(self.case.script)
+
+    async def serve_http(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = re.search(rb"(?i)content-length: (\d+)", head)
+                body = await reader.readexactly(int(length[1])) if length else b""
+                self.asked.append((head + body).decode("latin-1"))
+                if not await self._follow(writer):
+                    return
+        except (asyncio.IncompleteReadError, ConnectionError):
+            writer.close()
+
+    async def serve_tcp(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            if self.case.script[:1] == [CLOSE] and len(self.case.script) == 1:
+                writer.close()
+                return
+            while True:
+                data = await reader.read(1000)
+                if not data:
+                    raise ConnectionResetError
+                self.asked.append(re.sub(r"\d{4,5}", "PORT", data.decode("latin-1")))
+                if not await self._follow(writer):
+                    return
+        except (asyncio.IncompleteReadError, ConnectionError):
+            writer.close()
+
+    async def _follow(self, writer: asyncio.StreamWriter) -> bool:
+        step = self.next_step()
+        if isinstance(step, bytes):
+            writer.write(step)
+            if step.endswith(b"!"):
+                await asyncio.sleep(0.02)
+                writer.close()
+                return False
+            return True
+        if step == RESET:
+            writer.transport.abort()
+        elif step == CLOSE:
+            writer.close()
+        return step == "hold"
+
+    def check(self, message: bytes, context: grpc.ServicerContext) -> bytes:
+        """`grpc.health.v1.Health/Check`: a number is the status of the service, a word that of the call."""
+        metadata = {key: value for key, value in context.invocation_metadata() if key in ("x-a", "user-agent")}
+        self.asked.append(f"{message!r} {sorted(metadata.items())}")
+        step = self.next_step()
+        assert isinstance(step, str)
+        if step == "hold":
+            self.released.wait(60)
+        elif step.isupper():
+            context.abort(grpc.StatusCode[step], "no")
+        return b"\x08" + bytes([int(step)]) if step.isdigit() else b""
+
+
+@asynccontextmanager
+async def serving(host: Host, ports: FreePorts) -> AsyncIterator[None]:
+    kind = host.case.kind
+    if kind == "refused":
+        host.port = ports.take()
+        yield
+    elif kind == "grpc":
+        handler = grpc.unary_unary_rpc_method_handler(host.check)
+        handlers = grpc.method_handlers_generic_handler("grpc.health.v1.Health", {"Check": handler})
+        server = grpc.server(futures.ThreadPoolExecutor(2), handlers=[handlers])
+        host.port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        try:
+            yield
+        finally:
+            host.released.set()
+            server.stop(None)
+    else:
+        serve = host.serve_tcp if kind == "tcp" else host.serve_http
+        listening = await asyncio.start_server(serve, "127.0.0.1", 0)
+        host.port = listening.sockets[0].getsockname()[1]
+        try:
+            yield
+        finally:
+            listening.close()
+
+
+def configuration(hosts: Sequence[Host], admin: int, listener: int, directory: Path) -> Message:
+    clusters = []
+    for host in hosts:
+        case = host.case
+        check = {
+            "timeout": "60s",
+            "interval": "0.03s",
+            "no_traffic_interval": "0.03s",
+            "unhealthy_threshold": 2,
+            "healthy_threshold": 2,
+            "always_log_health_check_failures": True,
+            "always_log_health_check_success": True,
+            **case.check,
+            "event_logger": [
+                {"name": "file", "typed_config": {"@type": SINK, "event_log_path": str(directory / f"{case.name}.log")}}
+            ],
+        }
+        endpoint = {"endpoint": {"address": address(host.port), **case.endpoint}}
+        metadata = {"filter_metadata": {"envoy.lb": {"color": "blue"}}}
+        group = {"lb_endpoints": [{**endpoint, "metadata": metadata}], "locality": {"region": "r", "zone": "z"}}
+        clusters.append(
+            {
+                "name": case.name,
+                "connect_timeout": "1s",
+                "load_assignment": {"cluster_name": case.name, "endpoints": [group]},
+                "health_checks": [check],
+                **case.cluster,
+            }
+        )
+    return bootstrap(http_listener("one", listener, []), clusters=tuple(clusters), admin=admin)
+
+
+@dataclass(slots=True)
+class Seen:
+    """What one proxy made of one case."""
+
+    events: list[dict[str, Any]]
+    statistics: dict[str, str]
+    flags: list[str]
+    asked: list[str]
+
+
+def watch(kind: str, directory: Path) -> dict[str, Seen]:
+    """Run all cases on one proxy."""
+
+    async def main() -> dict[str, Seen]:
+        ports = FreePorts()
+        hosts = [Host(case) for case in CASES]
+        admin, listener = ports.take(), ports.take()
+        async with AsyncExitStack() as stack:
+            for host in hosts:
+                await stack.enter_async_context(serving(host, ports))
+            config = configuration(hosts, admin, listener, directory)
+            proxy = await asyncio.to_thread(start, kind, config, {"admin": admin}, directory)
+            try:
+                return await observe(proxy, hosts, directory)
+            finally:
+                for host in hosts:
+                    host.released.set()
+                await asyncio.to_thread(proxy.stop)
+
+    return asyncio.run(main())
+
+
+async def observe(proxy: Proxy, hosts: Sequence[Host], directory: Path) -> dict[str, Seen]:
+    def events(host: Host) -> list[dict[str, Any]]:
+        path = directory / f"{host.case.name}.log"
+        text = path.read_text() if path.exists() else ""
+        return [comparable(line, host) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+    def complete(host: Host) -> bool:
+        if host.case.name == "not-asked":
+            return True
+        return host.finished if host.case.holds else len(events(host)) >= host.case.lines
+
+    until = time.monotonic() + PATIENCE
+    while not all(map(complete, hosts)) and time.monotonic() < until:
+        await asyncio.sleep(0.05)
+    unfinished = [f"{host.case.name} {len(host.asked)}" for host in hosts if not complete(host)]
+    assert not unfinished, f"{proxy.kind}: {unfinished}\n{proxy.log()}"
+    await asyncio.sleep(1.2)  # until the logs are written
+    lines = (await asyncio.to_thread(proxy.admin, "/clusters"))[2].splitlines()
+    numbers = (await asyncio.to_thread(proxy.admin, "/stats"))[2].splitlines()
+    found = {}
+    for host in hosts:
+        name = host.case.name
+        wanted = (f"cluster.{name}.health_check.", f"cluster.{name}.membership_", f"cluster.{name}.upstream_")
+        statistics = dict(line.split(": ") for line in numbers if line.startswith(wanted) and "ms" not in line)
+        flags = [line.rpartition("::")[2] for line in lines if line.startswith(f"{name}::") and "::health_flags::" in line]
+        found[name] = Seen(events(host), statistics, flags, host.asked)
+    return found
+
+
+def comparable(line: str, host: Host) -> dict[str, Any]:
+    """A line of the event log without what rightly varies; the order of its members is looked at."""
+    event = json.loads(line)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{3})?Z", event["timestamp"])
+    event["timestamp"] = "time"
+    assert event["host"]["socket_address"]["port_value"] == host.port
+    event["host"]["socket_address"]["port_value"] = "port"
+    event["order"] = list(event)
+    return event  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dict[str, Seen], dict[str, Seen]]]:
+    """What Envoy and the subject made of all cases."""
+    try:
+        envoy_binary()
+    except EnvoyUnavailableError as error:
+        pytest.skip(str(error))
+    with futures.ThreadPoolExecutor(2) as pool:
+        ran = [
+            pool.submit(watch, kind, tmp_path_factory.mktemp(name))
+            for name, kind in (("envoy", ENVOY), ("subject", subject_kind()))
+        ]
+        yield ran[0].result(), ran[1].result()
+
+
+@pytest.mark.parametrize("case", CASES, ids=NAMES)
+def test_the_same_events(both: tuple[dict[str, Seen], dict[str, Seen]], case: Case) -> None:
+    theirs, ours = both[0][case.name].events, both[1][case.name].events
+    if not case.holds:
+        theirs, ours = theirs[: case.lines], ours[: case.lines]
+    assert ours == theirs
+    assert theirs or case.name == "not-asked"
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.holds], ids=lambda case: case.name)
+def test_the_same_statistics_and_flags(both: tuple[dict[str, Seen], dict[str, Seen]], case: Case) -> None:
+    theirs, ours = both[0][case.name], both[1][case.name]
+    assert ours.flags == theirs.flags
+    known = [f"cluster.{case.name}.{statistic}" for statistic in DIFFERENT.get(case.name, ())]
+    wanted = {name: value for name, value in theirs.statistics.items() if name not in known}
+    assert {name: ours.statistics.get(name) for name in wanted} == wanted
+
+
+@pytest.mark.parametrize("case", CASES, ids=NAMES)
+def test_the_same_was_asked(both: tuple[dict[str, Seen], dict[str, Seen]], case: Case) -> None:
+    theirs, ours = both[0][case.name].asked, both[1][case.name].asked
+    least = len(case.script) + 1 if case.holds else min(len(theirs), len(ours))
+    assert ours[:least] == theirs[:least]
+
+
+def test_the_count_of_degraded_hosts_goes_down_again(both: tuple[dict[str, Seen], dict[str, Seen]]) -> None:
+    """Envoy's only goes up: see docs/differences-from-envoy.md."""
+    name = "cluster.degraded.health_check.degraded"
+    assert (both[0]["degraded"].statistics[name], both[1]["degraded"].statistics[name]) == ("2", "1")
