@@ -24,9 +24,10 @@ import pytest
 from tests.differential.blocks import Message, address
 from tests.differential.envoy_binary import EnvoyUnavailableError, envoy_binary
 from tests.differential.proxies import ENVOY, FreePorts, Proxy, start, subject_kind
-from tests.sidecar.bootstraps import bootstrap, http_listener
+from tests.sidecar.bootstraps import bootstrap, http_listener, to_cluster
 
 SINK = "type.googleapis.com/envoy.extensions.health_check.event_sinks.file.v3.HealthCheckEventFileSink"
+TCP_PROXY = "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"
 HTTP2 = {"http2_protocol_options": {}}
 CLOSE, RESET = "close", "reset"
 Step = bytes | str
@@ -386,3 +387,255 @@ def test_the_count_of_degraded_hosts_goes_down_again(both: tuple[dict[str, Seen]
     """Envoy's only goes up: see docs/differences-from-envoy.md."""
     name = "cluster.degraded.health_check.degraded"
     assert (both[0]["degraded"].statistics[name], both[1]["degraded"].statistics[name]) == ("2", "1")
+
+
+# what becomes of requests
+
+
+class Web:
+    """A host whose checks and requests are answered as is said, and that counts the latter."""
+
+    def __init__(self) -> None:
+        self.well = True
+        self.status = 200
+        self.fields = ""
+        self.requests = 0
+        self.port = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                checked = b"/health" in head
+                self.requests += not checked
+                status = (200 if self.well else 503) if checked else self.status
+                fields = "" if checked else self.fields
+                writer.write(f"HTTP/1.1 {status} X\r\ncontent-length: 2\r\n{fields}\r\nok".encode())
+        except (asyncio.IncompleteReadError, ConnectionError):
+            writer.close()
+
+
+@asynccontextmanager
+async def webs(count: int) -> AsyncIterator[list[Web]]:
+    async with AsyncExitStack() as stack:
+        made = [Web() for _ in range(count)]
+        for host in made:
+            server = await asyncio.start_server(host.serve, "127.0.0.1", 0)
+            stack.callback(server.close)
+            host.port = server.sockets[0].getsockname()[1]
+        yield made
+
+
+class Mesh:
+    """A proxy of either kind, with one cluster of checked hosts, and its client."""
+
+    def __init__(self, proxy: Proxy, port: int) -> None:
+        self.proxy = proxy
+        self.port = port
+
+    async def ask(self, times: int = 1) -> list[tuple[int, list[str]]]:
+        """Statuses, and the names of what in the response has to do with health."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        answers = []
+        for _ in range(times):
+            writer.write(b"GET /request HTTP/1.1\r\nhost: a\r\n\r\n")
+            head = await reader.readuntil(b"\r\n\r\n")
+            await reader.readexactly(int(re.search(rb"content-length: (\d+)", head)[1]))  # type: ignore[index]
+            names = [line.partition(":")[0] for line in head.decode().lower().splitlines()]
+            answers.append((int(head.split()[1]), [name for name in names if "health" in name or "degraded" in name]))
+        writer.close()
+        return answers
+
+    async def flags(self) -> list[str]:
+        lines = (await asyncio.to_thread(self.proxy.admin, "/clusters"))[2].splitlines()
+        return [line.rpartition("::")[2] for line in lines if "::health_flags::" in line]
+
+    async def become(self, *flags: str) -> None:
+        """Wait until the hosts have these flags, and are picked by them."""
+        until = time.monotonic() + PATIENCE
+        while await self.flags() != list(flags):
+            assert time.monotonic() < until, await self.flags()
+            await asyncio.sleep(0.02)
+        await asyncio.sleep(0.05)
+
+    async def counted(self, *leaves: str) -> list[str]:
+        lines = (await asyncio.to_thread(self.proxy.admin, "/stats"))[2].splitlines()
+        found = dict(line.split(": ") for line in lines if line.startswith("cluster.up."))
+        return [found[f"cluster.up.{leaf}"] for leaf in leaves]
+
+
+@asynccontextmanager
+async def mesh(kind: str, directory: Path, hosts: Sequence[Web], check: Message, **cluster: Any) -> AsyncIterator[Mesh]:
+    ports = FreePorts()
+    admin, port = ports.take(), ports.take()
+    settings = {
+        "timeout": "1s",
+        "interval": "0.05s",
+        "no_traffic_interval": "0.05s",
+        "unhealthy_threshold": 1,
+        "healthy_threshold": 1,
+        **web(),
+        **check,
+    }
+    endpoints = [{"endpoint": {"address": address(one.port)}} for one in hosts]
+    made = {
+        "name": "up",
+        "connect_timeout": "1s",
+        "load_assignment": {"cluster_name": "up", "endpoints": [{"lb_endpoints": endpoints}]},
+        "health_checks": [settings],
+        **cluster,
+    }
+    config = bootstrap(http_listener("one", port, [to_cluster("up")]), clusters=(made,), admin=admin)
+    proxy = await asyncio.to_thread(start, kind, config, {"admin": admin}, directory)
+    try:
+        yield Mesh(proxy, port)
+    finally:
+        await asyncio.to_thread(proxy.stop)
+
+
+@pytest.fixture(params=["envoy", "subject"])
+def kind(request: pytest.FixtureRequest) -> str:
+    """Both kinds of proxies must pass: what is expected is what Envoy does."""
+    try:
+        envoy_binary()
+    except EnvoyUnavailableError as error:
+        pytest.skip(str(error))
+    return ENVOY if request.param == "envoy" else subject_kind()
+
+
+ILL = "/failed_active_hc"
+OUT = "/failed_active_hc/excluded_via_immediate_hc_fail"
+EJECTED = "/failed_outlier_check"
+
+
+def test_traffic_goes_to_hosts_that_are_well_and_to_all_in_panic(kind: str, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with webs(4) as hosts, mesh(kind, tmp_path, hosts, {}) as proxy:
+            await proxy.become(*["healthy"] * 4)
+            await proxy.ask(12)
+            assert [host.requests for host in hosts] == [3, 3, 3, 3]
+            hosts[0].well = hosts[2].well = False
+            await proxy.become(ILL, "healthy", ILL, "healthy")
+            await proxy.ask(12)
+            assert [host.requests for host in hosts] == [3, 9, 3, 9]
+            assert await proxy.counted("lb_healthy_panic", "membership_healthy", "membership_total") == ["0", "2", "4"]
+            hosts[1].well = False
+            await proxy.become(ILL, ILL, ILL, "healthy")
+            await proxy.ask(12)
+            assert [host.requests for host in hosts] == [6, 12, 6, 12]
+            assert await proxy.counted("lb_healthy_panic") == ["12"]
+            hosts[0].well = hosts[1].well = hosts[2].well = True
+            await proxy.become(*["healthy"] * 4)
+
+    asyncio.run(main())
+
+
+def test_no_answer_is_better_where_panic_is_switched_off(kind: str, tmp_path: Path) -> None:
+    async def main() -> None:
+        common = {"healthy_panic_threshold": {"value": 0}}
+        async with webs(2) as hosts, mesh(kind, tmp_path, hosts, {}, common_lb_config=common) as proxy:
+            hosts[0].well = hosts[1].well = False
+            await proxy.become(ILL, ILL)
+            assert await proxy.ask() == [(503, [])]
+            assert await proxy.counted("upstream_cx_none_healthy") == ["1"]
+
+    asyncio.run(main())
+
+
+def test_a_response_takes_its_host_out_which_is_no_reason_to_panic(kind: str, tmp_path: Path) -> None:
+    async def main() -> None:
+        rarely = {"interval": "60s", "no_traffic_interval": "60s"}
+        async with webs(3) as hosts, mesh(kind, tmp_path, hosts, rarely) as proxy:
+            await proxy.become(*["healthy"] * 3)
+            await proxy.ask(30)
+            hosts[0].fields = hosts[1].fields = "x-envoy-immediate-health-check-fail: true\r\n"
+            seen = []
+            while (await proxy.flags()).count(OUT) < 2:
+                seen += await proxy.ask()
+                await asyncio.sleep(0.05)
+            assert [names for _, names in seen if names] == [["x-envoy-immediate-health-check-fail"]] * 2
+            await proxy.become(OUT, OUT, "healthy")
+            before = [host.requests for host in hosts]
+            await proxy.ask(6)
+            assert [host.requests for host in hosts] == [before[0], before[1], before[2] + 6]
+            leaves = ("health_check.passive_failure", "membership_excluded", "membership_healthy", "lb_healthy_panic")
+            assert await proxy.counted(*leaves) == ["2", "2", "1", "0"]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("comes_back", [True, False])
+def test_an_ejected_host_whose_check_succeeds_comes_back(kind: str, tmp_path: Path, comes_back: bool) -> None:
+    async def main() -> None:
+        detection = {
+            "consecutive_5xx": 2,
+            "enforcing_consecutive_5xx": 100,
+            "base_ejection_time": "300s",
+            "max_ejection_percent": 100,
+            "enforcing_success_rate": 0,
+            "successful_active_health_check_uneject_host": comes_back,
+        }
+        often = {"interval": "0.4s", "no_traffic_interval": "0.4s"}
+        async with webs(1) as hosts, mesh(kind, tmp_path, hosts, often, outlier_detection=detection) as proxy:
+            await proxy.become("healthy")
+            hosts[0].status = 500
+            await proxy.ask(2)
+            await proxy.become(EJECTED)
+            if comes_back:
+                await proxy.become("healthy")
+            else:
+                before = int((await proxy.counted("health_check.success"))[0])
+                while int((await proxy.counted("health_check.success"))[0]) < before + 2:
+                    await asyncio.sleep(0.05)
+                assert await proxy.flags() == [EJECTED]
+            assert await proxy.counted("outlier_detection.ejections_enforced_total") == ["1"]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("closes", [True, False])
+def test_connections_of_a_tcp_proxy_when_their_host_fails(kind: str, tmp_path: Path, closes: bool) -> None:
+    async def main() -> None:
+        ports = FreePorts()
+        admin, port = ports.take(), ports.take()
+
+        async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            while data := await reader.read(100):
+                writer.write(data)
+            writer.close()
+
+        echoing = await asyncio.start_server(echo, "127.0.0.1", 0)
+        async with webs(1) as (host,):
+            endpoint = {"address": address(echoing.sockets[0].getsockname()[1])}
+            asked_at = {"health_check_config": {"port_value": host.port}}
+            check = {"timeout": "1s", "interval": "0.05s", "unhealthy_threshold": 1, "healthy_threshold": 1, **web()}
+            made = {
+                "name": "up",
+                "load_assignment": {"cluster_name": "up", "endpoints": [{"lb_endpoints": [{"endpoint": endpoint | asked_at}]}]},
+                "health_checks": [{**check, "no_traffic_interval": "0.05s"}],
+                "close_connections_on_host_health_failure": closes,
+            }
+            proxied = {"@type": TCP_PROXY, "stat_prefix": "tcp", "cluster": "up"}
+            chain = {"filters": [{"name": "tcp", "typed_config": proxied}]}
+            listener = {"name": "one", "address": address(port), "filter_chains": [chain]}
+            config = bootstrap(listener, clusters=(made,), admin=admin)
+            proxy = await asyncio.to_thread(start, kind, config, {"admin": admin}, tmp_path)
+            try:
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(b"hello")
+                assert await reader.read(100) == b"hello"
+                host.well = False
+                await Mesh(proxy, port).become(ILL)
+                if closes:
+                    assert await reader.read() == b""
+                else:
+                    writer.write(b"again")
+                    assert await reader.read(100) == b"again"
+                leaves = ("upstream_cx_destroy_local_with_active_rq", "upstream_cx_active")
+                assert await Mesh(proxy, port).counted(*leaves) == (["1", "0"] if closes else ["0", "1"])
+                writer.close()
+            finally:
+                await asyncio.to_thread(proxy.stop)
+        echoing.close()
+
+    asyncio.run(main())
