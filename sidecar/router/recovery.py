@@ -368,6 +368,7 @@ class Recovery:
 
     def _again(self) -> None:
         self.backoff = None
+        self.stream.upstream_failure_reason = ""  # that was the last attempt's
         retry = self.retry
         if retry is not None and retry.priority_update_frequency:
             host = self.tried_priorities.pick(self.cluster, self)
