@@ -20,6 +20,9 @@ from tests.differential.runner import Runner
 
 REQUESTS = 500
 SIGMAS = 5.0
+FEW = 4
+"""Where a turn begins, and what is counted when zones are looked at, too, which Envoy does more often."""
+
 COUNTED = ("lb_healthy_panic", "lb_zone_routing_all_directly", "lb_subsets_selected", "lb_subsets_fallback")
 """What is counted for each request, whatever the dice say."""
 
@@ -62,9 +65,9 @@ def assert_alike(envoy: Mapping[str, int], subject: Mapping[str, int]) -> None:
     """Two samples of one distribution: no share differs by more than chance can explain."""
     for name in {*envoy, *subject}:
         one, other = envoy.get(name, 0), subject.get(name, 0)
-        share = (one + other) / (2 * REQUESTS)
+        share = min(1.0, (one + other) / (2 * REQUESTS))
         deviation = sqrt(2 * REQUESTS * share * (1 - share))
-        assert abs(one - other) <= SIGMAS * deviation + 2, (dict(envoy), dict(subject))
+        assert abs(one - other) <= SIGMAS * deviation + FEW, (dict(envoy), dict(subject))
 
 
 @pytest.mark.parametrize("bootstrap", ["zones", "zones-ill", "shares"])
