@@ -250,10 +250,10 @@ def _alternatives(key: SubsetKey) -> tuple[SubsetKey, ...] | None:
     """What to ask for, one after the other, by the `fallback_list` among the metadata to match; None without one."""
     own = dict(key)
     listed = own.pop(_FALLBACK_LIST, None)
-    fallbacks = None if listed is None else json.loads(listed)
-    if not isinstance(fallbacks, list):
+    if listed is None:
         return None
-    if not fallbacks:
+    fallbacks = json.loads(listed)
+    if not fallbacks or not isinstance(fallbacks, list):
         return (tuple(sorted(own.items())),)
     return tuple(
         tuple(sorted({**own, **{name: canonical(value) for name, value in fallback.items()}}.items()))
