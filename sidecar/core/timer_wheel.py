@@ -54,13 +54,16 @@ class TimerWheel:
 
     def arm(self, timed: Timed, due: float) -> None:
         """Wake ``timed`` at ``due``; a timer that was armed for another time moves."""
-        if timed.due != inf:
-            self.cancel(timed)
+        buckets, resolution = self._buckets, self.resolution
+        if timed.due != inf:  # as ``cancel``
+            bucket = buckets.get(int(timed.due / resolution) + 1)
+            if bucket is not None:
+                bucket.pop(timed, None)
         timed.due = due
-        number = int(due / self.resolution) + 1
-        bucket = self._buckets.get(number)
+        number = int(due / resolution) + 1
+        bucket = buckets.get(number)
         if bucket is None:
-            self._buckets[number] = {timed: None}
+            buckets[number] = {timed: None}
             heappush(self._numbers, number)
             if self._handle is None or number < self._handle_number:
                 self._schedule(number)

@@ -19,7 +19,19 @@ class Worker:
     same decisions under the same ``seed``, whatever timers do meanwhile. Those have sources of their own.
     """
 
-    __slots__ = ("clock", "cork", "epoch", "join_below", "last_id", "loop", "number", "random", "seed", "tasks", "wheel")
+    __slots__ = (
+        "clock",
+        "cork",
+        "epoch",
+        "join_below",
+        "last_id",
+        "loop",
+        "number",
+        "random",
+        "seed",
+        "tasks",
+        "wheel",
+    )
 
     def __init__(
         self,

@@ -121,6 +121,7 @@ class ConnectionManager:
         "listener_codes",
         "local_reply",
         "make_chain",
+        "make_http1",
         "options",
         "prepare",
         "prepare_again",
@@ -167,6 +168,7 @@ class ConnectionManager:
         self.judge: Callable[[RequestHead], None] | None = None  # of every request's head, as the codec has read it
         self.judge_http2: Callable[[RequestHead], None] | None = None
         self.make_chain: Callable[[Any], FilterChain] = lambda route: default_chain
+        self.make_http1: Callable[[ConnectionManager, ConnectionInfo], Any] | None = None  # once there is one
         self.draining = False
         self.lane: Any = None  # the express lane, where the configuration has nothing that it could not take
 
@@ -188,9 +190,11 @@ class ConnectionManager:
             from sidecar.http.http2_connection import Http2Connection
 
             return Http2Connection(self, info)
-        from sidecar.http.http1_connection import Http1Connection
+        if self.make_http1 is None:
+            from sidecar.http.http1_connection import Http1Connection
 
-        return Http1Connection(self, info)
+            self.make_http1 = Http1Connection
+        return self.make_http1(self, info)
 
     def chain_for(self, route: Any) -> FilterChain:
         """The chain of a route that says something to a filter, made when a request first takes that route."""

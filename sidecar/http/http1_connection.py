@@ -324,6 +324,14 @@ class Http1Connection(Http1Writer):
         if not self.out:
             self._half_close()
 
+    def _end_with(self, data: bytes) -> None:
+        transport = self.transport
+        if self.info.tls is not None and self.manager.options.delayed_close_timeout and not transport.is_closing():
+            transport.write_last(data)
+        else:
+            transport.write(data)
+        self._half_close()
+
     def _half_close(self) -> None:
         delay = self.manager.options.delayed_close_timeout
         if delay or self.transport.get_write_buffer_size():

@@ -149,24 +149,31 @@ class Http1Writer(asyncio.Protocol, Timed):
         if len(out) == 1:
             data = out.pop()
             self.manager.stats.downstream_cx_tx_bytes_total += len(data)
-            self.transport.write(data)
             if self.closing:
-                self._half_close()
+                self._end_with(data)
+            else:
+                self.transport.write(data)
             return
         size = sum(map(len, out))
         self.manager.stats.downstream_cx_tx_bytes_total += size
-        if size < self.worker.join_below:
-            self.transport.write(b"".join(out))
-        else:
+        if size >= self.worker.join_below:
             self.transport.writelines(out)
+            if self.closing:
+                self._half_close()
+        elif self.closing:
+            self._end_with(b"".join(out))
+        else:
+            self.transport.write(b"".join(out))
         out.clear()
-        if self.closing:
-            self._half_close()
 
     def _collect(self, data: bytes) -> None:
         if not self.out:
             self.worker.cork.waiting.append(self)
         self.out.append(data)
+
+    def _end_with(self, data: bytes) -> None:
+        """Write the last of all, and end the connection."""
+        raise NotImplementedError
 
     def _half_close(self) -> None:
         """All has been written, and the connection is to end."""

@@ -29,6 +29,8 @@ def compile_filter_chains(chains: Sequence[tuple[FilterChainMatch, T]], default:
     if not chains:
         return lambda info: default
     find = _compile(chains, 0)
+    if default is None:
+        return find
     return lambda info: _or(find(info), default)
 
 

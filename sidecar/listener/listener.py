@@ -11,6 +11,7 @@ import logging
 import socket
 from collections.abc import Callable
 from math import inf
+from typing import Any, Final
 
 from sidecar.config.listener import FilterChain
 from sidecar.config.listener import Listener as ListenerConfig
@@ -20,7 +21,7 @@ from sidecar.core.response_flags import NO_ROUTE_FOUND
 from sidecar.core.stream_info import ConnectionInfo, StreamInfo
 from sidecar.core.worker import Worker
 from sidecar.listener import sockets
-from sidecar.listener.accepted import Accepted, AcceptedSocket, Refused
+from sidecar.listener.accepted import Accepted, AcceptedSocket, Descriptor, Refused
 from sidecar.listener.connection_limits import ConnectionLimit
 from sidecar.listener.directory import Directory
 from sidecar.listener.filter_chain_match import Find, compile_filter_chains
@@ -32,6 +33,7 @@ from sidecar.listener.undecided import Undecided
 
 _log = logging.getLogger(__name__)
 
+_AF_INET: Final = int(socket.AF_INET)
 _ACCEPTS_PER_EVENT = 64  # more stay in the kernel's queue until the loop has looked at everything else
 _TRIMS_PER_EVENT = 512
 _LOOK_AGAIN = 0.02  # seconds until a queue that is left alone is measured again
@@ -52,8 +54,8 @@ class Listener:
 
     __slots__ = ("config", "worker", "stats", "worker_stats", "limit", "global_limit", "access_loggers", "filters",
                  "directory", "connections", "pending", "sockets", "chains", "find_chain", "_accepting",
-                 "_per_event", "_locals", "_backing_off", "_paused", "_at_once", "_longest_queue", "_rejected_share", "_shed",
-                 "_take", "keys", "shared")  # fmt: skip
+                 "_per_event", "_known", "_backing_off", "_by_descriptor", "_paused", "_at_once", "_longest_queue",
+                 "_rejected_share", "_shed", "_take", "keys", "shared")  # fmt: skip
 
     def __init__(
         self,
@@ -83,8 +85,9 @@ class Listener:
         self.sockets: list[socket.socket] = []
         self._accepting: list[socket.socket] = []
         self._per_event = config.max_connections_to_accept_per_socket_event or _ACCEPTS_PER_EVENT
-        self._locals: dict[int, Address] = {}
+        self._known: dict[int, tuple[Address | None, int]] = {}  # local address, if it is all connections', and family
         self._backing_off = False
+        self._by_descriptor = type(worker.loop).__module__.startswith("uvloop")
         self.keys: tuple[str, ...] = ()
         self.shared = False
         self._paused = False
@@ -120,8 +123,8 @@ class Listener:
         self.sockets = [sock for _, sock in bound]
         for sock in self.sockets:
             address = from_socket_name(sock.family, sock.getsockname())
-            if address.ip not in _WILDCARDS and not self.config.transparent:
-                self._locals[sock.fileno()] = address
+            varies = address.ip in _WILDCARDS or self.config.transparent
+            self._known[sock.fileno()] = None if varies else address, int(sock.family)
 
     @property
     def local_addresses(self) -> list[Address]:
@@ -143,7 +146,7 @@ class Listener:
             while not self.shared and self._accept(sock, self._per_event) == self._per_event:
                 pass
         self._accepting.clear()
-        self._locals.clear()
+        self._known.clear()
         for sock in self.sockets:
             if self.shared:
                 sock.close()
@@ -221,15 +224,15 @@ class Listener:
             self.worker.loop.remove_reader(sock.fileno())
             self.worker.wheel.call_in(_LOOK_AGAIN, lambda: self._accept_again(sock))
 
-    def _reject_or_admit(self, sock: socket.socket, name: object, local: Address | None) -> None:
+    def _reject_or_admit(self, accepted: Descriptor, name: Any, local: Address | None) -> None:
         shared, share = self.global_limit, self._rejected_share
         if shared.active < shared.maximum and (share >= 1.0 or self.worker.random.random() < share):
             self.stats.downstream_cx_overload_reject += 1
             if self._shed is not None:
                 self._shed()
-            sock.close()
+            accepted.as_socket().close()
         else:
-            self._admit(sock, name, local)
+            self._admit(accepted, name, local)
 
     # accepting
 
@@ -240,10 +243,11 @@ class Listener:
 
     def _accept(self, sock: socket.socket, most: int) -> int:
         """Accept up to ``most`` connections; how many there were."""
-        local = self._locals.get(sock.fileno())
+        local, family = self._known[sock.fileno()]
+        accept = sock._accept  # type: ignore[attr-defined]  # without a socket object for what is accepted
         for count in range(most):
             try:
-                accepted, name = sock.accept()
+                descriptor, name = accept()
             except (BlockingIOError, InterruptedError):
                 return count
             except ConnectionError:
@@ -254,7 +258,7 @@ class Listener:
                 else:
                     _log.warning("listener %r: accept failed: %s", self.config.name, error)
                 return count
-            self._take(accepted, name, local)
+            self._take(Descriptor(descriptor, family), name, local)
         return most
 
     def _back_off(self, sock: socket.socket, error: OSError) -> None:
@@ -270,33 +274,35 @@ class Listener:
         if sock in self._accepting:
             self._watch_socket(sock)
 
-    def _admit(self, sock: socket.socket, name: object, local: Address | None) -> None:
+    def _admit(self, accepted: Descriptor, name: Any, local: Address | None) -> None:
         self._backing_off = False
         limit, shared, stats = self.limit, self.global_limit, self.stats
         if shared.active >= shared.maximum:
             stats.downstream_global_cx_overflow += 1
-            sock.close()
+            accepted.as_socket().close()
             return
         if limit.active >= limit.maximum:
             stats.downstream_cx_overflow += 1
-            sock.close()
+            accepted.as_socket().close()
             return
-        sock.setblocking(False)
         worker = self.worker
-        remote = from_socket_name(sock.family, name)
+        family = accepted.family
+        remote = Address(name[0], name[1]) if family == _AF_INET else from_socket_name(family, name)
         if local is None:
-            local = from_socket_name(sock.family, sock.getsockname())
+            sock = accepted.as_socket()
+            local = from_socket_name(family, sock.getsockname())
+            sock.detach()
         info = ConnectionInfo(worker.next_id(), local, remote, worker.clock())
-        self._enter(sock, info, self.config.use_original_dst)
+        self._enter(accepted, info, self.config.use_original_dst)
 
-    def _enter(self, sock: socket.socket, info: ConnectionInfo, hand_off: bool) -> None:
+    def _enter(self, accepted: socket.socket | Descriptor, info: ConnectionInfo, hand_off: bool) -> None:
         self.limit.active += 1
         self.global_limit.active += 1
         info.listener_name = self.config.name
         if not self.filters:
-            self._serve(sock, info, hand_off)
+            self._serve(accepted, info, hand_off)
             return
-        pending = Pending(self, sock, info, hand_off)
+        pending = Pending(self, _socket_of(accepted), info, hand_off)
         self.pending.add(pending)
         self.stats.downstream_pre_cx_active += 1
         pending.advance()
@@ -319,16 +325,16 @@ class Listener:
 
     # serving
 
-    def _serve(self, sock: socket.socket, info: ConnectionInfo, hand_off: bool) -> None:
+    def _serve(self, accepted: socket.socket | Descriptor, info: ConnectionInfo, hand_off: bool) -> None:
         if hand_off and self.directory is not None and info.local_address is not info.direct_local_address:
             other = self.directory.find(info.local_address)
             if other is not None and other is not self:
                 self._leave()
-                other._enter(sock, info, False)
+                other._enter(accepted, info, False)
                 return
         chain = self.find_chain(info)
         if chain is None:
-            self._reject(sock, info)
+            self._reject(accepted, info)
             return
         info.filter_chain_name = chain.name
         stats, worker_stats = self.stats, self.worker_stats
@@ -336,7 +342,7 @@ class Listener:
         stats.downstream_cx_active += 1
         worker_stats.downstream_cx_total += 1
         worker_stats.downstream_cx_active += 1
-        self._decide(sock, info, chain, 0)
+        self._decide(accepted, info, chain, 0)
 
     def decided(self, undecided: Undecided, delay: float | None) -> None:
         """What the filter says that had to ask."""
@@ -346,25 +352,32 @@ class Listener:
         else:
             self._refuse(sock, info, chain, position, delay)
 
-    def _decide(self, sock: socket.socket, info: ConnectionInfo, chain: Chain, first: int) -> None:
+    def _decide(self, accepted: socket.socket | Descriptor, info: ConnectionInfo, chain: Chain, first: int) -> None:
         for position in range(first, len(chain.filters)):
             delay = chain.filters[position].on_new_connection(info)
             if delay is not None:
                 if delay == ASKING:
-                    Undecided(self, sock, info, chain, position).begin()
+                    Undecided(self, _socket_of(accepted), info, chain, position).begin()
                 else:
-                    self._refuse(sock, info, chain, position, delay)
+                    self._refuse(_socket_of(accepted), info, chain, position, delay)
                 return
         if chain.on_socket is not None:
             served = AcceptedSocket(self, info, chain)
             self.connections.add(served)
-            served.session = chain.on_socket.accept_socket(info, sock, served.ended)
+            served.session = chain.on_socket.accept_socket(info, _socket_of(accepted), served.ended)
             return
         assert chain.on_protocol is not None
         connection = Accepted(self, info, chain, chain.on_protocol.accept(info))
         self.connections.add(connection)
         worker = self.worker
-        task = worker.loop.create_task(self._connect(connection, sock))
+        if self._by_descriptor:
+            opening = connection.opening = worker.loop.connect_accepted_socket(connection.itself, accepted)  # type: ignore[arg-type]
+            try:
+                opening.send(None)
+            except OSError as error:
+                self._not_connected(connection, _socket_of(accepted), error)
+            return
+        task = worker.loop.create_task(self._connect(connection, _socket_of(accepted)))
         worker.tasks.add(task)
         task.add_done_callback(worker.tasks.discard)
 
@@ -372,15 +385,18 @@ class Listener:
         try:
             await self.worker.loop.connect_accepted_socket(connection.itself, sock)
         except OSError as error:
-            _log.debug("listener %r: %r: %s", self.config.name, connection.info, error)
-            if connection in self.connections:
-                sock.close()
-                self.lost(connection, None)
+            self._not_connected(connection, sock, error)
 
-    def _reject(self, sock: socket.socket, info: ConnectionInfo) -> None:
+    def _not_connected(self, connection: Accepted, sock: socket.socket, error: OSError) -> None:
+        _log.debug("listener %r: %r: %s", self.config.name, connection.info, error)
+        if connection in self.connections:
+            sock.close()
+            self.lost(connection, None)
+
+    def _reject(self, accepted: socket.socket | Descriptor, info: ConnectionInfo) -> None:
         """No filter chain takes it."""
         self.stats.no_filter_chain_match += 1
-        sock.close()
+        _socket_of(accepted).close()
         self._leave()
         if self.access_loggers:
             record = self._record(info)
@@ -426,3 +442,7 @@ class Listener:
     def __repr__(self) -> str:
         where = ", ".join(address.text for address in self.local_addresses) or "nowhere"
         return f"<Listener {self.config.name} on {where}: {len(self.connections)} connections>"
+
+
+def _socket_of(accepted: socket.socket | Descriptor) -> socket.socket:
+    return accepted.as_socket() if isinstance(accepted, Descriptor) else accepted

@@ -10,6 +10,7 @@ from math import inf
 from typing import Any
 
 from sidecar.core.worker import Worker
+from sidecar.transport.deadlines import Deadlines
 from sidecar.transport.failures import TlsFailure, from_ssl
 from sidecar.transport.handshake_limit import HandshakeLimit
 from sidecar.transport.identity import ConnectionTls
@@ -20,19 +21,20 @@ from sidecar.transport.stream import CLOSED, FED, HANDSHAKE, OPEN, TlsStream
 class TlsConnection(TlsStream):
     """Either side of TLS; ``DownstreamConnection`` and ``UpstreamConnection`` know how the handshake begins and ends.
 
-    ``timeout`` is how long the handshake may take, in seconds.
+    ``deadlines`` say how long the handshake may take, None if somebody else does.
     """
 
-    __slots__ = ("limit", "since", "head", "curve", "timeout", "deadline", "held_back", "began")
+    __slots__ = ("limit", "since", "head", "curve", "deadlines", "held_back", "began")
 
-    def __init__(self, worker: Worker, stats: TlsStats, limit: HandshakeLimit, timeout: float = inf) -> None:
-        super().__init__(worker, stats)
+    def __init__(
+        self, worker: Worker, stats: TlsStats, limit: HandshakeLimit, deadlines: Deadlines | None = None
+    ) -> None:
+        TlsStream.__init__(self, worker, stats)
         self.limit = limit
         self.since = 0.0
         self.head = b""  # what was read before there is an ``ssl_object``
         self.curve = ""  # the only one that may be agreed on, if there is but one
-        self.timeout = timeout
-        self.deadline = inf
+        self.deadlines = deadlines
         self.held_back = False  # until it is the handshake's turn
         self.began = False
 
@@ -72,9 +74,8 @@ class TlsConnection(TlsStream):
         if self.closing:
             transport.abort()
             return
-        if self.timeout != inf:
-            self.deadline = self.worker.clock() + self.timeout
-            self.worker.wheel.arm(self, self.deadline)
+        if self.deadlines is not None:
+            self.deadlines.begin(self)
         if self.speaks_first:
             self.queue()
 
@@ -91,29 +92,28 @@ class TlsConnection(TlsStream):
 
     def _insist(self, now: float) -> None:
         """Ask again when all who shake hands now have had their time."""
-        self.worker.wheel.arm(self, min(self.deadline, now + self.limit.patience))
+        self.worker.wheel.arm(self, now + self.limit.patience)
 
     def begin(self) -> None:
         """The handshake may begin."""
         self.began = True
-        self.since = self.worker.clock()
         if self.held_back:
+            self.since = self.worker.clock()
             self.raw.resume_reading()
-            if self.deadline != inf:
-                self.worker.wheel.arm(self, self.deadline)
-            else:
-                self.worker.wheel.cancel(self)
+            self.worker.wheel.cancel(self)
         self.start()
         if self.head and self.ssl_object is None and not self.closing:
             self.hello()
 
-    def on_timer(self, now: float) -> None:
-        """The handshake's deadline, or time to insist on its turn."""
-        if self.state != HANDSHAKE or self.closing:
-            return
-        if now >= self.deadline:
+    def expire(self) -> None:
+        """The handshake's deadline."""
+        if self.state == HANDSHAKE and not self.closing:
             self.timed_out()
             self.give_up(TlsFailure("", ""))
+
+    def on_timer(self, now: float) -> None:
+        """Time to insist on its turn."""
+        if self.state != HANDSHAKE or self.closing:
             return
         self.limit.make_room(now)
         if not self.began and not self.closing:
@@ -128,6 +128,7 @@ class TlsConnection(TlsStream):
     def set_up(self, ssl_object: ssl.SSLObject) -> None:
         """The object for ``incoming`` and ``outgoing`` is there: shake hands."""
         self.ssl_object = ssl_object
+        self.within = ssl_object._sslobj  # type: ignore[attr-defined]
         self.incoming.write(self.head)
         self.head = b""
         self._advance()
@@ -148,11 +149,11 @@ class TlsConnection(TlsStream):
                 self.queue()
 
     def _advance(self) -> None:
-        ssl_object = self.ssl_object
+        ssl_object, within = self.ssl_object, self.within
         if self.closing or ssl_object is None:
             return
         try:
-            ssl_object.do_handshake()
+            within.do_handshake()
         except ssl.SSLWantReadError:
             self._flush()
             return
@@ -169,16 +170,17 @@ class TlsConnection(TlsStream):
         self._count(self.tls)
         self.tls.opened = self.worker.clock()
         self.state = OPEN
-        self.read = ssl_object.read
-        self.encrypt = ssl_object.write
-        if ssl_object.server_side and self.tls.version == "TLSv1.3":  # the last word was the client's
+        self.read = within.read
+        self.encrypt = within.write
+        if not self.speaks_first and self.tls.version == "TLSv1.3":  # the last word was the client's
             self.tickets = self.outgoing.pending
             if self.tickets:
                 self.encrypt = self.encrypt_first
         else:
             self._flush()
-        self.set_protocol(self.opened())
-        self.inner.connection_made(self)
+        inner = self.inner = self.opened()
+        self.deliver = inner.data_received
+        inner.connection_made(self)
         if self.incoming.pending and not self.paused:
             self._drain()
 
@@ -214,5 +216,7 @@ class TlsConnection(TlsStream):
     def _leave_handshake(self) -> None:
         if self.due != inf:
             self.worker.wheel.cancel(self)
+        if self.deadlines is not None:
+            self.deadlines.end(self)
         if self.state == HANDSHAKE:
             self.limit.leave(self)

@@ -18,6 +18,7 @@ from sidecar.core.stream_info import ConnectionInfo
 from sidecar.core.worker import Worker
 from sidecar.transport.connection import TlsConnection
 from sidecar.transport.contexts import LoadedCertificate, TlsContextError, load_certificate, server_context
+from sidecar.transport.deadlines import Deadlines
 from sidecar.transport.failures import TlsFailure, verification_failed
 from sidecar.transport.handshake_limit import HandshakeLimit
 from sidecar.transport.identity import UNREADABLE, CertificateDetails, ConnectionTls, details_of
@@ -56,10 +57,11 @@ ReadHello = Callable[[bytes, int], Hello | None]
 class _ServerContext:
     """One context with the certificate that it shows (of several, the first) and what it asks of clients."""
 
-    __slots__ = ("context", "local", "verification")
+    __slots__ = ("asks", "context", "local", "verification")
 
     def __init__(self, context: ssl.SSLContext, local: CertificateDetails, verification: Verification) -> None:
         self.context = context
+        self.asks = context.verify_mode != ssl.CERT_NONE  # clients for a certificate
         self.local = local
         self.verification = verification
 
@@ -74,8 +76,8 @@ class DownstreamTls:
     asked where several certificates or ``require_sni`` make the name matter and no listener filter has read it.
     """
 
-    __slots__ = ("accept_inner", "config", "handshake_timeout", "limit", "on_timeout", "read_hello", "rotation", "stats",
-                 "worker")  # fmt: skip
+    __slots__ = ("accept_inner", "config", "curve", "deadlines", "limit", "on_timeout", "read_hello", "rotation",
+                 "stats", "worker")  # fmt: skip
 
     def __init__(
         self,
@@ -95,7 +97,8 @@ class DownstreamTls:
         self.limit = limit
         self.read_hello = read_hello
         self.accept_inner = accept_inner
-        self.handshake_timeout = handshake_timeout or inf
+        self.deadlines = Deadlines(worker, handshake_timeout or inf)
+        self.curve = config.common_tls_context.tls_params.ecdh_curve_name
         self.on_timeout = on_timeout
         self.rotation: Rotation[_Names] = Rotation(config.common_tls_context, secrets, self._build, config.place)
 
@@ -144,10 +147,10 @@ class DownstreamConnection(TlsConnection):
     __slots__ = ("chosen", "info", "owner", "server_name")
 
     def __init__(self, owner: DownstreamTls, info: ConnectionInfo) -> None:
-        super().__init__(owner.worker, owner.stats, owner.limit, owner.handshake_timeout)
+        TlsConnection.__init__(self, owner.worker, owner.stats, owner.limit, owner.deadlines)
         self.owner = owner
         self.info = info
-        self.curve = owner.config.common_tls_context.tls_params.ecdh_curve_name
+        self.curve = owner.curve
         self.server_name = info.requested_server_name
         self.chosen: _ServerContext | None = None
 
@@ -181,7 +184,9 @@ class DownstreamConnection(TlsConnection):
     def finish(self, ssl_object: ssl.SSLObject) -> tuple[ConnectionTls, TlsFailure | None]:
         chosen = self.chosen
         assert chosen is not None
-        der = None if chosen.context.verify_mode == ssl.CERT_NONE else ssl_object.getpeercert(binary_form=True)
+        if not chosen.asks:
+            return ConnectionTls(ssl_object, None, chosen.local, self.server_name), None
+        der = ssl_object.getpeercert(binary_form=True)
         now = self.worker.epoch + self.worker.clock()
         return checked(ssl_object, der, chosen.local, self.server_name, chosen.verification, now)
 

@@ -185,11 +185,12 @@ class ConnectionTls:
         server_name: str = "",
     ) -> None:
         self._ssl_object = ssl_object
-        self.version = ssl_object.version() or ""
-        cipher = ssl_object.cipher()
+        within: Any = ssl_object._sslobj  # type: ignore[attr-defined]
+        self.version = within.version() or ""
+        cipher = within.cipher()
         self.cipher = "" if cipher is None else cipher[0]
-        self.application_protocol = ssl_object.selected_alpn_protocol() or ""
-        self.resumed = bool(ssl_object.session_reused)
+        self.application_protocol = within.selected_alpn_protocol() or ""
+        self.resumed = bool(within.session_reused)
         self.server_name = server_name
         self.local = local
         self.peer = peer

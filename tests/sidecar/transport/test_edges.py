@@ -320,3 +320,53 @@ async def test_a_handshake_that_fails_shows_nothing_to_the_inner_protocol() -> N
     )
     stats = tls.stats
     assert isinstance(stats, Stats) and stats.set() == {"connection_error": 1}
+
+
+class Once(Raw):
+    """Keeps its writes apart."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        super().write(data)
+        self.writes.append(bytes(data))
+
+    def writelines(self, pieces: list[bytes]) -> None:
+        self.write(b"".join(pieces))
+
+
+@on_loop
+@pytest.mark.parametrize("size", [1, 16384])
+async def test_the_last_words_leave_with_the_tickets_and_close_notify_in_one_write(size: int) -> None:
+    pair = Pair(in_memory(SERVER))
+    raw = pair.raw = Once()
+    pair.connection.raw = raw
+    pair.shake()
+    handshake = len(raw.writes)
+    pair.connection.write_last(b"w" * size)
+    assert len(raw.writes) == handshake + 1
+    assert raw.calls[-1] == "write_eof"
+    pair.incoming.write(raw.take())
+    assert pair.client.read(65536) == b"w" * size
+    assert pair.client.read(1) == b""  # close_notify
+    pair.connection.write_eof()  # has been said
+    with pytest.raises(RuntimeError, match="after write_eof"):
+        pair.connection.write_last(b"more")
+    assert len(raw.writes) == handshake + 1
+
+
+@on_loop
+async def test_last_words_of_many_records_come_whole() -> None:
+    pair = Pair(in_memory(SERVER))
+    pair.raw = pair.connection.raw = Once()
+    pair.shake()
+    data = random.Random(7).randbytes(300_000)
+    pair.connection.write_last(data)
+    pair.incoming.write(pair.raw.take())
+    got = b""
+    while piece := pair.client.read(65536):
+        got += piece
+    assert got == data
+    assert pair.raw.calls[-1] == "write_eof"
