@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from sidecar.config.overload_manager import (
@@ -44,13 +44,12 @@ class Overload:
         worker: Worker,
         store: StatsStore,
         listeners: Sequence[Listener],
-        managers: Sequence[ConnectionManager],
         limit: ConnectionLimit,
         clockwork: Clockwork,
     ) -> None:
         self.worker = worker
         self.store = store
-        self.listeners = listeners
+        self.listeners = [one for one in listeners if not one.config.bypass_overload_manager]
         self.limit = limit
         self.clockwork = clockwork
         self.resets = store.shared(groups.StreamResetStats, "envoy.overload_actions.reset_high_memory_stream.")
@@ -60,7 +59,6 @@ class Overload:
         else:
             by_runtime = float("inf")  # what the overload manager says goes before the runtime's key
         self.queue_wait = monitors.QueueWait(clockwork.mean_lag, self._turns)
-        self.managers = managers
         self.least_tracked = config.least_tracked
         self.timers = {timer.timer: timer for action in config.actions for timer in action.timers}
         self._shedding: list[Serving] | None = None
@@ -81,7 +79,7 @@ class Overload:
                 _shrinking(self.timers.get("HTTP_DOWNSTREAM_STREAM_IDLE")),
                 _shrinking(self.timers.get("HTTP_DOWNSTREAM_CONNECTION_MAX")),
             )
-            self._shedding = [Shedding(one, self.least_tracked, timers) for one in self.managers]
+            self._shedding = [Shedding(one, self.least_tracked, timers) for one in managers_of(self.listeners)]
         return self._shedding
 
     def _watched(self, one: ResourceMonitor, by_runtime: float) -> manager.Watched:
@@ -162,6 +160,15 @@ class Overload:
 
         turned_away = self.rejecting if config.name.endswith("tcp_listener_accept") else self.refusing
         return manager.Action(config.name, config.triggers, turned_away.asked_by(shed), stats)
+
+
+def managers_of(listeners: Sequence[Listener]) -> Iterator[ConnectionManager]:
+    """The HTTP connection managers of listeners."""
+    for listener in listeners:
+        for chain in listener.chains:
+            terminal: object = getattr(chain.terminal, "inner", chain.terminal)  # behind TLS
+            if isinstance(terminal, ConnectionManager):
+                yield terminal
 
 
 def _shrinking(timer: ScaledTimer | None) -> Shrinking:

@@ -141,7 +141,6 @@ class Stack(PoolStack, HttpStack):
             worker,
             store,
             self.listeners,
-            self.managers,
             self.global_limit,
             self.clockwork,
         )

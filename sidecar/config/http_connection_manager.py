@@ -104,6 +104,7 @@ class HttpConnectionManager:
     forward_client_cert_details: str = "SANITIZE"
     set_current_client_cert_details: SetCurrentClientCertDetails = NO_CERTIFICATE_DETAILS
     proxy_100_continue: bool = False
+    append_local_overload: bool = False
     upgrade_configs: tuple[UpgradeConfig, ...] = ()
     normalize_path: bool = False
     merge_slashes: bool = False
@@ -168,6 +169,7 @@ def parse_http_connection_manager(node: Node) -> HttpConnectionManager:
             node.child("set_current_client_cert_details")
         ),
         proxy_100_continue=node.get("proxy_100_continue"),
+        append_local_overload=node.get("append_local_overload"),
         upgrade_configs=_parse_upgrade_configs(node.children("upgrade_configs")),
         normalize_path=node.wrapped("normalize_path", False),
         merge_slashes=node.get("merge_slashes"),

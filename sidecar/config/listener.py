@@ -83,6 +83,7 @@ class Listener:
     enable_reuse_port: bool = True
     drain_type: str = "DEFAULT"
     ignore_global_conn_limit: bool = False
+    bypass_overload_manager: bool = False
 
 
 def parse_listener(node: Node) -> Listener:
@@ -130,6 +131,7 @@ def parse_listener(node: Node) -> Listener:
         node.wrapped("enable_reuse_port", True),
         node.enum("drain_type"),
         node.get("ignore_global_conn_limit"),
+        node.get("bypass_overload_manager"),
     )
 
 

@@ -21,6 +21,7 @@ def options_of(config: HttpConnectionManager, buffer_limit: int) -> Options:
     options.request_headers_timeout = config.request_headers_timeout or inf
     options.head_patience = min(options.request_headers_timeout, options.request_timeout, options.stream_idle_timeout)
     options.forward_continue = config.proxy_100_continue
+    options.tells_overload = config.append_local_overload
     options.max_connection_duration = common.max_connection_duration or inf
     options.max_stream_duration = common.max_stream_duration or inf
     options.drain_timeout = config.drain_timeout

@@ -50,6 +50,7 @@ class Options:
         "request_headers_timeout",
         "request_timeout",
         "stream_idle_timeout",
+        "tells_overload",
         "trailers",
         "upgrades",
     )  # fmt: skip
@@ -76,6 +77,7 @@ class Options:
         self.http2 = Http2Options()
         self.keepalive = NO_KEEPALIVE  # of HTTP/2 connections
         self.forward_continue = False  # interim responses go to the client
+        self.tells_overload = False  # a client that is refused for load hears that it is ours
         self.head_patience = inf  # the shortest of the timeouts that run from a head's first byte
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Any
 
+from sidecar.codec.http2_frames import INTERNAL_ERROR
 from sidecar.core.overload import Shed
 from sidecar.core.response_flags import OVERLOAD_MANAGER
 from sidecar.http.connection_manager import ConnectionManager
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _BARE = FilterChain(())
 _NO_PATH = b""
+_LOCAL = ((b"x-envoy-local-overloaded", b"true"),)
 _CLASSES = 8
 """Streams are of one class that hold the least that counts, to twice that; of the next from there to twice that ..."""
 
@@ -129,7 +131,8 @@ class Shedding:
         if self._shed is not None:
             self._shed()
         stream.chain = _BARE
-        stream.reply(503, b"envoy overloaded", details="overload")
+        headers = _LOCAL if manager.options.tells_overload else ()
+        stream.reply(503, b"envoy overloaded", details="overload", headers=headers)
         return True
 
     def _close_and_finish(self, stream: Stream) -> None:
@@ -213,22 +216,44 @@ class Shedding:
         """
         lowest = _CLASSES - min(int(pressure * _CLASSES) + 1, _CLASSES)
         least = self.least_tracked << lowest
-        holders = [(held, stream) for held, stream in self._holders() if held >= least]
-        holders.sort(key=lambda pair: -pair[0])
-        now = self.manager.worker.clock()
-        for _, stream in holders[:most]:
-            stream.now = stream.downstream.now = now
-            stream.response_flags |= OVERLOAD_MANAGER
-            stream.response_code_details = "overload"
-            stream.reset("overload")
+        holders = [holder for holder in self._holders() if holder[0] >= least]
+        holders.sort(key=lambda holder: -holder[0])
+        for _, connection, stream in holders[:most]:
+            self._reset(connection, stream)
         if self.manager.worker.cork.waiting:
             self.manager.worker.cork.pull()
         return len(holders[:most])
 
-    def _holders(self) -> Iterator[tuple[int, Any]]:
-        for connection in tuple(self.manager.connections):
-            for stream in _streams_of(connection):
-                yield held_by(connection, stream), stream
+    def _holders(self) -> Iterator[tuple[int, Any, Any]]:
+        """How much is held, by which connection, and for which stream: a stream, the number of one of which only the end is left,
+        or None for what is left of an HTTP/1 connection.
+        """
+        connections: list[Any] = list(self.manager.connections)
+        for connection in connections:
+            streams = _streams_of(connection)
+            for stream in streams:
+                yield held_by(connection, stream), connection, stream
+            if connection.version == 20:
+                for number in connection.flushing:
+                    queued = connection.codec.streams.get(number)
+                    if queued is not None:
+                        yield queued.queued, connection, number
+            elif connection.version == 11 and not streams and not connection.closed:
+                yield connection.transport.get_write_buffer_size(), connection, None
+
+    def _reset(self, connection: Any, stream: Any) -> None:
+        if stream is None:
+            connection.reset()
+        elif isinstance(stream, int):
+            connection.flushing.pop(stream)
+            connection.codec.reset(stream, INTERNAL_ERROR)
+            connection.stats.tx_reset += 1
+            connection.cork()
+        else:
+            stream.now = stream.downstream.now = self.manager.worker.clock()
+            stream.response_flags |= OVERLOAD_MANAGER
+            stream.response_code_details = "overload"
+            stream.reset("overload")
 
     def __repr__(self) -> str:
         return f"<Shedding refuses {self._refused_share:.0%}, closes {self._closed_share:.0%}>"

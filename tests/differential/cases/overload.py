@@ -48,6 +48,8 @@ def overloaded(
             [
                 listener(site, "http", manager(site, **LONG)),
                 listener(site, "filtered", manager(site, filters=cors)),
+                listener(site, "telling", manager(site, append_local_overload=True)),
+                listener(site, "exempt", manager(site, **LONG), bypass_overload_manager=True),
                 listener(site, "tcp", network_filter("tcp_proxy", "TcpProxy", stat_prefix="tcp", cluster="a")),
             ],
             overload_manager={
@@ -98,6 +100,12 @@ for _kind in ("at-rest", "requests", "point", "keepalive", "both", "timeouts"):
     table.add(f"{_kind}-close", SOON, request("GET", "/", [("connection", "close")]), **_on)
     table.add(f"{_kind}-grpc", SOON, request("POST", "/a.B/C", CALL, body=b"\0\0\0\0\0"), **_on)
     table.add(f"{_kind}-filtered", SOON, request("GET", "/", [("origin", "b")]), listener="filtered", **_on)
+for _kind in ("requests", "point"):
+    _on = {"bootstrap": f"overload-{_kind}", "listener": "telling"}
+    table.add(f"{_kind}-telling", SOON, GET, **_on)
+    table.add(f"{_kind}-telling-grpc", SOON, request("POST", "/a.B/C", CALL, body=b"\0\0\0\0\0"), **_on)
+for _kind in ("requests", "point", "keepalive", "reject", "accept", "timeouts"):
+    table.add(f"{_kind}-exempt", SOON, *TWICE, bootstrap=f"overload-{_kind}", listener="exempt")
 for _kind in ("reject", "accept"):
     table.add(f"{_kind}-http", SOON, GET, AwaitClose(), bootstrap=f"overload-{_kind}")
     table.raw(f"{_kind}-tcp", SOON, b"x", AwaitClose(), bootstrap=f"overload-{_kind}")

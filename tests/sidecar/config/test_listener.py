@@ -75,6 +75,7 @@ def test_every_field() -> None:
         enable_reuse_port=False,
         drain_type="MODIFY_ONLY",
         ignore_global_conn_limit=True,
+        bypass_overload_manager=True,
         default_filter_chain=chain(name="else"),
     )
     set_option = SocketOption(1, 2, 3, "STATE_LISTENING")
@@ -90,6 +91,7 @@ def test_every_field() -> None:
     assert (built.traffic_direction, built.tcp_backlog_size, built.drain_type) == ("INBOUND", 9, "MODIFY_ONLY")
     assert built.max_connections_to_accept_per_socket_event == 2
     assert (built.bind_to_port, built.enable_reuse_port, built.ignore_global_conn_limit) == (False, False, True)
+    assert built.bypass_overload_manager
     assert built.default_filter_chain is not None
     assert built.default_filter_chain.name == "else"
 

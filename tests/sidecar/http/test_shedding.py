@@ -255,6 +255,36 @@ def test_the_greediest_streams_are_reset(sidecar: Sidecar) -> None:
     assert sidecar.log[-1].startswith("GET / HTTP/1.1 200 OM overload ")
 
 
+def test_what_is_left_of_a_response_counts_too(sidecar: Sidecar) -> None:
+    shedding = shedding_of(sidecar)
+    client = sidecar.client()
+    client.transport.room = 0
+    client.send(GET)
+    sidecar.host.send(b"HTTP/1.1 200 OK\r\nContent-Length: 300000\r\n\r\n" + bytes(300_000))
+    assert client.protocol.stream is None
+    assert shedding.reset_streams(1.0, 50) == 1
+    assert client.transport.closing
+    assert shedding.reset_streams(1.0, 50) == 0
+
+
+def test_what_is_left_of_a_response_over_http2_counts_too() -> None:
+    with speaking() as (sidecar, peer):
+        shedding = shedding_of(sidecar)
+        peer.wire.settings({4: 0})  # no window
+        peer.wire.open(GET2, True)
+        peer.wire.flush()
+        host = Peer(sidecar.host, True)
+        ((_, number, *_),) = [one for one in host.seen() if one[0] == "head"]
+        host.wire.head(host.wire.streams[number], [(b":status", b"200")], False)
+        host.wire.data(host.wire.streams[number], bytes(50_000), True)
+        host.wire.flush()
+        assert "reset" not in peer.kinds()
+        assert shedding_of(sidecar, least=1 << 20).reset_streams(1.0, 50) == 0
+        assert shedding.reset_streams(1.0, 50) == 1
+        assert "reset" in peer.kinds()
+        assert shedding.reset_streams(1.0, 50) == 0
+
+
 def test_timeouts_shrink_by_scale() -> None:
     assert Shrinking(2.0).at(0.0, 10.0) == 10.0
     assert Shrinking(2.0).at(0.5, 10.0) == 6.0
