@@ -19,7 +19,7 @@ PERCENTAGE = {**RATES, "success_rate_minimum_hosts": 100, "failure_percentage_mi
               "failure_percentage_request_volume": 5, "enforcing_failure_percentage": 100,
               "enforcing_failure_percentage_local_origin": 100}  # fmt: skip
 SPLIT = {"split_external_local_origin_errors": True, "consecutive_local_origin_failure": 1000}
-AT_ONCE = {"enforcing_success_rate": 0, "base_ejection_time": "1s", "max_ejection_percent": 100}
+AT_ONCE = {"enforcing_success_rate": 0, "base_ejection_time": "0.1s", "max_ejection_percent": 100}
 
 DETECTIONS: dict[str, tuple[list[str], Message]] = {
     "tick": (["a"], {"consecutive_5xx": 1, "base_ejection_time": "0.001s", "max_ejection_percent": 100}),
@@ -41,9 +41,27 @@ DETECTIONS: dict[str, tuple[list[str], Message]] = {
     "row-overflow": (HOSTS, {**AT_ONCE, "consecutive_5xx": 3, "max_ejection_percent": 19}),
     "row-gateway": (HOSTS, {**AT_ONCE, "consecutive_5xx": 1000, "consecutive_gateway_failure": 4,
                             "enforcing_consecutive_gateway_failure": 100}),
+    "checked": (HOSTS, {"enforcing_success_rate": 0, "max_ejection_percent": 100}),
+    "checked-in-vain": (HOSTS, {"enforcing_success_rate": 0, "max_ejection_percent": 100,
+                                "successful_active_health_check_uneject_host": False}),
     "row-local": (["refused", *HOSTS[1:]], {**AT_ONCE, **SPLIT, "consecutive_local_origin_failure": 3}),
 }  # fmt: skip
 """By cluster: its hosts, of which the first one fails, and how outliers are detected. `tick` shows when intervals end."""
+
+
+CHECKED = {
+    "health_checks": [
+        {
+            "timeout": "1s",
+            "interval": "0.2s",
+            "no_traffic_interval": "0.2s",
+            "unhealthy_threshold": 2,
+            "healthy_threshold": 1,
+            "tcp_health_check": {},
+        }
+    ]
+}
+"""Every host passes."""
 
 
 def detection(fields: Message, **more: Any) -> Message:
@@ -52,7 +70,10 @@ def detection(fields: Message, **more: Any) -> Message:
 
 
 def outlier(site: Site) -> Message:
-    clusters = [cluster(site, name, hosts, **detection(fields)) for name, (hosts, fields) in DETECTIONS.items()]
+    clusters = [
+        cluster(site, name, hosts, **detection(fields), **(CHECKED if name.startswith("checked") else {}))
+        for name, (hosts, fields) in DETECTIONS.items()
+    ]
     routes = [route(f"/{name}/", to(name)) for name in DETECTIONS]
     return bootstrap(
         site,

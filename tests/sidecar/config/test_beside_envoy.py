@@ -180,6 +180,12 @@ GOOD_CLUSTERS = [
     cluster(lb_subset_config={"subset_selectors": [{"keys": ["a", "b"], "single_host_per_subset": True}]}),
     cluster(lb_subset_config={**SELECTORS, "fallback_policy": "DEFAULT_SUBSET", "scale_locality_weight": True}),
     cluster(outlier_detection={"base_ejection_time": "400s", "enforcing_success_rate": 0}),
+    cluster(
+        outlier_detection={"success_rate_minimum_hosts": 0, "failure_percentage_threshold": 0, "interval": "0.0001s"}
+    ),
+    cluster(
+        circuit_breakers={"per_host_thresholds": [{"max_connections": 0}], "thresholds": [{"max_connection_pools": 0}]}
+    ),
     cluster(circuit_breakers={"thresholds": [{"max_retries": 1, "retry_budget": {}}, {"priority": "HIGH"}]}),
     cluster(typed_extension_protocol_options=EXPLICIT),
     cluster(typed_extension_protocol_options=options(use_downstream_protocol_config=BOTH)),
@@ -342,6 +348,11 @@ BAD |= {
             lb_policy="MAGLEV", common_lb_config={"consistent_hashing_lb_config": {"hash_balance_factor": 99}}
         ),
         "a short ejection": cluster(outlier_detection={"base_ejection_time": "4s", "max_ejection_time": "3s"}),
+        "101 percent of failures": cluster(outlier_detection={"failure_percentage_threshold": 101}),
+        "a limit that no host has": cluster(circuit_breakers={"per_host_thresholds": [{"max_requests": 1}]}),
+        "a budget of 101 percent": cluster(
+            circuit_breakers={"thresholds": [{"retry_budget": {"budget_percent": {"value": 101}}}]}
+        ),
         "101 percent": cluster(outlier_detection={"enforcing_consecutive_5xx": 101}),
         "options under another key": cluster(typed_extension_protocol_options={"x": options()[HTTP_OPTIONS]}),
         "options with an empty protocol": cluster(typed_extension_protocol_options=options(explicit_http_config={})),

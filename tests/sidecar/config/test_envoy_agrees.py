@@ -101,6 +101,18 @@ def http(type_name: str, **fields: Any) -> list[Document]:
     return [manager({"name": "r", "virtual_hosts": [{"name": "v", "domains": ["*"], "routes": [to_a]}]}, chain)]
 
 
+def adaptive(rtt: Document | None = None, **fields: Any) -> list[Document]:
+    controller = {
+        "concurrency_limit_params": {"concurrency_update_interval": "0.1s"},
+        "min_rtt_calc_params": {"interval": "60s"} if rtt is None else rtt,
+    }
+    return http("adaptive_concurrency.v3.AdaptiveConcurrency", gradient_controller_config=controller, **fields)
+
+
+def admission(**criteria: Any) -> list[Document]:
+    return http("admission_control.v3.AdmissionControl", success_criteria=criteria)
+
+
 def limit(**fields: Any) -> list[Document]:
     return http("local_ratelimit.v3.LocalRateLimit", stat_prefix="s", token_bucket=BUCKET, **fields)
 
@@ -298,9 +310,29 @@ GOOD: dict[str, list[Document]] = {
         request_mutations=[{"remove": "x"}, {"remove_on_match": {"key_matcher": {"prefix": "x-"}}}],
         query_parameter_mutations=[{"append": {"record": {"key": "a", "value": "b"}}}],
     ),
+    "adaptive concurrency": adaptive(),
+    "adaptive concurrency, fixed and measured": adaptive({"interval": "1s", "fixed_value": "0.1s"}),
+    "adaptive concurrency, least above most": adaptive({"interval": "1s", "min_concurrency": 5000}),
+    "adaptive concurrency, status 200": adaptive(concurrency_limit_exceeded_status={"code": 200}),
+    "admission control": admission(),
+    "admission control, whole range": admission(http_criteria={"http_success_status": [{"start": 100, "end": 600}]}),
+    "admission control, empty range": admission(http_criteria={"http_success_status": [{"start": 200, "end": 200}]}),
+    "admission control, grpc 16": admission(grpc_criteria={"grpc_success_status": [16]}),
 }
 
 BAD: dict[str, list[Document]] = {
+    "adaptive concurrency, no minRTT": adaptive({}),
+    "adaptive concurrency, no requests": adaptive({"interval": "1s", "request_count": 0}),
+    "adaptive concurrency, 101 percent": adaptive({"interval": "1s", "jitter": {"value": 101}}),
+    "adaptive concurrency, no controller": http("adaptive_concurrency.v3.AdaptiveConcurrency"),
+    "admission control, no criteria": http("admission_control.v3.AdmissionControl"),
+    "admission control, status 99": admission(http_criteria={"http_success_status": [{"start": 99, "end": 200}]}),
+    "admission control, status 600": admission(http_criteria={"http_success_status": [{"start": 200, "end": 601}]}),
+    "admission control, backwards": admission(http_criteria={"http_success_status": [{"start": 300, "end": 200}]}),
+    "admission control, grpc 17": admission(grpc_criteria={"grpc_success_status": [17]}),
+    "admission control, no threshold": http(
+        "admission_control.v3.AdmissionControl", success_criteria={}, sr_threshold={"runtime_key": "k"}
+    ),
     "regex": route(match={"safe_regex": {"regex": "(a"}}),
     "header regex": route(
         match={"prefix": "/", "headers": [{"name": "a", "string_match": {"safe_regex": {"regex": "(a"}}}]}
