@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import time
+from base64 import b64encode
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from math import sqrt
@@ -175,3 +176,22 @@ def test_hosts_get_the_weights_that_their_reports_are_worth_to_envoy(name: str, 
         assert time.monotonic() < until, (weights(envoy, cluster), weights(subject, cluster))
         time.sleep(0.02)
     assert_alike(spread(envoy, cluster), spread(subject, cluster))
+
+
+def test_sessions_are_counted_as_by_envoy(runner: Runner) -> None:
+    envoy, subject = runner.pair("sessions")
+    runner.upstreams.begin({}, {})
+    paths = ("/several/", "/single/", "/strict/", "/single/disabled", "/none/", "/here/", "/unreachable/")
+    for proxy in (envoy, subject):
+        for path in paths:
+            for port in (runner.upstream_ports["a"], runner.upstream_ports["d"], None):
+                connection = http.client.HTTPConnection("127.0.0.1", proxy.ports["http"], timeout=5)
+                session = "" if port is None else b64encode(b"127.0.0.1:%d" % port).decode()
+                connection.request("GET", path, headers={"x-session": session} if session else {})
+                connection.getresponse().read()
+                connection.close()
+    counts = [
+        {line for line in proxy.admin("/stats?filter=stateful_session")[2].splitlines() if line}
+        for proxy in (envoy, subject)
+    ]
+    assert counts[0] == counts[1] and len(counts[0]) == 4
