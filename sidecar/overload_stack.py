@@ -32,6 +32,7 @@ from sidecar.telemetry.store import StatsStore
 if TYPE_CHECKING:
     from sidecar.http.shedding import Shrinking
 
+_RUSH = 1.0  # seconds for which a rush of connections is no overload
 _LASTING = ("trim_accept_queue", "reduce_timeouts", "reset_high_memory_stream", "shrink_heap")
 
 
@@ -64,6 +65,7 @@ class Overload:
         self._shedding: list[Serving] | None = None
         self.rejecting = actions.Rejecting(lambda: self.listeners)
         self.refusing = actions.Refusing(self.serving)
+        self.looks = max(2, round(_RUSH / config.refresh_interval))
         watched = [self._watched(one, by_runtime) for one in config.resource_monitors]
         acting = [self._action(one) for one in config.actions] + [self._point(one) for one in config.loadshed_points]
         delay = store.add(groups.OverloadStats(), "overload.").refresh_interval_delay
@@ -105,9 +107,9 @@ class Overload:
         if one.kind == INJECTED_RESOURCE:
             return monitors.InjectedResource(one.filename)
         if one.kind == EVENT_LOOP_LAG:
-            return monitors.Steadily(monitors.Share(self.clockwork.worst_lag, one.most))
+            return monitors.Steadily(monitors.Share(self.clockwork.worst_lag, one.most), 2)
         if one.kind == ACCEPT_QUEUE_WAIT:
-            return monitors.Steadily(monitors.Share(self.queue_wait.seconds, one.most))
+            return monitors.Steadily(monitors.Share(self.queue_wait.seconds, one.most), self.looks)
         assert one.kind == CPU_UTILIZATION, one
         return monitors.CpuUtilization()
 

@@ -13,7 +13,7 @@ from sidecar.core.overload import Accepting, Act, Serving, Shed
 
 _RESET_AT_ONCE = 50
 _SHRINK_EVERY = 10.0
-_KEPT_WAIT = 0.2  # seconds for which connections may wait to be accepted
+_KEPT_WAIT = 0.3  # seconds for which connections may wait to be accepted
 _SHORT_TURN = 0.02
 
 Listeners = Callable[[], Iterable[Accepting]]

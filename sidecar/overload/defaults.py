@@ -22,7 +22,7 @@ from sidecar.config.overload_manager import (
 _HEAP = "envoy.resource_monitors.fixed_heap"
 _INTERVAL = 0.1
 _LONGEST_LAG = 0.4
-_LONGEST_WAIT = 0.5
+_LONGEST_WAIT = 0.8
 _MEMORY_SHARE = 0.8
 _OTHER_DESCRIPTORS = 64
 

@@ -6,6 +6,7 @@ Source: Envoy's `extensions.resource_monitors`; the event loop's lag and the acc
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -110,18 +111,17 @@ def _share(text: str) -> float:
 
 
 class Steadily:
-    """Of the last two looks the lower counts: what is over by the next look was no overload, but a pause."""
+    """Of so many last ``looks`` the lowest counts: what is over by the next was no overload, but a pause, or a rush."""
 
-    __slots__ = ("_before", "monitor")
+    __slots__ = ("_seen", "monitor")
 
-    def __init__(self, monitor: Monitor) -> None:
+    def __init__(self, monitor: Monitor, looks: int) -> None:
         self.monitor = monitor
-        self._before = 0.0
+        self._seen: deque[float] = deque([0.0] * looks, looks)
 
     def pressure(self) -> float:
-        now = self.monitor.pressure()
-        before, self._before = self._before, now
-        return min(now, before)
+        self._seen.append(self.monitor.pressure())
+        return min(self._seen)
 
     def __repr__(self) -> str:
         return f"<Steadily {self.monitor!r}>"

@@ -6,11 +6,13 @@ second of a core that is its own takes two of one that is shared by two.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import random
 import re
 import shutil
+import socket
 import subprocess
 import threading
 import time
@@ -26,7 +28,7 @@ import pytest
 
 from tests.chaos.open_loop import OpenLoop, Outcome
 from tests.running import Process, free_ports
-from tests.sidecar.bootstraps import bootstrap, http_listener
+from tests.sidecar.bootstraps import bootstrap, cluster, http_listener, to_cluster
 
 pytestmark = [
     pytest.mark.chaos,
@@ -151,6 +153,82 @@ def test_ten_times_the_clients_that_saturate_it(costly: bool, tmp_path: Path) ->
             return wrong
 
         repeatedly(attempt)
+
+
+HOGS = 150
+PIECE = 65536
+
+
+async def pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """An upstream that answers with eight megabytes, or with a word."""
+    try:
+        while True:
+            head = await reader.readuntil(b"\r\n\r\n")
+            if head.startswith(b"GET /big"):
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % (128 * PIECE))
+                for _ in range(128):
+                    writer.write(os.urandom(PIECE))
+                    await writer.drain()
+            else:
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello")
+    except (asyncio.IncompleteReadError, ConnectionError):
+        writer.close()
+
+
+def test_clients_that_do_not_read_do_not_take_all_memory(tmp_path: Path) -> None:
+    port, admin = free_ports(2)
+
+    async def main(limit: int, sidecar: Loaded, upstream: asyncio.Server) -> None:
+        watch = Watch(sidecar)
+        watch.start()
+        hogs = []
+        try:
+            for _ in range(HOGS):
+                hog = socket.create_connection(("127.0.0.1", port))
+                hog.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                hog.sendall(b"GET /big HTTP/1.1\r\nhost: a\r\n\r\n")
+                hogs.append(hog)
+                await asyncio.sleep(0.01)
+            count = "envoy.overload_actions.reset_high_memory_stream.count"
+            async with asyncio.timeout(30):
+                while not (await asyncio.to_thread(sidecar.stats, count))[count]:
+                    await asyncio.sleep(0.05)
+                while await asyncio.to_thread(sidecar.get, port) != "hello":
+                    await asyncio.sleep(0.05)
+        finally:
+            watch.over.set()
+            for hog in hogs:
+                hog.close()
+        await asyncio.to_thread(watch.join)
+        upstream.close()
+        print(f"{watch.most / MEGABYTE:.0f} MB at most, of {limit / MEGABYTE:.0f} MB")
+        assert watch.most < 1.15 * limit
+
+    async def run() -> None:
+        upstream = await asyncio.start_server(pour, "127.0.0.1", 0)
+        listener = http_listener("in", port, [to_cluster("up")])
+        config = bootstrap(listener, clusters=(cluster("up", upstream.sockets[0].getsockname()[1]),), admin=admin)
+        limit = 100 * MEGABYTE
+        heap = "envoy.resource_monitors.fixed_heap"
+        typed = {"@type": f"{TYPES}resource_monitors.fixed_heap.v3.FixedHeapConfig", "max_heap_size_bytes": limit}
+        scaled = {"name": heap, "scaled": {"scaling_threshold": 0.85, "saturation_threshold": 0.95}}
+        config["overload_manager"] = {
+            "refresh_interval": "0.05s",
+            "resource_monitors": [{"name": heap, "typed_config": typed}],
+            "actions": [
+                {"name": f"envoy.overload_actions.{name}", "triggers": [scaled]}
+                for name in ("reset_high_memory_stream", "shrink_heap")
+            ],
+            "buffer_factory_config": {"minimum_account_to_track_power_of_two": 14},
+        }
+        file = tmp_path / "envoy.json"
+        file.write_text(json.dumps(config))
+        process = await asyncio.to_thread(Process, "sidecar", "--config", str(file), "--drain-time-s", "1")
+        with process:
+            await asyncio.to_thread(process.wait_for, "all clusters initialised")
+            await main(limit, Loaded(process, port, admin), upstream)
+
+    asyncio.run(run())
 
 
 class Watch(threading.Thread):

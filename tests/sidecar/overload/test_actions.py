@@ -43,8 +43,8 @@ def test_the_longer_a_turn_takes_the_fewer_are_accepted_in_it() -> None:
     act(1.0)
     act(0.0)
     assert stage.calls == [
-        ("trim", pytest.approx(2.0), pytest.approx(0.2)),
-        ("trim", pytest.approx(10.0), 1.0),
+        ("trim", pytest.approx(3.0), pytest.approx(0.2)),
+        ("trim", pytest.approx(15.0), 1.0),
         ("trim", inf, 1.0),
     ]
 

@@ -64,8 +64,13 @@ def test_the_systems_own_times_add_up() -> None:
 
 def test_what_is_over_by_the_next_look_does_not_count() -> None:
     looks = iter([0.9, 0.1, 0.8, 0.7, 0.9])
-    monitor = Steadily(Share(lambda: next(looks), 1.0))
+    monitor = Steadily(Share(lambda: next(looks), 1.0), 2)
     assert [monitor.pressure() for _ in range(5)] == [0.0, 0.1, 0.1, 0.7, 0.7]
+
+
+def test_a_rush_does_not_count_either() -> None:
+    monitor = Steadily(Share(lambda: 0.5, 1.0), 3)
+    assert [monitor.pressure() for _ in range(4)] == [0.0, 0.0, 0.5, 0.5]
 
 
 def test_connections_wait_for_as_many_turns_as_it_takes_to_accept_those_before_them() -> None:
