@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sidecar.cluster.circuit_breaker import CircuitBreaker
+from sidecar.cluster.circuit_breaker import UNLIMITED, CircuitBreaker
 from sidecar.cluster.cluster import Cluster
 from sidecar.cluster.health_checks.checker import HealthChecker
 from sidecar.cluster.health_checks.events import HealthCheckEvents
@@ -166,7 +166,7 @@ class CheckConnections:
         self.http2 = isinstance(how, GrpcHealthCheck) or (isinstance(how, HttpHealthCheck) and how.http2)
         self.stats = ClusterStats()
         self.counters: Any = cluster.stats
-        self.breakers = (CircuitBreaker(), CircuitBreaker())
+        self.breakers = (_unlimited(), _unlimited())
         common = self.config.common_http_protocol_options
         self.options = PoolOptions(
             connect_timeout=check.timeout,
@@ -282,6 +282,11 @@ class CheckConnections:
 
     def __repr__(self) -> str:
         return f"<CheckConnections of {self.cluster.name}>"
+
+
+def _unlimited() -> CircuitBreaker:
+    """Checks are as many as there are hosts, and each has its time limit."""
+    return CircuitBreaker(UNLIMITED, UNLIMITED, UNLIMITED)
 
 
 def _with_alpn(config: ClusterConfig, check: HealthCheck) -> ClusterConfig:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import resource
 import shutil
 import socket
 import ssl
@@ -96,7 +97,7 @@ class Script:
 @asynccontextmanager
 async def scripted(context: ssl.SSLContext | None = None) -> AsyncIterator[Script]:
     script = Script()
-    server = await asyncio.start_server(script.serve, "127.0.0.1", 0, ssl=context)
+    server = await asyncio.start_server(script.serve, "0.0.0.0", 0, ssl=context)
     script.port = server.sockets[0].getsockname()[1]
     try:
         yield script
@@ -425,3 +426,28 @@ def test_a_cluster_without_checks_loads_nothing_for_them() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_eleven_hundred_hosts_are_all_checked_before_it_begins() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 4096:
+        pytest.skip("not enough descriptors")
+
+    async def main() -> None:
+        async with scripted() as script:
+            endpoints = [
+                {"endpoint": {"address": {"socket_address": {"address": f"127.0.{number // 250}.{number % 250 + 1}",
+                                                             "port_value": script.port}}}}
+                for number in range(1100)
+            ]  # fmt: skip
+            made = cluster("up", script.port)
+            made["load_assignment"]["endpoints"] = [{"lb_endpoints": endpoints}]
+            rarely = {"interval": "60s", "no_traffic_interval": "60s", "timeout": "20s", "reuse_connection": False}
+            async with over(checked(made, web(), **rarely), admin=None) as server:
+                assert set(flags(server)) == {"healthy"}
+
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 4096), hard))
+    try:
+        run(main())
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

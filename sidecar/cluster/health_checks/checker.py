@@ -11,7 +11,7 @@ from sidecar.cluster.health_checks.session import HealthCheckSession
 from sidecar.cluster.host import FAILED_ACTIVE_HC, PENDING_ACTIVE_HC, Host
 from sidecar.core.timer_wheel import Callback, TimerWheel
 
-_AT_ONCE = 50
+_AT_ONCE = 20
 """First checks that begin at one turn of the wheel, so that a cluster of thousands of hosts does not hold the loop."""
 
 OnChecked = Callable[[Host, bool, bool], None]
