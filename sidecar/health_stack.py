@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sidecar.cluster.circuit_breaker import UNLIMITED, CircuitBreaker
+from sidecar.cluster.circuit_breaker import CircuitBreaker
 from sidecar.cluster.cluster import Cluster
 from sidecar.cluster.health_checks.checker import HealthChecker
 from sidecar.cluster.health_checks.events import HealthCheckEvents
@@ -22,6 +22,7 @@ from sidecar.cluster.host import FAILED_ACTIVE_HC, Host, address_of
 from sidecar.codec.grpc import FramingError, MessageReader, frame
 from sidecar.codec.http2_keepalive import keepalive_of
 from sidecar.codec.http2_options import http2_options
+from sidecar.config.circuit_breakers import UNLIMITED
 from sidecar.config.cluster import Cluster as ClusterConfig
 from sidecar.config.core_types import Metadata
 from sidecar.config.health_check import GrpcHealthCheck, HealthCheck, HttpHealthCheck, TcpHealthCheck
@@ -70,6 +71,7 @@ def health_checker(stack: Stack, cluster: Cluster) -> HealthChecker:
         cluster.refresh_health,
         worker.wheel,
         worker.random_for(f"health checks {config.name}"),
+        exclude_new=config.type == "STRICT_DNS" and config.common_lb_config.ignore_new_hosts_until_first_hc,
         presume_healthy=config.type == "LOGICAL_DNS",
     )
     checker.on_checked = (_consequences(stack, cluster),)

@@ -36,6 +36,7 @@ class CommonLbConfig:
     load of an endpoint when hashing; 0 does not. `fail_traffic_on_panic`: in panic no endpoint is used.
     `close_connections_on_host_set_change`: when endpoints come or go, all connections drain. `override_host_status`
     are the health statuses in which an endpoint may be asked for by its address, None for those that serve.
+    `ignore_new_hosts_until_first_hc`: an endpoint that DNS has found does not count before its first health check.
     """
 
     healthy_panic_threshold: float = 50.0
@@ -46,6 +47,7 @@ class CommonLbConfig:
     zone_aware: ZoneAwareLbConfig = DEFAULT_ZONE_AWARE
     close_connections_on_host_set_change: bool = False
     override_host_status: frozenset[str] | None = None
+    ignore_new_hosts_until_first_hc: bool = False
 
 
 DEFAULT_COMMON_LB_CONFIG = CommonLbConfig()
@@ -71,6 +73,7 @@ def parse_common_lb_config(node: Node | None, runtime: Runtime) -> CommonLbConfi
             hash_balance_factor=0 if hashing is None else hashing.wrapped("hash_balance_factor", 0),
             close_connections_on_host_set_change=node.get("close_connections_on_host_set_change"),
             override_host_status=None if status is None else frozenset(status.enums("statuses")),
+            ignore_new_hosts_until_first_hc=node.get("ignore_new_hosts_until_first_hc"),
         )
     return shared(by_locality(common, node, runtime))
 

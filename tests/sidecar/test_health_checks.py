@@ -451,3 +451,35 @@ def test_eleven_hundred_hosts_are_all_checked_before_it_begins() -> None:
         run(main())
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("ignored", [True, False])
+def test_hosts_that_names_bring_may_not_count_before_their_first_check(ignored: bool) -> None:
+    async def main() -> None:
+        never = asyncio.Event()
+
+        async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await never.wait()
+            writer.close()
+
+        listening = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
+        made = {
+            **cluster("up", listening.sockets[0].getsockname()[1]),
+            "type": "STRICT_DNS",
+            "common_lb_config": {"ignore_new_hosts_until_first_hc": ignored},
+        }
+        sidecar = over(checked(made, web(), timeout="0.3s"))
+        starting = asyncio.create_task(sidecar.start())
+        await until(lambda: sidecar.stack is not None and flags(sidecar))
+        assert flags(sidecar) == ["/failed_active_hc/pending_active_hc" if ignored else "/failed_active_hc"]
+        assert sidecar.stack is not None
+        found = sidecar.stack.clusters.get("up")
+        assert found is not None and found.host_sets[0].excluded == ignored
+        await starting
+        assert flags(sidecar) == ["/failed_active_hc/active_hc_timeout"]
+        assert found.host_sets[0].excluded == 0
+        await sidecar.stop()
+        never.set()
+        listening.close()
+
+    run(main())
