@@ -78,7 +78,7 @@ class HttpFilter:
     Request hooks run in the order of the configuration, response hooks in reverse. A hook for a head returns None to go
     on or ``PAUSE`` to stop here. Hooks for data return the bytes that go on (``b""`` holds them back; what was held must
     be returned by the call with ``end`` true). While a filter pauses the head, data that arrives is kept by the stream
-    (up to the buffer limit, then 413 or 500), after passing through this filter's own data hook. That hook may resume the
+    (up to the buffer limit; then see ``back_pressure``, and 500 for responses), after passing through this filter's own data hook. That hook may resume the
     stream: what was held goes on then, followed by what the hook returns.
     """
 
@@ -86,6 +86,10 @@ class HttpFilter:
 
     name = ""
     """The filter's name in the configuration, for logs and messages."""
+
+    back_pressure = False
+    """What happens to a request that this filter pauses when more of its body arrives than may be held: the client is read
+    no further until the filter resumes it (True, for filters that do not wait for the body), or it gets 413."""
 
     keeps_streams = True
     """Whether the filter may look at a stream after its hooks have returned; if no filter does, streams serve again."""

@@ -155,6 +155,8 @@ class FaultFilter(NamedFilter):
     __slots__ = ("_by_cluster", "_cluster", "_cluster_stats", "_faults", "_limit", "_metadata", "_most", "_nodes",
                  "_of_clusters", "_targets", "_wheel", "stats")  # fmt: skip
 
+    back_pressure = True
+
     def __init__(self, name: str, config: HTTPFault, context: FilterContext) -> None:
         NamedFilter.__init__(self, name)
         self.stats: FaultStats = context.stats("fault")

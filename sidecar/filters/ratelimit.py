@@ -80,6 +80,8 @@ class RateLimitFilter(NamedFilter):
     __slots__ = ("_add_response_headers", "_by_route", "_context", "_deny", "_domain", "_enabled", "_enforced", "_limits",
                  "_stats", "_vh_rate_limits", "config", "service")  # fmt: skip
 
+    back_pressure = True
+
     def __init__(
         self,
         name: str,

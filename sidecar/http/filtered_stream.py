@@ -122,6 +122,8 @@ class FilteredStream(StreamInfo):
             self.reset(details)
             return PAUSE
         self.local = True
+        if self.held_request:
+            self._read_on()
         self.request_at = RUNNING
         self.response_at = RUNNING
         self.held_request = self.held_response = None
@@ -215,6 +217,8 @@ class FilteredStream(StreamInfo):
             return
         self.now = self.worker.clock()
         chain = self.chain
+        if self.held_request:
+            self._read_on()
         held, self.held_request = self.held_request, None
         ended = self.request_ended
         passing = self.passing_data  # called from a data hook: what that returns follows, and the end with it
@@ -235,6 +239,11 @@ class FilteredStream(StreamInfo):
             self.filter_request_data(b"".join(held or ()), ended and not passing, at + 1)
         if self.worker.cork.waiting:
             self.worker.cork.pull()
+
+    def _read_on(self) -> None:
+        """What is held goes on, or nowhere: read the client again where there was too much of it."""
+        if sum(map(len, self.held_request or ())) > self.manager.options.buffer_limit:
+            self.downstream.resume_reading()
 
     def send_response_data(self, filter: HttpFilter, data: bytes, end: bool) -> None:
         """Go on with a piece of the response's body behind ``filter``, whose hook took it before and returned None."""
@@ -311,7 +320,10 @@ class FilteredStream(StreamInfo):
             if data:
                 held.append(data)
             if sum(map(len, held)) > self.manager.options.buffer_limit:
-                self.reply(413, b"Payload Too Large", details="request_payload_too_large")
+                if chain.filters[self.request_at].back_pressure:
+                    self.downstream.pause_reading()
+                else:
+                    self.reply(413, b"Payload Too Large", details="request_payload_too_large")
             return
         if paused != RUNNING:  # the hook resumed the request: what it returned follows what was held
             self.filter_request_data(data, end, paused + 1)

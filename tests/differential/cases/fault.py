@@ -42,6 +42,8 @@ def fault(site: Site) -> Message:
         "http": {**abort(503)},
         "delay": delay,
         "delay-abort": {**delay, **abort(500)},
+        "small": delay,
+        "small-abort": {**delay, **abort(500)},
         "never": abort(503, numerator=0),
         "by-header": by_header,
         "matched": matched,
@@ -64,7 +66,12 @@ def fault(site: Site) -> Message:
     return bootstrap(
         site,
         [
-            listener(site, name, manager(site, routes, filters=[http_filter("fault", "HTTPFault", **fields)]))
+            listener(
+                site,
+                name,
+                manager(site, routes, filters=[http_filter("fault", "HTTPFault", **fields)]),
+                **({"per_connection_buffer_limit_bytes": 20_000} if "small" in name else {}),
+            )
             for name, fields in listeners.items()
         ],
     )
@@ -159,6 +166,9 @@ table.get("route-own", "/own")
 table.get("route-off", "/off")
 table.get("direct-response", "/said")
 table.get("head", method="HEAD")
+for _listener in ("small", "small-abort"):
+    table.get(f"more-than-is-held-{_listener}", method="POST", body=b"x" * 200_000, listener=_listener,
+              ignore=("access_log[0].received",))  # fmt: skip
 table.get("post", method="POST", body=b"body", listener="delay")
 table.get("grpc-request", headers=[("Content-Type", "application/grpc")], method="POST", listener="grpc")
 table.get("abort-header", headers=[("x-envoy-fault-abort-request", "429")], listener="by-header")

@@ -134,6 +134,7 @@ def ratelimit(site: Site) -> Message:
         "by-key": {"filter_enabled": {"runtime_key": "limits.on", "default_value": {"numerator": 0}}},
         "slow": {"timeout": "0.2s"},
         "deny-slow": {"timeout": "0.2s", "failure_mode_deny": True},
+        "small": {},
         "own": {"rate_limits": [generic("own", hits_addend={"number": 2})]},
         "metadata": {
             "rate_limits": [
@@ -215,6 +216,7 @@ def ratelimit(site: Site) -> Message:
                     access_log=[access_log(site, logged)],
                     use_remote_address=name in ("internal", "external"),
                 ),
+                **({"per_connection_buffer_limit_bytes": 20_000} if name == "small" else {}),
             )
             for name, fields in listeners.items()
         ],
@@ -368,6 +370,9 @@ get("too-slow", answer=NEVER_ANSWERED, listener="slow")
 get("too-slow-deny", answer=NEVER_ANSWERED, listener="deny-slow")
 get("slow", answer=SLOWLY)
 get("slow-post", answer=SLOWLY, method="POST", body=b"x" * 3000)
+for _name, _answer in {"slow": SLOWLY, "over": Reply((ReadBody(), Delay(0.1), *OVER.steps[1:]))}.items():
+    get(f"{_name}-with-more-than-is-held", answer=_answer, method="POST", body=b"x" * 200_000, listener="small",
+        ignore=("access_log[0].received",))  # fmt: skip
 get("unreachable", listener="unreachable")
 get("unreachable-deny", listener="unreachable-deny")
 get("done", "/done", upstream_requests=3, unordered=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.sidecar.http.running import GET, HELLO, running
+from tests.sidecar.http.running import GET, HELLO, http_filter, running
 
 LIMIT = 10_000
 _BYTES = {"per_connection_buffer_limit_bytes": LIMIT}
@@ -101,3 +101,34 @@ def test_the_end_of_a_response_waits_for_room_too() -> None:
         client.transport.take(1 << 20)
         assert client.receive().endswith(b"hello")
         assert client.transport.half_closed
+
+
+ALWAYS = {"numerator": 100}
+DELAY = {"fixed_delay": "1s", "percentage": ALWAYS}
+
+
+def test_a_request_that_is_delayed_is_read_no_further_than_can_be_held() -> None:
+    with running(filters=[http_filter("fault.v3.HTTPFault", delay=DELAY)], **LIMITED) as sidecar:
+        client = sidecar.client().send(POST)
+        for _ in range(25):
+            client.send(PIECE)
+        assert not client.transport.reading
+        assert sum(map(len, client.transport.undelivered)) > 100_000 - LIMIT - 2 * len(PIECE)
+        sidecar.advance(1.1)
+        assert sidecar.host.receive().endswith(b"\r\n\r\n" + PIECE * 25)
+        sidecar.host.send(HELLO)
+        assert client.receive().endswith(b"hello")
+        assert client.transport.reading
+
+
+def test_a_request_that_is_refused_after_a_delay_is_read_on() -> None:
+    fault = http_filter("fault.v3.HTTPFault", delay=DELAY, abort={"http_status": 503, "percentage": ALWAYS})
+    with running(filters=[fault], **LIMITED) as sidecar:
+        client = sidecar.client().send(POST)
+        for _ in range(25):
+            client.send(PIECE)
+        assert not client.transport.reading
+        sidecar.advance(1.1)
+        assert client.receive().startswith(b"HTTP/1.1 503 ")
+        assert client.transport.reading or client.closed
+        assert sidecar.hosts == []
