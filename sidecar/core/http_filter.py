@@ -78,7 +78,8 @@ class HttpFilter:
     Request hooks run in the order of the configuration, response hooks in reverse. A hook for a head returns None to go
     on or ``PAUSE`` to stop here. Hooks for data return the bytes that go on (``b""`` holds them back; what was held must
     be returned by the call with ``end`` true). While a filter pauses the head, data that arrives is kept by the stream
-    (up to the buffer limit; then see ``back_pressure``, and 500 for responses), after passing through this filter's own data hook. That hook may resume the
+    (up to the buffer limit; then see ``back_pressure``, and 500 for responses), after passing through this filter's own
+    data hook. That hook may resume the
     stream: what was held goes on then, followed by what the hook returns.
     """
 

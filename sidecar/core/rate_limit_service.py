@@ -140,7 +140,7 @@ def decode(message: bytes) -> Decision:
                 status.current_limit.requests_per_unit,
                 _SECONDS.get(status.current_limit.unit, 0),
                 status.limit_remaining,
-                status.duration_until_reset.seconds,
+                max(0, status.duration_until_reset.seconds),
             )
             for status in response.statuses
             if status.HasField("current_limit")

@@ -305,6 +305,7 @@ def test_only_over_limit_is_over_the_limit(message, outcome):
 
 
 def test_decoding_keeps_the_statuses_with_a_limit():
-    status = {"current_limit": {"requests_per_unit": 10, "unit": "UNKNOWN"}, "limit_remaining": 7}
+    limit = {"requests_per_unit": 10, "unit": "UNKNOWN"}
+    status = {"current_limit": limit, "limit_remaining": 7, "duration_until_reset": "-5s"}
     message = ParseDict({"statuses": [status, {"code": "OK"}]}, RateLimitResponse()).SerializeToString()
     assert decode(message).statuses == (Status("", 10, 0, 7, 0),)
