@@ -37,10 +37,9 @@ class FaultStats(Protocol):
 
 
 class FaultClusterStats(Protocol):
-    """What it counts for each downstream cluster that names itself."""
+    """What it counts for each downstream cluster that names itself: ``counts`` by leaf name."""
 
-    aborts_injected: int
-    delays_injected: int
+    counts: dict[str, int]
 
 
 class _State:
@@ -248,10 +247,7 @@ class FaultFilter(NamedFilter):
                 return
             name = state.cluster.decode("utf-8", "backslashreplace")
             stats = self._by_cluster[state.cluster] = self._cluster_stats("fault_downstream_cluster", name)
-        if delay:
-            stats.delays_injected += 1
-        else:
-            stats.aborts_injected += 1
+        stats.counts["delays_injected" if delay else "aborts_injected"] += 1
 
     def on_complete(self, stream: FilterStream) -> None:
         """The stream's faults are over."""

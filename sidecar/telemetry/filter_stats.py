@@ -23,7 +23,7 @@ def filter_stats(store: StatsStore, stat_prefix: str) -> Callable[..., Any]:
             case "fault":
                 return store.shared(groups.FaultStats, *manager.below("fault."))
             case "fault_downstream_cluster":
-                return store.shared(groups.FaultStats, *manager.below(f"fault.{tags.sanitized(words[0])}."))
+                return store.shared(groups.FaultClusterStats, *manager.below(f"fault.{tags.sanitized(words[0])}."))
             case "rbac":
                 return store.shared(groups.RbacStats, *tags.http_rbac(stat_prefix, *words))
             case "rbac_shadow":

@@ -189,3 +189,12 @@ class RateLimitStats(StatGroup):
     DERIVED: ClassVar[tuple[Derived, ...]] = tuple(
         map(_once_counted, ("error", "failure_mode_allowed", "ok", "over_limit"))
     )
+
+
+@stat_group
+class FaultClusterStats(StatGroup):
+    """`http.<stat_prefix>.fault.<downstream cluster>.`; `counts` is by leaf name."""
+
+    counts: NameCounts
+
+    DERIVED: ClassVar[tuple[Derived, ...]] = tuple(map(_once_counted, ("aborts_injected", "delays_injected")))
