@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 
 from benchmarks import proxies
-from benchmarks.cells import connections, grpc, http, http2, idle, latency, memory, scrape, tcp, tls
+from benchmarks.cells import concurrency, connections, grpc, http, http2, idle, latency, memory, scrape, tcp, tls
 from benchmarks.context import Context
 from benchmarks.load import FailedRequests
 from benchmarks.ports import NotReady
@@ -43,6 +43,7 @@ CELLS: Mapping[str, Callable[[Context], list[Row]]] = {
     "half-mesh": latency.half_mesh,
     "tcp": tcp.tcp,
     "bodies": http.bodies,
+    "concurrency": concurrency.concurrency,
     "small": memory.small,
     "large": memory.large,
     "connections": connections.idle_connections,

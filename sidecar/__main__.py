@@ -251,7 +251,7 @@ async def _run(options: argparse.Namespace) -> int:
         worker=None if worker is None else worker[0],
     )
     if worker is not None:
-        return await _work(server, worker[1])
+        return await _work(server, *worker)
     if options.mode == "validate":
         return await validate(server)
     from sidecar.lifecycle.predecessors import find_predecessor
@@ -284,11 +284,14 @@ async def _run_workers(options: argparse.Namespace) -> int:
     return await fleet.run()
 
 
-async def _work(server: Any, sock: Any) -> int:
+async def _work(server: Any, number: int, sock: Any, shared: list[int]) -> int:
     """Be one of several workers, whose parent is at the other end of ``sock``."""
     from sidecar.lifecycle.worker_link import WorkerLink
+    from sidecar.listener.balanced import Balancer
     from sidecar.telemetry.merged import snapshot
 
+    board, inbox, *outboxes = shared
+    server.balancer = Balancer(asyncio.get_running_loop(), number, board, inbox, outboxes)
     return await WorkerLink(server, sock, lambda: snapshot(server.stack.scraped_store())).run()
 
 

@@ -24,6 +24,7 @@ from sidecar.lifecycle.handover import HandoverError, Predecessor, Sockets, Succ
 from sidecar.lifecycle.phases import Event, Life, Phase
 from sidecar.lifecycle.supervisor import notify_supervisor
 from sidecar.lifecycle.worker_process import State, WorkerProcess
+from sidecar.listener.balanced import Exchange
 from sidecar.listener.sockets import close as close_socket
 from sidecar.listener.sockets import listen_for_each
 from sidecar.stack import Stack
@@ -82,6 +83,7 @@ class Fleet:
         self._pending: list[Any] = []
         self._predecessors: list[Predecessor] = []
         self._coming: dict[int, WorkerProcess] = {}
+        self._exchange = Exchange(concurrency)
 
     # the beginning
 
@@ -162,9 +164,10 @@ class Fleet:
     async def _start_all(self) -> bool:
         """A generation of workers in ``_coming``: one first, so that what is wrong is said once. Whether all serve."""
         self._coming = {}
+        exchange = self._exchange
         for numbers in ((0,), range(1, self.concurrency)):
             for number in numbers:
-                self._coming[number] = WorkerProcess(self, number, self._sockets_of(number))
+                self._coming[number] = WorkerProcess(self, number, self._sockets_of(number), exchange.of_worker(number))
             while any(worker.state is State.STARTING for worker in self._coming.values()):
                 self._changed.clear()
                 await self._changed.wait()
@@ -195,6 +198,7 @@ class Fleet:
         if self.life.phase is not Phase.SERVING or before is State.DRAINING:
             del self.workers[worker.number]
             return
+        self._exchange.board.close(worker.number)
         now = time.monotonic()
         deaths = self._deaths[worker.number] = [
             death for death in self._deaths.get(worker.number, ()) if now - death < _FORGIVEN_AFTER
@@ -208,7 +212,9 @@ class Fleet:
     def _replace(self, dead: WorkerProcess) -> None:
         if self.life.phase is Phase.SERVING and self.workers.get(dead.number) is dead:
             try:
-                self.workers[dead.number] = WorkerProcess(self, dead.number, self._sockets_of(dead.number))
+                self.workers[dead.number] = WorkerProcess(
+                    self, dead.number, self._sockets_of(dead.number), self._exchange.of_worker(dead.number)
+                )
             except OSError as error:
                 log.error("cannot start worker %d: %s", dead.number, error)
                 self.loop.call_later(_LONGEST_BACK_OFF, self._replace, dead)
@@ -254,6 +260,7 @@ class Fleet:
             close_all({key: each for key, each in after.items() if key not in before})
             return str(error)
         self.sockets = after
+        exchange, self._exchange = self._exchange, Exchange(self.concurrency)
         self.epoch += 1
         try:
             started = await self._start_all()
@@ -263,10 +270,13 @@ class Fleet:
         if not started:
             self.epoch -= 1
             self.sockets = before
+            exchange, self._exchange = self._exchange, exchange
+            exchange.end()
             self._send_away(self._coming, frozenset(before))
             close_all({key: each for key, each in after.items() if key not in before})
             self._coming = {}
             return "one of them has ended"
+        exchange.end()
         old, self.workers = self.workers, self._coming
         self._coming = {}
         self.bootstrap = bootstrap

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from sidecar.admin.context import AdminContext
     from sidecar.lifecycle.asking import Asking
     from sidecar.lifecycle.handover import Successor
+    from sidecar.listener.balanced import Balancer
     from sidecar.telemetry.carried import Ledger
     from sidecar.telemetry.groups.lifecycle import DrainStats
 
@@ -84,6 +85,7 @@ class Server:
         self.stopped = asyncio.Event()
         self.compressed: CompressedBootstrap | None = None
         self.admin: Admin | None = None
+        self.balancer: Balancer | None = None
         self.quit: Callable[[], object] = self._quit
         self._asking: list[Asking] = []
         self._ledger: Ledger | None = None
@@ -113,7 +115,8 @@ class Server:
             log.info("under the seed %d: what is left to chance can be repeated", self.seed)
         worker = Worker(asyncio.get_running_loop(), seed=self.seed, number=self.worker or 0)
         try:
-            stack = Stack(self.bootstrap, worker, StatsStore(compile_settings(self.bootstrap.stats_config)))
+            make = Listener if self.balancer is None else self.balancer.listener
+            stack = Stack(self.bootstrap, worker, StatsStore(compile_settings(self.bootstrap.stats_config)), make)
             stack.server_stats.concurrency = self.options.get("concurrency", 1)
             if self.bootstrap.admin is not None and self.bootstrap.admin.address is not None:
                 from sidecar.admin.admin import Admin
@@ -221,6 +224,8 @@ class Server:
         stack.clusters.start(initialised.set)
         await initialised.wait()
         stack.listen()
+        if self.balancer is not None:
+            self.balancer.start()
         self.life.on(Event.INITIALIZED)
         stack.server_stats.live = 1
         if successor is not None:
@@ -277,6 +282,8 @@ class Server:
         stack.server_stats.live = 0
         stack.server_stats.state = 1
         if after is Phase.DRAINING:
+            if self.balancer is not None:
+                self.balancer.stop()
             for listener in stack.listeners:
                 listener.stop_accepting()
             if event is Event.HANDED_OVER and stack.admin_listener is not None:

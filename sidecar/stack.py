@@ -88,8 +88,15 @@ ADMIN_FILTER = NetworkFilter("admin", DirectResponseConfig(b""))
 class Stack(PoolStack, HttpStack):
     """Everything that one worker runs for one bootstrap. Raises ``ValueError`` for formats that cannot be compiled."""
 
-    def __init__(self, bootstrap: Bootstrap, worker: Worker, store: StatsStore) -> None:
+    def __init__(
+        self,
+        bootstrap: Bootstrap,
+        worker: Worker,
+        store: StatsStore,
+        make_listener: Callable[..., Listener] = Listener,
+    ) -> None:
         self.bootstrap = bootstrap
+        self.make_listener = make_listener
         self.worker = worker
         self.store = store
         self.request_lines = FieldLines()
@@ -153,7 +160,7 @@ class Stack(PoolStack, HttpStack):
         naming = tags.listener(name)
         self.listener_manager_stats.listener_added += 1
         self.listener_manager_stats.listener_create_success += 1
-        return Listener(
+        return self.make_listener(
             config,
             self.worker,
             self.terminal,

@@ -11,24 +11,27 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 class Process:
-    """A Python module run as ``python -m``, with the repository as its working directory. A context manager.
+    """A Python module run as ``python -m``, with the repository as its working directory. A context manager. ``prefix`` is
+    a command that runs it.
 
     ``output`` has what it printed so far, standard error included. Leaving the context kills it if it still runs, and
     what it has started.
     """
 
-    def __init__(self, module: str, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, module: str, *arguments: str, environment: Mapping[str, str] | None = None, prefix: Sequence[str] = ()
+    ) -> None:
         self.output = ""
         self._changed = threading.Condition()
         self.child = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
+            [*prefix, sys.executable, "-m", module, *arguments],
             cwd=REPOSITORY,
             env={**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})},
             stdin=subprocess.DEVNULL,

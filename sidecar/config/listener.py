@@ -105,7 +105,7 @@ def parse_listener(node: Node) -> Listener:
     bind_to_port = node.wrapped("bind_to_port", True)
     if bind_to_port:
         _declare_addresses(node, (address, *(more.address for more in additional)))
-    node.ignore("connection_balance_config", "there is one worker")
+    node.ignore("connection_balance_config", "connections are always spread evenly over workers")
     return Listener(
         name,
         address,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from math import inf
-from random import Random
 from typing import Any, Protocol
 
 from sidecar.core.timer_wheel import Timed
@@ -56,7 +55,7 @@ class Asking(Timed):
         self._ends = worker.clock() + duration
         self._done = done
         self._asked: dict[Any, float] = {}
-        self._random = Random(worker.seed)
+        self._random = worker.random_for("drains")
 
     def begin(self) -> None:
         """Ask the first of them."""

@@ -9,7 +9,7 @@ HANDOVER = "MIZZEN_HANDOVER"
 """The descriptor of the channel to the process that the new one takes over from."""
 
 WORKER = "MIZZEN_WORKER"
-"""The descriptor of a worker's channel to its parent, and its number."""
+"""A worker's number, and the descriptors of its channel to its parent, of its board, its inbox and the outboxes to all."""
 
 STOOD_FOR = "MIZZEN_STOOD_FOR"
 """The process that was started first stays, and waits for its descendants."""
@@ -21,10 +21,10 @@ def inherited_channel() -> socket.socket | None:
     return None if descriptor is None else socket.socket(fileno=int(descriptor))
 
 
-def worker_of_environment() -> tuple[int, socket.socket] | None:
-    """The number of this worker and its channel to its parent; None for a process that is no worker."""
+def worker_of_environment() -> tuple[int, socket.socket, list[int]] | None:
+    """The number of this worker, its channel to its parent, and the other descriptors; None for a process that is no worker."""
     given = os.environ.pop(WORKER, None)
     if given is None:
         return None
-    descriptor, _, number = given.partition(":")
-    return int(number), socket.socket(fileno=int(descriptor))
+    number, channel, *others = map(int, given.split(":"))
+    return number, socket.socket(fileno=channel), others

@@ -47,9 +47,13 @@ class Reply:
 
 
 class WorkerProcess:
-    """Started by the constructor; ``sockets`` are those that it is to serve on. Raises OSError."""
+    """Started by the constructor; ``sockets`` are those that it is to serve on, ``shared`` the descriptors of what it shares
+    with the other workers. Raises OSError.
+    """
 
-    def __init__(self, parent: Parent, number: int, sockets: Mapping[str, Sequence[socket.socket]]) -> None:
+    def __init__(
+        self, parent: Parent, number: int, sockets: Mapping[str, Sequence[socket.socket]], shared: Sequence[int]
+    ) -> None:
         self.parent = parent
         self.number = number
         self.state = State.STARTING
@@ -62,7 +66,9 @@ class WorkerProcess:
         with theirs:
             self.channel = Channel(self._loop, ours)
             self.channel.on_message = self._on_message
-            self._child = Child(self._loop, {WORKER: f"{theirs.fileno()}:{number}"}, (theirs.fileno(),), self._on_exit)
+            descriptors = (theirs.fileno(), *shared)
+            text = ":".join(map(str, (number, *descriptors)))
+            self._child = Child(self._loop, {WORKER: text}, descriptors, self._on_exit)
         self.pid = self._child.pid
 
     # what it is told

@@ -236,7 +236,8 @@ def test_transport_sockets() -> None:
 
 def test_a_balance_between_workers_is_ignored_with_a_warning() -> None:
     _, warnings = load(bootstrap([listener(connection_balance_config={"exact_balance": {}})]))
-    assert warnings == [f"configuration: {HERE}.connection_balance_config: is ignored: there is one worker"]
+    ignored = "is ignored: connections are always spread evenly over workers"
+    assert warnings == [f"configuration: {HERE}.connection_balance_config: {ignored}"]
 
 
 @pytest.mark.parametrize(

@@ -198,7 +198,7 @@ def test_a_worker_that_dies_again_and_again_is_given_time(two: tuple[Process, in
     for death, wait in enumerate(("0.1", "0.2", "0.4")):
         until(lambda: len(children_of(process.child.pid)) == 2 and ready(admin), "two workers")
         found = children_of(process.child.pid)
-        victim = next(pid for pid in found if b":0\x00" in Path(f"/proc/{pid}/environ").read_bytes())
+        victim = next(pid for pid in found if b"MIZZEN_WORKER=0:" in Path(f"/proc/{pid}/environ").read_bytes())
         os.kill(victim, signal.SIGKILL)
         process.wait_for(f"starting another in {wait} s")
         until(lambda: process.output.count("all clusters initialised") >= 3 + death, "the replacement")  # noqa: B023
@@ -316,3 +316,21 @@ def test_sigusr1_reopens_the_logs_of_all_workers(write: Write, tmp_path: Path) -
         process.send(signal.SIGTERM)
         assert process.end() == 0
     assert log.read_text() == "/\n" * 20
+
+
+def test_connections_are_spread_evenly(two: tuple[Process, int, int]) -> None:
+    """The kernel throws dice for each: of forty, sixteen or fewer would go to one of two in every sixth run."""
+    _, port, admin = two
+    for round in (1, 2):
+        clients = [socket.create_connection(("127.0.0.1", port), 10) for _ in range(40)]
+        for client in clients:
+            client.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+            assert client.recv(65536).endswith(b"hello")
+        found = stats(admin)
+        each = [found[f"listener.127.0.0.1_{port}.worker_{number}.downstream_cx_active"] for number in (0, 1)]
+        assert sum(each) == 40
+        assert max(each) - min(each) <= 2, (round, each)
+        for client in clients:
+            client.close()
+        until(lambda: stats(admin)["http.one.downstream_cx_active"] == 0, "all to be closed")
+    assert stats(admin)["http.one.downstream_rq_total"] == 80
