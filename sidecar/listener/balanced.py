@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sidecar.core.address import Address
+from sidecar.listener.accepted import Descriptor
 from sidecar.listener.listener import Listener
 
 _log = logging.getLogger(__name__)
@@ -150,7 +151,7 @@ class Balancer:
         if self.taking and index < LISTENERS:
             self._board.tell(index, self.number, connections)
 
-    def pass_on(self, index: int, sock: socket.socket) -> bool:
+    def pass_on(self, index: int, descriptor: int) -> bool:
         """Give a connection to the worker that has the fewest, if that is another one; the caller closes its copy then."""
         if not self.taking or index >= LISTENERS:
             return False
@@ -162,7 +163,7 @@ class Balancer:
         fewest = loads.index(least)
         board.passed(index, fewest, self.number, 1)
         try:
-            socket.send_fds(self._outboxes[fewest], [bytes((index,))], [sock.fileno()])
+            socket.send_fds(self._outboxes[fewest], [bytes((index,))], [descriptor])
         except OSError:
             board.passed(index, fewest, self.number, -1)
             return False  # its queue is full
@@ -178,10 +179,12 @@ class Balancer:
             for descriptor in descriptors:
                 sock = socket.socket(fileno=descriptor)
                 try:
-                    self.listeners[data[0]].take_over(sock)
+                    listener, name = self.listeners[data[0]], sock.getpeername()
                 except (OSError, IndexError) as error:
                     _log.debug("a connection from another worker: %s", error)
                     sock.close()
+                else:
+                    listener.take_over(Descriptor(sock.detach(), int(sock.family)), name)
 
     def __repr__(self) -> str:
         return f"<Balancer of worker {self.number} of {len(self._workers)}>"
@@ -195,18 +198,18 @@ class BalancedListener(Listener):
     balancer: Balancer
     index: int
 
-    def _admit(self, sock: socket.socket, name: object, local: Address | None) -> None:
-        if self.balancer.pass_on(self.index, sock):
-            sock.close()
-            return
-        self._keep(sock, name, local)
+    def _admit(self, accepted: Descriptor, name: Any, local: Address | None) -> None:
+        if self.balancer.pass_on(self.index, accepted.fileno()):
+            os.close(accepted.fileno())
+        else:
+            self._keep(accepted, name, local)
 
-    def take_over(self, sock: socket.socket) -> None:
-        """Serve a connection that another worker has accepted. Raises OSError if it is gone."""
-        self._keep(sock, sock.getpeername(), None)
+    def take_over(self, accepted: Descriptor, name: Any) -> None:
+        """Serve a connection from ``name`` that another worker has accepted."""
+        self._keep(accepted, name, None)
 
-    def _keep(self, sock: socket.socket, name: object, local: Address | None) -> None:
-        Listener._admit(self, sock, name, local)
+    def _keep(self, accepted: Descriptor, name: Any, local: Address | None) -> None:
+        Listener._admit(self, accepted, name, local)
         self.balancer.tell(self.index, self.limit.active)
 
     def _leave(self) -> None:
