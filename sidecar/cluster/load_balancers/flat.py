@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import cycle
-from operator import attrgetter
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -146,7 +145,7 @@ class LeastRequest(FlatPolicy):
         random = self.random.random
 
         def choose() -> Host:
-            loads = list(map(_load, hosts))
+            loads = [host.rq_active for host in hosts]
             least = min(loads)
             at = loads.index(least)
             for _ in range(int(random() * loads.count(least))):
@@ -170,9 +169,6 @@ def _nobody() -> None:
 
 def _weight(host: Host) -> float:
     return host.weight
-
-
-_load = attrgetter("rq_active")
 
 
 def _weights_differ(hosts: Hosts) -> bool:

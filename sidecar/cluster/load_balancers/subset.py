@@ -73,7 +73,7 @@ class _Lookup:
         self.fallback_list = config.metadata_fallback_policy == "FALLBACK_LIST"
         self.find = find
         self.redundant = config.allow_redundant_keys
-        self._necessary: dict[tuple[str, ...], frozenset[str]] = {}
+        self._necessary: dict[SubsetKey, SubsetKey] = {}
 
     def pick(self, context: LoadBalancerContext) -> Host | None:
         """The host for a context, by its subset or by what is to be done without it."""
@@ -119,15 +119,16 @@ class _Lookup:
 
     def _without_redundant(self, key: SubsetKey) -> SubsetKey:
         """What is left of the metadata by the selector with the most keys, of which none is missing."""
-        names = tuple([name for name, _ in key])
-        keys = self._necessary.get(names)
-        if keys is None:
+        kept = self._necessary.get(key)
+        if kept is None:
+            names = {name for name, _ in key}
             longest = sorted(self.selectors, key=len, reverse=True)
-            keys = frozenset(next((one for one in longest if set(one) <= set(names)), names))
+            keys = next((one for one in longest if names.issuperset(one)), names)
+            kept = tuple([pair for pair in key if pair[0] in keys])
             if len(self._necessary) >= _MANY:
                 self._necessary.clear()
-            self._necessary[names] = keys
-        return key if len(keys) == len(names) else tuple([pair for pair in key if pair[0] in keys])
+            self._necessary[key] = kept
+        return kept
 
     def _fall_back(self, selector: LbSubsetSelector, context: LoadBalancerContext, key: SubsetKey) -> Host | None:
         match selector.fallback_policy:
