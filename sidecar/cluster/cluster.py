@@ -36,9 +36,9 @@ class Cluster:
 
     `breakers` are those of the routing priorities default and high. `host_sets` are the hosts by priority. `stats` and
     `config` are what the cluster was made with. `initialised` is true once hosts were looked for, found or not, were
-    checked, if their health is, and can be picked. `by_locality` says whether localities are kept apart, `load_reports`
-    takes what hosts report of their load (None: nobody wants it), and `on_host_sets` hears of every change. Nothing but
-    `pick` and counting is done per request.
+    checked, if their health is, and can be picked. `by_locality` says whether localities are kept apart, `by_zones`
+    whether picks depend on the local cluster; `load_reports` takes what hosts report of their load (None: nobody wants it),
+    and `on_host_sets` hears of every change. Nothing but `pick` and counting is done per request.
     """
 
     __slots__ = (
@@ -56,6 +56,7 @@ class Cluster:
         "waits_for_hosts",
         "initialised",
         "by_locality",
+        "by_zones",
         "load_reports",
         "on_host_sets",
         "_balancer",
@@ -89,7 +90,7 @@ class Cluster:
         self.keeps_healthy = True  # a host that is no longer to be found stays while its checks succeed
         self.waits_for_hosts = True
         self.initialised = False
-        self.by_locality = False
+        self.by_locality = self.by_zones = False
         self.load_reports: ClientSideWeights | None = None
         self.on_host_sets: Callable[[HostSets], None] | None = None
         self._balancer = balancer

@@ -191,7 +191,7 @@ class ClusterManager:
         if self._local is not None:
             self._local.host_set = host_sets[0]
             for cluster in (*self._clusters.values(), *self._warming.values()):
-                if cluster.by_locality and cluster.name != self._local_cluster_name:
+                if cluster.by_zones:
                     cluster.rebuild()
 
     def __repr__(self) -> str:
@@ -247,6 +247,7 @@ def make_cluster(
         balancer = balancer_of(config, stats, random, wheel.clock, None if is_local else local)
         cluster = Cluster(config.name, config, stats, balancer, slices, breakers)
         cluster.by_locality = local is not None or config.common_lb_config.locality_weighted_lb_config
+        cluster.by_zones = local is not None and not is_local and config.lb_policy not in ("RING_HASH", "MAGLEV")
     if isinstance(own, ClientSideWeightedRoundRobin):
         from sidecar.cluster.client_side_weights import ClientSideWeights  # only for those who use it
 

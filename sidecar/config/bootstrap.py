@@ -80,7 +80,7 @@ class Bootstrap:
 
     `layered_runtime` holds the runtime's keys in dotted form, each with the value that wins. Those that count are
     `overload.global_downstream_max_connections`, `envoy.resource_limits.listener.NAME.connection_limit`, and those that
-    fields name as their `runtime_key` (which have their value from there already).
+    have done their work when the rest is built: of fields with a `runtime_key`, and of load balancing (`upstream.*`).
     `stats_flush_interval` is in seconds.
     """
 

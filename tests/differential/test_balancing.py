@@ -7,6 +7,7 @@ import time
 from base64 import b64encode
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from math import sqrt
 from pathlib import Path
 
@@ -41,12 +42,12 @@ def runner() -> Iterator[Runner]:
     runner.close()
 
 
-def spread(proxy: Proxy, cluster: str) -> Counter[str]:
+def spread(proxy: Proxy, cluster: str, requests: int = REQUESTS) -> Counter[str]:
     """Who answered, by name; the status where nobody did."""
     connection = http.client.HTTPConnection("127.0.0.1", proxy.ports["http"], timeout=5)
     answers: Counter[str] = Counter()
     try:
-        for _ in range(REQUESTS):
+        for _ in range(requests):
             connection.request("GET", f"/{cluster}/")
             response = connection.getresponse()
             body = response.read().decode()
@@ -102,6 +103,23 @@ def _clusters(runner: Runner, bootstrap: str) -> list[dict[str, str]]:
     usual = {"a", "b", "c", "refused", "empty"}
     every = BOOTSTRAPS[bootstrap](site)["static_resources"]["clusters"]
     return [one for one in every if one["name"] not in usual]
+
+
+CLIENTS = 12
+EACH = 20
+
+
+def test_busy_hosts_get_less_as_in_envoy(runner: Runner) -> None:
+    """One host needs four times as long as the others: how much less it gets depends on the bias."""
+    envoy, subject = runner.pair("busy")
+    for name in [one["name"] for one in _clusters(runner, "busy")]:
+        shares = []
+        for proxy in (envoy, subject):
+            runner.upstreams.begin({"a": (reply(delay=0.04),), "*": (reply(delay=0.01),)}, {})
+            with ThreadPoolExecutor(CLIENTS) as clients:
+                answers = sum(clients.map(spread, *([each] * CLIENTS for each in (proxy, name, EACH))), Counter())
+            shares.append({upstream: count / (CLIENTS * EACH) for upstream, count in sorted(answers.items())})
+        assert shares[1] == pytest.approx(shares[0], abs=0.12), name
 
 
 REPORTS: dict[str, tuple[str, dict[str, tuple[str, str]]]] = {

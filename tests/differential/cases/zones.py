@@ -203,7 +203,25 @@ def shares(site: Site) -> Message:
     return bootstrap(site, [listener(site, "http", manager(site, routes))], clusters)
 
 
-BOOTSTRAPS = {"zones": zones, "zones-ill": zones_ill, "shares": shares}
+def busy(site: Site) -> Message:
+    """Least request where it takes one host longer to answer."""
+
+    def biased(bias: float) -> Message:
+        config = {"active_request_bias": {"default_value": bias, "runtime_key": "none"}}
+        hosts = weighing(site, "abc", (3, 1, 1))
+        return of(site, f"bias-{bias}", hosts, lb_policy="LEAST_REQUEST", least_request_lb_config=config)
+
+    scan = extension("least_request.v3.LeastRequest", selection_method="FULL_SCAN")
+    clusters = [
+        *map(biased, (0.0, 0.5, 1.0, 2.0)),
+        of(site, "equal", group(site, "abc"), lb_policy="LEAST_REQUEST"),
+        of(site, "full-scan", group(site, "abc"), load_balancing_policy=scan),
+    ]
+    routes = [route(f"/{one['name']}/", one["name"]) for one in clusters]
+    return bootstrap(site, [listener(site, "http", manager(site, routes))], clusters)
+
+
+BOOTSTRAPS = {"busy": busy, "zones": zones, "zones-ill": zones_ill, "shares": shares}
 
 table = Table("zones", "zones")
 CASES = table.cases

@@ -165,3 +165,16 @@ def test_connections_go_when_the_hosts_change_if_that_is_wanted(wanted: bool, ti
     clock.advance(6.0)
     stages.scripted.answer("10.0.0.1", "10.0.0.3", ttl=1)
     assert [pool.times for pool in pools] == [times, 0], "what left drains by itself"
+
+
+@pytest.mark.parametrize("status", ["DRAINING", "UNHEALTHY", "TIMEOUT"])
+def test_a_host_that_is_to_get_no_more_requests_keeps_its_connections(status: str, clock: Clock) -> None:
+    manager, _ = manager_of(clock, config("a", "10.0.0.1", "10.0.0.2"))
+    manager.start(lambda: None)
+    cluster = manager.get("a")
+    assert cluster is not None
+    pool = cluster.hosts[0].pool = Drained()
+    cluster.hosts[0].set_health_status(status)
+    cluster.refresh_health()
+    assert picks(cluster.pick, 10) == {"10.0.0.2:80": 10}
+    assert pool.times == 0
