@@ -78,14 +78,18 @@ class Loaded:
         return {name: int(value) for name, _, value in (line.rpartition(": ") for line in lines)}
 
     def closed_loop(self, clients: int, seconds: float, *headers: str) -> tuple[float, float]:
-        """Requests a second, and for each second of processor time that the sidecar got."""
+        """Requests a second that were answered with 200, and for each second of processor time that the sidecar got."""
         arguments = [part for header in ("accept-encoding: gzip", *headers) for part in ("-H", header)]
         command = ["wrk", "-t1", f"-c{clients}", f"-d{seconds:g}s", *arguments, f"http://127.0.0.1:{self.port}/"]
         before = self.used()
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-        rate = re.search(r"Requests/sec:\s+([\d.]+)", done.stdout)
-        assert rate is not None, done.stdout
-        return float(rate[1]), float(rate[1]) / self.used().share_since(before)
+        share = self.used().share_since(before)
+        all_of_them = re.search(r"(\d+) requests in ([\d.]+)s", done.stdout)
+        assert all_of_them is not None, done.stdout
+        refused = re.search(r"Non-2xx or 3xx responses: (\d+)", done.stdout)
+        answered = int(all_of_them[1]) - (0 if refused is None else int(refused[1]))
+        rate = answered / float(all_of_them[2])
+        return rate, rate / share
 
     def recovers_within(self) -> float:
         """Seconds until a new client is answered, nothing is done about load any more, and nobody is left."""

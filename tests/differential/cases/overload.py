@@ -83,7 +83,7 @@ BOOTSTRAPS = {
 
 table = Table("overload", "overload-requests")
 CASES = table.cases
-SOON = Pause(0.2)
+SOON = Pause(0.1)
 """The proxies look at the pressure some time after they are ready."""
 HANG = Reply((ReadBody(), Delay(2.0)))
 GET = request("GET", "/")
