@@ -201,8 +201,10 @@ class UpstreamRequest(Tunnel):
         stream.upstream_tls = connection.tls
         stream.upstream_version = connection.version
         now = self.sent_at = stream.upstream_first_tx = stream.now
-        if self.body_end and (self.per_try_timeout or self.retry is not None):
-            self.time_tries(now)
+        if self.body_end:
+            retry = self.retry
+            if self.per_try_timeout or (retry is not None and retry.per_try_idle_timeout):
+                self.time_tries(now)
         body = self.body
         if body is None:
             end = self.body_end
@@ -298,7 +300,8 @@ class UpstreamRequest(Tunnel):
         stream = self.stream
         self.body_end = True
         stream.upstream_last_tx = now
-        self.time_tries(now)
+        if self.per_try_timeout or self.retry is not None:
+            self.time_tries(now)
         if self.timeout and self.deadline == inf:
             self.deadline = now + self.timeout
             stream.downstream.wake_by(self.deadline)
@@ -453,7 +456,7 @@ class UpstreamRequest(Tunnel):
     def _request_ended(self) -> None:
         if self.mirrors:
             self._mirror()
-        if self.upstream is not None:
+        if self.upstream is not None and (self.per_try_timeout or self.retry is not None):
             self.time_tries(self.stream.now)
         if self.timeout and self.deadline == inf:
             self.deadline = self.stream.now + self.timeout

@@ -168,3 +168,17 @@ def test_a_retry_is_told_the_time_that_is_left() -> None:
         assert 7600 <= told <= 8000
         sidecar.host.send(HELLO)
         assert client.receive().endswith(b"hello")
+
+
+def test_requests_of_a_shape_that_is_known_are_hedged_too() -> None:
+    with running(routes=hedging()) as sidecar:
+        client = sidecar.client()
+        for _ in range(4):
+            client.send(GET)
+            sidecar.host.send(HELLO)
+            assert client.receive().endswith(b"hello")
+        client.send(GET)
+        sidecar.advance(1.4)
+        assert len(sidecar.hosts) == 2
+        sidecar.hosts[0].send(HELLO)
+        assert client.receive().endswith(b"hello")

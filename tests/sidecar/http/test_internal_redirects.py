@@ -119,3 +119,19 @@ def test_the_client_leaves_on_the_way() -> None:
         sidecar.host.send(moved())
         client.reset()
         assert [line.split()[4] for line in sidecar.log] == ["-", "DC"]
+
+
+def test_requests_of_a_shape_that_is_known_are_redirected_too() -> None:
+    with running(routes=following()) as sidecar:
+        client = sidecar.client()
+        for _ in range(4):
+            client.send(GET)
+            sidecar.host.send(HELLO)
+            assert client.receive().endswith(b"hello")
+        client.send(GET)
+        sidecar.asked()
+        sidecar.host.send(moved())
+        ((host, asked),) = sidecar.asked()
+        assert asked.startswith(b"GET /b HTTP/1.1\r\n")
+        host.send(HELLO)
+        assert client.receive().endswith(b"hello")

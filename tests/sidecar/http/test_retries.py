@@ -149,3 +149,37 @@ def test_the_host_says_when_to_come_back(header: bytes, waits: tuple[float, floa
         assert sidecar.stat(f"cluster.up.upstream_rq_retry_backoff_{kind}") == 1
         host.send(HELLO)
         assert client.receive().endswith(b"hello")
+
+
+def test_retries_of_requests_of_a_known_shape() -> None:
+    priorities = {
+        "name": "p",
+        "typed_config": {
+            "@type": (
+                "type.googleapis.com/envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig"
+            ),
+            "update_frequency": 1,
+        },
+    }
+    levels = [
+        {"priority": priority, "lb_endpoints": [{"endpoint": {"address": {"socket_address": address}}}]}
+        for priority, address in enumerate({"address": "127.0.0.1", "port_value": port} for port in (7000, 7001))
+    ]
+    cluster = {"load_assignment": {"cluster_name": "up", "endpoints": levels}}
+    policy = {"retry_on": "5xx", "per_try_timeout": "2s", "retry_priority": priorities}
+    with running(routes=retrying(policy), clusters={"up": cluster}) as sidecar:
+        client = sidecar.client()
+        for _ in range(4):
+            client.send(GET)
+            sidecar.host.send(HELLO)
+            assert client.receive().endswith(b"hello")
+        client.send(GET)
+        sidecar.asked()
+        sidecar.host.send(BUSY)
+        sidecar.advance(0.3)
+        ((host, asked),) = sidecar.asked()
+        assert host is sidecar.hosts[1] and asked.startswith(b"GET / ")
+        assert b"x-envoy-expected-rq-timeout-ms: 2000\r\n" in asked
+        host.send(HELLO)
+        assert client.receive().endswith(b"hello")
+        assert [address.port for address in sidecar.dialer.dialled] == [7000, 7001]
