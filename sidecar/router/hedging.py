@@ -83,10 +83,10 @@ class HedgedRequest(UpstreamRequest):
     # what comes of the attempts
 
     def _accept(self, head: ResponseHead) -> bool:
-        if not super()._accept(head):
-            return False
-        self._drop_late()
-        return True
+        accepted = super()._accept(head)
+        if accepted or head.status < 200:
+            self._drop_late()
+        return accepted
 
     def _retry(self, head: ResponseHead | None, reason: str, sent: bool) -> bool:
         if super()._retry(head, reason, sent):
@@ -115,16 +115,22 @@ class HedgedRequest(UpstreamRequest):
 
     def takes(self, late: LateAttempt, head: ResponseHead) -> bool:
         """Whether the answer of a late attempt counts: then that is the request's attempt from now on."""
-        stream = self.stream
         retry = self.retry
-        self.late.remove(late)
-        others = self.waiting or self.upstream is not None or self.backoff is not None or self.late
+        others = self.waiting or self.upstream is not None or self.backoff is not None or len(self.late) > 1
         if others and retry is not None and retry.would_retry(head):
+            self.late.remove(late)
             if self.cluster.outlier is not None:
                 self.cluster.outlier.on_status(late.host, head.status, False)
             late.host.rq_error += 1
             late.release()
             return False
+        self.adopt(late)
+        return True
+
+    def adopt(self, late: LateAttempt) -> None:
+        """From now on a late attempt is the request's own, and the only one."""
+        stream = self.stream
+        self.late.remove(late)
         self._give_up()
         self._drop_late()
         self.retry = None  # there is nothing to decide about this answer
@@ -136,7 +142,6 @@ class HedgedRequest(UpstreamRequest):
         stream.upstream_local_address = connection.local_address
         stream.upstream_tls = connection.tls
         stream.upstream_version = connection.version
-        return True
 
     def late_failed(self, late: LateAttempt, reason: str, failure: str) -> None:
         """A late attempt broke: the request has failed if no other is under way."""
@@ -174,10 +179,14 @@ class LateAttempt:
             connection.reader.sink = self
 
     def on_head(self, head: ResponseHead, end: bool) -> None:
-        if head.status < 200:
-            return  # of several attempts the final answer alone goes down
         upstream = self.upstream
-        if upstream.takes(self, head):
+        if self.wins:
+            upstream.on_head(head, end)
+        elif head.status < 200:
+            upstream.adopt(self)
+            self.wins = True
+            upstream.on_head(head, end)
+        elif upstream.takes(self, head):
             self.wins = True
             upstream.on_head(head, end)
         elif not self.connection.complete:
@@ -185,7 +194,7 @@ class LateAttempt:
 
     def on_message(self, head: ResponseHead, body: bytes) -> None:
         upstream = self.upstream
-        if upstream.takes(self, head):
+        if self.wins or upstream.takes(self, head):
             self.wins = True
             upstream.on_message(head, body)
         else:

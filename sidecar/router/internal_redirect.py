@@ -124,7 +124,8 @@ class RedirectedRequest(UpstreamRequest):
         stream = self.stream
         stats = self.cluster.stats
         body = self.body or ()
-        whole = self.body_end and not self.abandoned
+        kept = self.bodyless or (self.body is not None and self.body_size <= self.router.retry_budget_bytes)
+        whole = self.body_end and kept
         target = None
         if whole and b"location" in head.index:
             target = redirects.follow(stream, self.request, head, self.router.stats)

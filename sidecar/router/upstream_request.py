@@ -363,7 +363,10 @@ class UpstreamRequest(Tunnel):
             if status == 101:
                 self.upgraded(head)
             else:
-                self.interim = True
+                # As Envoy, which has begun to answer then: there is no other attempt, and no limit for this one.
+                self.interim = self.abandoned = True
+                self.per_try_timeout = 0.0
+                self.try_deadline = inf
                 stream.on_informational(head)
             return False
         worker = self.router.worker

@@ -203,3 +203,8 @@ table.add("per-try-counts-from-the-end", _head, Pause(0.4), _body, methods=("POS
 table.add(
     "per-try-after-a-slow-body", _head, Pause(0.3), _body, methods=("POST",), upstream=(HANG, turn(2)), unordered=True
 )
+INTERIM = b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n"
+WHOLE = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+get("interim-before", "/plain/", Reply((ReadBody(), INTERIM, Delay(0.3), WHOLE)), turn(2))
+get("interim-late", "/plain/", Reply((ReadBody(), Delay(0.3), INTERIM, Delay(0.1), WHOLE)), turn(2, delay=1.0))
+get("interim-of-the-second", "/plain/", turn(1, delay=0.5), Reply((ReadBody(), INTERIM, Delay(0.8), WHOLE)))

@@ -259,3 +259,17 @@ get(
     body=b"x",
     upstream=[reply(200, headers=[("grpc-status", "14")]), reply(200, headers=[("grpc-status", "0")])],
 )
+INTERIM = b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n"
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+for _name, _interim in (("103", INTERIM), ("100", CONTINUE)):
+    get(
+        f"interim-{_name}-then-503",
+        "/5xx/",
+        upstream=[Reply((ReadBody(), _interim, b"HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n")), *answers(200)],
+    )
+    get(f"interim-{_name}-then-closed", "/5xx/", upstream=[Reply((ReadBody(), _interim, Close())), *answers(200)])
+    get(
+        f"interim-{_name}-then-late",
+        "/per-try/",
+        upstream=[Reply((ReadBody(), _interim, Delay(0.3))), *answers(200)],
+    )

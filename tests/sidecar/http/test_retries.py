@@ -183,3 +183,30 @@ def test_retries_of_requests_of_a_known_shape() -> None:
         host.send(HELLO)
         assert client.receive().endswith(b"hello")
         assert [address.port for address in sidecar.dialer.dialled] == [7000, 7001]
+
+
+def test_an_interim_response_begins_the_answer_and_counts_for_no_other_request() -> None:
+    early = b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"
+    policy = {"retry_on": "5xx", "per_try_timeout": "2s"}
+    with running(routes=retrying(policy)) as sidecar:
+        client = sidecar.client()
+        for _ in range(4):
+            client.send(GET)
+            sidecar.host.send(HELLO)
+            assert client.receive().endswith(b"hello")
+        client.send(GET)
+        sidecar.host.send(early)
+        sidecar.advance(3.0)
+        sidecar.host.send(HELLO)
+        assert client.receive().endswith(b"hello")
+        client.send(GET)
+        sidecar.host.send(early, BUSY)
+        assert client.receive().endswith(b"busy")
+        client.send(GET)
+        sidecar.asked()
+        sidecar.hosts[-1].send(BUSY)
+        sidecar.advance(0.3)
+        ((host, _),) = sidecar.asked()
+        host.send(HELLO)
+        assert client.receive().endswith(b"hello")
+        assert sidecar.stat("cluster.up.upstream_rq_retry") == 1
