@@ -1,6 +1,7 @@
 """One coarse timer wheel for the whole process: arming and cancelling are a dict operation each, no `call_later`.
 
 Whoever waits is a ``Timed`` object with one slot, ``due``: the time at which the wheel will call its ``on_timer``.
+One that is far ahead is moved to the next quarter of a second.
 Owners with several deadlines (a connection: idle, headers, request ...) keep them as plain numbers and arm the wheel for
 the earliest; a deadline that moves later costs nothing, because ``on_timer`` finds that it is early and arms again.
 """
@@ -10,7 +11,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from heapq import heappop, heappush
-from math import inf
+from math import ceil, inf
+from typing import Final
+
+_FAR: Final = 10.0
+"""From so many seconds ahead a timer may be late by up to ``_COARSE``."""
+
+_COARSE: Final = 0.25
+"""A bucket stays until its time comes, empty or not. Connections that come and go with an hour's idle timeout would leave
+one for every 5 ms of that hour."""
 
 
 class Timed:
@@ -59,6 +68,8 @@ class TimerWheel:
             bucket = buckets.get(int(timed.due / resolution) + 1)
             if bucket is not None:
                 bucket.pop(timed, None)
+        if due - self.clock() > _FAR:
+            due = ceil(due / _COARSE) * _COARSE
         timed.due = due
         number = int(due / resolution) + 1
         bucket = buckets.get(number)

@@ -13,6 +13,7 @@ from sidecar.codec.hpack_decoder import Texts
 from sidecar.codec.http2_keepalive import NO_KEEPALIVE
 from sidecar.codec.http2_options import Http2Options
 from sidecar.codec.wire import FieldLines
+from sidecar.core.deadlines import Deadlines
 from sidecar.core.head import RequestHead
 from sidecar.core.stream_info import ConnectionInfo, StreamInfo
 from sidecar.core.worker import Worker
@@ -131,6 +132,7 @@ class ConnectionManager:
         "routes",
         "stats",
         "texts",
+        "unused",
         "upgrade_chains",
         "worker",
     )  # fmt: skip
@@ -166,6 +168,7 @@ class ConnectionManager:
         self.texts = Texts()
         self.http2_stats: Any = None
         self.connections: set[Connection] = set()
+        self.unused = Deadlines(worker, options.idle_timeout)  # of HTTP/1 connections that had no request yet
         self.upgrade_chains: dict[bytes, FilterChain] = {}
         self.judge: Callable[[RequestHead], None] | None = None  # of every request's head, as the codec has read it
         self.judge_http2: Callable[[RequestHead], None] | None = None

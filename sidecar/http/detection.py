@@ -29,10 +29,10 @@ class UndecidedConnection(asyncio.Protocol, Timed):
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
         self.manager.opened(self)
-        options = self.manager.options
-        patience = min(options.idle_timeout, options.max_connection_duration)
-        if patience != inf:
-            self.manager.worker.wheel.arm(self, self.info.start + patience)
+        manager = self.manager
+        manager.unused.begin(self)
+        if manager.options.max_connection_duration != inf:
+            manager.worker.wheel.arm(self, self.info.start + manager.options.max_connection_duration)
 
     def data_received(self, data: bytes) -> None:
         read = self.read = self.read + data
@@ -44,8 +44,11 @@ class UndecidedConnection(asyncio.Protocol, Timed):
         return None
 
     def connection_lost(self, error: Exception | None) -> None:
-        self.manager.worker.wheel.cancel(self)
+        self._disarm()
         self.manager.closed(self, not self.transport.is_closing(), False)
+
+    def expire(self) -> None:
+        self.on_timer(self.manager.worker.clock())
 
     def on_timer(self, now: float) -> None:
         stats = self.manager.stats
@@ -66,8 +69,12 @@ class UndecidedConnection(asyncio.Protocol, Timed):
         """Close: there is no request under way."""
         self.transport.close()
 
-    def _decide(self, connection: Any) -> None:
+    def _disarm(self) -> None:
         self.manager.worker.wheel.cancel(self)
+        self.manager.unused.end(self)
+
+    def _decide(self, connection: Any) -> None:
+        self._disarm()
         self.manager.gave_way(self)
         outer = self.transport.get_protocol()
         if outer is self:

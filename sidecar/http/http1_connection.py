@@ -91,11 +91,10 @@ class Http1Connection(Http1Writer):
         transport.set_write_buffer_limits(high=manager.options.buffer_limit)
         manager.opened(self)
         options = manager.options
+        manager.unused.begin(self)
         if options.max_connection_duration != inf:
             self.expires = self.info.start + options.max_connection_duration
-        due = min(self.idle_since + options.idle_timeout, self.expires)
-        if due != inf:
-            self.worker.wheel.arm(self, due)
+            self.worker.wheel.arm(self, self.expires)
 
     def data_received(self, data: bytes) -> None:
         worker = self.worker
@@ -143,6 +142,7 @@ class Http1Connection(Http1Writer):
             self._left_within_a_head()
         self.reader.sink = None
         self.worker.wheel.cancel(self)
+        self.manager.unused.end(self)
         self.manager.closed(self, remote, stream is not None or (self.head_began != inf and remote))
         if self.worker.cork.waiting:
             self.worker.cork.pull()
@@ -254,6 +254,10 @@ class Http1Connection(Http1Writer):
 
     # timers and closing
 
+    def expire(self) -> None:
+        """The time for a first request is over; whether one came is seen there."""
+        self.on_timer(self.worker.clock())
+
     def on_timer(self, now: float) -> None:
         if self.closed:
             return
@@ -325,24 +329,29 @@ class Http1Connection(Http1Writer):
             self._half_close()
 
     def _end_with(self, data: bytes) -> None:
-        transport = self.transport
-        if self.info.tls is not None and self.manager.options.delayed_close_timeout and not transport.is_closing():
-            transport.write_last(data)
+        delay = self.manager.options.delayed_close_timeout
+        if delay and self.info.tls is not None:
+            self.transport.write_last(data)
+            self._await_end(delay)
         else:
-            transport.write(data)
-        self._half_close()
+            self.transport.write(data)
+            self._half_close()
 
     def _half_close(self) -> None:
         delay = self.manager.options.delayed_close_timeout
         if delay or self.transport.get_write_buffer_size():
             if self.transport.can_write_eof() and not self.transport.is_closing():
                 self.transport.write_eof()
-            self.close_at = self.worker.clock() + (delay or 1.0)
-            self.wake_by(self.close_at)
-            self._resume()
+            self._await_end(delay or 1.0)
         else:
             self.closed = True
             self.transport.close()
+
+    def _await_end(self, seconds: float) -> None:
+        """Give the peer time to read what was written, and to close."""
+        self.close_at = self.worker.clock() + seconds
+        self.wake_by(self.close_at)
+        self._resume()
 
     def _abort(self) -> None:
         if not self.closed:

@@ -366,8 +366,8 @@ class Listener:
             self.connections.add(served)
             served.session = chain.on_socket.accept_socket(info, _socket_of(accepted), served.ended)
             return
-        assert chain.on_protocol is not None
-        connection = Accepted(self, info, chain, chain.on_protocol.accept(info))
+        assert chain.accept is not None
+        connection = Accepted(self, info, chain, chain.accept(info))
         self.connections.add(connection)
         worker = self.worker
         if self._by_descriptor:
@@ -423,7 +423,8 @@ class Listener:
         stats.downstream_cx_destroy += 1
         self.worker_stats.downstream_cx_active -= 1
         stats.downstream_cx_length_ms.record(int((self.worker.clock() - info.start) * 1000))
-        self._leave()
+        self.limit.active -= 1
+        self.global_limit.active -= 1
         for connection_filter in connection.chain.filters:
             connection_filter.on_close(info)
         if self.access_loggers:

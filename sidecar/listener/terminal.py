@@ -98,7 +98,7 @@ def no_filters(chain: FilterChain, context: ListenerContext) -> tuple[Connection
 class Chain:
     """A filter chain at work."""
 
-    __slots__ = ("config", "filters", "name", "on_protocol", "on_socket", "terminal")
+    __slots__ = ("accept", "config", "filters", "name", "on_socket", "terminal")
 
     def __init__(
         self, config: FilterChain, filters: tuple[ConnectionFilter, ...], terminal: Terminal | SocketTerminal
@@ -108,11 +108,11 @@ class Chain:
         self.filters = filters
         self.terminal = terminal
         self.on_socket: SocketTerminal | None = None
-        self.on_protocol: Terminal | None = None
+        self.accept: Callable[[ConnectionInfo], asyncio.BaseProtocol] | None = None
         if isinstance(terminal, SocketTerminal):
             self.on_socket = terminal
         else:
-            self.on_protocol = terminal
+            self.accept = terminal.accept
 
     def __repr__(self) -> str:
         return f"<Chain {self.name!r} {len(self.filters)} filters, {self.terminal!r}>"

@@ -9,8 +9,8 @@ import ssl
 from math import inf
 from typing import Any
 
+from sidecar.core.deadlines import Deadlines
 from sidecar.core.worker import Worker
-from sidecar.transport.deadlines import Deadlines
 from sidecar.transport.failures import TlsFailure, from_ssl
 from sidecar.transport.handshake_limit import HandshakeLimit
 from sidecar.transport.identity import ConnectionTls
@@ -208,10 +208,11 @@ class TlsConnection(TlsStream):
             self.failed(failure)
 
     def ended(self) -> None:
-        self._leave_handshake()
-        if self.state != OPEN and self.failure is None:
-            self.failure = TlsFailure("", "")
-            self.failed(self.failure)
+        if self.state == HANDSHAKE:
+            self._leave_handshake()
+            if self.failure is None:
+                self.failure = TlsFailure("", "")
+                self.failed(self.failure)
 
     def _leave_handshake(self) -> None:
         if self.due != inf:

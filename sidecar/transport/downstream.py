@@ -14,11 +14,11 @@ from math import inf
 from typing import Any, Final, Protocol
 
 from sidecar.config.tls import DownstreamTlsContext
+from sidecar.core.deadlines import Deadlines
 from sidecar.core.stream_info import ConnectionInfo
 from sidecar.core.worker import Worker
 from sidecar.transport.connection import TlsConnection
 from sidecar.transport.contexts import LoadedCertificate, TlsContextError, load_certificate, server_context
-from sidecar.transport.deadlines import Deadlines
 from sidecar.transport.failures import TlsFailure, verification_failed
 from sidecar.transport.handshake_limit import HandshakeLimit
 from sidecar.transport.identity import UNREADABLE, CertificateDetails, ConnectionTls, details_of

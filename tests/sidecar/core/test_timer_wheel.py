@@ -172,3 +172,35 @@ def test_what_settles_is_flushed_at_the_end_of_the_turn_or_at_once_when_it_is_mu
     cork.settle()
     assert [each.flushed for each in many] == [1] * AT_ONCE
     loop.close()
+
+
+@given(st.lists(st.floats(0, 10_000), min_size=1, max_size=50))
+def test_who_sleeps_long_is_woken_at_most_a_quarter_of_a_second_late(delays: list[float]) -> None:
+    loop = asyncio.new_event_loop()
+    clock = Clock()
+    wheel = TimerWheel(loop, clock)
+    began = clock.now
+    sleepers = [Sleeper() for _ in delays]
+    for sleeper, delay in zip(sleepers, delays, strict=True):
+        wheel.arm(sleeper, began + delay)
+    for sleeper, delay in zip(sleepers, delays, strict=True):
+        wheel.cancel(sleeper)
+        wheel.arm(sleeper, began + delay)
+    assert len(wheel) == len(delays)
+    for delay, sleeper in sorted(zip(delays, sleepers, strict=True), key=lambda pair: pair[0]):
+        clock.now = max(clock.now, began + delay + (0.26 if delay > 10 else 0.01))
+        wheel.advance()
+        (woken,) = sleeper.woken
+        assert began + delay <= woken
+    loop.close()
+
+
+def test_connections_that_come_and_go_leave_little_behind(loop: asyncio.AbstractEventLoop) -> None:
+    clock = Clock()
+    wheel = TimerWheel(loop, clock)
+    for _ in range(20_000):  # a hundred seconds, with an hour's idle timeout each
+        sleeper = Sleeper()
+        wheel.arm(sleeper, clock.now + 3600.0)
+        clock.now += 0.005
+        wheel.cancel(sleeper)
+    assert len(wheel._buckets) < 500

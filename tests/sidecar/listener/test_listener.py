@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 
 from sidecar.config.address import Pipe, SocketAddress
 from sidecar.config.core_types import SocketOption
@@ -495,5 +496,45 @@ def test_who_has_waited_longest_is_closed() -> None:
             client.close()
         await until(partial(_no_connections, served))
         listener.close()
+
+    run(main)
+
+
+@pytest.mark.parametrize("run_in", [uvloop.run, asyncio.run])
+def test_connections_are_served_on_both_loops_and_leave_nothing_behind(run_in: Any) -> None:
+    async def main() -> None:
+        served = Served(config(), worker()).start()
+        open_after = []
+        for _ in range(5):
+            client = served.connect()
+            assert await in_thread(exchange, client, b"hello", 5) == b"hello"
+            (connection,) = served.listener.connections
+            quick = served.listener._by_descriptor
+            assert quick == (run_in is uvloop.run)
+            assert (connection.opening is not None) == quick  # type: ignore[union-attr]
+            client.close()
+            await until(lambda: not served.listener.connections)
+            assert connection.opening is None  # type: ignore[union-attr]
+            open_after.append(len(os.listdir("/proc/self/fd")))
+        assert served.terminal.lost == 5
+        await until(lambda: not served.worker.tasks)
+        assert open_after[-1] == open_after[0]
+        served.listener.close()
+
+    run_in(main())
+
+
+def test_a_connection_aborted_before_it_has_a_transport_ends() -> None:
+    async def main() -> None:
+        served = Served(config(), worker()).start()
+        client = served.connect()
+        served.listener._accept(served.listener.sockets[0], 1)
+        (connection,) = served.listener.connections
+        connection.abort()
+        assert await in_thread(ended, client)
+        await until(lambda: not served.listener.connections)
+        assert served.stats.downstream_cx_active == served.listener.limit.active == 0
+        client.close()
+        served.listener.close()
 
     run(main)

@@ -1,4 +1,7 @@
-"""When handshakes have to be done: all those of one configuration may last equally long, so one timer serves them all."""
+"""Deadlines of many who all may take equally long (handshakes, first requests): one timer serves them all.
+
+The wheel keeps the place of a timer that was cancelled until its time comes, so hours ahead it is not for every connection.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from sidecar.core.worker import Worker
 
 
 class Expires(Protocol):
-    """Something that takes too long at its deadline."""
+    """Something that takes too long at its deadline; it may have been served since, and then knows."""
 
     def expire(self) -> None:
         """It is over."""

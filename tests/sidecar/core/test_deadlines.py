@@ -7,8 +7,8 @@ from math import inf
 
 import pytest
 
+from sidecar.core.deadlines import Deadlines
 from sidecar.core.worker import Worker
-from sidecar.transport.deadlines import Deadlines
 
 
 class Handshake:
