@@ -30,7 +30,7 @@ from sidecar.core.address import Address
 from sidecar.core.head import Field, RequestHead
 from sidecar.core.matching import compile_string
 from sidecar.core.stream_info import ConnectionInfo, StreamInfo
-from sidecar.core.tls_options import OFFERING_HTTP1, OFFERING_HTTP2, OFFERING_NOTHING
+from sidecar.core.tls_options import OFFERING_HTTP2, OFFERING_NOTHING
 from sidecar.pool.grpc_client import grpc_timeout
 from sidecar.pool.http1 import Http1Pool
 from sidecar.pool.http2 import Http2Pool
@@ -201,7 +201,7 @@ class CheckConnections:
                 self.options,
                 dialer,
                 stack.response_lines,
-                OFFERING_HTTP1,
+                OFFERING_NOTHING,
             )
         config = self.config
         most = (config.common_http_protocol_options.max_response_headers_kb or 60) * 1024

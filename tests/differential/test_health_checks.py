@@ -25,6 +25,9 @@ from tests.differential.blocks import Message, address
 from tests.differential.envoy_binary import EnvoyUnavailableError, envoy_binary
 from tests.differential.proxies import ENVOY, FreePorts, Proxy, start, subject_kind
 from tests.sidecar.bootstraps import bootstrap, http_listener, to_cluster
+from tests.sidecar.pool.http2_services import Peer, serving_http2
+from tests.sidecar.tls_bootstraps import originating, server_context
+from tests.sidecar.transport.serving import trusted
 
 SINK = "type.googleapis.com/envoy.extensions.health_check.event_sinks.file.v3.HealthCheckEventFileSink"
 TCP_PROXY = "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"
@@ -69,6 +72,12 @@ def answer(*expected: str, send: str = "ping", **more: Any) -> Message:
 OK, DOWN = reply(), reply(503)
 FAIL_NOW = {"x_envoy_immediate_health_check_fail": "1"}
 SERVICE = {"x_envoy_upstream_healthchecked_cluster": "orders-7"}
+ELSEWHERE = {"health_check_config": {"port_value": 1}}
+TLS = originating({}, validation=trusted())
+RAW = {
+    "name": "raw",
+    "typed_config": {"@type": "type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"},
+}
 NOT_ASKED = {"health_check_config": {"disable_active_health_check": True}}
 
 CASES = [
@@ -125,6 +134,18 @@ CASES = [
     Case("grpc-service", {"grpc_health_check": {"service_name": "a.b", "authority": "h.test",
          "initial_metadata": [{"header": {"key": "x-a", "value": "b"}}]}}, ["1", "UNAVAILABLE", "", "1", "1"], kind="grpc",
          cluster=HTTP2),
+    Case("elsewhere", web(), [OK, DOWN], endpoint=ELSEWHERE),
+    Case("http2", web(codec_client_type="HTTP2"), ["200", "503", "204", "200", "200", "RESET", "200", "RESET", "RESET", "200"],
+         kind="http2"),
+    Case("http2-post", web(codec_client_type="HTTP2", method="PUT", send={"text": "6869"}), ["200", "200"], kind="http2"),
+    Case("http2-going-away", web(codec_client_type="HTTP2"), ["200", "GOAWAY", "200", "GOAWAY", "200"], kind="http2"),
+    Case("tls", web(), [OK, DOWN, CLOSE], kind="tls", cluster=TLS),
+    Case("tls-protocols", {**web(), "tls_options": {"alpn_protocols": ["other", "http/1.1"]}}, [OK, OK], kind="tls",
+         cluster=TLS),
+    Case("tls-tcp", answer("pong"), [b"pong", CLOSE, b"pong"], kind="tls-tcp", cluster=TLS),
+    Case("tls-to-plain", {**web(), "timeout": "0.2s"}, [OK], cluster=TLS, holds=False, lines=3),
+    Case("tls-match", {**web(), "transport_socket_match_criteria": {"plain": True}}, [OK, DOWN], cluster={**TLS,
+         "transport_socket_matches": [{"name": "plain", "match": {"plain": True}, "transport_socket": RAW}]}),
     Case("grpc-fresh", {"grpc_health_check": {}, "reuse_connection": False}, ["1", "2", "1"], kind="grpc", cluster=HTTP2),
 ]  # fmt: skip
 NAMES = [case.name for case in CASES]
@@ -142,6 +163,7 @@ class Host:
     def __init__(self, case: Case) -> None:
         self.case = case
         self.port = 0
+        self.served_at = 0  # where it serves, if that is another one
         self.asked: list[str] = []
         self.released = threading.Event()
 
@@ -158,12 +180,14 @@ class Host:
         return len(self.asked) > len(self.case.script)
 
     async def serve_http(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        secure = writer.get_extra_info("ssl_object")
+        agreed = "" if secure is None else f"{secure.selected_alpn_protocol()} "
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
                 length = re.search(rb"(?i)content-length: (\d+)", head)
                 body = await reader.readexactly(int(length[1])) if length else b""
-                self.asked.append((head + body).decode("latin-1"))
+                self.asked.append(agreed + (head + body).decode("latin-1"))
                 if not await self._follow(writer):
                     return
         except (asyncio.IncompleteReadError, ConnectionError):
@@ -199,6 +223,18 @@ class Host:
             writer.close()
         return step == "hold"
 
+    def answer_http2(self, peer: Peer, stream: int, head: dict[bytes, bytes]) -> None:
+        self.asked.append(str(sorted(head.items())))
+        step = self.next_step()
+        if step == "RESET":
+            peer.codec.reset_stream(stream, 2)
+        elif step == "GOAWAY":
+            peer.reply(stream, ("x", "y"))
+            peer.codec.close_connection()
+        elif step != "hold":
+            assert isinstance(step, str)
+            peer.reply(stream, ("x", "y"), status=int(step))
+
     def check(self, message: bytes, context: grpc.ServicerContext) -> bytes:
         """`grpc.health.v1.Health/Check`: a number is the status of the service, a word that of the call."""
         metadata = {key: value for key, value in context.invocation_metadata() if key in ("x-a", "user-agent")}
@@ -213,7 +249,7 @@ class Host:
 
 
 @asynccontextmanager
-async def serving(host: Host, ports: FreePorts) -> AsyncIterator[None]:
+async def serving(host: Host, ports: FreePorts, directory: Path) -> AsyncIterator[None]:
     kind = host.case.kind
     if kind == "refused":
         host.port = ports.take()
@@ -229,10 +265,19 @@ async def serving(host: Host, ports: FreePorts) -> AsyncIterator[None]:
         finally:
             host.released.set()
             server.stop(None)
+    elif kind == "http2":
+        async with serving_http2(host.answer_http2) as (host.port, _):
+            yield
     else:
-        serve = host.serve_tcp if kind == "tcp" else host.serve_http
-        listening = await asyncio.start_server(serve, "127.0.0.1", 0)
+        serve = host.serve_tcp if kind.endswith("tcp") else host.serve_http
+        context = None
+        if kind.startswith("tls"):
+            context = server_context(directory)
+            context.set_alpn_protocols(["other", "http/1.1", "h2"])
+        listening = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
         host.port = listening.sockets[0].getsockname()[1]
+        if host.case.endpoint is ELSEWHERE:
+            host.served_at, host.port = host.port, ports.take()
         try:
             yield
         finally:
@@ -256,7 +301,8 @@ def configuration(hosts: Sequence[Host], admin: int, listener: int, directory: P
                 {"name": "file", "typed_config": {"@type": SINK, "event_log_path": str(directory / f"{case.name}.log")}}
             ],
         }
-        endpoint = {"endpoint": {"address": address(host.port), **case.endpoint}}
+        elsewhere = {"health_check_config": {"port_value": host.served_at}} if host.served_at else case.endpoint
+        endpoint = {"endpoint": {"address": address(host.port), **elsewhere}}
         metadata = {"filter_metadata": {"envoy.lb": {"color": "blue"}}}
         group = {"lb_endpoints": [{**endpoint, "metadata": metadata}], "locality": {"region": "r", "zone": "z"}}
         clusters.append(
@@ -290,7 +336,7 @@ def watch(kind: str, directory: Path) -> dict[str, Seen]:
         admin, listener = ports.take(), ports.take()
         async with AsyncExitStack() as stack:
             for host in hosts:
-                await stack.enter_async_context(serving(host, ports))
+                await stack.enter_async_context(serving(host, ports, directory))
             config = configuration(hosts, admin, listener, directory)
             proxy = await asyncio.to_thread(start, kind, config, {"admin": admin}, directory)
             try:

@@ -313,7 +313,7 @@ def test_checks_over_tls_with_a_name_and_protocols_of_their_own(tmp_path: Path) 
                 assert [flags(server, name)[0].partition("/active")[0] for name in names] == [
                     "healthy", "healthy", "/failed_active_hc", "healthy"
                 ]  # fmt: skip
-                assert set(agreed) == {"health", "http/1.1"}
+                assert set(agreed) == {"health", None}
                 assert counted(server)["cluster.up.ssl.handshake"] >= 1
         listening.close()
 
