@@ -24,6 +24,7 @@ from sidecar.server import Server
 from tests.running import get
 from tests.sidecar.bootstraps import address, bootstrap, cluster, http_listener, to_cluster
 from tests.sidecar.tls_bootstraps import counted, originating, run, server_context, until
+from tests.sidecar.transport.serving import SERVER
 
 Document = dict[str, Any]
 SINK = "type.googleapis.com/envoy.extensions.health_check.event_sinks.file.v3.HealthCheckEventFileSink"
@@ -195,9 +196,13 @@ class Health(grpc.GenericRpcHandler):
 
 
 @contextmanager
-def grpc_server(health: Health) -> Iterator[int]:
+def grpc_server(health: Health, secure: bool = False) -> Iterator[int]:
     server = grpc.server(futures.ThreadPoolExecutor(4), handlers=[health])
-    port = server.add_insecure_port("127.0.0.1:0")
+    if secure:
+        credentials = grpc.ssl_server_credentials([(SERVER.key_pem, SERVER.pem)])
+        port = server.add_secure_port("127.0.0.1:0", credentials)
+    else:
+        port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     try:
         yield port
@@ -232,6 +237,17 @@ def test_grpcio_servers() -> None:
                 assert "cluster.up.upstream_cx_total" not in found, "their connections are their own"
         seen = next(one for one in health.metadata if one.get("x-a") == "b")
         assert seen["user-agent"].startswith("Envoy/HC")
+
+    run(main())
+
+
+def test_grpcio_servers_over_tls() -> None:
+    async def main() -> None:
+        with grpc_server(Health(), secure=True) as port:
+            made = {**originating(cluster("up", port)), **HTTP2}
+            async with over(checked(made, {"grpc_health_check": {"service_name": "one"}})) as server:
+                assert flags(server) == ["healthy"]
+                assert counted(server)["cluster.up.ssl.handshake"] == 1
 
     run(main())
 
