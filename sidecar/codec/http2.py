@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
+from types import FunctionType
+from typing import Final, TypeVar
 
 from sidecar.codec.hpack_decoder import STEADY, ListTooLarge
 from sidecar.codec.hpack_table import HpackError
@@ -466,3 +467,19 @@ _HANDLERS: Final[tuple[_Handler, ...]] = (
     Http2Connection._window_update,
     Http2Connection._continuation,
 )
+
+_HOT: Final = ("receive", "_frames", "_data", "_recall", "_trailers", "send_data", "send_piece", "consumed", "take")
+
+Role = TypeVar("Role", bound=type[Http2Connection])
+
+
+def with_code_of_its_own(role: Role) -> Role:
+    """Give a role copies of the hottest methods that it shares with the other one.
+
+    CPython adapts the bytecode of a function to the types that it meets (PEP 659), and goes back to what is slow where
+    two take turns.
+    """
+    for name in _HOT:
+        shared = getattr(role, name)
+        setattr(role, name, FunctionType(shared.__code__.replace(), shared.__globals__, name, shared.__defaults__))
+    return role

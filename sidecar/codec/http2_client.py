@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from sidecar.codec.hpack_decoder import STEADY, HpackDecoder, ListTooLarge, Texts
-from sidecar.codec.http2 import LONGEST_DATA, Http2Connection
+from sidecar.codec.http2 import LONGEST_DATA, Http2Connection, with_code_of_its_own
 from sidecar.codec.http2_frames import (
     ENABLE_PUSH,
     END_HEADERS,
@@ -28,7 +28,7 @@ from sidecar.codec.http2_head import (
     response_head,
 )
 from sidecar.codec.http2_options import Http2Options
-from sidecar.codec.http2_output import BULKY, Sink, Stream
+from sidecar.codec.http2_output import BULKY, Sink, Stream, new_stream
 from sidecar.codec.http2_states import (
     AWAIT_SETTINGS,
     CLOSED,
@@ -45,6 +45,7 @@ from sidecar.core.head import RequestHead, ResponseHead
 _NO_VALUES: Final[list[bytes]] = []
 
 
+@with_code_of_its_own
 class ClientConnection(Http2Connection):
     """Sends requests. The preface and the settings of a client are among ``out`` from the start."""
 
@@ -73,7 +74,7 @@ class ClientConnection(Http2Connection):
         stream_id = self.next_id
         self.next_id = stream_id + 2
         self.opened_streams += 1
-        self.streams[stream_id] = stream = Stream(stream_id, HALF_CLOSED_LOCAL if end else OPEN)
+        self.streams[stream_id] = stream = new_stream(stream_id, HALF_CLOSED_LOCAL if end else OPEN)
         method = head.method
         upgraded = False
         if method != b"GET" or b"upgrade" in head.index:
@@ -92,7 +93,7 @@ class ClientConnection(Http2Connection):
         stream_id = self.next_id
         self.next_id = stream_id + 2
         self.opened_streams += 1
-        self.streams[stream_id] = Stream(stream_id, HALF_CLOSED_LOCAL if end else OPEN)
+        self.streams[stream_id] = new_stream(stream_id, HALF_CLOSED_LOCAL if end else OPEN)
         self.out.append(
             write_header(len(block) << 8 | HEADERS, END_HEADERS | END_STREAM if end else END_HEADERS, stream_id)
         )
@@ -168,7 +169,7 @@ class ClientConnection(Http2Connection):
         stream_id = self.next_id
         self.next_id = stream_id + 2
         self.opened_streams += 1
-        self.streams[stream_id] = stream = Stream(stream_id, HALF_CLOSED_LOCAL)
+        self.streams[stream_id] = stream = new_stream(stream_id, HALF_CLOSED_LOCAL)
         stream.credit_out = -size
         self.window_out -= size
         self.data_frames_sent += 1

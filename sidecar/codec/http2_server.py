@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from sidecar.codec.hpack_decoder import CHANGED, STEADY, HpackDecoder, ListTooLarge, Texts
 from sidecar.codec.hpack_shifting import Shifting
-from sidecar.codec.http2 import LONGEST_DATA, Http2Connection
+from sidecar.codec.http2 import LONGEST_DATA, Http2Connection, with_code_of_its_own
 from sidecar.codec.http2_control import Http2Error
 from sidecar.codec.http2_frames import (
     ENABLE_CONNECT_PROTOCOL,
@@ -25,7 +25,7 @@ from sidecar.codec.http2_frames import (
 )
 from sidecar.codec.http2_head import VIOLATION, Known, Malformed, request_head, response_block
 from sidecar.codec.http2_options import Http2Options
-from sidecar.codec.http2_output import BULKY, Sink, Stream
+from sidecar.codec.http2_output import BULKY, Sink, Stream, new_stream
 from sidecar.codec.http2_states import AWAIT_PREFACE, HALF_CLOSED_REMOTE, OPEN, SEND_HEADERS, STREAM
 from sidecar.codec.wire import Field
 from sidecar.core.head import RequestHead, ResponseHead
@@ -34,6 +34,7 @@ _MOST_GAPS: Final = 16
 _NO_VALUES: Final[list[bytes]] = []
 
 
+@with_code_of_its_own
 class ServerConnection(Http2Connection):
     """Takes requests. The settings that a server begins with are among ``out`` from the start."""
 
@@ -116,7 +117,7 @@ class ServerConnection(Http2Connection):
                     self.highest = stream_id
                     self.opened_streams += 1
                     self.received_head_size = len(block) + HEADER_SIZE
-                    self.streams[stream_id] = new = Stream(stream_id, HALF_CLOSED_REMOTE if end else OPEN)
+                    self.streams[stream_id] = new = new_stream(stream_id, HALF_CLOSED_REMOTE if end else OPEN)
                     new.headed = True
                     new.expected = known.length
                     if self.sink.on_known(stream_id, known, values, end):  # type: ignore[union-attr]
@@ -149,7 +150,7 @@ class ServerConnection(Http2Connection):
         self.highest = stream_id
         self.opened_streams += 1
         self.received_head_size = size + HEADER_SIZE
-        self.streams[stream_id] = stream = Stream(stream_id, HALF_CLOSED_REMOTE if end else OPEN)
+        self.streams[stream_id] = stream = new_stream(stream_id, HALF_CLOSED_REMOTE if end else OPEN)
         stream.headed = True
         self.sink.on_laid_out(binding.shape, stream_id, path, binding.values(found), end)  # type: ignore[union-attr]
 
@@ -205,7 +206,7 @@ class ServerConnection(Http2Connection):
         if len(self.streams) >= self.most_streams:
             self._stream_error(stream_id, REFUSED_STREAM, "http2.max_concurrent_streams", True)
             return
-        self.streams[stream_id] = stream = Stream(stream_id, HALF_CLOSED_REMOTE if end else OPEN)
+        self.streams[stream_id] = stream = new_stream(stream_id, HALF_CLOSED_REMOTE if end else OPEN)
         stream.headed = True
         stream.expected = length
         self.known = known
@@ -253,7 +254,7 @@ class ServerConnection(Http2Connection):
         self.highest = stream_id
         self.opened_streams += 1
         self.received_head_size = end - at + HEADER_SIZE
-        self.streams[stream_id] = stream = Stream(stream_id, OPEN)
+        self.streams[stream_id] = stream = new_stream(stream_id, OPEN)
         stream.headed = True
         stream.expected = length
         taken = self.sink.on_whole(stream_id, known, values, data[body:after])  # type: ignore[union-attr]
@@ -298,7 +299,7 @@ class ServerConnection(Http2Connection):
 
     def _laid_out(self, stream_id: int, layout: Any, fields: list[Field], end: bool) -> None:
         """A request of a shape that the owner knows: no head is made of its fields."""
-        self.streams[stream_id] = stream = Stream(stream_id, HALF_CLOSED_REMOTE if end else OPEN)
+        self.streams[stream_id] = stream = new_stream(stream_id, HALF_CLOSED_REMOTE if end else OPEN)
         stream.headed = True
         values = [fields[at][1] for at in layout.values_at]
         self.sink.on_laid_out(layout.shape, stream_id, fields[layout.path_at][1], values, end)  # type: ignore[union-attr]

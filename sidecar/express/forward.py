@@ -14,6 +14,7 @@ from sidecar.express.plan import RequestShape, is_plain, make_plan
 
 _PLANS = 256
 _NEVER_DUE = float("inf")
+_UNKNOWN = object()
 _EXPECTED = b"x-envoy-expected-rq-timeout-ms"
 
 
@@ -167,8 +168,8 @@ def compile_forward(
                     if entry is not None:
                         route = entry
             stream.route = route
-            plan: Any = shape.plans.get(route, 0)
-            if plan == 0:
+            plan: Any = shape.plans.get(route, _UNKNOWN)
+            if plan is _UNKNOWN:
                 name = "" if route is None else route.cluster_name or name
                 plan = None
                 if name and is_plain(route) and (route.cluster_name or not route.pick_cluster):
@@ -221,7 +222,8 @@ def compile_forward(
                 request.body_size = 0
         if plan.per_try_timeout:
             request.try_deadline = now + plan.per_try_timeout
-        host = cluster.pick(request)
+        pick = cluster.pick
+        host = pick(request)
         if host is None:
             request.no_host()
             return False
@@ -239,7 +241,7 @@ def compile_forward(
             if http2 and not end:  # it would have to be told how its body ends
                 request.attempt(host)
                 return False
-            carrier = free.pop()
+            carrier = free[-1]
         else:
             block = None
             if pool.ready:
@@ -264,7 +266,7 @@ def compile_forward(
         stream.upstream_local_address = carrier.local_address
         stream.upstream_tls = carrier.tls
         request.sent_at = stream.upstream_first_tx = stream.upstream_last_tx = now
-        if carrier.version == 20:
+        if not free:
             # a stream of the pool's connection: Http2Exchange.send_head
             stream.upstream_version = 20
             spare = carrier.spare
@@ -288,6 +290,7 @@ def compile_forward(
             request_ended(request, stream, connection, plan, body, now)
             return True
         # the pool's connection: Http1Connection.send_head
+        del free[-1]
         request.upstream = carrier
         carrier.sink = request
         carrier.respond = respond

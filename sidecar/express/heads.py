@@ -51,11 +51,10 @@ class Template:
 class ShapedRequestHead(RequestHead):
     """A request's head as a template and values."""
 
-    __slots__ = ("made_fields", "made_index", "template", "values")
-
-    eager = False
+    __slots__ = ("eager", "made_fields", "made_index", "template", "values")
 
     def __init__(self, method: bytes, authority: bytes, scheme: bytes, template: Template) -> None:
+        self.eager = False
         self.method = method
         self.path = b""
         self.authority = authority
@@ -99,11 +98,10 @@ class ShapedRequestHead(RequestHead):
 class IndexedRequestHead(RequestHead):
     """The same where routes, filters or logs look at fields by name: whoever fills it in makes the index, too."""
 
-    __slots__ = ("made_fields", "repeats", "template", "values")
-
-    eager = True
+    __slots__ = ("eager", "made_fields", "repeats", "template", "values")
 
     def __init__(self, method: bytes, authority: bytes, scheme: bytes, template: Template) -> None:
+        self.eager = True  # the index is made whenever values are set
         self.method = method
         self.path = b""
         self.authority = authority

@@ -33,5 +33,8 @@ def keep(request: Any, stream: Any) -> None:
         stream.request_trailers = stream.response_trailers = None
         stream.upstream_version = 11
         requested.values = ()
-        requested.index = _NOTHING
+        if shape.indexed:
+            requested.index = _NOTHING
+        else:
+            requested.made_index = _NOTHING
         shape.idle.append(stream)

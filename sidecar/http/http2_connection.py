@@ -18,7 +18,7 @@ from sidecar.core.cork import AT_ONCE, BULK
 from sidecar.core.head import Field, RequestHead
 from sidecar.core.stream_info import ConnectionInfo
 from sidecar.http.connection_manager import ConnectionManager
-from sidecar.http.http2_exchange import Http2Exchange
+from sidecar.http.http2_exchange import Http2Exchange, new_exchange
 from sidecar.http.http2_lifetime import Http2Lifetime
 from sidecar.http.http2_resets import REMOTE_RESET, TOO_MANY_STREAMS, UNEXPECTED_UNDERSCORE, words_of
 from sidecar.http.stream import Stream
@@ -92,7 +92,8 @@ class Http2Connection(Http2Lifetime):
     def data_received(self, data: bytes) -> None:
         worker = self.worker
         codec = self.codec
-        self.now = worker.clock()
+        clock = worker.clock
+        self.now = clock()
         self.counters.downstream_cx_rx_bytes_total += len(data)
         try:
             codec.receive(data)
@@ -139,11 +140,12 @@ class Http2Connection(Http2Lifetime):
         if shape.end is not end:
             return False
         now = self.now
-        exchange = self.exchanges[stream_id] = Http2Exchange(self, stream_id, now)
+        exchange = self.exchanges[stream_id] = new_exchange(self, stream_id, now)
         self.requests += 1
         self.stats.streams_active += 1
         values = binding.values(values)
-        self.forward(shape, exchange, self, now, path, values, self.codec.received_head_size, None, end)
+        forward = self.forward
+        forward(shape, exchange, self, now, path, values, self.codec.received_head_size, None, end)
         return True
 
     def on_whole(self, stream_id: int, known: Known, values: list[bytes], body: bytes) -> bool | None:
@@ -157,11 +159,12 @@ class Http2Connection(Http2Lifetime):
         if shape.end or len(body) > self.most_at_once:
             return None
         now = self.now
-        exchange = self.exchanges[stream_id] = Http2Exchange(self, stream_id, now)
+        exchange = self.exchanges[stream_id] = new_exchange(self, stream_id, now)
         self.requests += 1
         self.stats.streams_active += 1
         values = binding.values(values)
-        return bool(self.forward(shape, exchange, self, now, path, values, self.codec.received_head_size, body, False))
+        forward = self.forward
+        return bool(forward(shape, exchange, self, now, path, values, self.codec.received_head_size, body, False))
 
     def on_head(self, stream_id: int, head: RequestHead, end: bool) -> None:
         lane = self.lane
@@ -187,7 +190,7 @@ class Http2Connection(Http2Lifetime):
         self.requests += 1
         self.stats.streams_active += 1
         now = self.now
-        exchange = self.exchanges[stream_id] = Http2Exchange(self, stream_id, now)
+        exchange = self.exchanges[stream_id] = new_exchange(self, stream_id, now)
         exchange.stream = stream = Stream(exchange, manager, head, now)
         stream.request_head_size = self.codec.received_head_size
         most = manager.options.max_requests
@@ -209,10 +212,11 @@ class Http2Connection(Http2Lifetime):
 
     def on_laid_out(self, shape: Any, stream_id: int, path: bytes, values: Sequence[bytes], end: bool) -> None:
         now = self.now
-        exchange = self.exchanges[stream_id] = Http2Exchange(self, stream_id, now)
+        exchange = self.exchanges[stream_id] = new_exchange(self, stream_id, now)
         self.requests += 1
         self.stats.streams_active += 1
-        self.forward(shape, exchange, self, now, path, values, self.codec.received_head_size, None, end)
+        forward = self.forward
+        forward(shape, exchange, self, now, path, values, self.codec.received_head_size, None, end)
 
     def on_data(self, stream_id: int, data: bytes, end: bool) -> None:
         exchange = self.exchanges.get(stream_id)
@@ -362,7 +366,7 @@ class Http2Connection(Http2Lifetime):
 
     def turned_away(self, stream_id: int, code: int, details: str) -> None:
         """A stream ended before it had begun: its head is none, or more than is allowed. It is counted and logged."""
-        exchange = Http2Exchange(self, stream_id, self.now)
+        exchange = new_exchange(self, stream_id, self.now)
         Stream(exchange, self.manager, RequestHead(b"", b"", b"", [], 20, b""), self.now).turned_away(
             *words_of(code, details, False)
         )

@@ -172,7 +172,8 @@ class Http2Connection(asyncio.Protocol, Timed):
         exchange = self.exchanges.get(stream_id)
         if exchange is None or exchange.answer is None or exchange.paused or exchange.held is not None:
             return False
-        return bool(exchange.answer.whole(exchange, self, known, body, trailers))
+        whole = exchange.answer.whole
+        return whole(exchange, self, known, body, trailers)  # type: ignore[no-any-return]
 
     def on_whole(self, stream_id: int, known: Known, values: list[bytes], body: bytes) -> bool | None:
         """A host asks for nothing."""
