@@ -15,7 +15,6 @@ from sidecar.codec.hpack_decoder import Texts
 from sidecar.codec.wire import FieldLines
 from sidecar.config.cluster import Cluster as ClusterConfig
 from sidecar.config.protocol_options import PreserveCaseFormatter
-from sidecar.core.head import RequestHead
 from sidecar.core.tls_options import OFFERING_HTTP1, OFFERING_NOTHING, TransportSocketOptions, compile_names
 from sidecar.core.worker import Worker
 from sidecar.pool.dialing import Dialer
@@ -75,8 +74,6 @@ class PoolStack:
         names = None
         if config.transport_socket is not None or config.transport_socket_matches:
             names = compile_names(http.auto_sni, http.auto_san_validation, http.override_auto_sni_header)
-        if names is None and config.health_check is not None:
-            names = _offering_nothing  # the express lane looks for nothing in responses that takes their host out
         host.pool = named_pool(OFFERING_NOTHING) if names is None else NamedPools(names, named_pool)
         return host.pool
 
@@ -98,10 +95,6 @@ class PoolStack:
             if value is not None:
                 options.append((socket.IPPROTO_TCP, name, value))
         return Dialer(self.worker, tuple(options), tls=tls)
-
-
-def _offering_nothing(request: RequestHead) -> TransportSocketOptions:
-    return OFFERING_NOTHING
 
 
 def _case_of(key_format: object) -> str:

@@ -21,6 +21,7 @@ from sidecar.express.shape import RESPONSE_VALUES, Cut, Pace, cut, differing, li
 _JOIN_BELOW = 16384
 _SHAPES = 256
 _SERVICE_TIME = b"x-envoy-upstream-service-time"
+_FAIL_NOW = b"x-envoy-immediate-health-check-fail"
 
 
 class ResponseShape:
@@ -139,6 +140,8 @@ def passed_on(
     added behind all others; None if it is not so simple. ``block`` is where everything is found that came. ``head`` is
     changed.
     """
+    if _FAIL_NOW in head.index:
+        return None  # the host is to be taken for failed: for the stages
     given = {name: head.index[name] for name in names}
     if not suppress_headers:
         if _SERVICE_TIME in head.index:
