@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import secrets
+import signal
+import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -17,6 +19,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seed", type=int, help="a printed one, to repeat what happened")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # leaving nothing behind
     seed = secrets.randbelow(1 << 31) if options.seed is None else options.seed
     with TemporaryDirectory() as name:
         uvloop.run(at_random(Path(name), seed, options.minutes * 60))
