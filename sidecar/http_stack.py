@@ -172,8 +172,14 @@ class HttpStack:
         return any(cluster.health_checker is not None for cluster in self.clusters.clusters.values())
 
     def observe(self, routes: RouteTable, sessions: bool) -> None:
-        """Where filters ask for hosts (``sessions``), or hosts tell their load, requests go upstream observed."""
-        reporting = {name for name, cluster in self.clusters.clusters.items() if cluster.load_reports is not None}
+        """Where filters ask for hosts (``sessions``), or hosts tell their load or are judged by the heads of their responses,
+        requests go upstream observed.
+        """
+        reporting = {
+            name
+            for name, cluster in self.clusters.clusters.items()
+            if cluster.load_reports is not None or cluster.config.error_matcher is not None
+        }
         if sessions or reporting:
             for route in routes.routes:
                 if route.kind == "forward" and (sessions or not route.cluster_name or route.cluster_name in reporting):

@@ -253,7 +253,7 @@ def make_cluster(
 
         cluster.load_reports = ClientSideWeights(own, lambda: cluster.hosts, cluster.rebuild, wheel)
     if config.outlier_detection is not None:
-        cluster.outlier = OutlierDetector(
+        cluster.outlier = _detector_of(config)(
             config.outlier_detection,
             surroundings.outlier_stats(config),
             lambda: cluster.hosts,
@@ -283,6 +283,14 @@ def _drain_connections(cluster: Cluster, added: Sequence[Host], removed: Sequenc
     for host in cluster.hosts:
         if host.pool is not None:
             host.pool.drain_connections()
+
+
+def _detector_of(config: ClusterConfig) -> Callable[..., OutlierDetector]:
+    if config.error_matcher is None:
+        return OutlierDetector
+    from sidecar.cluster.outlier_errors import MatchingDetector  # only for those who use it
+
+    return partial(MatchingDetector, config.error_matcher)
 
 
 def _breaker(limits: Thresholds) -> CircuitBreaker:

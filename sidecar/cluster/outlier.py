@@ -112,6 +112,9 @@ class OutlierDetector(Timed):
         """The host answered. Call it for every status of 500 or more, and for others while
         `host.consecutive_5xx or host.consecutive_gateway`, or if they are not `counted` in `host.rq_success`.
         """
+        self._take(host, status, counted)
+
+    def _take(self, host: Host, status: int, counted: bool) -> None:
         monitor = host.monitor
         if status < 500:
             host.consecutive_5xx = host.consecutive_gateway = 0
@@ -141,7 +144,7 @@ class OutlierDetector(Timed):
         if reason == OVERFLOW:
             return
         if not self.config.split_external_local_origin_errors:
-            self.on_status(host, status, counted=False)
+            self._take(host, status, False)
             return
         monitor = host.monitor
         if monitor is not None:
@@ -162,7 +165,7 @@ class OutlierDetector(Timed):
         if self.config.split_external_local_origin_errors:
             host.consecutive_local_origin = 0
         elif final:
-            self.on_status(host, 200, counted=False)
+            self._take(host, 200, False)
 
     def kept_success(self, host: Host) -> None:
         """What was a success when its head came has left `host.rq_success`; here it stays one."""

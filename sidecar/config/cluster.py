@@ -39,6 +39,7 @@ from sidecar.config.upstream_protocols import (
 
 if TYPE_CHECKING:
     from sidecar.config.health_check import HealthCheck
+    from sidecar.config.match_predicate import MatchPredicate
     from sidecar.config.tls import UpstreamTlsContext
     from sidecar.config.tls_matches import TransportSocketMatch
 
@@ -84,6 +85,7 @@ class Cluster:
     close_connections_on_host_health_failure: bool = False
     ignore_health_on_host_removal: bool = False
     wait_for_warm_on_init: bool = True
+    error_matcher: MatchPredicate | None = None
 
 
 def parse_cluster(node: Node) -> Cluster:
@@ -127,6 +129,7 @@ def parse_cluster(node: Node) -> Cluster:
         node.get("close_connections_on_host_health_failure"),
         node.get("ignore_health_on_host_removal"),
         node.wrapped("wait_for_warm_on_init", True),
+        http.error_matcher,
     )
 
 

@@ -22,6 +22,7 @@ from sidecar.config.protocol_options import (
 )
 
 if TYPE_CHECKING:
+    from sidecar.config.match_predicate import MatchPredicate
     from sidecar.config.tls import UpstreamTlsContext
 
 HTTP_PROTOCOL_OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
@@ -52,13 +53,17 @@ _upstream_http_options = lru_cache(maxsize=64)(UpstreamHttpProtocolOptions)
 
 
 class UpstreamProtocols(NamedTuple):
-    """`upstream_protocol` is http1, http2, downstream (the client's own), or auto (what ALPN agrees on)."""
+    """`upstream_protocol` is http1, http2, downstream (the client's own), or auto (what ALPN agrees on).
+
+    `error_matcher` says which responses are errors for outlier detection; None: those of 500 and more.
+    """
 
     upstream_protocol: str = "http1"
     common_http_protocol_options: HttpProtocolOptions = UPSTREAM_DEFAULTS
     http_protocol_options: Http1ProtocolOptions = HTTP1_DEFAULTS
     http2_options: Http2ProtocolOptions = HTTP2_DEFAULTS
     upstream_http_options: UpstreamHttpProtocolOptions = NO_UPSTREAM_HTTP_OPTIONS
+    error_matcher: MatchPredicate | None = None
 
 
 def parse_upstream_protocols(cluster: Node, transport_socket: UpstreamTlsContext | None) -> UpstreamProtocols:
@@ -104,7 +109,17 @@ def _parse_extension(extension: Node) -> UpstreamProtocols:
         parse_http1_protocol_options(http1, upstream=True),
         parse_http2_protocol_options(http2),
         _parse_upstream_http_options(extension.child("upstream_http_protocol_options")),
+        _parse_error_matcher(extension.child("outlier_detection")),
     )
+
+
+def _parse_error_matcher(node: Node | None) -> MatchPredicate | None:
+    matcher = None if node is None else node.child("error_matcher")
+    if matcher is None:
+        return None
+    from sidecar.config.match_predicate import parse_match_predicate  # only for those who use it
+
+    return parse_match_predicate(matcher)
 
 
 def _parse_choice(node: Node) -> tuple[str, Node | None, Node | None]:

@@ -1,4 +1,6 @@
-"""Upstream requests of which more is asked than of most: for a host that a filter names, or for load reports."""
+"""Upstream requests of which more is asked than of most: for a host that a filter names, for load reports, or for what a
+cluster itself takes for errors.
+"""
 
 from __future__ import annotations
 
@@ -33,9 +35,13 @@ class ObservedRequest(UpstreamRequest):
         super().attempt(host)
 
     def _accept(self, head: ResponseHead) -> bool:
-        reports = self.cluster.load_reports
-        if reports is not None and head.status >= 200:
-            self.reported = reports.on_fields(self.host, head.index)
+        cluster = self.cluster
+        if head.status >= 200:
+            if cluster.load_reports is not None:
+                self.reported = cluster.load_reports.on_fields(self.host, head.index)
+            if cluster.config.error_matcher is not None and cluster.outlier is not None:
+                good = head.status < 500 and (b"grpc-status" not in head.index or self._judged(head) < 500)
+                cluster.outlier.on_head(self.host, head, good)
         return super()._accept(head)
 
     def on_trailers(self, trailers: list[Field]) -> None:

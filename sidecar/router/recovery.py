@@ -185,6 +185,8 @@ class Recovery:
         host = self.host
         if host is not None:
             host.rq_timeout += 1
+            if not self.head_passed:
+                host.rq_error += 1
             if self.cluster.outlier is not None:
                 self.cluster.outlier.on_local_origin_failure(host, TIMEOUT, self.timeout_status)
 

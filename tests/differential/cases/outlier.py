@@ -64,6 +64,23 @@ CHECKED = {
 """Every host passes."""
 
 
+HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+
+
+def head_with(name: str, value: str) -> Message:
+    return {"http_response_headers_match": {"headers": [{"name": name, "string_match": {"exact": value}}]}}
+
+
+PREDICATES: dict[str, Message] = {
+    "404": head_with(":status", "404"),
+    "503": head_with(":status", "503"),
+    "or": {"or_match": {"rules": [head_with(":status", "404"), head_with("x-bad", "yes")]}},
+    "and": {"and_match": {"rules": [head_with(":status", "404"), head_with("x-bad", "yes")]}},
+    "not": {"not_match": head_with(":status", "200")},
+    "any": {"any_match": True},
+}
+
+
 def detection(fields: Message, **more: Any) -> Message:
     given = {"interval": "4s", "base_ejection_time": "600s", **fields, **more}
     return {"outlier_detection": given, "common_lb_config": {"healthy_panic_threshold": {"value": 0}}}
@@ -87,7 +104,17 @@ def outlier_counts(site: Site) -> Message:
     def counting(name: str, hosts: list[str], **fields: Any) -> Message:
         return cluster(site, name, hosts, **detection(fields, interval="600s", max_ejection_percent=100))
 
+    def matching(name: str, predicate: Message) -> Message:
+        options = {
+            "@type": f"type.googleapis.com/{HTTP_OPTIONS}",
+            "explicit_http_config": {"http_protocol_options": {}},
+            "outlier_detection": {"error_matcher": predicate},
+        }
+        made = counting(name, ["a"], consecutive_5xx=2, consecutive_gateway_failure=2, enforcing_consecutive_5xx=0)
+        return {**made, "typed_extension_protocol_options": {HTTP_OPTIONS: options}}
+
     clusters = [
+        *(matching(f"matched-{name}", predicate) for name, predicate in PREDICATES.items()),
         counting("split", ["a"], split_external_local_origin_errors=True, consecutive_local_origin_failure=2),
         counting("split-refused", ["refused"], split_external_local_origin_errors=True,
                  consecutive_local_origin_failure=2),
@@ -138,3 +165,14 @@ in_turn("split-timeouts", "/split/", *[SLOW] * 4)
 in_turn("split-refused", "/split-refused/", *[reply()] * 3)
 in_turn("together-timeouts", "/together/", SLOW, reply(500), reply())
 in_turn("by-runtime", "/", reply(500), reply(500), reply(), bootstrap="outlier-runtime")
+
+BAD = [("x-bad", "yes")]
+for _name in PREDICATES:
+    path = f"/matched-{_name}/"
+    in_turn(f"matched-{_name}-404", path, reply(404), reply(404))
+    in_turn(f"matched-{_name}-500", path, reply(500), reply(500))
+    in_turn(f"matched-{_name}-503-between", path, reply(503), reply(404, headers=BAD), reply(503), reply(503))
+    in_turn(f"matched-{_name}-good", path, *[reply()] * 3)
+    in_turn(f"matched-{_name}-header", path, reply(headers=BAD), reply(404, headers=BAD))
+    in_turn(f"matched-{_name}-timeouts", path, SLOW, SLOW)
+    table.get(f"matched-{_name}-hosts", f"/clusters?filter=^matched-{_name}", listener="admin", access_log=False)

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from sidecar.config.http2_protocol_options import Http2ProtocolOptions
+from sidecar.config.match_predicate import MatchPredicate
+from sidecar.config.matcher import HeaderMatcher, StringMatcher
 from sidecar.config.protocol_options import Http1ProtocolOptions, HttpProtocolOptions, ProperCaseWords
 from sidecar.config.upstream_protocols import HTTP_PROTOCOL_OPTIONS, UpstreamHttpProtocolOptions
 from tests.sidecar.config.resources import Document, bootstrap, cluster, load, load_cluster, refusals
@@ -169,3 +171,34 @@ def test_what_is_wrong_is_refused(fields: dict[str, Any], path: str, problem: st
     found = refusals(bootstrap([], [cluster(**fields)]))
     assert [path for path, _ in found] == [path]
     assert found[0][1].startswith(problem)
+
+
+def matching(predicate: dict[str, Any]) -> dict[str, Any]:
+    return extended(explicit_http_config=HTTP1, outlier_detection={"error_matcher": predicate})
+
+
+MISSING = {"http_response_headers_match": {"headers": [{"name": ":status", "string_match": {"exact": "404"}}]}}
+
+
+def test_which_responses_are_errors_may_be_said() -> None:
+    headers = MatchPredicate("headers", headers=(HeaderMatcher(b":status", StringMatcher("exact", b"404")),))
+    rules = [MISSING, {"not_match": MISSING}, {"any_match": True}]
+    of_rules = (headers, MatchPredicate("not", (headers,)), MatchPredicate("any"))
+    assert load_cluster().error_matcher is None
+    assert load_cluster(**matching(MISSING)).error_matcher == headers
+    assert load_cluster(**matching({"or_match": {"rules": rules}})).error_matcher == MatchPredicate("or", of_rules)
+    assert load_cluster(**matching({"and_match": {"rules": rules}})).error_matcher == MatchPredicate("and", of_rules)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "http_request_headers_match",
+        "http_request_trailers_match",
+        "http_response_trailers_match",
+    ],
+)
+def test_an_error_is_known_by_the_head_of_a_response(rule: str) -> None:
+    predicate = {"not_match": {rule: {"headers": [{"name": "x", "present_match": True}]}}}
+    found = refusals(bootstrap([], [cluster(**matching(predicate))]))
+    assert [(path.rpartition(".")[2], problem) for path, problem in found] == [(rule, "is not implemented by Mizzen")]
