@@ -11,13 +11,13 @@ from sidecar.cluster.host import PENDING_DYNAMIC_REMOVAL, Host
 from sidecar.cluster.host_set import HostSet, HostSets
 from sidecar.cluster.lingering import keep_healthy, without_failed
 from sidecar.cluster.load_balancers.layered import Balancer
-from sidecar.cluster.outlier import OutlierDetector
 from sidecar.cluster.slices import Slices
 from sidecar.core.address import Address
 
 if TYPE_CHECKING:
     from sidecar.cluster.client_side_weights import ClientSideWeights
     from sidecar.cluster.health_checks.checker import HealthChecker
+    from sidecar.cluster.outlier import OutlierDetector
 
 OnMembership = Callable[[Sequence[Host], Sequence[Host]], None]
 """Called with the hosts that came and those that left, once nothing picks the latter any more."""

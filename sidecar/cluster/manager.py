@@ -17,7 +17,6 @@ from sidecar.cluster.host_set import HostSets
 from sidecar.cluster.load_balancers.configured import balancer_of
 from sidecar.cluster.logical_dns import LogicalDns
 from sidecar.cluster.original_dst import OriginalDst
-from sidecar.cluster.outlier import OutlierDetector
 from sidecar.cluster.slices import Slices
 from sidecar.cluster.strict_dns import StrictDns
 from sidecar.config.circuit_breakers import Thresholds
@@ -30,6 +29,7 @@ from sidecar.core.timer_wheel import TimerWheel
 if TYPE_CHECKING:
     from sidecar.cluster.health_checks.checker import HealthChecker
     from sidecar.cluster.load_balancers.zone_aware import LocalCluster
+    from sidecar.cluster.outlier import OutlierDetector
     from sidecar.cluster.outlier_events import OutlierEventLog
 
 
@@ -287,6 +287,8 @@ def _drain_connections(cluster: Cluster, added: Sequence[Host], removed: Sequenc
 
 def _detector_of(config: ClusterConfig) -> Callable[..., OutlierDetector]:
     if config.error_matcher is None:
+        from sidecar.cluster.outlier import OutlierDetector  # only for those who use it
+
         return OutlierDetector
     from sidecar.cluster.outlier_errors import MatchingDetector  # only for those who use it
 

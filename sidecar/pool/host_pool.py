@@ -109,7 +109,7 @@ class HostPool:
         if not self.all:
             self.breakers[self.priority].cx_pools -= 1
         if len(self.pending) > self.coming():
-            self.connect()
+            self.connect(self.pending[0][1])
 
     def close(self) -> None:
         """End all connections now."""
@@ -179,7 +179,7 @@ class HostPool:
             self.left_pending(priority)
             sink.on_reset(CONNECTION_TERMINATION)
         if len(self.pending) > self.coming():
-            self.connect()
+            self.connect(self.pending[0][1])
 
     def fail_pending(self, reason: str, failure: str) -> None:
         """A connection to the host failed: as Envoy, all who wait do so with it, and may retry elsewhere."""
