@@ -12,12 +12,11 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any
 
 from sidecar.admin.fleet import FleetAdmin, FleetContext
 from sidecar.admin.page import Page
-from sidecar.config.bootstrap import Bootstrap, StaticResources
+from sidecar.config.bootstrap import Bootstrap
 from sidecar.config.problems import ConfigurationError
 from sidecar.core.worker import Worker
 from sidecar.lifecycle.handover import HandoverError, Predecessor, Sockets, Successor, close_all
@@ -145,7 +144,10 @@ class Fleet:
 
     def _build(self) -> Stack:
         """Of the whole stack, the administration interface alone."""
-        bare = replace(self.bootstrap, static_resources=StaticResources())
+        whole = self.bootstrap
+        bare = Bootstrap(
+            node=whole.node, admin=whole.admin, stats_config=whole.stats_config, layered_runtime=whole.layered_runtime
+        )
         stack = Stack(bare, Worker(self.loop), StatsStore(compile_settings(bare.stats_config)))
         admin = self.bootstrap.admin
         if admin is not None and admin.address is not None:

@@ -300,11 +300,6 @@ class Stack(PoolStack, HttpStack):
         """The certificates in use, for /certs; ``now`` is in seconds since the epoch."""
         return [] if self._tls is None else self._tls.certificates(now)
 
-    def drain(self) -> None:
-        """Take no more connections, and let those that are there finish."""
-        for listener in self.listeners:
-            listener.drain()
-
     def connections(self) -> int:
         """How many downstream connections there are."""
         return sum(len(listener.connections) for listener in self.listeners)

@@ -15,6 +15,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from sidecar.core.descriptors import receive_descriptors
+
 _log = logging.getLogger(__name__)
 
 _LARGEST = 16 << 20
@@ -104,16 +106,14 @@ class Channel:
 
     def _read(self) -> None:
         try:
-            data, descriptors, flags, _ = socket.recv_fds(
-                self._sock, _AT_ONCE, MOST_DESCRIPTORS + 3, socket.MSG_CMSG_CLOEXEC
-            )
+            data, descriptors, truncated = receive_descriptors(self._sock, _AT_ONCE, MOST_DESCRIPTORS + 3)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
             self._failed(error)
             return
         self._descriptors.extend(descriptors)
-        if not data or flags & socket.MSG_CTRUNC:
+        if not data or truncated:
             self._failed(None)
             return
         self._received += data
@@ -133,6 +133,8 @@ class Channel:
                 return
             message = json.loads(received[4 : 4 + size])
             del received[: 4 + size]
+            if not isinstance(message, dict):
+                raise ValueError("a message is an object")
             descriptors = [self._descriptors.popleft() for _ in range(message.pop("fds"))]
             self.on_message(message, descriptors)
             if self._ended:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sidecar.core.address import Address
+from sidecar.core.descriptors import receive_descriptors
 from sidecar.listener.accepted import Descriptor
 from sidecar.listener.listener import Listener
 
@@ -172,7 +173,7 @@ class Balancer:
     def _on_readable(self) -> None:
         for _ in range(_AT_ONCE):
             try:
-                data, descriptors, _, _ = socket.recv_fds(self._inbox, 1, 1, socket.MSG_CMSG_CLOEXEC)
+                data, descriptors, _ = receive_descriptors(self._inbox, 1, 1)
             except OSError:
                 return
             self._board.received(data[0], self.number)
