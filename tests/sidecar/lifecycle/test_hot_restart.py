@@ -203,6 +203,7 @@ def test_another_process_takes_over_by_the_base_id(write: Write, runtime: dict[s
     with Process("sidecar", "-c", config, "--base-id", "7", environment=runtime) as old:
         starts(old, 1)
         get(port)
+        until((Path(runtime["XDG_RUNTIME_DIR"]) / "mizzen" / "7.sock").is_socket, "the socket")
         arguments = ("-c", config, "--base-id", "7", "--restart-epoch", "1")
         with Process("sidecar", *arguments, environment=runtime) as new:
             starts(new, 1)
@@ -232,6 +233,7 @@ def test_what_cannot_be_taken_over(
     port, admin, elsewhere, elsewhere_admin = free_ports(4)
     with Process("sidecar", "-c", write(at(port, admin)), "--base-id", "7", environment=runtime) as running:
         starts(running, 1)
+        until((Path(runtime["XDG_RUNTIME_DIR"]) / "mizzen" / "7.sock").is_socket, "the socket")
         config = write(at(elsewhere, elsewhere_admin), "other.yaml")
         with Process("sidecar", "-c", config, *options, environment=runtime) as refused:
             assert refused.end() == 1
@@ -247,7 +249,7 @@ def test_a_dynamic_base_id_is_written_down(write: Write, runtime: dict[str, str]
     arguments = ("-c", config, "--use-dynamic-base-id", "--base-id-path", str(file))
     with Process("sidecar", *arguments, environment=runtime) as process:
         starts(process, 1)
-        assert (tmp_path / "run" / "mizzen" / f"{int(file.read_text())}.sock").is_socket()
+        until((tmp_path / "run" / "mizzen" / f"{int(file.read_text())}.sock").is_socket, "the socket")
         assert (tmp_path / "run" / "mizzen").stat().st_mode & 0o777 == 0o700
         process.send(signal.SIGTERM)
         assert process.end() == 0

@@ -245,7 +245,7 @@ def test_taking_over_with_another_number_of_workers(write: Write, tmp_path: Path
         environment = {"XDG_RUNTIME_DIR": str(tmp_path / "run")}
         common = ("-c", config, "--base-id", "3", "--drain-strategy", "immediate")
         with Process("sidecar", *common, "--concurrency", before, environment=environment) as old:
-            await asyncio.to_thread(until, lambda: ready(admin), "the first")
+            await asyncio.to_thread(until, (tmp_path / "run" / "mizzen" / "3.sock").is_socket, "the first")
             load = Load(port, 10, pause=0.001)
             await load.reach(200)
             more = ("--concurrency", after, "--restart-epoch", "1")
