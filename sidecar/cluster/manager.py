@@ -265,8 +265,6 @@ def make_cluster(
         )
     if config.health_check is not None:
         cluster.health_checker = surroundings.health_checker(cluster)
-        if cluster.outlier is not None:
-            cluster.health_checker.on_checked += (cluster.outlier.on_checked,)
         cluster.keeps_healthy = not config.ignore_health_on_host_removal
     cluster.waits_for_hosts = config.wait_for_warm_on_init
     if config.type in ("STRICT_DNS", "LOGICAL_DNS"):

@@ -172,13 +172,11 @@ class OutlierDetector(Timed):
         if host.monitor is not None:
             host.monitor.uncounted += 1
 
-    def on_checked(self, host: Host, changed: bool, healthy: bool) -> None:
-        """An active health check of the host has ended; its flags are those that follow from it."""
-        if healthy:
-            self.host_became_healthy(host)
-
     def host_became_healthy(self, host: Host) -> None:
-        """A check of the host has succeeded: it comes back if it is ejected, unless that is switched off."""
+        """An active check of the host has succeeded: it comes back if it is ejected, unless that is switched off.
+
+        To be called after each good check, once the host's flags are those that follow from it.
+        """
         if not self.config.successful_active_health_check_uneject_host or host.flags & FAILED_ACTIVE_HC:
             return
         if host.flags & FAILED_OUTLIER_CHECK:

@@ -391,9 +391,7 @@ def test_a_good_health_check_brings_a_host_back(clock: Clock) -> None:
     setting.detector.host_became_healthy(host)
     assert setting.ejected() == [0]
     host.set_flag(FAILED_ACTIVE_HC, False)
-    setting.detector.on_checked(host, True, False)
-    assert setting.ejected() == [0]
-    setting.detector.on_checked(host, False, True)
+    setting.detector.host_became_healthy(host)
     assert (setting.ejected(), setting.stats.ejections_active) == ([], 0)
     kept = Setting(clock, 10, successful_active_health_check_uneject_host=False)
     kept.answers(kept.hosts[0], *[500] * 5)
