@@ -144,9 +144,9 @@ class ServerConnection(Http2Connection):
         path = binding.path
         if path is None:
             path = found[0]
-            if path[:1] != b"/" or not shifting.accepts(path):
-                self._begin(stream_id, b"", end, None, shifting.filled(found), size)
-                return
+        if path[:1] != b"/" or not shifting.accepts(path):
+            self._begin(stream_id, b"", end, None, shifting.filled(found), size)
+            return
         self.highest = stream_id
         self.opened_streams += 1
         self.received_head_size = size + HEADER_SIZE

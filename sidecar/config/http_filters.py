@@ -4,99 +4,105 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias, TypeVar
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sidecar.config.extensions import TYPED_STRUCTS
 from sidecar.config.fields import Node
-from sidecar.config.filters import (
-    adaptive_concurrency,
-    admission_control,
-    buffer,
-    compressor,
-    cors,
-    decompressor,
-    fault,
-    grpc_http1_bridge,
-    grpc_stats,
-    grpc_web,
-    header_mutation,
-    health_check,
-    local_ratelimit,
-    ratelimit,
-    rbac,
-    router,
-    stateful_session,
-    user_filter,
-)
 
-FilterConfig: TypeAlias = (
-    router.Router
-    | fault.HTTPFault
-    | rbac.HttpRbac
-    | local_ratelimit.LocalRateLimit
-    | ratelimit.HttpRateLimit
-    | cors.Cors
-    | header_mutation.HeaderMutation
-    | health_check.HealthCheck
-    | buffer.Buffer
-    | compressor.Compressor
-    | decompressor.Decompressor
-    | grpc_stats.GrpcStats
-    | grpc_web.GrpcWeb
-    | grpc_http1_bridge.GrpcHttp1Bridge
-    | adaptive_concurrency.AdaptiveConcurrency
-    | admission_control.AdmissionControl
-    | stateful_session.StatefulSession
-    | user_filter.UserFilter
-)
-PerRouteConfig: TypeAlias = (
-    fault.HTTPFault
-    | rbac.HttpRbac
-    | local_ratelimit.LocalRateLimit
-    | ratelimit.HttpRateLimitPerRoute
-    | cors.CorsPolicy
-    | header_mutation.HeaderMutation
-    | buffer.Buffer
-    | compressor.CompressorPerRoute
-    | stateful_session.StatefulSession
-    | user_filter.UserFilter
-)
+if TYPE_CHECKING:
+    from sidecar.config.filters import (
+        adaptive_concurrency,
+        admission_control,
+        buffer,
+        compressor,
+        cors,
+        decompressor,
+        fault,
+        grpc_http1_bridge,
+        grpc_stats,
+        grpc_web,
+        header_mutation,
+        health_check,
+        local_ratelimit,
+        ratelimit,
+        rbac,
+        router,
+        stateful_session,
+        user_filter,
+    )
 
-HTTP_FILTERS: Mapping[str, Callable[[Node], FilterConfig]] = {
-    router.TYPE: router.parse_router,
-    fault.TYPE: fault.parse_fault,
-    rbac.TYPE: rbac.parse_http_rbac,
-    local_ratelimit.TYPE: local_ratelimit.parse_local_rate_limit,
-    ratelimit.TYPE: ratelimit.parse_http_rate_limit,
-    cors.TYPE: cors.parse_cors,
-    header_mutation.TYPE: header_mutation.parse_header_mutation,
-    health_check.TYPE: health_check.parse_health_check,
-    buffer.TYPE: buffer.parse_buffer,
-    compressor.TYPE: compressor.parse_compressor,
-    decompressor.TYPE: decompressor.parse_decompressor,
-    grpc_stats.TYPE: grpc_stats.parse_grpc_stats,
-    grpc_web.TYPE: grpc_web.parse_grpc_web,
-    grpc_http1_bridge.TYPE: grpc_http1_bridge.parse_grpc_http1_bridge,
-    adaptive_concurrency.TYPE: adaptive_concurrency.parse_adaptive_concurrency,
-    admission_control.TYPE: admission_control.parse_admission_control,
-    stateful_session.TYPE: stateful_session.parse_stateful_session,
+    FilterConfig: TypeAlias = (
+        router.Router
+        | fault.HTTPFault
+        | rbac.HttpRbac
+        | local_ratelimit.LocalRateLimit
+        | ratelimit.HttpRateLimit
+        | cors.Cors
+        | header_mutation.HeaderMutation
+        | health_check.HealthCheck
+        | buffer.Buffer
+        | compressor.Compressor
+        | decompressor.Decompressor
+        | grpc_stats.GrpcStats
+        | grpc_web.GrpcWeb
+        | grpc_http1_bridge.GrpcHttp1Bridge
+        | adaptive_concurrency.AdaptiveConcurrency
+        | admission_control.AdmissionControl
+        | stateful_session.StatefulSession
+        | user_filter.UserFilter
+    )
+    PerRouteConfig: TypeAlias = (
+        fault.HTTPFault
+        | rbac.HttpRbac
+        | local_ratelimit.LocalRateLimit
+        | ratelimit.HttpRateLimitPerRoute
+        | cors.CorsPolicy
+        | header_mutation.HeaderMutation
+        | buffer.Buffer
+        | compressor.CompressorPerRoute
+        | stateful_session.StatefulSession
+        | user_filter.UserFilter
+    )
+
+Reader: TypeAlias = tuple[str, str]
+"""The module of `sidecar.config.filters` and the function in it that reads a configuration: loaded when one is read."""
+
+_HTTP = "envoy.extensions.filters.http."
+
+HTTP_FILTERS: Mapping[str, Reader] = {
+    _HTTP + "router.v3.Router": ("router", "parse_router"),
+    _HTTP + "fault.v3.HTTPFault": ("fault", "parse_fault"),
+    _HTTP + "rbac.v3.RBAC": ("rbac", "parse_http_rbac"),
+    _HTTP + "local_ratelimit.v3.LocalRateLimit": ("local_ratelimit", "parse_local_rate_limit"),
+    _HTTP + "ratelimit.v3.RateLimit": ("ratelimit", "parse_http_rate_limit"),
+    _HTTP + "cors.v3.Cors": ("cors", "parse_cors"),
+    _HTTP + "header_mutation.v3.HeaderMutation": ("header_mutation", "parse_header_mutation"),
+    _HTTP + "health_check.v3.HealthCheck": ("health_check", "parse_health_check"),
+    _HTTP + "buffer.v3.Buffer": ("buffer", "parse_buffer"),
+    _HTTP + "compressor.v3.Compressor": ("compressor", "parse_compressor"),
+    _HTTP + "decompressor.v3.Decompressor": ("decompressor", "parse_decompressor"),
+    _HTTP + "grpc_stats.v3.FilterConfig": ("grpc_stats", "parse_grpc_stats"),
+    _HTTP + "grpc_web.v3.GrpcWeb": ("grpc_web", "parse_grpc_web"),
+    _HTTP + "grpc_http1_bridge.v3.Config": ("grpc_http1_bridge", "parse_grpc_http1_bridge"),
+    _HTTP + "adaptive_concurrency.v3.AdaptiveConcurrency": ("adaptive_concurrency", "parse_adaptive_concurrency"),
+    _HTTP + "admission_control.v3.AdmissionControl": ("admission_control", "parse_admission_control"),
+    _HTTP + "stateful_session.v3.StatefulSession": ("stateful_session", "parse_stateful_session"),
 }
-"""By the full name of the message that configures a filter, the function that reads it."""
+"""By the full name of the message that configures a filter, what reads it."""
 
-PER_ROUTE_CONFIGS: Mapping[str, Callable[[Node], PerRouteConfig]] = {
-    fault.TYPE: fault.parse_fault,
-    rbac.TYPE_PER_ROUTE: rbac.parse_http_rbac_per_route,
-    local_ratelimit.TYPE: local_ratelimit.parse_local_rate_limit,
-    ratelimit.TYPE_PER_ROUTE: ratelimit.parse_http_rate_limit_per_route,
-    cors.TYPE_PER_ROUTE: cors.parse_cors_policy,
-    header_mutation.TYPE_PER_ROUTE: header_mutation.parse_header_mutation_per_route,
-    buffer.TYPE_PER_ROUTE: buffer.parse_buffer_per_route,
-    compressor.TYPE_PER_ROUTE: compressor.parse_compressor_per_route,
-    stateful_session.TYPE_PER_ROUTE: stateful_session.parse_stateful_session_per_route,
+PER_ROUTE_CONFIGS: Mapping[str, Reader] = {
+    _HTTP + "fault.v3.HTTPFault": ("fault", "parse_fault"),
+    _HTTP + "rbac.v3.RBACPerRoute": ("rbac", "parse_http_rbac_per_route"),
+    _HTTP + "local_ratelimit.v3.LocalRateLimit": ("local_ratelimit", "parse_local_rate_limit"),
+    _HTTP + "ratelimit.v3.RateLimitPerRoute": ("ratelimit", "parse_http_rate_limit_per_route"),
+    _HTTP + "cors.v3.CorsPolicy": ("cors", "parse_cors_policy"),
+    _HTTP + "header_mutation.v3.HeaderMutationPerRoute": ("header_mutation", "parse_header_mutation_per_route"),
+    _HTTP + "buffer.v3.BufferPerRoute": ("buffer", "parse_buffer_per_route"),
+    _HTTP + "compressor.v3.CompressorPerRoute": ("compressor", "parse_compressor_per_route"),
+    _HTTP + "stateful_session.v3.StatefulSessionPerRoute": ("stateful_session", "parse_stateful_session_per_route"),
 }
 """The same for the messages in `typed_per_filter_config`."""
-
-_Config = TypeVar("_Config")
 
 _WRAPPER = "envoy.config.route.v3.FilterConfig"
 
@@ -128,7 +134,7 @@ def parse_http_filter(node: Node) -> HttpFilter:
     config = node.extension(known=HTTP_FILTERS)
     return HttpFilter(
         name,
-        buffer.Buffer(None) if config is None else _parse(config, HTTP_FILTERS) or buffer.Buffer(None),
+        _nothing() if config is None else _parse(config, HTTP_FILTERS) or _nothing(),
         node.get("disabled"),
     )
 
@@ -156,7 +162,19 @@ def _parse_wrapped(node: Node) -> PerFilterConfig:
     return PerFilterConfig(None if config is None else _parse(config, PER_ROUTE_CONFIGS), disabled)
 
 
-def _parse(node: Node, parsers: Mapping[str, Callable[[Node], _Config]]) -> _Config | user_filter.UserFilter | None:
+def _parse(node: Node, readers: Mapping[str, Reader]) -> Any:
     if node.type_name in TYPED_STRUCTS:
-        return user_filter.parse_user_filter(node)
-    return parsers[node.type_name](node)
+        return _function("user_filter", "parse_user_filter")(node)
+    return _function(*readers[node.type_name])(node)
+
+
+def _function(module: str, name: str) -> Callable[[Node], Any]:
+    function: Callable[[Node], Any] = getattr(import_module(f"sidecar.config.filters.{module}"), name)
+    return function
+
+
+def _nothing() -> FilterConfig:
+    """What stands for a filter whose configuration is wrong, and is refused."""
+    from sidecar.config.filters.buffer import Buffer
+
+    return Buffer(None)

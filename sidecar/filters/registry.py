@@ -3,102 +3,88 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from sidecar.config.filters.adaptive_concurrency import AdaptiveConcurrency
-from sidecar.config.filters.admission_control import AdmissionControl
-from sidecar.config.filters.buffer import Buffer
-from sidecar.config.filters.compressor import Compressor, CompressorPerRoute
-from sidecar.config.filters.cors import Cors, CorsPolicy
-from sidecar.config.filters.decompressor import Decompressor
-from sidecar.config.filters.fault import HTTPFault
-from sidecar.config.filters.grpc_http1_bridge import GrpcHttp1Bridge
-from sidecar.config.filters.grpc_stats import GrpcStats
-from sidecar.config.filters.grpc_web import GrpcWeb
-from sidecar.config.filters.header_mutation import HeaderMutation
-from sidecar.config.filters.health_check import HealthCheck
-from sidecar.config.filters.local_ratelimit import LocalRateLimit
-from sidecar.config.filters.ratelimit import HttpRateLimit, HttpRateLimitPerRoute
-from sidecar.config.filters.rbac import HttpRbac
-from sidecar.config.filters.stateful_session import StatefulSession
-from sidecar.config.filters.user_filter import UserFilter
-from sidecar.config.http_filters import FilterConfig, PerRouteConfig
 from sidecar.core.http_filter import HttpFilter
 from sidecar.filters.context import FilterContext, NamedFilter
 
+if TYPE_CHECKING:
+    from sidecar.config.http_filters import FilterConfig, PerRouteConfig
 
-def make_filter(config: FilterConfig, name: str, context: FilterContext) -> HttpFilter:
+
+def make_filter(config: Any, name: str, context: FilterContext) -> HttpFilter:
     """The chain's own instance of a filter. Raises ValueError for a format or a user's filter that is wrong.
 
-    Each filter is loaded by the first configuration that has it.
+    ``config`` is a ``FilterConfig``, or a ``PerRouteConfig`` of the same form: each filter is loaded, and what reads its
+    configuration, by the first configuration that has it.
     """
-    match config:
-        case HTTPFault():
+    match type(config).__name__:
+        case "HTTPFault":
             from sidecar.filters.fault import make_fault
 
             return make_fault(config, name, context)
-        case HttpRbac():
+        case "HttpRbac":
             from sidecar.filters.rbac import make_rbac
 
             return make_rbac(config, name, context)
-        case LocalRateLimit():
+        case "LocalRateLimit":
             from sidecar.filters.local_ratelimit import make_local_rate_limit
 
             return make_local_rate_limit(config, name, context)
-        case HttpRateLimit():
+        case "HttpRateLimit":
             from sidecar.filters.ratelimit import make_rate_limit
 
             return make_rate_limit(config, name, context)
-        case Cors():
+        case "Cors":
             return NamedFilter(name)
-        case HeaderMutation():
+        case "HeaderMutation":
             from sidecar.filters.header_mutation import make_header_mutation
 
             return make_header_mutation((config,), name, context)
-        case HealthCheck():
+        case "HealthCheck":
             from sidecar.filters.health_check import HealthCheckFilter
 
             return HealthCheckFilter(name, config, context)
-        case Buffer():
+        case "Buffer":
             from sidecar.filters.buffer import BufferFilter
 
             limit = config.max_request_bytes
             return NamedFilter(name) if limit is None else BufferFilter(name, limit)
-        case Compressor():
+        case "Compressor":
             from sidecar.filters.compressor import make_compressor
 
             return make_compressor(config, name, context)
-        case Decompressor():
+        case "Decompressor":
             from sidecar.filters.decompressor import DecompressorFilter
 
             return DecompressorFilter(name, config, context)
-        case GrpcStats():
+        case "GrpcStats":
             from sidecar.filters.grpc_stats import GrpcStatsFilter
 
             return GrpcStatsFilter(name, config, context)
-        case GrpcWeb():
+        case "GrpcWeb":
             from sidecar.filters.grpc_web import GrpcWebFilter
 
             return GrpcWebFilter(name, context)
-        case GrpcHttp1Bridge():
+        case "GrpcHttp1Bridge":
             from sidecar.filters.grpc_http1_bridge import GrpcHttp1BridgeFilter
 
             return GrpcHttp1BridgeFilter(name, config)
-        case AdaptiveConcurrency():
+        case "AdaptiveConcurrency":
             from sidecar.filters.adaptive_concurrency import AdaptiveConcurrencyFilter
 
             adaptive = AdaptiveConcurrencyFilter(name, config, context)
             return adaptive if config.enabled else NamedFilter(name)  # its statistics are there in any case
-        case AdmissionControl():
+        case "AdmissionControl":
             from sidecar.filters.admission_control import AdmissionControlFilter
 
             admission = AdmissionControlFilter(name, config, context)
             return admission if config.enabled else NamedFilter(name)
-        case StatefulSession():
+        case "StatefulSession":
             from sidecar.filters.stateful_session import make_stateful_session
 
             return make_stateful_session(config, name, context)
-        case UserFilter():
+        case "UserFilter":
             from sidecar.filters.user import make_user_filter
 
             return make_user_filter(config, name, context)
@@ -130,36 +116,36 @@ def make_route_filter(
 
 def _make_route_filter(
     base: HttpFilter,
-    base_config: FilterConfig,
-    config: PerRouteConfig,
+    base_config: Any,
+    config: Any,
     context: FilterContext,
     levels: Sequence[PerRouteConfig],
 ) -> HttpFilter:
-    match config:
-        case HttpRbac():
+    match type(config).__name__:
+        case "HttpRbac":
             from sidecar.filters.rbac import make_route_rbac
 
             return make_route_rbac(base, config)  # type: ignore[arg-type]
-        case HttpRateLimitPerRoute():
+        case "HttpRateLimitPerRoute":
             from sidecar.filters.ratelimit import RateLimitFilter, make_route_rate_limit
 
             assert isinstance(base, RateLimitFilter)
             return make_route_rate_limit(base, config, context)
-        case CorsPolicy():
+        case "CorsPolicy":
+            from sidecar.config.filters.cors import CorsPolicy
             from sidecar.filters.cors import CorsFilter, merge_policies
 
             return CorsFilter(base.name, merge_policies(_all_of(CorsPolicy, levels)), context)
-        case HeaderMutation():
+        case "HeaderMutation":
+            from sidecar.config.filters.header_mutation import HeaderMutation
             from sidecar.filters.header_mutation import make_route_header_mutation
 
-            assert isinstance(base_config, HeaderMutation)
             return make_route_header_mutation(base_config, _all_of(HeaderMutation, levels), base.name, context)
-        case CompressorPerRoute():
+        case "CompressorPerRoute":
             from sidecar.filters.compressor import make_route_compressor
 
-            assert isinstance(base_config, Compressor)
             return make_route_compressor(base_config, config, base.name, context)
-        case HTTPFault() | LocalRateLimit() | Buffer() | StatefulSession() | UserFilter():
+        case _:
             return make_filter(config, base.name, context)
 
 

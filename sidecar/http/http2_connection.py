@@ -137,6 +137,8 @@ class Http2Connection(Http2Lifetime):
             path = values[0]
             if not self.lane.accepts(path):
                 return False
+        elif not self.lane.path:  # closed for now; otherwise this path was accepted before
+            return False
         if shape.end is not end:
             return False
         now = self.now
@@ -156,6 +158,8 @@ class Http2Connection(Http2Lifetime):
             path = values[0]
             if not self.lane.accepts(path):
                 return None
+        elif not self.lane.path:
+            return None
         if shape.end or len(body) > self.most_at_once:
             return None
         now = self.now

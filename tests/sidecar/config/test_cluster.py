@@ -115,9 +115,7 @@ def with_runtime(values: Document, **fields: Any) -> Cluster:
 def test_the_runtime_goes_before_the_fields_of_outlier_detection() -> None:
     values = {"consecutive_5xx": 2, "interval_ms": 1500, "enforcing_success_rate": 3, "max_ejection_time_ms": 7}
     built = with_runtime({"outlier_detection": values}, outlier_detection={"consecutive_5xx": 9}).outlier_detection
-    assert built == OutlierDetection(
-        consecutive_5xx=2, interval=1.5, enforcing_success_rate=3, max_ejection_time=0.007
-    )
+    assert built == OutlierDetection(consecutive_5xx=2, interval=1.5, enforcing_success_rate=3, max_ejection_time=0.007)
 
 
 def test_the_runtime_goes_before_the_fields_of_circuit_breakers() -> None:

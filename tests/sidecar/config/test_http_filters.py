@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -30,15 +30,16 @@ from sidecar.config.grpc_service import GrpcService
 from sidecar.config.http_filters import (
     HTTP_FILTERS,
     PER_ROUTE_CONFIGS,
-    FilterConfig,
     HttpFilter,
     PerFilterConfig,
-    PerRouteConfig,
     parse_http_filter,
     parse_typed_per_filter_config,
 )
 from sidecar.config.rbac import Rbac
 from tests.sidecar.config.building import build, problems
+
+if TYPE_CHECKING:
+    from sidecar.config.http_filters import FilterConfig, PerRouteConfig
 
 HTTP_FILTER = "envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter"
 VIRTUAL_HOST = "envoy.config.route.v3.VirtualHost"
@@ -230,7 +231,11 @@ def test_a_filter_can_be_disabled_for_a_route() -> None:
             ".config",
             "is required unless the filter is disabled",
         ),
-        (typed("rbac.v3.RBACPerRoute", rbac={"track_per_rule_stats": True}), ".rbac.track_per_rule_stats", "is not implemented"),
+        (
+            typed("rbac.v3.RBACPerRoute", rbac={"track_per_rule_stats": True}),
+            ".rbac.track_per_rule_stats",
+            "is not implemented",
+        ),
     ],
 )
 def test_per_route_configurations_that_are_refused(config: dict[str, Any], path: str, words: str) -> None:
