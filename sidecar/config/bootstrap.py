@@ -100,6 +100,8 @@ def parse_bootstrap(node: Node) -> Bootstrap:
     static, stats = node.child("static_resources"), node.child("stats_config")
     overload = node.child("overload_manager")
     runtime = node.context.runtime = Runtime({} if layers is None else _parse_runtime(layers))
+    cluster_manager = _parse_cluster_manager(node.child("cluster_manager"))
+    node.context.local_cluster_name = cluster_manager.local_cluster_name
     built = Bootstrap(
         NodeIdentity() if identity is None else _parse_identity(identity),
         None if admin is None else _parse_admin(admin),
@@ -108,7 +110,7 @@ def parse_bootstrap(node: Node) -> Bootstrap:
         seconds(node, "stats_flush_interval", 5.0),
         runtime.values,
         None if overload is None else _parse_overload_manager(overload),
-        _parse_cluster_manager(node.child("cluster_manager")),
+        cluster_manager,
     )
     for key in sorted(runtime.values.keys() - runtime.used):
         if not _RUNTIME_KEYS.fullmatch(key):

@@ -63,6 +63,7 @@ class Context:
         self._locate = locate
         self._find_format_problems = find_format_problems
         self.runtime = Runtime({})
+        self.local_cluster_name = ""  # of the cluster that the proxy itself belongs to
         self._roots: list[Placed] = []
         self._names: dict[str, dict[str, str]] = {}
         self._references: list[tuple[str, str, str]] = []

@@ -140,7 +140,9 @@ def _compile_limit(config: FaultRateLimit | None) -> Callable[[FilterStream], in
     return limit
 
 
-_Faults = tuple[Callable[[FilterStream], float] | None, Callable[[FilterStream], Abort | None] | None]
+FindAbort = Callable[[FilterStream], Abort | None]
+
+_Faults = tuple[Callable[[FilterStream], float] | None, FindAbort | None]
 """How long to wait, and how to abort."""
 
 
@@ -189,7 +191,7 @@ class FaultFilter(NamedFilter):
             if kbps > 0 and self._activate(stream, state):
                 self.stats.response_rl_injected += 1
                 state.pacer = Pacer(self, kbps)
-        find_delay, _ = self._faults_of(state)
+        find_delay, find_abort = self._faults if not self._of_clusters else self._faults_of(state)
         if find_delay is not None:
             delay = find_delay(stream)
             if delay > 0.0 and self._activate(stream, state):
@@ -199,16 +201,16 @@ class FaultFilter(NamedFilter):
                 stream.response_flags |= flag.DELAY_INJECTED
                 state.timer = stream.call_in(delay, lambda: self._delay_over(stream))
                 return PAUSE
-        return self._maybe_abort(stream, state)
+        return None if find_abort is None else self._maybe_abort(stream, state, find_abort)
 
     def _delay_over(self, stream: FilterStream) -> None:
         state: _State = stream.data[self]
-        if not self._maybe_abort(stream, state):
+        _, find_abort = self._faults_of(state)
+        if find_abort is None or not self._maybe_abort(stream, state, find_abort):
             stream.resume_request()
 
-    def _maybe_abort(self, stream: FilterStream, state: _State) -> bool | None:
-        _, find_abort = self._faults_of(state)
-        abort = None if find_abort is None else find_abort(stream)
+    def _maybe_abort(self, stream: FilterStream, state: _State, find_abort: FindAbort) -> bool | None:
+        abort = find_abort(stream)
         if abort is None or not self._activate(stream, state):
             return None
         status, grpc_status = abort

@@ -7,6 +7,7 @@ of its DRAFT_VERSION_03.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from functools import partial
 from math import ceil
 from typing import Any, Protocol
@@ -18,7 +19,7 @@ from sidecar.core.head import Field, ResponseHead
 from sidecar.core.http_filter import FilterStream
 from sidecar.core.rate_limits import Descriptor, Entry
 from sidecar.core.token_bucket import TokenBucket, make_token_bucket
-from sidecar.filters.context import FilterContext, NamedFilter
+from sidecar.filters.context import ClusterHealth, FilterContext, NamedFilter
 from sidecar.filters.fraction import always, compile_fraction
 from sidecar.filters.rate_limit_actions import Populate, compile_rate_limits, limits_of_route
 
@@ -86,9 +87,10 @@ class LocalRateLimitFilter(NamedFilter):
 class _Buckets:
     """The buckets of one filter, or of one connection: the default one, and those of the descriptors."""
 
-    __slots__ = ("_always_default", "_default", "_exact", "_limit", "_wildcards")
+    __slots__ = ("_always_default", "_default", "_exact", "_limit", "_wildcards", "weight")
 
     def __init__(self, config: LocalRateLimit, now: float) -> None:
+        self.weight = 1.0  # tokens for each that a request counts
         self._default = make_token_bucket(config.token_bucket, now) if config.token_bucket else None
         self._always_default = config.always_consume_default_token_bucket
         self._limit = config.max_dynamic_descriptors
@@ -103,8 +105,9 @@ class _Buckets:
 
     def take(self, now: float, descriptors: list[Descriptor]) -> tuple[bool, TokenBucket | None]:
         """Whether the request may pass, and the bucket that says so."""
+        weight = self.weight
         matched = [
-            (bucket, 1.0 if hits is None else float(hits))
+            (bucket, weight if hits is None else hits * weight)
             for entries, hits, _ in descriptors
             if (bucket := self._exact.get(entries) or self._dynamic(entries, now)) is not None
         ]
@@ -114,7 +117,7 @@ class _Buckets:
             if not bucket.take(now, hits):
                 return False, bucket
         default = self._default
-        if default is not None and (not matched or self._always_default) and not default.take(now):
+        if default is not None and (not matched or self._always_default) and not default.take(now, weight):
             return False, default
         return True, matched[0][0] if matched else default
 
@@ -123,6 +126,23 @@ class _Buckets:
             if wildcard.fits(entries):
                 return wildcard.bucket(entries, now, self._limit)
         return None
+
+
+class _ClusterBuckets(_Buckets):
+    """Buckets of which each of a cluster's hosts has its share: a request takes as many tokens as there are hosts."""
+
+    __slots__ = ("_health", "_name")
+
+    def __init__(self, config: LocalRateLimit, now: float, health: ClusterHealth) -> None:
+        _Buckets.__init__(self, config, now)
+        self._name = config.local_cluster
+        self._health = health
+
+    def take(self, now: float, descriptors: list[Descriptor]) -> tuple[bool, TokenBucket | None]:
+        """As for one host."""
+        health = self._health(self._name)
+        self.weight = 1.0 if health is None else max(1.0, float(health[1]))
+        return _Buckets.take(self, now, descriptors)
 
 
 class _Wildcard:
@@ -156,11 +176,14 @@ class _Wildcard:
 class DescriptorRateLimitFilter(LocalRateLimitFilter):
     """With a share of requests, descriptors, or buckets for each connection."""
 
-    __slots__ = ("_buckets", "_by_route", "_compile", "_enabled", "_per_connection", "_populate")
+    __slots__ = ("_buckets", "_by_route", "_compile", "_enabled", "_make_buckets", "_per_connection", "_populate")
 
     def __init__(self, name: str, config: LocalRateLimit, context: FilterContext) -> None:
         LocalRateLimitFilter.__init__(self, name, config, context)
-        self._buckets = _Buckets(config, context.worker.clock())
+        self._make_buckets: Callable[[float], _Buckets] = partial(_Buckets, config)
+        if config.local_cluster:
+            self._make_buckets = partial(_ClusterBuckets, config, health=context.cluster_health)
+        self._buckets = self._make_buckets(context.worker.clock())
         self._enabled = compile_fraction(config.filter_enabled)
         self._per_connection = config.local_rate_limit_per_downstream_connection
         self._compile = partial(
@@ -207,7 +230,7 @@ class DescriptorRateLimitFilter(LocalRateLimitFilter):
         state: dict[Any, Any] = connection.metadata.setdefault(CONNECTION_STATE, {})
         buckets: _Buckets | None = state.get(self)
         if buckets is None:
-            buckets = state[self] = _Buckets(self.config, stream.now)
+            buckets = state[self] = self._make_buckets(stream.now)
         return buckets
 
 
@@ -240,6 +263,6 @@ def make_local_rate_limit(config: LocalRateLimit, name: str, context: FilterCont
     if config.enable_x_ratelimit_headers:
         return AnnouncingRateLimitFilter(name, config, context)
     whole = always(config.filter_enabled) and config.token_bucket is not None
-    if not whole or config.descriptors or config.local_rate_limit_per_downstream_connection:
+    if not whole or config.descriptors or config.local_rate_limit_per_downstream_connection or config.local_cluster:
         return DescriptorRateLimitFilter(name, config, context)
     return LocalRateLimitFilter(name, config, context)

@@ -40,8 +40,10 @@ class LocalRateLimit:
     the others that are over the limit pass with `request_headers_to_add_when_not_enforced`. `token_bucket` None: only
     the descriptors limit. `always_consume_default_token_bucket`: a request that fits a descriptor takes from the
     default bucket too. `rate_limited_as_resource_exhausted`: gRPC calls that are refused get that status in place of
-    UNAVAILABLE. Without `rate_limits` those of the route and its virtual host hold that have this `stage`, as
-    `vh_rate_limits` says. At most `max_dynamic_descriptors` buckets are kept for each descriptor with an empty value.
+    UNAVAILABLE. At most `max_dynamic_descriptors` buckets are kept for each descriptor with an empty value.
+
+    Without `rate_limits` those of the route and its virtual host hold that have this `stage`, as `vh_rate_limits` says.
+    What the buckets hold is for all hosts of `local_cluster` together, unless that is empty.
     """
 
     stat_prefix: str
@@ -60,6 +62,7 @@ class LocalRateLimit:
     rate_limited_as_resource_exhausted: bool = False
     stage: int = 0
     vh_rate_limits: VirtualHostRateLimits = "OVERRIDE"
+    local_cluster: str = ""
 
 
 def parse_local_rate_limit(node: Node) -> LocalRateLimit:
@@ -84,7 +87,21 @@ def parse_local_rate_limit(node: Node) -> LocalRateLimit:
         rate_limited_as_resource_exhausted=node.get("rate_limited_as_resource_exhausted"),
         stage=node.get("stage"),
         vh_rate_limits=parse_vh_rate_limits(node),
+        local_cluster=_parse_local_cluster(node),
     )
+
+
+def _parse_local_cluster(node: Node) -> str:
+    if node.child("local_cluster_rate_limit") is None:
+        return ""
+    name = node.context.local_cluster_name
+    if not name:
+        node.refuse(
+            "is for the hosts of the local cluster, and none is named",
+            "local_cluster_rate_limit",
+            "set cluster_manager.local_cluster_name",
+        )
+    return name
 
 
 def _parse_status(node: Node | None) -> int:

@@ -192,3 +192,30 @@ def test_without_rate_limits_of_its_own_it_uses_the_routes():
 
     route = Route()
     assert [ask(None), ask(None), ask(route), ask(route)] == [True, True, True, False]
+
+
+@pytest.mark.parametrize(("hosts", "passing"), [(None, 6), (0, 6), (1, 6), (3, 2), (7, 0)])
+@pytest.mark.parametrize("own", [False, True])
+def test_what_a_bucket_holds_is_for_all_hosts_of_the_local_cluster(hosts, passing, own):
+    worker = FakeWorker()
+    context = make_context(worker, cluster_health=lambda name: None if hosts is None else (0, hosts))
+    config = LocalRateLimit(
+        "limit",
+        token_bucket=bucket(100 if own else 6),
+        filter_enabled=ALWAYS,
+        filter_enforced=ALWAYS,
+        local_cluster="mine",
+        always_consume_default_token_bucket=not own,
+        descriptors=descriptors(("path", "/one", bucket(6))) if own else (),
+        rate_limits=BY_PATH if own else (),
+    )
+    filter = make_filter(config, "limit", context)
+    assert sum(FakeStream(worker, [filter], get(b"/one")).ask().forwarded for _ in range(8)) == passing
+
+
+def test_what_counts_no_time_is_within_every_limit():
+    setting = Setting(
+        token_bucket=bucket(100), descriptors=descriptors(("path", "/one", bucket(1))),
+        rate_limits=(RateLimit((RequestHeaders(b":path", "path", False),), 0),),
+    )  # fmt: skip
+    assert [setting.ask(b"/one").forwarded for _ in range(3)] == [True] * 3

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from sidecar.config.core_types import HeaderValueOption, TokenBucket
+from sidecar.config.extensions import message_class
+from sidecar.config.fields import Context, Node
 from sidecar.config.filters.local_ratelimit import (
     TYPE,
     LocalRateLimit,
@@ -28,6 +30,7 @@ from sidecar.config.rate_limit import (
     RequestHeaders,
     SourceCluster,
 )
+from sidecar.config.source import Source
 from tests.sidecar.config.building import build, problems
 
 BUCKET = {"max_tokens": 3, "fill_interval": "1s"}
@@ -160,10 +163,19 @@ def test_action(action: dict[str, Any], expected: RateLimitAction) -> None:
         (own(hits_addend={}), "rate_limits[0].hits_addend", "in no way, or in two"),
         (own(hits_addend={"number": 1, "format": "%BYTES_SENT%"}), "rate_limits[0].hits_addend", "in two"),
         (own(hits_addend={"format": "%PROTOCOL%%PROTOCOL%"}), "rate_limits[0].hits_addend.format", "one command"),
-        (limit(local_cluster_rate_limit={}), "local_cluster_rate_limit", "is not implemented by Mizzen"),
+        (limit(local_cluster_rate_limit={}), "local_cluster_rate_limit", "none is named"),
     ],
 )
 def test_refused(document: dict[str, Any], path: str, words: str) -> None:
     ((found, problem),) = problems(TYPE, document, parse_local_rate_limit)
     assert found == path
     assert words in problem
+
+
+def test_the_local_cluster_is_the_one_that_the_bootstrap_names() -> None:
+    context = Context("test.yaml")
+    context.local_cluster_name = "mine"
+    document = limit(local_cluster_rate_limit={})
+    message = Source(document, "test.yaml").read(message_class(TYPE)(), context.problems)
+    with context:
+        assert parse_local_rate_limit(Node(message, "", context)).local_cluster == "mine"
