@@ -27,6 +27,8 @@ Field = tuple[str, str]
 
 _ANY = "google.protobuf.Any"
 _ATTEMPTS = 300
+_HTTP_FAULT = "envoy.extensions.filters.http.fault.v3.HTTPFault"
+_MANAGER = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 
 
 @dataclass
@@ -45,7 +47,7 @@ class Effects:
 def look_for_effects(runs: int) -> Effects:
     """Leave out each field of the messages of ``runs`` runs, until it makes a difference."""
     found, effects = Found(), Effects()
-    for seed in range(-1, runs):
+    for seed in range(-2, runs):
         message = _rare() if seed < 0 else fill(seed, found)
         if seed % 3:
             _set_runtime(message, 5 if seed % 3 == 1 else True)
@@ -62,8 +64,31 @@ def look_for_effects(runs: int) -> Effects:
 def _rare() -> Any:
     """What chance hardly ever makes: fields that others beside them switch off."""
     cluster = {"name": "a", "common_lb_config": {"zone_aware_lb_config": {"fail_traffic_on_panic": True}}}
-    bootstrap = {"static_resources": {"clusters": [{**cluster, "load_assignment": {"cluster_name": "a"}}]}}
+    clusters = [{**cluster, "load_assignment": {"cluster_name": "a"}}]
+    bootstrap = {"static_resources": {"listeners": [_faults()], "clusters": clusters}}
     return ParseDict(bootstrap, message_class("envoy.config.bootstrap.v3.Bootstrap")())
+
+
+def _faults() -> Any:
+    """Faults whose every value stands in the runtime."""
+    share = {"numerator": 50}
+    values = ("abort_grpc_status", "abort_percent", "delay_duration", "delay_percent", "max_active_faults",
+              "response_rate_limit_percent")  # fmt: skip
+    for known in (_HTTP_FAULT, _MANAGER):
+        message_class(known)
+    fault = {
+        "@type": f"type.googleapis.com/{_HTTP_FAULT}",
+        "delay": {"fixed_delay": "1s", "percentage": share},
+        "abort": {"grpc_status": 3, "percentage": share},
+        "response_rate_limit": {"fixed_limit": {"limit_kbps": 1}, "percentage": share},
+        **{f"{name}_runtime": "a" for name in values},
+    }
+    manager = {
+        "@type": f"type.googleapis.com/{_MANAGER}",
+        "stat_prefix": "s",
+        "http_filters": [{"name": "fault", "typed_config": fault}],
+    }
+    return {"name": "l", "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}]}
 
 
 def _set_runtime(message: Any, value: Any) -> None:

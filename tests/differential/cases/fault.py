@@ -201,6 +201,8 @@ for _name, _value in (("abort-request", "429"), ("abort-grpc-request", "5"), ("d
         listener="own-headers",
         bootstrap="fault-runtime",
     )  # fmt: skip
-table.get("runtime-counted", "/stats?filter=ingress.fault", listener="admin", access_log=False, bootstrap="fault-runtime")
+table.get(
+    "runtime-counted", "/stats?filter=ingress.fault", listener="admin", access_log=False, bootstrap="fault-runtime"
+)
 for _denominator, _numerator in (("HUNDRED", 100), ("TEN_THOUSAND", 10000), ("MILLION", 1000000)):
     table.get(f"of-{_denominator}", listener=f"of-{_denominator}")

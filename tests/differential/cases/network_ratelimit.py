@@ -66,7 +66,9 @@ CASES = table.cases
 
 def passes(name: str, answer: Reply, listener: str = "tcp") -> None:
     """The connection is let through."""
-    table.raw(name, b"ping", AwaitBytes(b"PING"), listener=listener, upstream={"c": (answer,), "tcp": (Reply((Tunnel(),)),)})
+    table.raw(
+        name, b"ping", AwaitBytes(b"PING"), listener=listener, upstream={"c": (answer,), "tcp": (Reply((Tunnel(),)),)}
+    )
 
 
 def closed(name: str, answer: Reply, listener: str = "tcp") -> None:
