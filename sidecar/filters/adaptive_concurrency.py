@@ -25,7 +25,10 @@ class AdaptiveConcurrencyFilter(NamedFilter):
         self._clock = worker.clock
         self._status = config.concurrency_limit_exceeded_status
         self.controller = GradientController(
-            config.gradient_controller_config, context.stats("adaptive_concurrency"), worker.random, worker.clock()
+            config.gradient_controller_config,
+            context.stats("adaptive_concurrency"),
+            worker.random_for("adaptive concurrency"),
+            worker.clock(),
         )
 
     def on_request(self, stream: FilterStream, end: bool) -> bool | None:

@@ -43,6 +43,9 @@ class FakeWorker:
         if timer in self.timers:
             self.timers.remove(timer)
 
+    def random_for(self, purpose: str) -> Random:
+        return self.random
+
     def settle(self) -> None:
         """Nothing is collected here."""
 
