@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sidecar.cluster.cluster import Cluster
 from sidecar.cluster.host import Host
-from sidecar.codec.hpack_decoder import Texts
+from sidecar.codec.hpack_texts import Texts
 from sidecar.codec.wire import FieldLines
 from sidecar.config.cluster import Cluster as ClusterConfig
 from sidecar.config.protocol_options import PreserveCaseFormatter

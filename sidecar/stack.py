@@ -14,7 +14,7 @@ from sidecar.cluster.cluster import Cluster
 from sidecar.cluster.dns import DnsResolver
 from sidecar.cluster.host import Host
 from sidecar.cluster.manager import ClusterManager
-from sidecar.codec.hpack_decoder import Texts
+from sidecar.codec.hpack_texts import Texts
 from sidecar.codec.wire import FieldLines
 from sidecar.config.bootstrap import Bootstrap
 from sidecar.config.cluster import Cluster as ClusterConfig

@@ -16,6 +16,7 @@ from sidecar.codec.hpack_huffman import decode as huffman_decode
 from sidecar.codec.hpack_pattern import Pattern, pattern_of
 from sidecar.codec.hpack_shifting import Shifting, shifting_of
 from sidecar.codec.hpack_table import FIRST_DYNAMIC, OVERHEAD, STATIC, VOLATILE, HpackError, continued
+from sidecar.codec.hpack_texts import Texts
 from sidecar.codec.wire import Field
 
 Kept = TypeVar("Kept")
@@ -42,26 +43,6 @@ class ListTooLarge(Exception):
     def __init__(self, details: str) -> None:
         super().__init__(details)
         self.details = details
-
-
-class Texts(dict[bytes, bytes]):
-    """Huffman-coded strings to the texts that they code, remembered: bounded in number and length, for all to share."""
-
-    __slots__ = ("most",)
-
-    LONGEST: Final = 128
-
-    def __init__(self, most: int = 4096) -> None:
-        super().__init__()
-        self.most = most
-
-    def __missing__(self, coded: bytes) -> bytes:
-        text = huffman_decode(coded)
-        if len(coded) <= self.LONGEST:
-            if len(self) >= self.most:
-                self.clear()
-            self[coded] = text
-        return text
 
 
 class Inserting(Generic[Kept]):

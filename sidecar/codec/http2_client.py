@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from sidecar.codec.hpack_decoder import STEADY, HpackDecoder, ListTooLarge, Texts
+from sidecar.codec.hpack_decoder import STEADY, HpackDecoder, ListTooLarge
+from sidecar.codec.hpack_texts import Texts
 from sidecar.codec.http2 import LONGEST_DATA, Http2Connection, with_code_of_its_own
 from sidecar.codec.http2_frames import (
     ENABLE_PUSH,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from sidecar.codec.hpack_decoder import CHANGED, STEADY, HpackDecoder, ListTooLarge, Texts
+from sidecar.codec.hpack_decoder import CHANGED, STEADY, HpackDecoder, ListTooLarge
 from sidecar.codec.hpack_shifting import Shifting
+from sidecar.codec.hpack_texts import Texts
 from sidecar.codec.http2 import LONGEST_DATA, Http2Connection, with_code_of_its_own
 from sidecar.codec.http2_control import Http2Error
 from sidecar.codec.http2_frames import (

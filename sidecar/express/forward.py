@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from sidecar.codec.http1_reader import DONE, HEAD
-from sidecar.express.http2_blocks import request_block
 from sidecar.express.plan import RequestShape, is_plain, make_plan
 
 _PLANS = 256
@@ -48,13 +47,14 @@ def compile_forward(
     make_upstream_request: Callable[..., Any],
     new_request_id: Callable[[int], bytes],
     respond: Callable[..., bool],
-    answer: Any,
+    answers: Callable[[], Any],
     http2: bool,
 ) -> Forward:
     """The way of plain requests of one connection manager, for clients of HTTP/1 or for those of HTTP/2.
 
-    ``respond`` takes whole responses of HTTP/1 hosts back, ``answer`` those of HTTP/2 hosts.
+    ``respond`` takes whole responses of HTTP/1 hosts back, what ``answers`` gives those of HTTP/2 hosts.
     """
+    answer = request_block = None
     manager = lane.manager
     worker = manager.worker
     cork = worker.cork
@@ -87,6 +87,7 @@ def compile_forward(
         body: bytes | None,
         end: bool,
     ) -> bool:
+        nonlocal answer, request_block
         info = connection.info
         idle = shape.idle
         if idle:
@@ -245,6 +246,9 @@ def compile_forward(
         else:
             block = None
             if pool.ready:
+                if request_block is None:
+                    answer = answers()
+                    request_block = answer.request_block
                 carrier = pool.ready[0]
                 block = request_block(plan, carrier, path, values)
             if block is None or (body is not None and not carrier.codec.admits(len(body))):
@@ -295,12 +299,12 @@ def compile_forward(
         carrier.sink = request
         carrier.respond = respond
         carrier.requests += 1
-        answers = carrier.reader
-        answers.method = head.method
-        answers.upgrade = False
-        answers.head_size = 0
-        answers.sink = request
-        answers.state = HEAD
+        reader = carrier.reader
+        reader.method = head.method
+        reader.upgrade = False
+        reader.head_size = 0
+        reader.sink = request
+        reader.state = HEAD
         carrier.out.append(plan.render % (path, *values))
         cork.waiting.append(carrier)
         if body is not None:

@@ -12,7 +12,7 @@ from sidecar.codec.http2_head import Known, copy_head
 from sidecar.core.head import Field, ResponseHead
 from sidecar.express.heads import ShapedResponseHead, Template
 from sidecar.express.http2_binding import binding_of
-from sidecar.express.http2_blocks import response_block
+from sidecar.express.http2_blocks import request_block, response_block
 from sidecar.express.http2_end import compile_end_of_exchange
 from sidecar.express.http2_shapes import values_at
 from sidecar.express.http2_whole import compile_whole
@@ -84,6 +84,8 @@ class Http2ResponseShape:
 
 class Answers:
     """The way back for one connection manager; ``date_of`` gives the Date of a second."""
+
+    request_block = staticmethod(request_block)  # what goes to the same hosts
 
     __slots__ = ("data", "manager", "suppress_headers", "take", "trailers", "whole")
 

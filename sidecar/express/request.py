@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sidecar.codec.hpack_table import VOLATILE
 from sidecar.codec.http1_reader import BODY, DONE
-from sidecar.core.head import Field, RequestHead
 from sidecar.express.forward import compile_forward
-from sidecar.express.http2_answers import Answers
-from sidecar.express.http2_shapes import Http2RequestShape, http2_shape_of, layout_of
 from sidecar.express.learning import shape_of
 from sidecar.express.plan import Http1RequestShape
 from sidecar.express.response import Responses, compile_response_lane
 from sidecar.express.shape import CANONICAL_PATH, PATH, REQUEST_VALUES, Pace, differing, without_values
 
+if TYPE_CHECKING:
+    from sidecar.express.http2_lane import Http2Lane
+
 _LONGEST_BODY = 16384
 _KINDS = 1024
 _SHAPES = 1024
-_NEVER_OPEN = frozenset((b":path", b"x-forwarded-for", b"x-envoy-upstream-service-time"))
-_OPEN = VOLATILE - _NEVER_OPEN
 
 Kind = dict[Any, Any]
 """The shapes that connections of one kind send: those of HTTP/1 by the size of their heads behind the path, less than 0 with
@@ -32,11 +29,13 @@ class ExpressLane:
     """The lane of one connection manager. ``take(connection, data)`` is true if the read was taken care of."""
 
     __slots__ = (
+        "_answers",
         "forward",
-        "forward_http2",
+        "http2",
         "kinds",
         "longest_body",
         "make_stream",
+        "makers",
         "manager",
         "normalizes",
         "pace",
@@ -67,19 +66,13 @@ class ExpressLane:
         self.pace = Pace()
         self.longest_body = min(_LONGEST_BODY, router.retry_budget_bytes)  # that may come with its head
         self.shapes = 0  # learnt since there was room last; what they hold together is bounded
-        answer = Answers(manager, router, date_of)
-        self.forward, self.forward_http2 = [
-            compile_forward(
-                self,
-                router,
-                make_upstream_request,
-                new_request_id,
-                compile_response_lane(manager, router, date_of, http2),
-                answer,
-                http2,
-            )
-            for http2 in (False, True)
-        ]
+        self.http2: Http2Lane | None = None
+        self.makers = (router, make_upstream_request, new_request_id, date_of)
+        self._answers: Any = None
+        respond = compile_response_lane(manager, router, date_of)
+        self.forward = compile_forward(
+            self, router, make_upstream_request, new_request_id, respond, self.answers, False
+        )
         self.take = self._compile(router)
 
     def kind_of(self, info: Any) -> Kind:
@@ -109,37 +102,22 @@ class ExpressLane:
         shape = shape_of(self.manager, connection.info, data[:end], at, len(data) - end, self.volatile)
         if shape is not None:
             shape.lines = without_values(lines, self.volatile)
-            self._keep(kind, size, shape)
+            self.keep(kind, size, shape)
 
-    def recognise(self, connection: Any, head: RequestHead, end: bool) -> Http2RequestShape | None:
-        """The shape of a request that came by HTTP/2, if it is plain; found out now if it is new."""
-        kind: Kind = connection.kind
-        index = head.index
-        key = (head.method, head.authority, end, *index)
-        shape: Http2RequestShape | None = kind.get(key)
-        if shape is not None:
-            if shape.fits(head):
-                return shape
-            self.volatile |= shape.differing(head, len(self.volatile))
-        if len(index) != len(head.fields) or not self.pace.permits(connection.now):
-            return None
-        names = tuple([name for name in index if name in self.volatile or name in _OPEN])
-        shape = http2_shape_of(self.manager, connection.info, head, end, names)
-        if shape is not None:
-            self._keep(kind, key, shape)
-        return shape
+    def for_http2(self) -> Http2Lane:
+        """The lane of clients that speak HTTP/2: made, and loaded, for the first of them."""
+        if self.http2 is None:
+            from sidecar.express.http2_lane import Http2Lane
 
-    def lay_out(self, kind: Kind, fields: list[Field], shape: Http2RequestShape) -> None:
-        """Let header lists such as ``fields``, in which ``shape`` was found, be recognised before a head is made of them."""
-        layout = layout_of(shape, fields, self.accepts)
-        if layout is not None:
-            self._keep(kind, (shape.end, *[name for name, _ in fields]), layout)
+            self.http2 = Http2Lane(self, *self.makers)
+        return self.http2
 
     def accepts(self, path: bytes) -> bool:
         """Whether nothing has to be done to a path."""
         return not path.translate(None, self.path) and not (self.normalizes and (b"//" in path or b"/." in path))
 
-    def _keep(self, kind: Kind, key: Any, shape: Any) -> None:
+    def keep(self, kind: Kind, key: Any, shape: Any) -> None:
+        """Remember the shape, or the layout, of one kind of connections."""
         self.shapes += 1
         if self.shapes > _SHAPES:
             self.shapes = 1
@@ -148,6 +126,15 @@ class ExpressLane:
         if len(kind) >= _SHAPES:  # it may be one of those that were forgotten
             kind.clear()
         kind[key] = shape
+
+    def answers(self) -> Any:
+        """The way back from hosts that speak HTTP/2: made, and loaded, for the first of them."""
+        if self._answers is None:
+            from sidecar.express.http2_answers import Answers
+
+            router, _, _, date_of = self.makers
+            self._answers = Answers(self.manager, router, date_of)
+        return self._answers
 
     def responses_of(self, cluster_name: str) -> Responses:
         found = self.responses.get(cluster_name)

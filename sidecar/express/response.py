@@ -12,8 +12,6 @@ from sidecar.codec.http1_reader import DONE, HEAD
 from sidecar.codec.wire import FieldLines
 from sidecar.core.head import ResponseHead
 from sidecar.express.heads import OpenField, ShapedResponseHead, Template
-from sidecar.express.http2_blocks import response_block
-from sidecar.express.http2_end import compile_end_of_exchange
 from sidecar.express.keeping import keep
 from sidecar.express.plan import render_template
 from sidecar.express.shape import RESPONSE_VALUES, Cut, Pace, cut, differing, literal, without_values
@@ -178,7 +176,7 @@ class _Trial:
 
 
 def compile_response_lane(
-    manager: Any, router: Any, date_of: Callable[[int], bytes], http2: bool
+    manager: Any, router: Any, date_of: Callable[[int], bytes], http2: bool = False
 ) -> Callable[..., bool]:
     """``respond(connection, request, data)``: whether the read was a whole plain response, and has been passed on.
 
@@ -193,7 +191,11 @@ def compile_response_lane(
     access_logs = manager.access_logs
     idle_timeout: float = manager.options.idle_timeout
     rq_time = manager_stats.downstream_rq_time
-    end_exchange = compile_end_of_exchange(idle_timeout)
+    if http2:
+        from sidecar.express.http2_blocks import response_block
+        from sidecar.express.http2_end import compile_end_of_exchange
+
+        end_exchange = compile_end_of_exchange(idle_timeout)
 
     def respond(connection: Any, request: Any, data: bytes) -> bool:
         reader = connection.reader

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from math import inf
 from typing import TYPE_CHECKING, Any, Protocol
 
-from sidecar.codec.hpack_decoder import Texts
+from sidecar.codec.hpack_texts import Texts
 from sidecar.codec.http2_keepalive import NO_KEEPALIVE
 from sidecar.codec.http2_options import Http2Options
 from sidecar.codec.wire import FieldLines

@@ -36,6 +36,7 @@ class Http2Connection(Http2Lifetime):
         "renders",
         "requests",
         "settled",
+        "shapes",
     )  # fmt: skip
 
     version = 20
@@ -53,7 +54,8 @@ class Http2Connection(Http2Lifetime):
         self.kind: Any = None
         if manager.lane is not None:
             self.kind = manager.lane.kind_of(info)
-            self.forward = manager.lane.forward_http2
+            self.shapes = manager.lane.for_http2()
+            self.forward = self.shapes.forward
             self.most_at_once = manager.lane.longest_body
         self.codec.layouts = self.kind
         self.renders: dict[Any, tuple[int, bytes]] = {}  # the express lane's header blocks
@@ -173,13 +175,13 @@ class Http2Connection(Http2Lifetime):
     def on_head(self, stream_id: int, head: RequestHead, end: bool) -> None:
         lane = self.lane
         if lane is not None:
-            shape = lane.recognise(self, head, end)
+            shape = self.shapes.recognise(self, head, end)
             if shape is not None:
                 known = self.codec.known
                 if known is not None and known.shape is None and lane.accepts(head.path):
                     shape.bind(known)
                 elif known is None and self.codec.fields is not None:
-                    lane.lay_out(self.kind, self.codec.fields, shape)
+                    self.shapes.lay_out(self.kind, self.codec.fields, shape)
                 if self._express(shape, stream_id, head.path, shape.values_of(head.index), end):
                     return
         manager = self.manager

@@ -107,13 +107,16 @@ class Http2Lifetime(asyncio.Protocol, Timed):
         codec = self.codec
         if self.full or self.closed:
             return
+        if self.close_at != inf:  # the last word has been said: what a late reset has to say is not
+            codec.take()
+            return
         if codec.bulky:
             self._write(codec.take())
         elif codec.out:
             data = b"".join(codec.take())
             self.counters.downstream_cx_tx_bytes_total += len(data)
             self.transport.write(data)
-        if self.closing and not codec.waiting and self.close_at == inf:
+        if self.closing and not codec.waiting:
             self._half_close()
 
     def _write(self, pieces: list[bytes]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from math import inf
 from typing import Any
 
-from sidecar.codec.hpack_decoder import Texts
+from sidecar.codec.hpack_texts import Texts
 from sidecar.codec.http2_options import Http2Options
 from sidecar.core.tls_options import OFFERING_NOTHING, TransportSocketOptions
 from sidecar.core.upstream import UpstreamSink

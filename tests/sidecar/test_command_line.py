@@ -191,7 +191,10 @@ def test_envoys_options_that_make_no_difference(write: Callable[[Any], str]) -> 
              "--drain-strategy", "immediate", "--file-flush-interval-msec", "100"]  # fmt: skip
     with Process("sidecar", "-c", write(bootstrap()), "-l", "debug", *inert) as process:
         process.wait_for(STARTED)
-        assert "accepted, and without effect here: --file-flush-interval-msec, --component-log-level, --cpuset" in process.output
+        assert (
+            "accepted, and without effect here: --file-flush-interval-msec, --component-log-level, --cpuset"
+            in process.output
+        )
         process.send(signal.SIGTERM)
         assert process.end() == 0
 

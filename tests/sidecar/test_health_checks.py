@@ -164,7 +164,12 @@ def test_nginx_that_answers_wrongly(tmp_path: Path) -> None:
         expected = checked(cluster("expected", port), web("/ill", expected_statuses=[{"start": 500, "end": 504}]))
         by_tcp = checked(
             cluster("tcp", port),
-            {"tcp_health_check": {"send": {"text": b"GET / HTTP/1.0\r\n\r\n".hex()}, "receive": [{"text": b"hello".hex()}]}},
+            {
+                "tcp_health_check": {
+                    "send": {"text": b"GET / HTTP/1.0\r\n\r\n".hex()},
+                    "receive": [{"text": b"hello".hex()}],
+                }
+            },
         )
         async with nginx(tmp_path, port), over(cluster("up", port), ill, wrong, expected, by_tcp) as server:
             assert [flags(server, name)[0] for name in ("ill", "wrong", "expected", "tcp")] == [
@@ -369,7 +374,9 @@ def test_a_response_that_takes_its_host_out() -> None:
     async def main() -> None:
         async with scripted() as first, scripted() as second:
             made = cluster("up", first.port)
-            made["load_assignment"]["endpoints"][0]["lb_endpoints"].append({"endpoint": {"address": address(second.port)}})
+            made["load_assignment"]["endpoints"][0]["lb_endpoints"].append(
+                {"endpoint": {"address": address(second.port)}}
+            )
             made = checked(made, web(), interval="60s", no_traffic_interval="60s", healthy_threshold=1)
             async with over(made) as server:
                 assert flags(server) == ["healthy", "healthy"]

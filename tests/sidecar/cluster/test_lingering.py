@@ -70,9 +70,7 @@ class Warming:
 
 
 def static(*ips: str) -> dict[str, Any]:
-    return {
-        "load_assignment": {"cluster_name": "c", "endpoints": endpoints(*(socket_address(ip, 80) for ip in ips))}
-    }
+    return {"load_assignment": {"cluster_name": "c", "endpoints": endpoints(*(socket_address(ip, 80) for ip in ips))}}
 
 
 def named(**fields: Any) -> dict[str, Any]:

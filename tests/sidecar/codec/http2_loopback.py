@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import cast
 
-from sidecar.codec.hpack_decoder import Texts
+from sidecar.codec.hpack_texts import Texts
 from sidecar.codec.http2 import Http2Connection
 from sidecar.codec.http2_client import ClientConnection
 from sidecar.codec.http2_control import Http2Error

@@ -9,7 +9,7 @@ from typing import Any
 
 from hpack import Decoder, Encoder, NeverIndexedHeaderTuple
 
-from sidecar.codec.hpack_decoder import Texts
+from sidecar.codec.hpack_texts import Texts
 from sidecar.codec.http2 import Http2Connection
 from sidecar.codec.http2_client import ClientConnection
 from sidecar.codec.http2_control import Http2Error

@@ -7,9 +7,10 @@ from hpack import Decoder, Encoder, HeaderTuple, NeverIndexedHeaderTuple
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.codec.hpack_decoder import STEADY, HpackDecoder, ListTooLarge, Texts
+from sidecar.codec.hpack_decoder import STEADY, HpackDecoder, ListTooLarge
 from sidecar.codec.hpack_encoder import HpackEncoder
 from sidecar.codec.hpack_table import OVERHEAD, STATIC, HpackError, integer
+from sidecar.codec.hpack_texts import Texts
 from sidecar.codec.wire import Field
 
 from .http2_recording import decoded

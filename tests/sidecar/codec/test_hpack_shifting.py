@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.codec.hpack_decoder import HpackDecoder, Texts
+from sidecar.codec.hpack_decoder import HpackDecoder
+from sidecar.codec.hpack_texts import Texts
 from sidecar.codec.wire import Field
 
 CONSTANT: tuple[Field, ...] = (

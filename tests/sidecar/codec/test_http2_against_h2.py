@@ -20,7 +20,7 @@ from h2.settings import SettingCodes, Settings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.codec.hpack_decoder import Texts
+from sidecar.codec.hpack_texts import Texts
 from sidecar.codec.http2 import Http2Connection
 from sidecar.codec.http2_client import ClientConnection
 from sidecar.codec.http2_options import Http2Options

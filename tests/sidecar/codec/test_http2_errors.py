@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.codec.hpack_decoder import Texts
+from sidecar.codec.hpack_texts import Texts
 from sidecar.codec.http2_client import ClientConnection
 from sidecar.codec.http2_control import Http2Error
 from sidecar.codec.http2_frames import (

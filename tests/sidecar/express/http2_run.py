@@ -479,10 +479,13 @@ class Run:
         sent = {name: stats.pop(name) for name in tuple(stats) if name.endswith("_cx_tx_bytes_total")}
         up = sum(value for name, value in sent.items() if "upstream_cx" in name)
         down = sum(value for name, value in sent.items() if "downstream_cx" in name)
-        assert up == sum(len(transport.written) for transport in sidecar.dialer.made)
+        assert up == sum(len(transport.written) + transport.wasted for transport in sidecar.dialer.made)
         assert down in {
             0,
-            *(times * sum(len(client.transport.written) for client in sidecar.clients) for times in (1, 2)),
+            *(
+                times * sum(len(client.transport.written) + client.transport.wasted for client in sidecar.clients)
+                for times in (1, 2)
+            ),
         }
         return stats
 

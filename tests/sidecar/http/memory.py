@@ -128,6 +128,7 @@ class MemoryTransport(asyncio.Transport):
         self.protocol = protocol
         self.socket = MemorySocket(name)
         self.written = bytearray()
+        self.wasted = 0  # octets that were written after the peer had gone, and before the protocol was told
         self.writes = 0
         self.room: int | None = None
         self.high = 65536
@@ -152,6 +153,7 @@ class MemoryTransport(asyncio.Transport):
     def write(self, data: Any) -> None:
         assert not self.half_closed and not self.lost, "written to after its end"
         if self.closing:
+            self.wasted += len(data)
             return
         self.writes += 1
         self.written += data

@@ -35,7 +35,10 @@ def test_the_end_is_announced_before_anything_else_changes() -> None:
             await asyncio.wait_for(drain, 10)
             assert is_free(port)
             assert (await asyncio.to_thread(stats, admin, "^server.drain.phase"))["server.drain.phase"] == 4
-            assert (await asyncio.to_thread(stats, admin, "^server.(live|state)")) == {"server.live": 0, "server.state": 1}
+            assert (await asyncio.to_thread(stats, admin, "^server.(live|state)")) == {
+                "server.live": 0,
+                "server.state": 1,
+            }
 
     asyncio.run(serve())
 

@@ -32,7 +32,9 @@ class Cluster:
         self.health_checker = checker
 
 
-def accepted(kind: type[UpstreamRequest], cluster: Cluster, head: ResponseHead, monkeypatch: pytest.MonkeyPatch) -> None:
+def accepted(
+    kind: type[UpstreamRequest], cluster: Cluster, head: ResponseHead, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Let a request of this kind see a response's head, and nothing happen but what is looked for."""
     monkeypatch.setattr(UpstreamRequest, "_accept", lambda self, head: True)
     for other in KINDS[1:]:

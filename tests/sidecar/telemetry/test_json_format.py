@@ -138,4 +138,7 @@ def test_a_memo_does_not_mix_up_requests() -> None:
     for agent in (b"one", b"two", b"one"):
         expected = b'{"agent":"%b","flags":"-","host":"10.0.0.1:8080"}\n' % agent
         assert render(http_stream((b"user-agent", agent))) == expected
-    assert render(http_stream(host=None, response_flags=NO_HEALTHY_UPSTREAM)) == b'{"agent":null,"flags":"UH","host":null}\n'
+    assert (
+        render(http_stream(host=None, response_flags=NO_HEALTHY_UPSTREAM))
+        == b'{"agent":null,"flags":"UH","host":null}\n'
+    )
