@@ -57,7 +57,7 @@ class Http2Pool(HostPool):
             connection = next((one for one in self.ready if one.codec.available()), None)
             if connection is None:
                 if len(self.pending) > self.coming() and not self.draining:
-                    self.connect()
+                    self.connect(self.pending[0][1])
                 return
             sink, priority = self.pending.popleft()
             self.left_pending(priority)
