@@ -167,7 +167,9 @@ def _add_seen(fields: Fields, case: Case, seen: Sequence[Seen], names: Names) ->
         if one.protocol == "HTTP/2":
             fields[f"{place}.order"] = _order(one.headers)
             fields[f"{place}.reset"] = one.reset
-        _add_headers(fields, f"{place}.headers", _whole_seconds(one.headers) if index or case.unordered else one.headers, names)
+        _add_headers(
+            fields, f"{place}.headers", _whole_seconds(one.headers) if index or case.unordered else one.headers, names
+        )
         fields[f"{place}.body"] = names.body(one.body, one.headers)
         _add_headers(fields, f"{place}.trailers", one.trailers, names)
         fields[f"{place}.complete"] = one.complete

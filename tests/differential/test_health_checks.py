@@ -360,7 +360,9 @@ async def observe(proxy: Proxy, hosts: Sequence[Host], directory: Path) -> dict[
         name = host.case.name
         wanted = (f"cluster.{name}.health_check.", f"cluster.{name}.membership_", f"cluster.{name}.upstream_")
         statistics = dict(line.split(": ") for line in numbers if line.startswith(wanted) and "ms" not in line)
-        flags = [line.rpartition("::")[2] for line in lines if line.startswith(f"{name}::") and "::health_flags::" in line]
+        flags = [
+            line.rpartition("::")[2] for line in lines if line.startswith(f"{name}::") and "::health_flags::" in line
+        ]
         found[name] = Seen(events(host), statistics, flags, host.asked)
     return found
 
@@ -383,7 +385,9 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Seen], dic
         envoy_binary()
     except EnvoyUnavailableError as error:
         pytest.skip(str(error))
-    seen = [watch(kind, tmp_path_factory.mktemp(name)) for name, kind in (("envoy", ENVOY), ("subject", subject_kind()))]
+    seen = [
+        watch(kind, tmp_path_factory.mktemp(name)) for name, kind in (("envoy", ENVOY), ("subject", subject_kind()))
+    ]
     return seen[0], seen[1]
 
 
@@ -642,7 +646,10 @@ def test_connections_of_a_tcp_proxy_when_their_host_fails(kind: str, tmp_path: P
             check = {"timeout": "1s", "interval": "0.05s", "unhealthy_threshold": 1, "healthy_threshold": 1, **web()}
             made = {
                 "name": "up",
-                "load_assignment": {"cluster_name": "up", "endpoints": [{"lb_endpoints": [{"endpoint": endpoint | asked_at}]}]},
+                "load_assignment": {
+                    "cluster_name": "up",
+                    "endpoints": [{"lb_endpoints": [{"endpoint": endpoint | asked_at}]}],
+                },
                 "health_checks": [{**check, "no_traffic_interval": "0.05s"}],
                 "close_connections_on_host_health_failure": closes,
             }

@@ -115,10 +115,7 @@ def test_the_options_that_are_documented_are_those_that_there_are() -> None:
     cells = re.findall(r"^\| (.*?) \|", page, re.MULTILINE)
     options = {option for cell in cells for option in re.findall(r"(?<![\w-])--?[a-z][a-z-]*", cell)}
     existing = {
-        option
-        for action in parser()._actions
-        if action.help != "==SUPPRESS=="
-        for option in action.option_strings
+        option for action in parser()._actions if action.help != "==SUPPRESS==" for option in action.option_strings
     }
     assert options - {"-h"} == existing - {"-h"}
 
