@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from sidecar.http.detection import UndecidedConnection
 from tests.hostile.surroundings import GET, HELLO, Peer, eventually, hello, sidecar
 
 POST = b"POST / HTTP/1.1\r\nHost: a\r\n"
@@ -187,9 +188,15 @@ async def test_pipelined_local_answers_to_a_client_that_does_not_read_are_bounde
 
 
 async def first_connections(setting: object) -> list[object]:
+    """The connections whose version is known: one is undecided until its first bytes have been read."""
     stack = setting.server.stack  # type: ignore[attr-defined]
-    await eventually(lambda: any(manager.connections for manager in stack.managers))
-    return [connection for manager in stack.managers for connection in manager.connections]
+
+    def decided() -> list[object]:
+        each = [connection for manager in stack.managers for connection in manager.connections]
+        return [connection for connection in each if not isinstance(connection, UndecidedConnection)]
+
+    await eventually(decided)
+    return decided()
 
 
 async def test_a_reader_that_never_reads_holds_back_the_upstream() -> None:
