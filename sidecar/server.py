@@ -313,7 +313,7 @@ class Server:
         """Wait until no connection is left, at most ``timeout`` seconds, in a drain that has begun."""
         assert self.stack is not None
         until = time.monotonic() + timeout
-        while (left := self.stack.connections()) and time.monotonic() < until:
+        while (left := self.stack.unfinished()) and time.monotonic() < until:
             if self._drain_stats is not None:
                 self._drain_stats.connections = left
             await asyncio.sleep(0.02)

@@ -304,6 +304,10 @@ class Stack(PoolStack, HttpStack):
         """How many downstream connections there are."""
         return sum(len(listener.connections) for listener in self.listeners)
 
+    def unfinished(self) -> int:
+        """How many downstream connections there are, those included that listener filters still look at."""
+        return self.connections() + sum(len(listener.pending) for listener in self.listeners)
+
     def addresses(self) -> dict[str, Address]:
         """Where each listener listens, by its name: its first address."""
         return {one.config.name: one.local_addresses[0] for one in self.listeners if one.sockets}

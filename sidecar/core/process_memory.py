@@ -30,10 +30,14 @@ def process_memory() -> ProcessMemory:
 
 
 def resident_memory() -> int:
-    """The bytes that are resident, quickly: for whoever asks again and again."""
+    """The anonymous bytes that are resident, quickly: for whoever asks again and again.
+
+    Pages of files (code, libraries) are left out: the kernel takes them back where it is short of memory.
+    """
     try:
         with open("/proc/self/statm", encoding="ascii") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
+            _, resident, shared, *_ = file.read().split()
+            return (int(resident) - int(shared)) * os.sysconf("SC_PAGESIZE")
     except OSError:
         return process_memory().resident
 

@@ -24,6 +24,7 @@ _INTERVAL = 0.1
 _LONGEST_LAG = 0.4
 _LONGEST_WAIT = 0.8
 _MEMORY_SHARE = 0.8
+_LEAST_ROOM = 64 << 20
 _OTHER_DESCRIPTORS = 64
 
 
@@ -36,8 +37,11 @@ def most_connections(descriptors: int | None = None) -> int:
     return max(16, (descriptors - _OTHER_DESCRIPTORS) // 2)
 
 
-def default_overload_manager(memory: int, connections: int) -> OverloadManager:
+def default_overload_manager(memory: int, connections: int, used: int = 0) -> OverloadManager:
     """For a process that may use ``memory`` bytes, and have so many downstream connections.
+
+    ``used`` is what it has taken before the first of them. Where hardly more is allowed, it gets room for its work all the
+    same: to refuse everything from the beginning helps nobody.
 
     First it takes nothing new, which costs nothing; then it ends what is idle; then it turns requests away; in the end it
     breaks off what holds the most.
@@ -46,7 +50,7 @@ def default_overload_manager(memory: int, connections: int) -> OverloadManager:
         (
             ResourceMonitor(LOOP_LAG, EVENT_LOOP_LAG, _LONGEST_LAG),
             ResourceMonitor(ACCEPT_QUEUE, ACCEPT_QUEUE_WAIT, _LONGEST_WAIT),
-            ResourceMonitor(_HEAP, FIXED_HEAP, memory * _MEMORY_SHARE),
+            ResourceMonitor(_HEAP, FIXED_HEAP, max(memory * _MEMORY_SHARE, used + _LEAST_ROOM)),
             ResourceMonitor(CONNECTIONS_MONITOR, DOWNSTREAM_CONNECTIONS, connections),
         ),
         (
