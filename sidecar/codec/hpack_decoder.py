@@ -132,6 +132,8 @@ class HpackDecoder(Generic[Kept]):
 
     def keep_inserting(self, block: bytes, made: Kept, count: int) -> None:
         """Remember what a block was made into that made ``count`` entries, and named none."""
+        if len(self.entries) < count:
+            return  # some did not stay: over another table they may
         if len(self.inserting) >= _MOST_BLOCKS:
             self.inserting.clear()
         entries = self.entries[-count:]

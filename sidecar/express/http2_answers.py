@@ -100,6 +100,8 @@ class Answers:
         request = exchange.sink
         responses: Responses = request.plan.responses
         index = head.index
+        if len(index) != len(head.fields):
+            return False  # the index has one field of a name
         ended: bool = request.stream.request_ended
         key = (head.status, ended, *index)
         shape = responses.http2.get(key)
@@ -164,7 +166,7 @@ def _compile(manager: Any, router: Any, date_of: Callable[[int], bytes]) -> tupl
     listener_codes = manager.listener_codes
     access_logs = manager.access_logs
     rq_time = manager_stats.downstream_rq_time
-    end_exchange = compile_end_of_exchange(manager.options.idle_timeout)
+    end_exchange = compile_end_of_exchange(manager.options)
     corked = worker.cork.waiting
 
     def take(exchange: Any, shape: Http2ResponseShape, values: Sequence[bytes]) -> bool:

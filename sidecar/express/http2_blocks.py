@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from sidecar.codec.hpack_encoder import HpackEncoder, open_field
 from sidecar.codec.hpack_table import integer
+from sidecar.codec.http2_frames import LARGEST_STREAM_ID
 from sidecar.core.head import Field
 from sidecar.express.heads import Template
 from sidecar.express.shape import literal
@@ -33,7 +34,7 @@ def request_block(plan: Any, connection: Any, path: bytes, values: Sequence[byte
         known = _render(connection.renders, plan, encoder, first, plan.template)
         if known is None:
             return None
-    if len(codec.streams) >= codec.peer_max_streams:
+    if len(codec.streams) >= codec.peer_max_streams or codec.next_id > LARGEST_STREAM_ID:
         return None
     return filled(known[1], (path, *values))
 

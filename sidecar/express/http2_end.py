@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 
-def compile_end_of_exchange(idle_timeout: float) -> Callable[[Any, Any, float], None]:
+def compile_end_of_exchange(options: Any) -> Callable[[Any, Any, float], None]:
     """``end(downstream, connection, now)``: what ``Http2Exchange.finished`` does for a request that came whole."""
 
     def end(downstream: Any, connection: Any, now: float) -> None:
@@ -22,7 +22,7 @@ def compile_end_of_exchange(idle_timeout: float) -> Callable[[Any, Any, float], 
             connection.now = connection.idle_since = now
             if connection.codec.draining:
                 connection.rest()
-            elif now + idle_timeout < connection.due:
-                connection.wake_by(now + idle_timeout)
+            elif now + options.idle_timeout < connection.due:
+                connection.wake_by(now + options.idle_timeout)
 
     return end

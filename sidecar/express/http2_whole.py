@@ -46,7 +46,7 @@ def compile_whole(manager: Any, router: Any, date_of: Callable[[int], bytes]) ->
     listener_codes = manager.listener_codes
     access_logs = manager.access_logs
     rq_time = manager_stats.downstream_rq_time
-    idle_timeout: float = manager.options.idle_timeout
+    options = manager.options
 
     def whole(exchange: Any, upstream: Any, known: Known, body: bytes, trailers: list[Field] | None) -> bool:
         responses, binding = known.shape
@@ -154,6 +154,8 @@ def compile_whole(manager: Any, router: Any, date_of: Callable[[int], bytes]) ->
         for write in access_logs:
             write(stream)
         # the client's stream: Http2Exchange.finished
+        if downstream.unconsumed:
+            downstream.give_back()
         exchanges_down = connection.exchanges
         del exchanges_down[downstream.id]
         del downstream.stream
@@ -163,8 +165,8 @@ def compile_whole(manager: Any, router: Any, date_of: Callable[[int], bytes]) ->
             connection.now = connection.idle_since = now
             if codec.draining:
                 connection.rest()
-            elif now + idle_timeout < connection.due:
-                connection.wake_by(now + idle_timeout)
+            elif now + options.idle_timeout < connection.due:
+                connection.wake_by(now + options.idle_timeout)
         keep(request, stream)
         if not exchanges or upstream.pool.pending:
             upstream.exchange_over()

@@ -21,6 +21,8 @@ def keep(request: Any, stream: Any) -> None:
     head = request.head
     request.upstream = request.host = request.stream = request.trailers = None
     request.head_passed = False
+    if request.body is not None:
+        request.body = None
     head.made_fields = head.made_index = None
     head.values = ()  # secrets are among them
     plan.idle.append(request)

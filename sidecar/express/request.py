@@ -82,13 +82,15 @@ class ExpressLane:
         kind = self.kinds.get(key)
         if kind is None:
             if len(self.kinds) >= _KINDS:
+                for each in self.kinds.values():  # connections go on with theirs
+                    each.clear()
                 self.kinds.clear()
             kind = self.kinds[key] = {}
         return kind
 
     def learn(self, connection: Any, data: bytes) -> None:
         """Find out what becomes of requests such as this one, which has just gone through the stages."""
-        if not self.pace.permits(connection.now):
+        if not self.path or not self.pace.permits(connection.now):
             return
         at, end = data.find(b" HTTP/1.1\r\n"), data.find(b"\r\n\r\n") + 4
         if at < 0:

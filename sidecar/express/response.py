@@ -189,13 +189,13 @@ def compile_response_lane(
     manager_stats = manager.stats
     listener_codes = manager.listener_codes
     access_logs = manager.access_logs
-    idle_timeout: float = manager.options.idle_timeout
+    options = manager.options
     rq_time = manager_stats.downstream_rq_time
     if http2:
         from sidecar.express.http2_blocks import response_block
         from sidecar.express.http2_end import compile_end_of_exchange
 
-        end_exchange = compile_end_of_exchange(idle_timeout)
+        end_exchange = compile_end_of_exchange(options)
 
     def respond(connection: Any, request: Any, data: bytes) -> bool:
         reader = connection.reader
@@ -331,8 +331,8 @@ def compile_response_lane(
             downstream.stream = None
             downstream.idle_since = now
             downstream.reader.state = HEAD
-            if now + idle_timeout < downstream.due:
-                downstream.wake_by(now + idle_timeout)
+            if now + options.idle_timeout < downstream.due:
+                downstream.wake_by(now + options.idle_timeout)
         for write in access_logs:
             write(stream)
         keep(request, stream)

@@ -365,6 +365,8 @@ class Http2Connection(Http2Lifetime):
     def end_exchanges(self, details: str, flags: int) -> None:
         exchanges, self.exchanges = self.exchanges, {}
         self.stats.streams_active -= len(exchanges)
+        for queued in self.codec.waiting:
+            queued.waiting = False
         self.codec.waiting.clear()
         for exchange in exchanges.values():
             exchange.stream.on_downstream_closed(self.now, details, flags)

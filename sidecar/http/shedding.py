@@ -276,7 +276,7 @@ def held_by(connection: Any, stream: Any) -> int:
         held += sum(map(len, upstream.body))
     if connection.version == 20:
         queued = connection.codec.streams.get(stream.downstream.id)
-        held += stream.downstream.unconsumed + (0 if queued is None else queued.queued)
+        held += stream.downstream.unconsumed + (0 if queued is None or queued.queue is None else queued.queued)
     else:
         held += connection.transport.get_write_buffer_size() + connection.reader.held_size()
     return held

@@ -468,3 +468,25 @@ def test_a_retry_that_finds_the_breaker_full_is_over() -> None:
     ask = Deed("ask", 0, 0, request(b"GET", b"/"), "none")
     deeds = [ask, Deed("host_resets", size=2), replace(ask, who=1), Deed("wait", size=1000)]
     both_ways(config, Peers(("nghttp2", "nghttp2"), "nghttp2"), deeds)
+
+
+def test_repeated_fields_of_a_response_stay_apart(counts: Counts) -> None:
+    """A shape with a field once says nothing of responses that have it twice."""
+    config = with_http2_hosts(bootstrap(manager={"access_log": [EVERYTHING]}), {})
+    deeds: list[Deed] = []
+    for number in range(4):
+        deeds += exchange(traced(number), (*plain_answer(number), (b"set-cookie", b"a=%d" % number)))
+    twice = (*plain_answer(7), (b"set-cookie", b"a=7"), (b"set-cookie", b"b=7"))
+    deeds += exchange(traced(5), twice) * 2 + exchange(traced(6), (*plain_answer(8), (b"set-cookie", b"a=8")))
+    both_ways(config, Peers(("nghttp2",), "nghttp2"), deeds)
+    assert counts.answered
+
+
+def test_what_is_left_of_an_upload_is_given_back(counts: Counts) -> None:
+    """A host with small windows takes an upload slowly, and its response comes whole: no window is lost."""
+    config = with_http2_hosts(bootstrap(manager={"access_log": [EVERYTHING]}), {})
+    usual = exchange(request(b"POST", b"/", *GRPC), GRPC_ANSWER, "whole")
+    upload = exchange(request(b"POST", b"/", *GRPC), GRPC_ANSWER, "whole", 300_000)
+    peers = Peers(("nghttp2",), "nghttp2", (), ((wire.INITIAL_WINDOW_SIZE, 1000),), True)
+    both_ways(config, peers, [*usual * 4, *upload, *usual * 2, *upload, *usual])
+    assert counts.sent
