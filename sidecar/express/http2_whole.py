@@ -1,10 +1,11 @@
-"""The way back in one step: a response of an HTTP/2 host that came whole, to a client of HTTP/2 that has room for it."""
+"""The way back in one step: a response of an HTTP/2 host that came whole, to a client that has room for it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from sidecar.codec.http1_reader import DONE, HEAD
 from sidecar.codec.http2_head import Known
 from sidecar.core.head import Field
 from sidecar.express.heads import ShapedResponseHead
@@ -61,7 +62,6 @@ def compile_whole(manager: Any, router: Any, date_of: Callable[[int], bytes]) ->
         status = shape.status
         if (
             plan.responses is not responses
-            or downstream.version != 20
             or not shape.ended
             or not stream.request_ended
             or request.interim
@@ -82,26 +82,46 @@ def compile_whole(manager: Any, router: Any, date_of: Callable[[int], bytes]) ->
             values = (*values, number) if at < 0 else (*values[:at], number, *values[at + 1 :])
         if shape.dated:
             values = (*values, date_of(int(stream.start_time + (now - stream.start))))
-        connection = downstream.connection
-        codec = connection.codec
-        settled = connection.settled.get(known)
-        if settled is not None and settled[0] == codec.encoder.epoch and took < 100:
-            _, before, behind = settled
-            block = before + _COUNTED[took] + behind
+        http2 = downstream.version == 20
+        if not http2:
+            if (
+                trailers is not None
+                or not shape.sized
+                or not downstream.keep_alive
+                or downstream.out
+                or downstream.full
+                or downstream.paused
+                or downstream.closed
+                or downstream.reader.held is not None
+                or downstream.reader.state != DONE
+            ):
+                return False
+            block = shape.http1() % tuple(values)
+            downstream.out += (block, body)
+            corked.append(downstream)
+            head_size = len(block)
         else:
-            rendered = connection.renders.get(shape)
-            if rendered is None or rendered[0] != codec.encoder.epoch:
+            connection = downstream.connection
+            codec = connection.codec
+            settled = connection.settled.get(known)
+            if settled is not None and settled[0] == codec.encoder.epoch and took < 100:
+                _, before, behind = settled
+                block = before + _COUNTED[took] + behind
+            else:
+                rendered = connection.renders.get(shape)
+                if rendered is None or rendered[0] != codec.encoder.epoch:
+                    return False
+                block = filled(rendered[1], values)
+                if block is None:
+                    return False
+                if shape.lasting and not suppress_headers:
+                    settle(connection, known, shape, rendered, values)
+            if not codec.send_message(downstream.id, block, body, trailers):
                 return False
-            block = filled(rendered[1], values)
-            if block is None:
-                return False
-            if shape.lasting and not suppress_headers:
-                settle(connection, known, shape, rendered, values)
-        if not codec.send_message(downstream.id, block, body, trailers):
-            return False
-        if not connection.corked:
-            connection.corked = True
-            corked.append(connection)
+            if not connection.corked:
+                connection.corked = True
+                corked.append(connection)
+            head_size = len(block) + _HEADER
         # the upstream request: UpstreamRequest._accept and _release
         stats = cluster.stats
         host.rq_success += 1
@@ -133,7 +153,7 @@ def compile_whole(manager: Any, router: Any, date_of: Callable[[int], bytes]) ->
         stream.response = head
         stream.response_code = status
         stream.response_code_details = "via_upstream"
-        stream.response_head_size = len(block) + _HEADER
+        stream.response_head_size = head_size
         stream.bytes_sent = stream.upstream_bytes_received = len(body)
         stream.upstream_head_received = upstream.codec.received_head_size
         stream.upstream_first_rx = stream.upstream_last_rx = stream.downstream_first_tx = stream.end = stream.now = now
@@ -153,20 +173,28 @@ def compile_whole(manager: Any, router: Any, date_of: Callable[[int], bytes]) ->
             rq_time.record(took)
         for write in access_logs:
             write(stream)
-        # the client's stream: Http2Exchange.finished
-        if downstream.unconsumed:
-            downstream.give_back()
-        exchanges_down = connection.exchanges
-        del exchanges_down[downstream.id]
-        del downstream.stream
-        downstream.through = None
-        connection.stats.streams_active -= 1
-        if not exchanges_down:
-            connection.now = connection.idle_since = now
-            if codec.draining:
-                connection.rest()
-            elif now + options.idle_timeout < connection.due:
-                connection.wake_by(now + options.idle_timeout)
+        if not http2:
+            # the client's connection: Http1Connection.finished
+            downstream.stream = None
+            downstream.idle_since = now
+            downstream.reader.state = HEAD
+            if now + options.idle_timeout < downstream.due:
+                downstream.wake_by(now + options.idle_timeout)
+        else:
+            # the client's stream: Http2Exchange.finished
+            if downstream.unconsumed:
+                downstream.give_back()
+            exchanges_down = connection.exchanges
+            del exchanges_down[downstream.id]
+            del downstream.stream
+            downstream.through = None
+            connection.stats.streams_active -= 1
+            if not exchanges_down:
+                connection.now = connection.idle_since = now
+                if codec.draining:
+                    connection.rest()
+                elif now + options.idle_timeout < connection.due:
+                    connection.wake_by(now + options.idle_timeout)
         keep(request, stream)
         if not exchanges or upstream.pool.pending:
             upstream.exchange_over()
