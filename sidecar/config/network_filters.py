@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sidecar.config import network_rate_limit
 from sidecar.config.access_log import AccessLog, parse_access_logs
 from sidecar.config.core_types import TokenBucket, parse_data_source, parse_token_bucket, seconds
 from sidecar.config.fields import Node
 from sidecar.config.http_connection_manager import HttpConnectionManager, parse_http_connection_manager
-from sidecar.config.rbac import Rbac, parse_rbac
 from sidecar.config.route_action import parse_lb_metadata
+
+if TYPE_CHECKING:
+    from sidecar.config.rbac import Rbac
 
 _SHORTEST_FILL_INTERVAL = 0.05
 
@@ -168,6 +170,8 @@ def _cluster_weight(node: Node, inherited: Mapping[str, Any]) -> ClusterWeight:
 def _parse_rbac_filter(node: Node) -> NetworkRbac:
     node.ignore("enforcement_type", "connections are decided on once, when they are accepted")
     rules, shadow_rules = node.child("rules"), node.child("shadow_rules")
+    from sidecar.config.rbac import parse_rbac
+
     return NetworkRbac(
         node.get("stat_prefix"),
         None if rules is None else parse_rbac(rules),

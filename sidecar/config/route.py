@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from sidecar.config.core_types import NO_METADATA, Metadata, parse_metadata
 from sidecar.config.fields import Node
@@ -17,7 +17,6 @@ from sidecar.config.header_mutations import NO_HEADER_MUTATIONS, HeaderMutations
 from sidecar.config.hedge_policy import parse_hedge_policy
 from sidecar.config.http_filters import PerFilterConfig, parse_typed_per_filter_config
 from sidecar.config.matcher import header_names
-from sidecar.config.rate_limit import RateLimit, parse_rate_limit
 from sidecar.config.retry_policy import (
     PreviousHosts,
     RateLimitedRetryBackOff,
@@ -40,8 +39,12 @@ from sidecar.config.route_action import (
     WeightedCluster,
     parse_action,
     parse_mirror_policies,
+    parse_rate_limits,
 )
 from sidecar.config.route_match import PathSpecifier, RouteMatch, parse_route_match
+
+if TYPE_CHECKING:
+    from sidecar.config.rate_limit import RateLimit
 
 __all__ = [
     "Action",
@@ -197,7 +200,7 @@ def _parse_virtual_host(node: Node, inherited: Inherited) -> VirtualHost:
         include_is_timeout_retry_header=node.get("include_is_timeout_retry_header"),
         require_tls=_REQUIRE_TLS[node.get("require_tls")],
         cors=None if cors is None else parse_cors_policy(cors),
-        rate_limits=tuple(map(parse_rate_limit, node.children("rate_limits"))),
+        rate_limits=parse_rate_limits(node),
     )
 
 

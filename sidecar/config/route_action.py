@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from sidecar.config.core_types import (
     Fraction,
@@ -23,8 +23,10 @@ from sidecar.config.hedge_policy import HedgePolicy, parse_hedge_policy
 from sidecar.config.http_filters import PerFilterConfig, parse_typed_per_filter_config
 from sidecar.config.internal_redirect import InternalRedirectPolicy, parse_internal_redirect_policy
 from sidecar.config.matcher import RegexMatchAndSubstitute, header_name, parse_regex_rewrite
-from sidecar.config.rate_limit import RateLimit, parse_rate_limit
 from sidecar.config.retry_policy import RetryPolicy, parse_retry_policy
+
+if TYPE_CHECKING:
+    from sidecar.config.rate_limit import RateLimit
 
 _REDIRECT_CODES = {
     "MOVED_PERMANENTLY": 301,
@@ -190,6 +192,16 @@ class Inherited:
     request_mirror_policies: tuple[RequestMirrorPolicy, ...] = ()
 
 
+def parse_rate_limits(node: Node) -> tuple[RateLimit, ...]:
+    """The `rate_limits` of a route action or a virtual host: what reads them is loaded where there are some."""
+    children = node.children("rate_limits")
+    if not children:
+        return ()
+    from sidecar.config.rate_limit import parse_rate_limit
+
+    return tuple(map(parse_rate_limit, children))
+
+
 def parse_action(node: Node, inherited: Inherited) -> Action:
     """The action of the `route.v3.Route` in `node`."""
     match node.which("action"):
@@ -252,7 +264,7 @@ def _parse_route_action(node: Node, inherited: Inherited) -> RouteAction:
         hash_policy=parse_hash_policies(node.children("hash_policy")),
         upgrade_configs=_parse_upgrades(node),
         cors=None if cors is None else parse_cors_policy(cors),
-        rate_limits=tuple(map(parse_rate_limit, node.children("rate_limits"))),
+        rate_limits=parse_rate_limits(node),
         include_vh_rate_limits=node.wrapped("include_vh_rate_limits", False),
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from sidecar.config.network_filters import ConnectionLimit as ConnectionLimitConfig
 from sidecar.config.network_filters import LocalRateLimit as LocalRateLimitConfig
@@ -13,7 +13,9 @@ from sidecar.config.network_rate_limit import NetworkRateLimit
 from sidecar.core.stream_info import ConnectionInfo
 from sidecar.core.worker import Worker
 from sidecar.network.limits import ConnectionLimit, ConnectionLimitStats, LocalRateLimit, RateLimitStats, SharedBuckets
-from sidecar.network.rbac import Rbac, RbacStats
+
+if TYPE_CHECKING:
+    from sidecar.network.rbac import RbacStats
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,8 @@ def build_network_filters(
     for config in configs:
         own = config.typed_config
         if isinstance(own, NetworkRbac):
+            from sidecar.network.rbac import Rbac
+
             built.append(Rbac(own, stats.rbac(own.stat_prefix)))
         elif isinstance(own, LocalRateLimitConfig):
             built.append(LocalRateLimit(own, stats.local_ratelimit(own.stat_prefix), worker, stats.shared_buckets))
