@@ -20,9 +20,13 @@ def directory() -> str:
     """The directory of the sockets, made if it is not there. Raises HandoverError when others could write to it."""
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     path = os.path.join(runtime, "mizzen") if runtime else f"/tmp/mizzen-{os.getuid()}"
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(path, 0o700)
-    found = os.lstat(path)
+    try:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path, 0o700)
+        found = os.lstat(path)
+    except OSError as error:
+        where = "XDG_RUNTIME_DIR says so; set it to a directory that is there" if runtime else "it has to be writable"
+        raise HandoverError(f"--base-id: {path} cannot be made: {error.strerror} ({where})") from None
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
         raise HandoverError(f"--base-id: {path} must be a directory of user {os.getuid()} alone, with mode 0700")
     return path

@@ -174,7 +174,9 @@ class Serving:
 
     def _on_next_exit(self, status: int) -> None:
         if self.next_serves:
-            return  # its own successor serves, or it has ended: we end with our last connection
+            if status:
+                log.error("the process that has taken over ended with status %d: nothing listens any more", status)
+            return  # otherwise its own successor serves: we end with our last connection
         self.next = None
         self._restart_failed(f"it ended with status {status}")
 
