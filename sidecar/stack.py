@@ -1,6 +1,7 @@
-"""The composition root: from a checked bootstrap to running listeners. Read it top to bottom: it is a request's way.
+"""The composition root: from a checked bootstrap to running listeners. Its parts stand in the order of a request's way.
 
-bytes -> listener -> filter chain -> HTTP connection manager -> stream -> filters -> router -> cluster -> pool -> bytes.
+bytes -> listener -> filter chain (`listener_stack.py`) -> HTTP connection manager -> stream -> filters -> router
+(`http_stack.py`) -> cluster (here) -> pool (`pool_stack.py`) -> bytes; `health_stack.py` and `overload_stack.py` watch over it.
 Nothing else in the package knows more than its own stage; what a stage needs of another is handed to it here.
 """
 
@@ -19,50 +20,29 @@ from sidecar.codec.wire import FieldLines
 from sidecar.config.bootstrap import Bootstrap
 from sidecar.config.cluster import Cluster as ClusterConfig
 from sidecar.config.dns import DnsSettings
-from sidecar.config.http_connection_manager import HttpConnectionManager
-from sidecar.config.listener import FilterChain as FilterChainConfig
-from sidecar.config.listener import Listener as ListenerConfig
-from sidecar.config.network_filters import DirectResponse as DirectResponseConfig
-from sidecar.config.network_filters import NetworkFilter, NetworkRbac
-from sidecar.config.network_filters import TcpProxy as TcpProxyConfig
-from sidecar.config.network_rate_limit import NetworkRateLimit
 from sidecar.core.address import Address
 from sidecar.core.head import RequestHead
 from sidecar.core.worker import Worker
-from sidecar.http.build import options_of
 from sidecar.http.connection_manager import ConnectionManager
-from sidecar.http.filter_chain import FilterChain
-from sidecar.http.forwarding import compile_forwarding, compile_response_finish
-from sidecar.http.local_reply import plain_reply
-from sidecar.http_stack import HttpStack
-from sidecar.listener.connection_limits import ConnectionLimit, global_limit, listener_limit
+from sidecar.listener.connection_limits import global_limit
 from sidecar.listener.directory import Directory
-from sidecar.listener.filters import ListenerFilterStats, build_listener_filters
 from sidecar.listener.listener import Listener
-from sidecar.listener.proxy_protocol import ProxyProtocolStats
 from sidecar.listener.sockets import Inherited
-from sidecar.listener.terminal import ConnectionFilter, ListenerContext
-from sidecar.network.direct_response import DirectResponse
-from sidecar.network.filters import NetworkFilterStats, build_network_filters, by_sni
+from sidecar.listener_stack import ListenerStack, connection_stats
 from sidecar.network.relay import best_flows
 from sidecar.network.tcp_proxy import TcpProxy
 from sidecar.overload_stack import Overload
-from sidecar.pool_stack import PoolStack
 from sidecar.router.route_table import RouteTable
 from sidecar.telemetry import tags
 from sidecar.telemetry.clockwork import Clockwork
-from sidecar.telemetry.groups import listener as listener_groups
-from sidecar.telemetry.groups import network_filters as network_groups
 from sidecar.telemetry.groups.cluster import (
     BreakerRemainingStats,
     BreakerStats,
     ClusterStats,
     OutlierDetectionStats,
 )
-from sidecar.telemetry.groups.http2 import Http2CodecStats
-from sidecar.telemetry.groups.http_connection_manager import RouterStats, connection_manager_stats
-from sidecar.telemetry.groups.listener import ListenerManagerStats, ListenerStats, WorkerConnectionStats
-from sidecar.telemetry.groups.network_filters import TcpProxyStats
+from sidecar.telemetry.groups.http_connection_manager import RouterStats
+from sidecar.telemetry.groups.listener import ListenerManagerStats
 from sidecar.telemetry.groups.server import (
     ClusterManagerStats,
     DispatcherStats,
@@ -81,11 +61,8 @@ if TYPE_CHECKING:
     from sidecar.cluster.outlier_events import OutlierEventLog
     from sidecar.tls_stack import TlsStack
 
-ADMIN_FILTER = NetworkFilter("admin", DirectResponseConfig(b""))
-"""Stands in the admin listener's filter chain, whose terminal is made in another way."""
 
-
-class Stack(PoolStack, HttpStack):
+class Stack(ListenerStack):
     """Everything that one worker runs for one bootstrap. Raises ``ValueError`` for formats that cannot be compiled."""
 
     def __init__(
@@ -152,66 +129,6 @@ class Stack(PoolStack, HttpStack):
             self.clockwork,
         )
 
-    # the beginning of the way: listeners and their filter chains
-
-    def listener(self, config: ListenerConfig) -> Listener:
-        """A listener and all its filter chains."""
-        name = config.stat_prefix or str(config.address)
-        naming = tags.listener(name)
-        self.listener_manager_stats.listener_added += 1
-        self.listener_manager_stats.listener_create_success += 1
-        return self.make_listener(
-            config,
-            self.worker,
-            self.terminal,
-            self.store.shared(ListenerStats, *naming),
-            self.store.shared(WorkerConnectionStats, *tags.worker(naming, self.worker.number)),
-            listener_limit(self.bootstrap.layered_runtime, config.name),
-            self.global_limit,
-            self.access_loggers(config.access_log, "NotSet"),
-            self.connection_filters,
-            build_listener_filters(config.listener_filters, self.listener_filter_stats),
-            self.directory,
-        )
-
-    def connection_filters(self, chain: FilterChainConfig, context: ListenerContext) -> tuple[ConnectionFilter, ...]:
-        """The network filters in front of a chain's last one; behind TLS, those that ask who the client is are not: they
-        wait for the handshake.
-        """
-        filters = chain.filters[:-1]
-        if chain.transport_socket is not None:
-            filters = tuple(one for one in filters if not isinstance(one.typed_config, NetworkRbac))
-        return build_network_filters(filters, self.worker, self.network_filter_stats, self.network_rate_limit)
-
-    def network_rate_limit(self, config: NetworkRateLimit) -> ConnectionFilter:
-        """The network filter that asks a service; it is loaded where there is one."""
-        from sidecar.core.rate_limit_service import RateLimitService
-        from sidecar.network.ratelimit import RateLimit
-        from sidecar.telemetry.formatter import compile_text
-
-        naming = tags.network_ratelimit(config.stat_prefix)
-        service = RateLimitService(self.clients, config.rate_limit_service, config.timeout)
-        stats = self.store.shared(network_groups.NetworkRateLimitStats, *naming)
-        worker = self.worker
-        return RateLimit(config, stats, service, compile_text, worker.random, worker.epoch)
-
-    def terminal(self, chain: FilterChainConfig, last: NetworkFilter, context: ListenerContext) -> Any:
-        """What serves the connections of a filter chain: its last network filter, behind TLS if it has that."""
-        terminal = self._plain_terminal(chain, last, context)
-        if chain.transport_socket is None:
-            return terminal
-        listener = context.config
-        naming = tags.listener(listener.stat_prefix or str(listener.address))
-        judges = [one for one in chain.filters[:-1] if isinstance(one.typed_config, NetworkRbac)]
-        return self.tls.terminal(
-            chain,
-            terminal,
-            build_network_filters(judges, self.worker, self.network_filter_stats),
-            naming,
-            self.store.shared(ListenerStats, *naming),
-            listener.per_connection_buffer_limit_bytes,
-        )
-
     @property
     def tls(self) -> TlsStack:
         """The part for TLS, loaded for the first who asks."""
@@ -231,29 +148,6 @@ class Stack(PoolStack, HttpStack):
                 self.worker, self.clusters.get, self.pool_of, self.async_client_stats, self.local_ip
             )
         return self._clients
-
-    def _plain_terminal(self, chain: FilterChainConfig, last: NetworkFilter, context: ListenerContext) -> Any:
-        listener = context.config
-        if isinstance(last.typed_config, HttpConnectionManager):
-            return self.http_connection_manager(
-                last.typed_config, listener, listener.stat_prefix or str(listener.address)
-            )
-        if isinstance(last.typed_config, DirectResponseConfig):
-            return DirectResponse(last.typed_config.response, self.worker)
-        assert isinstance(last.typed_config, TcpProxyConfig), last
-        proxy = TcpProxy(
-            last.typed_config,
-            self.worker,
-            self.clusters.get,
-            self.dialer,
-            self.store.shared(TcpProxyStats, *tags.tcp_proxy(last.typed_config.stat_prefix)),
-            self.make_flow,
-            self.access_loggers(last.typed_config.access_log, "TcpConnectionEnd"),
-            listener.per_connection_buffer_limit_bytes,
-            by_sni(chain.filters),
-        )
-        self.tcp_proxies.append(proxy)
-        return proxy
 
     def bind(self, inherited: Inherited | None = None) -> None:
         """Take all addresses, without serving yet; those that are ``inherited`` from another process, as they are. Raises
@@ -340,40 +234,9 @@ class Stack(PoolStack, HttpStack):
 
     def add_admin(self, answers: Answers) -> None:
         """The administration interface, behind a listener and a connection manager of its own."""
-        from sidecar.admin.terminal import AdminTerminal, connection_manager_config
+        from sidecar.admin_stack import admin_listener
 
-        admin = self.bootstrap.admin
-        assert admin is not None and admin.address is not None
-        config = connection_manager_config()
-        terminal = AdminTerminal(answers, self.worker)
-        stats, of_listener = connection_manager_stats(self.store, "admin", "admin")
-        manager = ConnectionManager(
-            self.worker,
-            options_of(config, 1 << 20),
-            stats,
-            of_listener.codes,
-            terminal,
-            FilterChain(()),
-            terminal,
-            compile_forwarding(config, self.local_ip, b"", b""),
-            compile_response_finish(config),
-            self.access_loggers(admin.access_log, "DownstreamEnd"),
-            plain_reply,
-            self.request_lines,
-        )
-        manager.http2_stats = self.store.shared(Http2CodecStats, "http2.")
-        naming = tags.listener("admin")
-        self.admin_listener = Listener(
-            ListenerConfig(
-                "admin", admin.address, (FilterChainConfig((ADMIN_FILTER,)),), socket_options=admin.socket_options
-            ),
-            self.worker,
-            lambda chain, last, context: manager,
-            self.store.shared(ListenerStats, *naming),
-            self.store.shared(WorkerConnectionStats, *tags.worker(naming, self.worker.number)),
-            ConnectionLimit(),
-            ConnectionLimit(),
-        )
+        self.admin_listener = admin_listener(self, answers)
 
     def explain(self, request: RequestHead) -> Iterator[tuple[str, list[str]]]:
         """For each connection manager, what it would do with ``request``, and why."""
@@ -441,38 +304,6 @@ class Stack(PoolStack, HttpStack):
         for host in removed:
             if host.pool is not None:
                 host.pool.drain()
-
-
-def connection_stats(store: StatsStore) -> tuple[ListenerFilterStats, NetworkFilterStats]:
-    """Where listener filters and network filters find what they count."""
-
-    def proxy_protocol(stat_prefix: str) -> ProxyProtocolStats:
-        words = f"proxy_proto.{stat_prefix}." if stat_prefix else "proxy_proto."
-        if stat_prefix:
-            v1, v2 = (tags.Naming(f"{words}versions.v{version}.") for version in (1, 2))
-        else:
-            v1, v2 = tags.proxy_protocol_version(1), tags.proxy_protocol_version(2)
-        return ProxyProtocolStats(
-            store.shared(listener_groups.ProxyProtocolStats, words),
-            store.shared(listener_groups.ProxyProtocolVersionStats, *v1),
-            store.shared(listener_groups.ProxyProtocolVersionStats, *v2),
-            store.shared(listener_groups.ProxyProtocolErrorStats, ""),
-        )
-
-    return (
-        ListenerFilterStats(
-            lambda: store.shared(listener_groups.TlsInspectorStats, "tls_inspector."),
-            lambda: store.shared(listener_groups.HttpInspectorStats, "http_inspector."),
-            proxy_protocol,
-        ),
-        NetworkFilterStats(
-            lambda prefix: store.shared(network_groups.NetworkRbacStats, *tags.network_rbac(prefix)),
-            lambda prefix: store.shared(
-                network_groups.NetworkLocalRateLimitStats, *tags.network_local_rate_limit(prefix)
-            ),
-            lambda prefix: store.shared(network_groups.ConnectionLimitStats, *tags.connection_limit(prefix)),
-        ),
-    )
 
 
 def local_address() -> str:
