@@ -18,7 +18,7 @@ from sidecar.config.overload_manager import (
     ScaledTimer,
 )
 from sidecar.core.overload import Act, Serving
-from sidecar.core.process_memory import memory_limit, resident_memory
+from sidecar.core.process_memory import anonymous_memory, memory_limit
 from sidecar.core.worker import Worker
 from sidecar.http.connection_manager import ConnectionManager
 from sidecar.listener.connection_limits import ConnectionLimit
@@ -55,7 +55,7 @@ class Overload:
         self.clockwork = clockwork
         self.resets = store.shared(groups.StreamResetStats, "envoy.overload_actions.reset_high_memory_stream.")
         if config is None:
-            config = default_overload_manager(memory_limit(), most_connections(), resident_memory())
+            config = default_overload_manager(memory_limit(), most_connections(), anonymous_memory())
             by_runtime = limit.maximum
         else:
             by_runtime = float("inf")  # what the overload manager says goes before the runtime's key
@@ -103,7 +103,7 @@ class Overload:
 
     def _monitor(self, one: ResourceMonitor) -> monitors.Monitor:
         if one.kind == FIXED_HEAP:
-            return monitors.Share(resident_memory, one.most)
+            return monitors.Share(anonymous_memory, one.most)
         if one.kind == INJECTED_RESOURCE:
             return monitors.InjectedResource(one.filename)
         if one.kind == EVENT_LOOP_LAG:

@@ -29,7 +29,7 @@ def process_memory() -> ProcessMemory:
     return ProcessMemory(*(int(kilobytes.get(name, "0")) * 1024 for name in ("RssAnon", "VmData", "VmRSS")))
 
 
-def resident_memory() -> int:
+def anonymous_memory() -> int:
     """The anonymous bytes that are resident, quickly: for whoever asks again and again.
 
     Pages of files (code, libraries) are left out: the kernel takes them back where it is short of memory.
@@ -39,7 +39,7 @@ def resident_memory() -> int:
             _, resident, shared, *_ = file.read().split()
             return (int(resident) - int(shared)) * os.sysconf("SC_PAGESIZE")
     except OSError:
-        return process_memory().resident
+        return process_memory().anonymous
 
 
 def memory_limit() -> int:

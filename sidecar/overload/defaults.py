@@ -29,12 +29,16 @@ _OTHER_DESCRIPTORS = 64
 
 
 def most_connections(descriptors: int | None = None) -> int:
-    """How many downstream connections the limit on open files leaves room for, each with one to an upstream."""
+    """How many downstream connections the limit on open files leaves room for, with a quarter of it for all else.
+
+    Most connections are idle at any time, and share those to the hosts; where a burst takes all descriptors nevertheless,
+    accepting pauses.
+    """
     if descriptors is None:
         descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if descriptors == resource.RLIM_INFINITY:
         return (1 << 32) - 1
-    return max(16, (descriptors - _OTHER_DESCRIPTORS) // 2)
+    return max(16, descriptors - max(_OTHER_DESCRIPTORS, descriptors // 4))
 
 
 def default_overload_manager(memory: int, connections: int, used: int = 0) -> OverloadManager:

@@ -117,7 +117,20 @@ def test_every_trigger_of_the_defaults_has_its_monitor() -> None:
     assert len({action.name for action in manager.actions}) == len(manager.actions)
 
 
-def test_half_of_the_descriptors_are_for_clients() -> None:
-    assert most_connections(1024) == 480
+@pytest.mark.parametrize(
+    ("limit", "used", "most"),
+    [(1 << 30, 40 << 20, 0.8 * (1 << 30)), (64 << 20, 40 << 20, 104 << 20), (130 << 20, 40 << 20, 104 << 20)],
+    ids=["much", "hardly more than it has", "a little"],
+)
+def test_memory_that_is_limited_narrowly_leaves_room_for_work(limit: int, used: int, most: float) -> None:
+    """To refuse everything from the beginning helps nobody."""
+    manager = default_overload_manager(limit, 1000, used)
+    (heap,) = [one for one in manager.resource_monitors if one.name == "envoy.resource_monitors.fixed_heap"]
+    assert heap.most == pytest.approx(most)
+
+
+def test_a_quarter_of_the_descriptors_is_not_for_clients() -> None:
+    assert most_connections(1024) == 768
+    assert most_connections(20_000) == 15_000
     assert most_connections(20) == 16
     assert most_connections() > 16
