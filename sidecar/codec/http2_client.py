@@ -147,7 +147,7 @@ class ClientConnection(Http2Connection):
             last = after
         del self.streams[stream_id]
         self.received_head_size = end - at + HEADER_SIZE
-        if not self.sink.on_response(stream_id, known, data[body:after], trailers):  # type: ignore[union-attr]
+        if not self.sink.on_known(stream_id, known, known.values, False, data[body:after], trailers):  # type: ignore[union-attr]
             self.streams[stream_id] = stream
             return 0
         if inserting is not None and inserting is not decoder.settled:
@@ -228,7 +228,7 @@ class ClientConnection(Http2Connection):
                 self._closed(stream)
         self.known = known
         if head is None:
-            if self.sink.on_known(stream_id, known, values, end):  # type: ignore[union-attr]
+            if self.sink.on_known(stream_id, known, values, end) is not None:  # type: ignore[union-attr]
                 return
             head = known.filled(values)  # type: ignore[union-attr]
         self.sink.on_head(stream_id, head, end)  # type: ignore[union-attr]

@@ -55,23 +55,21 @@ class Sink(Protocol[H_contra]):
         """A request (which begins its stream), a response, or an informational response (status below 200)."""
         ...
 
-    def on_known(self, stream_id: int, known: Any, values: list[bytes], end: bool) -> bool:
+    def on_known(
+        self,
+        stream_id: int,
+        known: Any,
+        values: list[bytes],
+        end: bool,
+        body: bytes | None = None,
+        trailers: list[Field] | None = None,
+    ) -> bool | None:
         """Asked before ``on_head`` about a block of which the owner has made something before: its ``known.shape``.
 
-        True if the owner has taken it; otherwise ``on_head`` follows.
+        ``body`` is that of a message which came whole, and behind it ``trailers`` if there are any; a response's stream is
+        closed already. None if the owner does not take the message: ``on_head`` follows. False if it has taken the head alone:
+        data and trailers follow. True if it has taken all: nothing follows, and nothing is owed for the body.
         """
-        ...
-
-    def on_whole(self, stream_id: int, known: Any, values: list[bytes], body: bytes) -> bool | None:
-        """Asked before all others about a request that came with the whole of its body, and a block as for ``on_known``.
-
-        True if the owner has taken all of it (nothing is owed for the body); False if it has taken the head, and the
-        body follows; None if it has not taken anything.
-        """
-        ...
-
-    def on_response(self, stream_id: int, known: Any, body: bytes, trailers: list[Field] | None) -> bool:
-        """The same of a response, whose stream is closed already. Nothing is owed for its body if it was taken."""
         ...
 
     def on_laid_out(self, shape: Any, stream_id: int, path: bytes, values: Sequence[bytes], end: bool) -> None:

@@ -121,7 +121,7 @@ class ServerConnection(Http2Connection):
                     self.streams[stream_id] = new = new_stream(stream_id, HALF_CLOSED_REMOTE if end else OPEN)
                     new.headed = True
                     new.expected = known.length
-                    if self.sink.on_known(stream_id, known, values, end):  # type: ignore[union-attr]
+                    if self.sink.on_known(stream_id, known, values, end) is not None:  # type: ignore[union-attr]
                         return
                     self.known = known
                     self.fields = None
@@ -212,9 +212,10 @@ class ServerConnection(Http2Connection):
         stream.expected = length
         self.known = known
         if head is None:
-            if known.shape is not None and self.sink.on_known(stream_id, known, values, end):  # type: ignore[union-attr]
+            assert known is not None
+            if known.shape is not None and self.sink.on_known(stream_id, known, values, end) is not None:  # type: ignore[union-attr]
                 return
-            head = known.filled(values)  # type: ignore[union-attr]
+            head = known.filled(values)
         self.sink.on_head(stream_id, head, end)  # type: ignore[union-attr]
 
     def _message(self, data: bytes, at: int, end: int, stream_id: int) -> int:
@@ -258,7 +259,7 @@ class ServerConnection(Http2Connection):
         self.streams[stream_id] = stream = new_stream(stream_id, OPEN)
         stream.headed = True
         stream.expected = length
-        taken = self.sink.on_whole(stream_id, known, values, data[body:after])  # type: ignore[union-attr]
+        taken = self.sink.on_known(stream_id, known, values, False, data[body:after])  # type: ignore[union-attr]
         if not taken:
             if taken is None:
                 del self.streams[stream_id]

@@ -131,28 +131,15 @@ class Http2Connection(Http2Lifetime):
 
     # the codec's side
 
-    def on_known(self, stream_id: int, known: Known, values: list[bytes], end: bool) -> bool:
-        binding = known.shape
-        shape = binding.shape
-        path = binding.path
-        if path is None:
-            path = values[0]
-            if not self.lane.accepts(path):
-                return False
-        elif not self.lane.path:  # closed for now; otherwise this path was accepted before
-            return False
-        if shape.end is not end:
-            return False
-        now = self.now
-        exchange = self.exchanges[stream_id] = new_exchange(self, stream_id, now)
-        self.requests += 1
-        self.stats.streams_active += 1
-        values = binding.values(values)
-        forward = self.forward
-        forward(shape, exchange, self, now, path, values, self.codec.received_head_size, None, end)
-        return True
-
-    def on_whole(self, stream_id: int, known: Known, values: list[bytes], body: bytes) -> bool | None:
+    def on_known(
+        self,
+        stream_id: int,
+        known: Known,
+        values: list[bytes],
+        end: bool,
+        body: bytes | None = None,
+        trailers: list[Field] | None = None,
+    ) -> bool | None:
         binding = known.shape
         shape = binding.shape
         path = binding.path
@@ -160,9 +147,9 @@ class Http2Connection(Http2Lifetime):
             path = values[0]
             if not self.lane.accepts(path):
                 return None
-        elif not self.lane.path:
+        elif not self.lane.path:  # closed for now; otherwise this path was accepted before
             return None
-        if shape.end or len(body) > self.most_at_once:
+        if shape.end is not end or (body is not None and len(body) > self.most_at_once):
             return None
         now = self.now
         exchange = self.exchanges[stream_id] = new_exchange(self, stream_id, now)
@@ -170,7 +157,8 @@ class Http2Connection(Http2Lifetime):
         self.stats.streams_active += 1
         values = binding.values(values)
         forward = self.forward
-        return bool(forward(shape, exchange, self, now, path, values, self.codec.received_head_size, body, False))
+        size = self.codec.received_head_size
+        return forward(shape, exchange, self, now, path, values, size, body, end)  # type: ignore[no-any-return]
 
     def on_head(self, stream_id: int, head: RequestHead, end: bool) -> None:
         lane = self.lane
@@ -211,10 +199,6 @@ class Http2Connection(Http2Lifetime):
             return False
         self.on_laid_out(shape, stream_id, path, values, end)
         return True
-
-    def on_response(self, stream_id: int, known: Known, body: bytes, trailers: list[Field] | None) -> bool:
-        """A client sends no responses."""
-        return False
 
     def on_laid_out(self, shape: Any, stream_id: int, path: bytes, values: Sequence[bytes], end: bool) -> None:
         now = self.now

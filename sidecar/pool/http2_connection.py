@@ -160,24 +160,26 @@ class Http2Connection(asyncio.Protocol, Timed):
         if end:
             exchange.end()
 
-    def on_known(self, stream_id: int, known: Known, values: list[bytes], end: bool) -> bool:
+    def on_known(
+        self,
+        stream_id: int,
+        known: Known,
+        values: list[bytes],
+        end: bool,
+        body: bytes | None = None,
+        trailers: list[Field] | None = None,
+    ) -> bool | None:
         exchange = self.exchanges.get(stream_id)
         if exchange is None or exchange.answer is None or end:
-            return False
+            return None
+        if body is not None:
+            if exchange.paused or exchange.held is not None:
+                return None
+            whole = exchange.answer.whole
+            return True if whole(exchange, self, known, body, trailers) else None
         exchange.answered = True
         exchange.head_size = self.codec.received_head_size
-        return bool(exchange.answer.head(exchange, known, values))
-
-    def on_response(self, stream_id: int, known: Known, body: bytes, trailers: list[Field] | None) -> bool:
-        exchange = self.exchanges.get(stream_id)
-        if exchange is None or exchange.answer is None or exchange.paused or exchange.held is not None:
-            return False
-        whole = exchange.answer.whole
-        return whole(exchange, self, known, body, trailers)  # type: ignore[no-any-return]
-
-    def on_whole(self, stream_id: int, known: Known, values: list[bytes], body: bytes) -> bool | None:
-        """A host asks for nothing."""
-        return None
+        return False if exchange.answer.head(exchange, known, values) else None
 
     def on_laid_out(self, shape: Any, stream_id: int, path: bytes, values: Sequence[bytes], end: bool) -> None:
         """A host asks for nothing."""

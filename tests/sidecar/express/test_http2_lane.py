@@ -41,21 +41,20 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> Counts:
 
         def counted(*arguments: Any) -> Any:
             result = original(*arguments)
-            setattr(found, name, getattr(found, name) + (result is None or bool(result)))
+            taken = result is not None if method == "on_known" else result is None or bool(result)
+            setattr(found, name, getattr(found, name) + taken)
             return result
 
         monkeypatch.setattr(owner, method, counted)
 
-    for method in ("on_laid_out", "on_known", "on_whole"):
+    for method in ("on_laid_out", "on_known"):
         count(Http2Connection, method, "taken")
     for method in ("open_block", "open_message"):
         count(ClientConnection, method, "sent")
     for method in ("send_block", "send_message"):
         count(ServerConnection, method, "answered")
-    for method in ("on_known", "on_whole"):
-        count(Http2Connection, method, "known")
-    for method in ("on_known", "on_response"):
-        count(HostConnection, method, "known_answers")
+    count(Http2Connection, "on_known", "known")
+    count(HostConnection, "on_known", "known_answers")
     return found
 
 
