@@ -59,7 +59,7 @@ class ExpressLane:
         self.manager = manager
         self.make_stream = make_stream
         self.normalizes = normalizes
-        self.path = CANONICAL_PATH if normalizes else PATH
+        self.open()
         self.kinds: dict[Any, Kind] = {}
         self.volatile = set(REQUEST_VALUES)
         self.responses: dict[str, Responses] = {}
@@ -82,11 +82,23 @@ class ExpressLane:
         kind = self.kinds.get(key)
         if kind is None:
             if len(self.kinds) >= _KINDS:
-                for each in self.kinds.values():  # connections go on with theirs
-                    each.clear()
+                self._forget()
                 self.kinds.clear()
             kind = self.kinds[key] = {}
         return kind
+
+    def close(self) -> None:
+        """Take no more requests until ``open``: no path is plain now, and no request is of a known shape."""
+        self.path = b""
+        self._forget()
+
+    def open(self) -> None:
+        """Take requests again, as they become known."""
+        self.path = CANONICAL_PATH if self.normalizes else PATH
+
+    def _forget(self) -> None:
+        for kind in self.kinds.values():  # connections go on with theirs
+            kind.clear()
 
     def learn(self, connection: Any, data: bytes) -> None:
         """Find out what becomes of requests such as this one, which has just gone through the stages."""
@@ -123,8 +135,7 @@ class ExpressLane:
         self.shapes += 1
         if self.shapes > _SHAPES:
             self.shapes = 1
-            for each in self.kinds.values():
-                each.clear()
+            self._forget()
         if len(kind) >= _SHAPES:  # it may be one of those that were forgotten
             kind.clear()
         kind[key] = shape

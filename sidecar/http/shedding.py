@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from sidecar.http.stream import Stream
 
 _BARE = FilterChain(())
-_NO_PATH = b""
 _LOCAL = ((b"x-envoy-local-overloaded", b"true"),)
 _CLASSES = 8
 """Streams are of one class that hold the least that counts, to twice that; of the next from there to twice that ..."""
@@ -66,7 +65,6 @@ class Shedding:
         "_finish",
         "_idle_timeout",
         "_head_patience",
-        "_lane_path",
         "_prepare",
         "_refused_share",
         "_shed",
@@ -86,7 +84,6 @@ class Shedding:
         self._finish = manager.finish_response
         self._idle_timeout = manager.options.idle_timeout
         self._head_patience = manager.options.head_patience
-        self._lane_path: Any = None if manager.lane is None else manager.lane.path
         self._closing_lane = False
         self._refused_share = self._closed_share = 0.0
         self._stream_idle = inf
@@ -116,9 +113,10 @@ class Shedding:
         closing = bool(self._refused_share or self._closed_share)
         if closing is not self._closing_lane:
             self._closing_lane = closing
-            lane.path = _NO_PATH if closing else self._lane_path  # no path is plain; and no request is of a known shape
-            for kind in lane.kinds.values():
-                kind.clear()
+            if closing:
+                lane.close()
+            else:
+                lane.open()
 
     def _refuse_or_prepare(self, stream: Stream) -> bool:
         if getattr(stream, "downstream", None) is None:

@@ -19,6 +19,8 @@ from tests.sidecar.express.test_lane import Meddling
 from tests.sidecar.http.exchanges import OPERATORS
 from tests.sidecar.http.http2_peer import Field, PeerEncoder
 from tests.sidecar.http.running import LOG, TO_UP, bootstrap, http_filter, log_to, user_filter
+from tests.sidecar.http.test_http2_timers import exchange as serve_once
+from tests.sidecar.http.test_http2_timers import speaking
 from tests.sidecar.http.ways import differences
 
 HTTP2 = with_http2_hosts(bootstrap(), {})
@@ -489,3 +491,16 @@ def test_what_is_left_of_an_upload_is_given_back(counts: Counts) -> None:
     peers = Peers(("nghttp2",), "nghttp2", (), ((wire.INITIAL_WINDOW_SIZE, 1000),), True)
     both_ways(config, peers, [*usual * 4, *upload, *usual * 2, *upload, *usual])
     assert counts.sent
+
+
+def test_numbers_of_streams_come_to_an_end() -> None:
+    """Another connection serves then: a number that is too large would be taken for a small one."""
+    with speaking() as (sidecar, client):
+        host = serve_once(sidecar, client)
+        for _ in range(4):
+            serve_once(sidecar, client, host)
+        (transport,) = sidecar.dialer.made
+        transport.protocol.codec.next_id = (1 << 31) + 1
+        other = serve_once(sidecar, client)
+        assert other is not host
+        assert len(sidecar.dialer.made) == 2

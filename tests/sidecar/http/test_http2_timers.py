@@ -235,3 +235,24 @@ def test_a_response_whose_end_finds_no_window_has_its_time() -> None:
         sidecar.advance(0.4)
         assert client.kinds() == ["reset"]
         assert sidecar.stat("http2.tx_flush_timeout") == 1
+
+
+def test_a_connection_that_was_broken_ends_though_a_response_waits_for_the_client() -> None:
+    """The end of a response waits for the connection's window, the client breaks the protocol, and stays."""
+    with speaking(stream_idle_timeout="0.5s", delayed_close_timeout="2s") as (sidecar, client):
+        client.wire.settings({wire.INITIAL_WINDOW_SIZE: 1 << 20})
+        client.wire.open(GET, True)
+        client.wire.flush()
+        host = Peer(sidecar.hosts[-1], True)
+        (asked,) = [one for one in host.seen() if one[0] == "head"]
+        stream = host.wire.streams[asked[1]]
+        host.wire.head(stream, [(b":status", b"200")], False)
+        for size, last in ((60_000, False), (5_000, False), (5_000, True)):  # more than the connection's window
+            host.wire.data(stream, bytes(size), last)
+            host.wire.flush()
+            host.seen()
+        client.end.send(b"\0\0\x08\x06\0\0\0\0\x01" + bytes(8))  # a PING on a stream
+        for _ in range(40):
+            sidecar.advance(0.1)
+        assert client.end.transport.closing
+        assert sidecar.stat("http.in.downstream_cx_active") == 0

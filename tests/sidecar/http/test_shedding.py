@@ -133,6 +133,23 @@ def test_the_lane_opens_again(sidecar: Sidecar) -> None:
     assert (lane.path, sidecar.manager.prepare, sidecar.manager.finish_response) == before
 
 
+def test_a_closed_lane_learns_nothing(sidecar: Sidecar) -> None:
+    """Neither from requests that pass meanwhile, nor for connections whose kind had been forgotten."""
+    client = sidecar.client()
+    answered(client, 5)
+    lane = sidecar.manager.lane
+    assert lane is not None
+    for number in range(1100):
+        lane.kinds[number] = {}
+    stranger = sidecar.client()
+    answered(stranger, 3)
+    shedding = shedding_of(sidecar)
+    shedding.close_connections(1e-9)
+    for one in (client, stranger):
+        answered(one, 5)
+        assert not one.protocol.kind
+
+
 def test_requests_of_known_shapes_are_refused_over_http2_too() -> None:
     with speaking() as (sidecar, peer):
         shedding = shedding_of(sidecar)
@@ -283,6 +300,15 @@ def test_what_is_left_of_a_response_over_http2_counts_too() -> None:
         assert shedding.reset_streams(1.0, 50) == 1
         assert "reset" in peer.kinds()
         assert shedding.reset_streams(1.0, 50) == 0
+
+
+def test_streams_that_hold_nothing_are_left_alone_over_http2_too() -> None:
+    with speaking() as (sidecar, peer):
+        peer.wire.open(GET2, True)
+        peer.wire.flush()
+        assert sidecar.stat("http2.streams_active") == 1
+        assert shedding_of(sidecar).reset_streams(1.0, 50) == 0
+        assert "reset" not in peer.kinds()
 
 
 def test_timeouts_shrink_by_scale() -> None:

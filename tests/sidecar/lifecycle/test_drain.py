@@ -163,3 +163,32 @@ def test_nothing_is_cut_whose_end_was_not_announced() -> None:
             await asyncio.wait_for(drain, 10)
 
     asyncio.run(serve())
+
+
+def test_connections_that_a_listener_filter_looks_at_are_served() -> None:
+    """Who has connected and said nothing yet is not turned away by a drain."""
+
+    async def serve() -> None:
+        listener = http_listener("one", 0, [direct("hello")])
+        listener["listener_filters"] = [
+            {
+                "name": "inspector",
+                "typed_config": {
+                    "@type": "type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector"
+                },
+            }
+        ]
+        async with Server(bootstrap(listener)) as server:
+            reader, writer = await asyncio.open_connection(*server.address("one"))
+            assert server.stack is not None
+            while not server.stack.unfinished():
+                await asyncio.sleep(0.001)
+            drain = asyncio.create_task(server.drain())
+            while not is_free(writer.get_extra_info("peername")[1]):
+                await asyncio.sleep(0.001)
+            writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+            assert (await reader.read()).endswith(b"hello")
+            writer.close()
+            await asyncio.wait_for(drain, 10)
+
+    asyncio.run(serve())
