@@ -1,0 +1,1 @@
+"""The control plane's REST interface: resources as Kubernetes serves them, certificates, tokens, status."""

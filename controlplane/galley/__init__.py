@@ -1,0 +1,1 @@
+"""Resources: where they come from, whether they are right, where they are kept."""

@@ -1,0 +1,1 @@
+"""What the stages share: resources as strict models, services and endpoints, proxies, the snapshot of a mesh."""

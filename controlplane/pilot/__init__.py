@@ -1,0 +1,1 @@
+"""From the snapshot of a mesh and a proxy to Envoy's resources."""

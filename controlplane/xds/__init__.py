@@ -1,0 +1,1 @@
+"""Envoy resources on their way to proxies: subscriptions, pushes, acknowledgements."""
