@@ -25,6 +25,9 @@ class Locality:
     sub_zone: str = ""
 
 
+NOWHERE = Locality()
+
+
 @dataclass(frozen=True, slots=True)
 class Proxy:
     """One proxy, by its node (`core.v3.Node`): id `TYPE~IP~NAME.NAMESPACE~NAMESPACE.svc.DOMAIN` and metadata.
@@ -43,7 +46,7 @@ class Proxy:
     service_account: str = ""
     cluster_id: str = ""
     network: str = ""
-    locality: Locality = Locality()
+    locality: Locality = NOWHERE
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     @property
