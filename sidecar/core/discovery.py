@@ -34,13 +34,17 @@ class Rejection:
 class ResourceWatcher(Protocol):
     """Who takes the resources of one subscription. Nothing is called after the subscription is closed."""
 
-    def on_update(
+    async def on_update(
         self, resources: Sequence[DiscoveredResource], removed: Sequence[str], version: str, *, whole: bool
     ) -> Sequence[Rejection]:
         """Apply what changed, each resource by itself, and say which cannot be.
 
         ``whole``: ``resources`` are all that there are (state of the world), so what is not among them is gone;
         else they are those that changed, and ``removed`` names those that are gone.
+
+        A large update is applied in slices, with other work of the loop between them: so the updates of one stream (of one
+        file, of one REST endpoint) are handed over one after the other, in their order, each when the one before is done, and
+        acknowledged when it is.
         """
         ...
 
