@@ -25,6 +25,7 @@ from sidecar.config.runtime import Runtime
 from sidecar.config.stats import DEFAULT_STATS_CONFIG, StatsConfig, parse_stats_config
 
 if TYPE_CHECKING:
+    from sidecar.config.config_source import DynamicResources
     from sidecar.config.overload_manager import OverloadManager
     from sidecar.config.tls_secrets import Secret
 
@@ -92,16 +93,19 @@ class Bootstrap:
     layered_runtime: Mapping[str, Any] = field(default_factory=dict)
     overload_manager: OverloadManager | None = None
     cluster_manager: ClusterManager = ClusterManager()
+    dynamic_resources: DynamicResources | None = None
 
 
 def parse_bootstrap(node: Node) -> Bootstrap:
     """`Bootstrap`. What is wrong is recorded in the node's context, for `Context.finish` to raise."""
     layers, identity, admin = node.child("layered_runtime"), node.child("node"), node.child("admin")
     static, stats = node.child("static_resources"), node.child("stats_config")
-    overload = node.child("overload_manager")
+    overload, dynamic = node.child("overload_manager"), node.child("dynamic_resources")
+    node.context.has_ads = False
     runtime = node.context.runtime = Runtime({} if layers is None else _parse_runtime(layers))
     cluster_manager = _parse_cluster_manager(node.child("cluster_manager"))
     node.context.local_cluster_name = cluster_manager.local_cluster_name
+    dynamic_resources = None if dynamic is None else _parse_dynamic_resources(dynamic)
     built = Bootstrap(
         NodeIdentity() if identity is None else _parse_identity(identity),
         None if admin is None else _parse_admin(admin),
@@ -111,6 +115,7 @@ def parse_bootstrap(node: Node) -> Bootstrap:
         runtime.values,
         None if overload is None else _parse_overload_manager(overload),
         cluster_manager,
+        dynamic_resources,
     )
     for key in sorted(runtime.values.keys() - runtime.used):
         if not _RUNTIME_KEYS.fullmatch(key):
@@ -153,6 +158,12 @@ def _parse_overload_manager(node: Node) -> OverloadManager:
     from sidecar.config.overload_parsing import parse_overload_manager  # only for those who configure it
 
     return parse_overload_manager(node)
+
+
+def _parse_dynamic_resources(node: Node) -> DynamicResources:
+    from sidecar.config.config_source import parse_dynamic_resources  # only for those who configure it
+
+    return parse_dynamic_resources(node)
 
 
 def _parse_secrets(nodes: list[Node]) -> tuple[Secret, ...]:

@@ -64,6 +64,7 @@ class Context:
         self._find_format_problems = find_format_problems
         self.runtime = Runtime({})
         self.local_cluster_name = ""  # of the cluster that the proxy itself belongs to
+        self.has_ads = True  # a bootstrap without `ads_config` says so
         self._roots: list[Placed] = []
         self._names: dict[str, dict[str, str]] = {}
         self._references: list[tuple[str, str, str]] = []

@@ -83,7 +83,7 @@ def test_the_refusals_that_are_shown_are_what_is_said(tmp_path: Path) -> None:
 def test_the_list_of_what_is_implemented_is_what_the_code_reads() -> None:
     found = look()
     assert found.read["envoy.config.cluster.v3.CircuitBreakers.Thresholds"] >= {"max_requests", "retry_budget"}
-    assert "dynamic_resources" in refused(found, "envoy.config.bootstrap.v3.Bootstrap")
+    assert "stats_sinks" in refused(found, "envoy.config.bootstrap.v3.Bootstrap")
     written = PAGE.read_text().partition(BEGIN)[2].partition(END)[0]
     assert written == render(found), "run: python -m tests.docs.implemented"
 

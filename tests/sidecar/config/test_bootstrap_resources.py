@@ -121,7 +121,7 @@ def test_statistics() -> None:
             "stats_config.stats_tags[0]",
             "says nothing about the tag's value",
         ),
-        ({"dynamic_resources": {"lds_config": {"ads": {}}}}, "dynamic_resources", "is not implemented by Mizzen"),
+        ({"hds_config": {}}, "hds_config", "is not implemented by Mizzen"),
         ({"header_prefix": "x-a"}, "header_prefix", "is not implemented by Mizzen"),
         (
             {"admin": {"address": socket_address("localhost", 1)}},
