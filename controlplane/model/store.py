@@ -21,12 +21,21 @@ class Conflict(Exception):
 
 
 class Compacted(Exception):
-    """The store remembers nothing from before ``oldest``: list again, and watch from there."""
+    """The store remembers nothing from before ``oldest``: list again, and watch from there.
+
+    Also raised for a revision that the store has not come to: it was restored from a backup, and what was known is void.
+    """
 
     def __init__(self, wanted: int, oldest: int) -> None:
-        super().__init__(f"revision {wanted} is gone, the oldest is {oldest}")
+        super().__init__(f"revision {wanted} is not known, the oldest is {oldest}")
         self.wanted = wanted
         self.oldest = oldest
+
+
+class Unavailable(Exception):
+    """The store cannot be reached, or cannot write: says what is wrong. Whether a write was done that ended so is not
+    known; repeating it with the same ``expected`` does no harm.
+    """
 
 
 class Action(StrEnum):
@@ -72,7 +81,8 @@ class Store(Protocol):
 
     Kinds whose names begin with an underscore are the control plane's own (tokens, CA material, audit): they are changed
     by compare-and-swap like everything else, and never served as resources.
-    What a call has returned survives `kill -9`.
+    What a call has returned survives `kill -9`. Namespaces and names have no white space and no control characters.
+    Every call raises Unavailable when the store is out of reach.
     """
 
     async def revision(self) -> int:
@@ -102,11 +112,17 @@ class Store(Protocol):
         ...
 
     async def delete(self, key: ResourceKey, *, expected: int | None, who: str) -> Stored | None:
-        """Remove a document, and return it as it was at the revision of its end; None if there was none."""
+        """Remove a document, and return it as it was, at the revision of its end; None if there was none.
+
+        Raises Conflict if it is at another revision than ``expected``.
+        """
         ...
 
     def watch(self, since: int, kinds: Collection[str] | None = None) -> AsyncIterator[Event]:
-        """All changes after revision ``since``, in order, as they come, of the given kinds or of all. Raises Compacted."""
+        """All changes after revision ``since``, in order, as they come, of the given kinds or of all. Raises Compacted.
+
+        Ends when the store is closed.
+        """
         ...
 
     async def history(self, key: ResourceKey) -> Sequence[Event]:
@@ -114,7 +130,9 @@ class Store(Protocol):
         ...
 
     async def compact(self, revision: int) -> None:
-        """Forget what changed before ``revision``."""
+        """Forget what changed before ``revision``; what is there stays. The stores do it by themselves, within bounds."""
         ...
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        """Finish what was begun, and end all watches."""
+        ...
