@@ -53,6 +53,32 @@ class ResourceWatcher(Protocol):
         ...
 
 
+class Durations(Protocol):
+    """A histogram, as `telemetry.histogram.Histogram` is."""
+
+    def record(self, value: int) -> None: ...
+
+
+class SubscriptionCounters(Protocol):
+    """What is counted of one subscription, under Envoy's names, as `telemetry.groups.server.SubscriptionStats` is.
+
+    ``update_time`` is in milliseconds since the epoch, ``version`` a hash of ``version_text``, ``update_duration`` in
+    milliseconds.
+    """
+
+    init_fetch_timeout: int
+    update_attempt: int
+    update_failure: int
+    update_rejected: int
+    update_success: int
+    update_time: int
+    version: int
+    version_text: str
+
+    @property
+    def update_duration(self) -> Durations: ...
+
+
 class Subscription(Protocol):
     """One interest in one type."""
 
@@ -69,14 +95,24 @@ class Discovery(Protocol):
     """Makes subscriptions. ``source`` is a ``config.config_source.ConfigSource``."""
 
     def subscribe(
-        self, source: Any, type_url: str, names: Collection[str] | None, watcher: ResourceWatcher
+        self,
+        source: Any,
+        type_url: str,
+        names: Collection[str] | None,
+        watcher: ResourceWatcher,
+        stats: SubscriptionCounters | None = None,
     ) -> Subscription:
-        """Ask for resources of a type by name; ``names`` None: for all that the server has for this node (wildcard)."""
+        """Ask for resources of a type by name; ``names`` None: for all that the server has for this node (wildcard).
+
+        What was received for a name that somebody else asks for already comes at once. Raises ValueError for a file that
+        is not there.
+        """
         ...
 
     def pause(self, type_url: str) -> None:
-        """Send no requests for this type until ``resume``: their names are about to change (Envoy pauses EDS while CDS
-        applies, RDS while LDS does).
+        """Send no requests for this type over ADS until ``resume``: their names are about to change (Envoy pauses EDS and SDS
+        while CDS applies, RDS while LDS does), or what was received is not applied to its end (CDS while clusters warm).
+        Pauses count: there is one ``resume`` for each.
         """
         ...
 
