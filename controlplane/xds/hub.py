@@ -1,0 +1,147 @@
+"""All streams, and what happens when the mesh changes: bursts merge, and only those are told whom a change concerns."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Collection, Hashable, Mapping
+from typing import Protocol
+
+from controlplane.model.changes import Changes
+from controlplane.model.encoded import Encoded
+from controlplane.model.generation import Translator
+from controlplane.model.proxy import Proxy
+from controlplane.model.resource import Resource, ResourceKey
+from controlplane.xds.session import Session
+from controlplane.xds.watch import Update
+
+log = logging.getLogger("controlplane.xds")
+
+
+class Refusals(Protocol):
+    """Who wants to know what proxies refused."""
+
+    def refused(self, proxy: Proxy, type_url: str, names: Collection[str], error: str) -> None: ...
+
+
+class Hub:
+    """Streams subscribe, `changed` pushes.
+
+    After a change nothing is sent for ``quiet`` seconds, so that a burst becomes one push; but no change waits longer than
+    ``longest`` seconds. ``on_refused`` hears of every NACK, ``on_pushed`` of every batch of changes with the seconds that it
+    took to tell all sessions.
+    """
+
+    def __init__(
+        self,
+        translator: Translator,
+        *,
+        quiet: float = 0.01,
+        longest: float = 0.3,
+        identifier: str = "mizzen",
+        wall_clock: Callable[[], float] = time.time,
+        refusals: Refusals | None = None,
+    ) -> None:
+        self.translator = translator
+        self.quiet = quiet
+        self.longest = longest
+        self.identifier = identifier
+        self.wall_clock = wall_clock
+        self.refusals = refusals
+        self.sessions: set[Session] = set()
+        self.applied = 0  # batches of changes
+        self._waiting: dict[ResourceKey, Resource | None] = {}
+        self._first_waits_since = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._bodies: dict[tuple[Hashable, str, bool], tuple[Mapping[str, Encoded], str, bytes]] = {}
+        self._shared: dict[tuple[Hashable, str], Mapping[str, Encoded]] = {}
+
+    # what the proxies get
+
+    def resources(self, proxy: Proxy, type_url: str, names: Collection[str] | None) -> Mapping[str, Encoded]:
+        """The resources of a type for a proxy; those of one scope share them."""
+        if names is not None:
+            return self.translator.resources(proxy, type_url, names)
+        key = (self.translator.scope(proxy), type_url)
+        found = self._shared.get(key)
+        if found is None:
+            found = self._shared[key] = self.translator.resources(proxy, type_url)
+        return found
+
+    def body(self, session: Session, type_url: str, update: Update) -> tuple[str, bytes]:
+        """Version and body of a response: serialized once for all who get the very same."""
+        if not update.shared:
+            return session.encode(type_url, update)
+        key = (self.translator.scope(session.proxy), type_url, session.incremental)
+        kept = self._bodies.get(key)
+        if kept is None or kept[0] is not update.resources:
+            version, body = session.encode(type_url, update)
+            kept = self._bodies[key] = (update.resources, version, body)
+        return kept[1], kept[2]
+
+    # changes
+
+    def changed(self, resources: Mapping[ResourceKey, Resource | None]) -> None:
+        """These are new or different, or (None) gone. They are applied and pushed soon."""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        if self._timer is not None:
+            self._timer.cancel()
+        else:
+            self._first_waits_since = now
+        self._waiting.update(resources)
+        at = min(now + self.quiet, self._first_waits_since + self.longest)
+        self._timer = loop.call_at(at, self.flush)
+
+    def flush(self) -> None:
+        """Apply what has changed and tell whom it concerns, now."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        waiting, self._waiting = self._waiting, {}
+        if not waiting:
+            return
+        changes = self.translator.apply(waiting)
+        self._shared.clear()
+        self._bodies.clear()
+        self.applied += 1
+        if changes:
+            self.push(changes)
+
+    def push(self, changes: Changes) -> None:
+        """Tell every session whom these changes concern."""
+        affected: dict[Hashable, Collection[str]] = {}
+        for session in self.sessions:
+            scope = self.translator.scope(session.proxy)
+            types = affected.get(scope)
+            if types is None:
+                types = affected[scope] = self.translator.affected(changes, session.proxy)
+            if types:
+                session.changed(types, changes)
+
+    # sessions
+
+    def joined(self, session: Session) -> None:
+        """A stream has begun."""
+        self.sessions.add(session)
+        log.info("%s connected", session.proxy.id)
+
+    def left(self, session: Session) -> None:
+        """A stream is over."""
+        self.sessions.discard(session)
+        log.info("%s disconnected", session.proxy.id)
+
+    def refused(self, session: Session, type_url: str, names: Collection[str], error: str) -> None:
+        """A proxy refused resources; everybody else goes on."""
+        if self.refusals is not None:
+            self.refusals.refused(session.proxy, type_url, names, error)
+
+    def close(self) -> None:
+        """Push nothing any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def __repr__(self) -> str:
+        return f"<Hub {len(self.sessions)} sessions, {len(self._waiting)} changes wait>"

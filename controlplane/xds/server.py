@@ -1,0 +1,218 @@
+"""Discovery over gRPC: the aggregated service, and one for each type, in both dialects.
+
+15010 is for loopback and plaintext and never carries secrets; 15012 is TLS, for those who prove who they are. Source: Envoy's
+"xDS REST and gRPC protocol"; ports and names are Istio's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import ssl
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from typing import Any, Final
+
+from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest, DiscoveryRequest
+from grpclib.config import Configuration
+from grpclib.const import Cardinality, Handler, Status
+from grpclib.encoding.base import CodecBase
+from grpclib.exceptions import GRPCError, StreamTerminatedError
+from grpclib.server import Server, Stream
+
+from controlplane.model.proxy import Proxy
+from controlplane.xds import type_urls
+from controlplane.xds.hub import Hub
+from controlplane.xds.node import InvalidNode, parse_node
+from controlplane.xds.session import Session
+
+log = logging.getLogger("controlplane.xds")
+
+MAX_REQUEST: Final = 4 << 20  # bytes of one request: names and versions of all that a proxy has
+
+_AGGREGATED: Final = "/envoy.service.discovery.v3.AggregatedDiscoveryService/%sAggregatedResources"
+_BY_TYPE: Final = {
+    type_urls.CLUSTER: ("cluster", "Cluster", "Clusters"),
+    type_urls.ENDPOINTS: ("endpoint", "Endpoint", "Endpoints"),
+    type_urls.LISTENER: ("listener", "Listener", "Listeners"),
+    type_urls.ROUTES: ("route", "Route", "Routes"),
+    type_urls.SECRET: ("secret", "Secret", "Secrets"),
+}
+
+# A peer that is gone is noticed in half a minute, also by us: grpclib does not look unless it is told to.
+_KEEPALIVE: Final = Configuration(
+    _keepalive_time=20.0,
+    _keepalive_timeout=10.0,
+    _keepalive_permit_without_calls=True,
+    _http2_max_pings_without_data=0,
+    _http2_min_sent_ping_interval_without_data=10.0,
+)
+
+
+class Raw(CodecBase):
+    """Requests are parsed, responses are bytes already."""
+
+    __content_subtype__ = "proto"
+
+    def encode(self, message: Any, message_type: Any) -> bytes:
+        """The bytes themselves."""
+        return bytes(message)
+
+    def decode(self, data: bytes, message_type: Any) -> Any:
+        """A message; what is no message ends the call."""
+        try:
+            return message_type.FromString(data)
+        except Exception as error:
+            raise GRPCError(Status.INVALID_ARGUMENT, f"not a {message_type.DESCRIPTOR.full_name}") from error
+
+
+# Who may be this proxy; raises PermissionError with the reason. Called with the call's metadata and the peer's certificate
+# (DER), None on plaintext connections.
+Admit = Callable[[Proxy, Mapping[str, Any], Any], Awaitable[None]]
+
+
+class DiscoveryService:
+    """The handlers of one address. ``admit`` is None where everybody on this machine may ask (plaintext on loopback).
+
+    ``on_connected`` is awaited before a proxy is answered, ``on_disconnected`` after its stream's end.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        *,
+        admit: Admit | None,
+        on_connected: Callable[[Proxy], Awaitable[None]],
+        on_disconnected: Callable[[Proxy], Awaitable[None]],
+    ) -> None:
+        self.hub = hub
+        self.admit = admit
+        self.on_connected = on_connected
+        self.on_disconnected = on_disconnected
+
+    def __mapping__(self) -> dict[str, Handler]:
+        """grpclib's table of methods."""
+        return dict(self._methods())
+
+    def _methods(self) -> Iterator[tuple[str, Handler]]:
+        yield _AGGREGATED % "Stream", self._handler("", incremental=False)
+        yield _AGGREGATED % "Delta", self._handler("", incremental=True)
+        for type_url, (package, service, plural) in _BY_TYPE.items():
+            start = f"/envoy.service.{package}.v3.{service}DiscoveryService/"
+            yield f"{start}Stream{plural}", self._handler(type_url, incremental=False)
+            yield f"{start}Delta{plural}", self._handler(type_url, incremental=True)
+
+    def _handler(self, type_url: str, *, incremental: bool) -> Handler:
+        async def serve(stream: Stream[Any, Any]) -> None:
+            await self._serve(stream, type_url, incremental)
+
+        request: type = DeltaDiscoveryRequest if incremental else DiscoveryRequest
+        return Handler(serve, Cardinality.STREAM_STREAM, request, bytes)
+
+    async def _serve(self, stream: Stream[Any, Any], type_url: str, incremental: bool) -> None:
+        bound_requests(stream)
+        first = await stream.recv_message()
+        if first is None:
+            return
+        try:
+            proxy = parse_node(first.node)
+        except InvalidNode as error:
+            raise GRPCError(Status.INVALID_ARGUMENT, str(error)) from error
+        if self.admit is not None:
+            try:
+                certificate = stream.peer.cert() if stream.peer is not None else None
+                await self.admit(proxy, dict(stream.metadata or {}), certificate)
+            except PermissionError as error:
+                raise GRPCError(Status.PERMISSION_DENIED, str(error)) from error
+        session = Session(
+            self.hub,
+            proxy,
+            first.node,
+            stream.send_message,
+            incremental=incremental,
+            confidential=self.admit is not None,
+        )
+        await self.on_connected(proxy)
+        self.hub.joined(session)
+        try:
+            await self._converse(stream, session, first, type_url)
+        finally:
+            self.hub.left(session)
+            await self.on_disconnected(proxy)
+
+    async def _converse(self, stream: Stream[Any, Any], session: Session, first: Any, type_url: str) -> None:
+        async def listen() -> None:
+            request = first
+            while request is not None:
+                if type_url:
+                    request.type_url = request.type_url or type_url
+                if not request.type_url or (type_url and request.type_url != type_url):
+                    raise GRPCError(Status.INVALID_ARGUMENT, f"type URL {request.type_url!r} is not of this service")
+                session.on_request(request)
+                request = await stream.recv_message()
+
+        speaking = asyncio.create_task(session.speak())
+        listening = asyncio.create_task(listen())
+        try:
+            done, _ = await asyncio.wait((speaking, listening), return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                with contextlib.suppress(StreamTerminatedError, ConnectionError):
+                    task.result()
+        finally:
+            for task in (speaking, listening):
+                task.cancel()
+            await asyncio.gather(speaking, listening, return_exceptions=True)
+
+
+def bound_requests(stream: Stream[Any, Any]) -> None:
+    """grpclib takes messages of any size: refuse what is too large before it is read."""
+    below = stream._stream
+    receive = below.recv_data
+
+    async def bounded(size: int) -> bytes:
+        if size > MAX_REQUEST:
+            raise GRPCError(Status.RESOURCE_EXHAUSTED, f"a request of {size} bytes; the limit is {MAX_REQUEST}")
+        return await receive(size)
+
+    below.recv_data = bounded  # type: ignore[method-assign]
+
+
+class DiscoveryServer:
+    """Serves on one address: `start`, `address`, `stop`. Without ``tls`` the address must be a loopback one."""
+
+    def __init__(self, service: DiscoveryService, host: str, port: int, tls: ssl.SSLContext | None = None) -> None:
+        if tls is None and not is_loopback(host):
+            raise ValueError(
+                f"xDS on {host}:{port} would be plaintext beyond this machine: use the TLS address (--secure-xds-address)"
+            )
+        self.host = host
+        self.port = port
+        self.tls = tls
+        self.server = Server([service], codec=Raw(), config=_KEEPALIVE)
+
+    async def start(self) -> None:
+        """Listen. OSError if the address cannot be bound."""
+        await self.server.start(self.host, self.port, ssl=self.tls)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where it listens."""
+        sockets = self.server._server.sockets  # type: ignore[union-attr]
+        host, port = sockets[0].getsockname()[:2]
+        return host, port
+
+    async def stop(self) -> None:
+        """End all streams; proxies go on with what they have, and come back."""
+        self.server.close()
+        await self.server.wait_closed()
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is this machine's alone."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
