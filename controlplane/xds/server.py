@@ -11,6 +11,7 @@ import contextlib
 import ipaddress
 import logging
 import ssl
+import weakref
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, Final
 
@@ -19,6 +20,7 @@ from grpclib.config import Configuration
 from grpclib.const import Cardinality, Handler, Status
 from grpclib.encoding.base import CodecBase
 from grpclib.exceptions import GRPCError, StreamTerminatedError
+from grpclib.protocol import H2Protocol
 from grpclib.server import Server, Stream
 
 from controlplane.model.proxy import Proxy
@@ -30,6 +32,8 @@ from controlplane.xds.session import Session
 log = logging.getLogger("controlplane.xds")
 
 MAX_REQUEST: Final = 4 << 20  # bytes of one request: names and versions of all that a proxy has
+
+_BACKLOG: Final = 1024  # all proxies of a mesh may come at once
 
 _AGGREGATED: Final = "/envoy.service.discovery.v3.AggregatedDiscoveryService/%sAggregatedResources"
 _BY_TYPE: Final = {
@@ -178,6 +182,25 @@ def bound_requests(stream: Stream[Any, Any]) -> None:
     below.recv_data = bounded  # type: ignore[method-assign]
 
 
+class _ClosingServer(Server):
+    """grpclib's server leaves connections open when it is closed, and a proxy that waits on one never comes back."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._protocols: weakref.WeakSet[H2Protocol] = weakref.WeakSet()
+
+    def _protocol_factory(self) -> H2Protocol:
+        protocol = super()._protocol_factory()
+        self._protocols.add(protocol)
+        return protocol
+
+    def close_connections(self) -> None:
+        """End every connection that was made."""
+        for protocol in list(self._protocols):
+            if hasattr(protocol, "processor"):
+                protocol.processor.close("the server stops")
+
+
 class DiscoveryServer:
     """Serves on one address: `start`, `address`, `stop`. Without ``tls`` the address must be a loopback one."""
 
@@ -189,11 +212,11 @@ class DiscoveryServer:
         self.host = host
         self.port = port
         self.tls = tls
-        self.server = Server([service], codec=Raw(), config=_KEEPALIVE)
+        self.server = _ClosingServer([service], codec=Raw(), config=_KEEPALIVE)
 
     async def start(self) -> None:
         """Listen. OSError if the address cannot be bound."""
-        await self.server.start(self.host, self.port, ssl=self.tls)
+        await self.server.start(self.host, self.port, ssl=self.tls, backlog=_BACKLOG)
 
     @property
     def address(self) -> tuple[str, int]:
@@ -205,6 +228,7 @@ class DiscoveryServer:
     async def stop(self) -> None:
         """End all streams; proxies go on with what they have, and come back."""
         self.server.close()
+        self.server.close_connections()
         await self.server.wait_closed()
 
 
