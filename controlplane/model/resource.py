@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel
+
+from controlplane.model.causes import Cause
 
 
 class ResourceKey(NamedTuple):
@@ -91,6 +93,13 @@ class Model(BaseModel):
         "populate_by_name": True,
         "alias_generator": lambda name: _camel_case(name),
     }
+
+    def problems(self) -> Iterable[Cause]:
+        """What is wrong with these fields together, though each of them is right; paths begin here, not at the document.
+
+        Models say it of themselves and leave what is below them to the models there.
+        """
+        return ()
 
 
 def _camel_case(name: str) -> str:

@@ -1,0 +1,47 @@
+"""WorkloadEntry: one workload that is not a pod (Istio reference: networking/workload-entry)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from pydantic import Field
+
+from controlplane.model.causes import Cause, Reason
+from controlplane.model.istio.selection import label_problems
+from controlplane.model.resource import Model
+from controlplane.model.values import Port, Str, UInt, dns_label_complaint, domain_complaint, is_ip, shown
+
+
+class WorkloadEntry(Model):
+    """Where a workload is, its ports by name, its labels and its place."""
+
+    address: Str | None = None
+    ports: Mapping[Str, Port] = Field(default_factory=dict)
+    labels: Mapping[Str, Str] = Field(default_factory=dict)
+    network: Str | None = None
+    locality: Str | None = None
+    weight: UInt | None = None
+    service_account: Str | None = None
+
+    def problems(self) -> Iterable[Cause]:
+        yield from label_problems(self.labels, "labels")
+        unix = (self.address or "").startswith("unix://")
+        if unix and not self.address.removeprefix("unix://").startswith(("/", "@")):  # type: ignore[union-attr]
+            yield Cause("address", f"{shown(self.address)} is not a socket: write unix:///path")
+        elif self.address and not unix and not is_ip(self.address) and (complaint := domain_complaint(self.address)):
+            yield Cause("address", complaint)
+        if unix and self.ports:
+            yield Cause("ports", "a unix socket has no ports: remove them")
+        for name in self.ports:
+            if complaint := dns_label_complaint(name.lower()):
+                yield Cause(f"ports[{name}]", complaint)
+        if self.service_account and (complaint := dns_label_complaint(self.service_account)):
+            yield Cause("serviceAccount", complaint)
+        if self.locality and len(self.locality.split("/")) > 3:
+            yield Cause("locality", f"{shown(self.locality)} is not a locality: write REGION/ZONE/SUBZONE")
+
+
+def address_required(entry: WorkloadEntry) -> Iterator[Cause]:
+    """A cause if an entry that stands alone does not say where the workload is."""
+    if not entry.address and not entry.network:
+        yield Cause("address", "is required: give the workload's IP, name or unix socket", Reason.REQUIRED)

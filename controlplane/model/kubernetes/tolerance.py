@@ -1,0 +1,22 @@
+"""Models that let fields pass which say nothing to a mesh."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from pydantic import model_validator
+
+from controlplane.model.resource import Model
+
+
+class Tolerant(Model):
+    """A model of one of Kubernetes' own objects: the fields of ``passed_over`` may be there, and are not read."""
+
+    passed_over: ClassVar[frozenset[str]] = frozenset()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _pass_over(cls, document: Any) -> Any:
+        if isinstance(document, dict) and not cls.passed_over.isdisjoint(document):
+            return {name: value for name, value in document.items() if name not in cls.passed_over}
+        return document
