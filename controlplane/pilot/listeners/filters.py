@@ -1,0 +1,107 @@
+"""Network filters that end a filter chain: the HTTP connection manager and the TCP proxy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from envoy.config.core.v3 import config_source_pb2
+from envoy.config.listener.v3 import listener_components_pb2 as components
+from envoy.extensions.filters.http.cors.v3 import cors_pb2
+from envoy.extensions.filters.http.fault.v3 import fault_pb2
+from envoy.extensions.filters.http.grpc_stats.v3 import config_pb2 as grpc_stats_pb2
+from envoy.extensions.filters.http.router.v3 import router_pb2
+from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb2
+from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
+
+from controlplane.pilot.listeners.access_logs import access_logs
+
+HTTP_CONNECTION_MANAGER = "envoy.filters.network.http_connection_manager"
+TCP_PROXY = "envoy.filters.network.tcp_proxy"
+SERVER_NAME = "istio-envoy"  # what Istio's proxies say in `server`
+
+_Manager = hcm_pb2.HttpConnectionManager
+
+
+def connection_manager(mesh: Any, stat_prefix: str, *, inbound: bool = False, edge: bool = False) -> Any:
+    """An `HttpConnectionManager` without routes: give it `rds` or `route_config`, and pack it with `http_filter`.
+
+    With ``inbound`` it stands before the workload's own application, with ``edge`` it is a gateway's, which trusts nothing
+    that clients say of themselves.
+    """
+    manager = _Manager(
+        stat_prefix=stat_prefix,
+        server_name=SERVER_NAME,
+        access_log=access_logs(mesh),
+        upgrade_configs=[_Manager.UpgradeConfig(upgrade_type="websocket")],
+    )
+    manager.stream_idle_timeout.FromNanoseconds(0)
+    manager.use_remote_address.value = edge
+    _normalize(manager, mesh)
+    if inbound:
+        manager.forward_client_cert_details = _Manager.APPEND_FORWARD
+    elif edge:
+        manager.forward_client_cert_details = _Manager.SANITIZE_SET
+    if inbound or edge:
+        details = manager.set_current_client_cert_details
+        details.subject.value = details.dns = details.uri = True
+    filters: list[tuple[str, Any]] = [
+        ("envoy.filters.http.grpc_stats", grpc_stats_pb2.FilterConfig(emit_filter_state=True)),
+    ]
+    if not inbound:
+        filters.append(("envoy.filters.http.fault", fault_pb2.HTTPFault()))
+        filters.append(("envoy.filters.http.cors", cors_pb2.Cors()))
+    filters.append(("envoy.filters.http.router", router_pb2.Router()))
+    for name, config in filters:
+        manager.http_filters.add(name=name).typed_config.Pack(config, deterministic=True)
+    return manager
+
+
+def use_rds(manager: Any, name: str) -> Any:
+    """Let a connection manager subscribe to a route configuration, over the stream that brought it."""
+    manager.rds.route_config_name = name
+    source = manager.rds.config_source
+    source.ads.SetInParent()
+    source.resource_api_version = config_source_pb2.ApiVersion.V3
+    source.initial_fetch_timeout.FromNanoseconds(0)
+    return manager
+
+
+def http_filter(manager: Any) -> Any:
+    """The network filter of a connection manager."""
+    made = components.Filter(name=HTTP_CONNECTION_MANAGER)
+    made.typed_config.Pack(manager, deterministic=True)
+    return made
+
+
+def tcp_filter(
+    mesh: Any, clusters: Sequence[tuple[str, int]], stat_prefix: str = "", idle_timeout: float | None = None
+) -> Any:
+    """The network filter of a TCP proxy to one cluster, or to several by their weights. ``idle_timeout`` is in seconds,
+    0 for none, None for Envoy's own hour.
+    """
+    proxy = tcp_proxy_pb2.TcpProxy(stat_prefix=stat_prefix or clusters[0][0], access_log=access_logs(mesh))
+    weighted = [(name, weight) for name, weight in clusters if weight > 0]
+    if len(clusters) == 1 or len(weighted) == 1:
+        proxy.cluster = (weighted or list(clusters))[0][0]
+    else:
+        for name, weight in weighted:
+            proxy.weighted_clusters.clusters.add(name=name, weight=weight)
+    if idle_timeout is not None:
+        proxy.idle_timeout.FromNanoseconds(round(idle_timeout * 1e9))
+    made = components.Filter(name=TCP_PROXY)
+    made.typed_config.Pack(proxy, deterministic=True)
+    return made
+
+
+def _normalize(manager: Any, mesh: Any) -> None:
+    """`pathNormalization` of the mesh; Istio's default is BASE."""
+    chosen = mesh.path_normalization
+    how = "DEFAULT" if chosen is None else chosen.normalization
+    if how == "NONE":
+        return
+    manager.normalize_path.value = True
+    if how in ("MERGE_SLASHES", "DECODE_AND_MERGE_SLASHES"):
+        manager.merge_slashes = True
+    if how == "DECODE_AND_MERGE_SLASHES":
+        manager.path_with_escaped_slashes_action = _Manager.UNESCAPE_AND_FORWARD

@@ -1,0 +1,187 @@
+"""Listeners of a sidecar for what its workload sends: those that Sidecar resources ask for, and with interception one for
+each port or address behind `virtualOutbound`.
+
+Names as in Istio: `ADDRESS_PORT`, `virtualOutbound`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from google.protobuf import wrappers_pb2
+
+from controlplane.model.resource import ResourceKey
+from controlplane.model.service import Port, PortProtocol, Service
+from controlplane.pilot.listeners.filters import connection_manager, http_filter, tcp_filter, use_rds
+from controlplane.pilot.listeners.listener import (
+    ANY_ADDRESS,
+    LOOPBACK,
+    OUTBOUND,
+    PLAIN_HTTP,
+    chain,
+    generated,
+    listener_name,
+    new_listener,
+)
+from controlplane.pilot.listeners.tcp import service_chains, speaking_of
+from controlplane.pilot.routes.domains import service_addresses
+from controlplane.pilot.routes.outbound import PASSTHROUGH, detected_services, http_ports, routable
+from controlplane.pilot.scope import EgressListener, Generated, Scope
+
+BLACK_HOLE = "BlackHoleCluster"
+_OUTBOUND_PORT = 15001  # where captured connections arrive
+
+
+def outbound_listeners(scope: Scope) -> Iterator[Generated]:
+    """What all proxies of a scope listen on for their workloads. Of two on one address the first one is generated."""
+    taken: set[str] = set()
+    for egress in scope.egress:
+        for made in _listeners(scope, egress):
+            if made.resource.name not in taken:
+                taken.add(made.resource.name)
+                yield made
+    if scope.proxy.intercepts:
+        yield _virtual_outbound(scope)
+
+
+def egress_address(scope: Scope, egress: EgressListener) -> str:
+    """Where an egress listener with a port of its own listens: where it says; else on loopback, or if captured traffic
+    comes to it, for any address.
+    """
+    return egress.bind or (LOOPBACK if bound(scope, egress) else ANY_ADDRESS)
+
+
+def bound(scope: Scope, egress: EgressListener) -> bool:
+    """Whether a listener is on its address, and not only behind `virtualOutbound`."""
+    return not scope.proxy.intercepts or egress.capture_mode == "NONE"
+
+
+def outbound_manager(scope: Scope, address: str, port: int, routes: str) -> Any:
+    """The network filter for requests that are routed by the route configuration of that name."""
+    manager = connection_manager(scope.mesh, f"outbound_{listener_name(address, port)}")
+    return http_filter(use_rds(manager, routes))
+
+
+def _listeners(scope: Scope, egress: EgressListener) -> Iterator[Generated]:
+    if egress.port is not None:
+        made = _explicit(scope, egress, egress.port)
+        if made is not None:
+            yield made
+    elif scope.proxy.intercepts:
+        yield from _captured(scope, egress)
+
+
+def _explicit(scope: Scope, egress: EgressListener, port: Port) -> Generated | None:
+    """The listener that an entry of a Sidecar's `egress` asks for; None if nothing can be sent through it."""
+    address = egress_address(scope, egress)
+    causes = [] if scope.sidecar is None else [scope.sidecar.key]
+    chains: list[Any] = []
+    if not port.protocol.is_http:
+        for service in egress.services.values():
+            served = service.port(port.number)
+            if served is not None:
+                as_said = Port(port.number, served.name, port.protocol)
+                owners = speaking_of(scope, egress.virtual_services, service.hostname)
+                _add(chains, service_chains(scope, service, as_said, owners))
+                causes += [owner.key for owner in owners]
+    if routable(port.protocol):
+        manager = outbound_manager(scope, address, port.number, str(port.number))
+        if port.protocol is PortProtocol.AUTO and chains:
+            chains.append(chain(manager, application_protocols=PLAIN_HTTP))
+        else:
+            chains = [chain(manager)]
+    if not chains:
+        return None
+    listener = new_listener(
+        address, port.number, _ordered(chains), OUTBOUND, mesh=scope.mesh, bind=bound(scope, egress)
+    )
+    return generated(scope, listener, causes)
+
+
+def _captured(scope: Scope, egress: EgressListener) -> Iterator[Generated]:
+    """Behind `virtualOutbound`: a listener for each port of HTTP, and for each address of services of other protocols."""
+    taken = {each.port.number for each in scope.egress if each.port is not None}
+    wildcard: dict[int, list[tuple[Service, Port]]] = {}
+    for service in egress.services.values():
+        addresses = service_addresses(service)
+        for port in service.ports:
+            if port.number in taken or port.protocol.is_http or port.protocol is PortProtocol.UDP:
+                continue
+            if not addresses:
+                wildcard.setdefault(port.number, []).append((service, port))
+            elif port.protocol is not PortProtocol.AUTO:
+                for address in addresses:
+                    yield _of_service(scope, egress, service, port, address)
+    for service, port in detected_services(egress):
+        if port.number not in taken:
+            for address in service_addresses(service):
+                yield _of_service(scope, egress, service, port, address)
+    numbers = set(http_ports(egress)) | wildcard.keys()
+    for number in sorted(numbers - taken):
+        yield _of_port(scope, egress, number, wildcard.get(number, []), http=number in http_ports(egress))
+
+
+def _of_service(scope: Scope, egress: EgressListener, service: Service, port: Port, address: str) -> Generated:
+    owners = speaking_of(scope, egress.virtual_services, service.hostname)
+    chains = service_chains(scope, service, port, owners)
+    address = address.strip("[]")
+    if port.protocol is PortProtocol.AUTO:
+        manager = outbound_manager(scope, address, port.number, f"{service.hostname}:{port.number}")
+        chains.append(chain(manager, application_protocols=PLAIN_HTTP))
+    elif all(each.HasField("filter_chain_match") for each in chains):
+        chains.append(chain(_elsewhere(scope)))
+    listener = new_listener(address, port.number, _ordered(chains), OUTBOUND, mesh=scope.mesh, bind=False)
+    return generated(scope, listener, (*(owner.key for owner in owners), *service.origins))
+
+
+def _of_port(
+    scope: Scope, egress: EgressListener, number: int, others: list[tuple[Service, Port]], *, http: bool
+) -> Generated:
+    chains: list[Any] = []
+    causes: list[ResourceKey] = []
+    for service, port in others:
+        owners = speaking_of(scope, egress.virtual_services, service.hostname)
+        _add(chains, service_chains(scope, service, port, owners))
+        causes += [*(owner.key for owner in owners), *service.origins]
+    if http:
+        manager = outbound_manager(scope, ANY_ADDRESS, number, str(number))
+        if chains:
+            chains.append(chain(manager, application_protocols=PLAIN_HTTP))
+        else:
+            chains = [chain(manager)]
+    if all(each.HasField("filter_chain_match") for each in chains):
+        chains.append(chain(_elsewhere(scope)))
+    listener = new_listener(ANY_ADDRESS, number, _ordered(chains), OUTBOUND, mesh=scope.mesh, bind=False)
+    return generated(scope, listener, causes)
+
+
+def _virtual_outbound(scope: Scope) -> Generated:
+    # What was sent to this port itself would come here again and again.
+    black_hole = chain(
+        tcp_filter(scope.mesh, [(BLACK_HOLE, 1)]),
+        name="virtualOutbound-blackhole",
+        destination_port=wrappers_pb2.UInt32Value(value=_OUTBOUND_PORT),
+    )
+    listener = new_listener(
+        ANY_ADDRESS, _OUTBOUND_PORT, [black_hole], OUTBOUND, name="virtualOutbound", mesh=scope.mesh
+    )
+    listener.default_filter_chain.CopyFrom(chain(_elsewhere(scope), name="virtualOutbound-catchall-tcp"))
+    listener.use_original_dst.value = True
+    return generated(scope, listener)
+
+
+def _elsewhere(scope: Scope) -> Any:
+    """Connections to where no service is: on to there, or nowhere."""
+    return tcp_filter(scope.mesh, [(PASSTHROUGH if scope.outbound_policy == "ALLOW_ANY" else BLACK_HOLE, 1)])
+
+
+def _add(chains: list[Any], more: list[Any]) -> None:
+    """Append the filter chains whose match none has yet: the first service of its kind has the connections."""
+    seen = {each.filter_chain_match.SerializeToString(deterministic=True) for each in chains}
+    chains += [each for each in more if each.filter_chain_match.SerializeToString(deterministic=True) not in seen]
+
+
+def _ordered(chains: list[Any]) -> list[Any]:
+    """Those with conditions first: Envoy does not ask for it, people who read them do."""
+    return sorted(chains, key=lambda each: not each.HasField("filter_chain_match"))

@@ -1,0 +1,148 @@
+"""Filter chains for connections that are not opened: TCP and TLS routes of virtual services, and services without any.
+
+Source: Istio's reference, "Virtual Service", TCPRoute, TLSRoute, L4MatchAttributes, TLSMatchAttributes.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any
+
+from envoy.config.core.v3 import address_pb2
+
+from controlplane.model.resource import Resource
+from controlplane.model.service import Port, Service
+from controlplane.pilot.listeners.filters import tcp_filter
+from controlplane.pilot.listeners.listener import chain
+from controlplane.pilot.routes.destinations import destination_cluster, destination_port, outbound_cluster
+from controlplane.pilot.routes.domains import covers
+from controlplane.pilot.routes.matching import MESH
+from controlplane.pilot.scope import Rule, Scope
+
+_EVERYTHING = (None,)
+
+
+def service_chains(
+    scope: Scope, service: Service, port: Port, owners: Sequence[Resource], gateways: Collection[str] = (MESH,)
+) -> list[Any]:
+    """Filter chains for connections to a service's port.
+
+    ``owners`` are the virtual services that speak of it, in order of precedence. Without a route that can hold here,
+    connections go to the service: where TLS is spoken, those that ask for its name.
+    """
+    made = routed_chains(scope, owners, port.number, tls=port.protocol.is_tls, gateways=gateways)
+    if made and not (port.protocol.is_tls and all(each.filter_chain_match.server_names for each in made)):
+        return made
+    cluster = outbound_cluster(service.hostname, port.number)
+    rule = scope.destination_rule(service.hostname)
+    filter_ = tcp_filter(scope.mesh, [(cluster, 1)], idle_timeout=idle_timeout(rule, port.number))
+    if not port.protocol.is_tls:
+        return [*made, chain(filter_)]
+    name = service.hostname
+    if any(name in each.filter_chain_match.server_names for each in made):
+        return made
+    return [*made, chain(filter_, server_names=[name])]
+
+
+def routed_chains(
+    scope: Scope, owners: Sequence[Resource], port: int, *, tls: bool, gateways: Collection[str] = (MESH,)
+) -> list[Any]:
+    """Filter chains of the TLS routes (where ``tls``) and TCP routes of virtual services, without two of one match."""
+    made: list[Any] = []
+    seen: set[bytes] = set()
+    for owner in owners:
+        for match, route in _routes(owner, tls):
+            if match is not None and not _concerns(scope, match, port, gateways):
+                continue
+            one = chain(_filter(scope, owner, route, port), **_match(match))
+            key = one.filter_chain_match.SerializeToString(deterministic=True)
+            if key not in seen:
+                seen.add(key)
+                made.append(one)
+    return made
+
+
+def speaking_of(scope: Scope, owners: Sequence[Resource], hostname: str) -> list[Resource]:
+    """The virtual services with TCP or TLS routes that have a host which is, or covers, ``hostname``."""
+    return [
+        owner
+        for owner in owners
+        if (owner.spec.tcp or owner.spec.tls)
+        and any(covers(scope.resolve(host, owner.namespace), hostname) for host in owner.spec.hosts)
+    ]
+
+
+def idle_timeout(rule: Rule | None, port: int) -> float | None:
+    """`connectionPool.tcp.idleTimeout` of a DestinationRule, in seconds."""
+    policy = None if rule is None else rule.traffic_policy
+    if policy is None:
+        return None
+    for setting in (*policy.port_level_settings, policy):
+        if setting is not policy and (setting.port is None or setting.port.number != port):
+            continue
+        if setting.connection_pool is not None and setting.connection_pool.tcp is not None:
+            timeout: float | None = setting.connection_pool.tcp.idle_timeout
+            return timeout
+    return None
+
+
+def cidr(block: str) -> Any:
+    """A `CidrRange`; an address alone is a range of one."""
+    network = ipaddress.ip_network(block, strict=False)
+    made = address_pb2.CidrRange(address_prefix=str(network.network_address))
+    made.prefix_len.value = network.prefixlen
+    return made
+
+
+def _routes(owner: Resource, tls: bool) -> Iterator[tuple[Any, Any]]:
+    if tls:
+        for route in owner.spec.tls:
+            for match in route.match:
+                yield match, route
+    for route in owner.spec.tcp:
+        for match in route.match or _EVERYTHING:
+            yield match, route
+
+
+def _concerns(scope: Scope, match: Any, port: int, gateways: Collection[str]) -> bool:
+    if match.port and match.port != port:
+        return False
+    if match.gateways:
+        return any(gateway in gateways for gateway in match.gateways)
+    proxy = scope.proxy
+    if any(proxy.labels.get(name) != value for name, value in match.source_labels.items()):
+        return False
+    return not match.source_namespace or match.source_namespace == proxy.namespace
+
+
+def _match(match: Any) -> dict[str, Any]:
+    if match is None:
+        return {}
+    made: dict[str, Any] = {}
+    if names := getattr(match, "sni_hosts", ()):  # L4MatchAttributes has none
+        if "*" in names:
+            made["transport_protocol"] = "tls"
+        else:
+            made["server_names"] = list(names)
+    if match.destination_subnets:
+        made["prefix_ranges"] = [cidr(block) for block in match.destination_subnets]
+    if source := getattr(match, "source_subnet", None):
+        made["source_prefix_ranges"] = [cidr(source)]
+    return made
+
+
+def _filter(scope: Scope, owner: Resource, route: Any, port: int) -> Any:
+    clusters = [
+        (
+            destination_cluster(scope, each.destination, owner.namespace, port),
+            each.weight or (1 if len(route.route) == 1 else 0),
+        )
+        for each in route.route
+    ]
+    first = route.route[0].destination
+    hostname = scope.resolve(first.host, owner.namespace)
+    rule = scope.destination_rule(hostname)
+    stat_prefix = clusters[0][0] if len(clusters) == 1 else owner.name
+    timeout = idle_timeout(rule, destination_port(scope, first, hostname, port))
+    return tcp_filter(scope.mesh, clusters, stat_prefix, timeout)

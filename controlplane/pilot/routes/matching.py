@@ -1,0 +1,114 @@
+"""`HTTPMatchRequest` becomes Envoy's `RouteMatch`, and what of it is decided before there is a request.
+
+Source: Istio's reference, "Virtual Service", HTTPMatchRequest and StringMatch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import re2
+from envoy.config.route.v3 import route_components_pb2 as components
+from envoy.type.matcher.v3 import regex_pb2, string_pb2
+
+MESH = "mesh"  # the reserved name of all sidecars among a virtual service's gateways
+
+
+def concerns(
+    match: Any, *, labels: Mapping[str, str], namespace: str, gateways: Collection[str], port: int | None
+) -> bool:
+    """Whether a match condition can hold at this proxy: what `gateways`, `sourceLabels`, `sourceNamespace` and `port` say.
+
+    ``gateways`` are the names that the routes are made for (`mesh` for a sidecar, `NAMESPACE/NAME` for gateways). A
+    condition with gateways of its own is not asked for its source's labels, as in Istio. ``port`` None is any port.
+    """
+    if match.port and port is not None and match.port != port:
+        return False
+    if match.gateways:
+        return any(gateway in gateways for gateway in match.gateways)
+    if any(labels.get(name) != value for name, value in match.source_labels.items()):
+        return False
+    return not match.source_namespace or match.source_namespace == namespace
+
+
+def route_match(match: Any) -> Any:
+    """The `RouteMatch` of one condition; of None, one that every request meets."""
+    if match is None:
+        return components.RouteMatch(prefix="/")
+    made = components.RouteMatch(**_path(match.uri))
+    if match.ignore_uri_case and match.uri is not None and match.uri.regex is None:
+        made.case_sensitive.value = False
+    for name, value in sorted(match.headers.items()):
+        made.headers.append(_header(name, value))
+    for name, value in sorted(match.without_headers.items()):
+        made.headers.append(_header(name, value, without=True))
+    for name, value in ((":scheme", match.scheme), (":method", match.method), (":authority", match.authority)):
+        if value is not None:
+            made.headers.append(_header(name, value))
+    for name, value in sorted(match.query_params.items()):
+        made.query_parameters.append(_query_parameter(name, value))
+    return made
+
+
+def matches_everything(match: Any) -> bool:
+    """Whether no request fails this `RouteMatch`, so that what comes after its route is never reached."""
+    if match.headers or match.query_parameters or match.HasField("runtime_fraction"):
+        return False
+    kind = match.WhichOneof("path_specifier")
+    return (kind == "prefix" and match.prefix in ("", "/")) or (
+        kind == "safe_regex" and match.safe_regex.regex in (".*", "/.*")
+    )
+
+
+def string_matcher(match: Any, *, ignore_case: bool = False) -> Any:
+    """The `StringMatcher` of a `StringMatch`."""
+    if match.exact is not None:
+        return string_pb2.StringMatcher(exact=match.exact, ignore_case=ignore_case)
+    if match.prefix is not None:
+        return string_pb2.StringMatcher(prefix=match.prefix, ignore_case=ignore_case)
+    return string_pb2.StringMatcher(safe_regex=regex(match.regex))
+
+
+def regex(pattern: str) -> Any:
+    """A `RegexMatcher`; it has to match the whole value."""
+    return regex_pb2.RegexMatcher(regex=pattern)
+
+
+def _path(uri: Any) -> dict[str, Any]:
+    if uri is None:
+        return {"prefix": "/"}
+    if uri.exact is not None:
+        return {"path": uri.exact}
+    if uri.prefix is not None:
+        return {"prefix": uri.prefix}
+    if uri.regex is not None:
+        return {"safe_regex": regex(uri.regex)}
+    return {"prefix": "/"}
+
+
+def _is_any(match: Any) -> bool:
+    """Whether a header need only be there: no value is named, or `*`, or a prefix of every value."""
+    return bool(match.exact is None and match.prefix in (None, "") and match.regex in (None, "*"))
+
+
+def _header(name: str, match: Any, *, without: bool = False) -> Any:
+    name = name if name.startswith(":") else name.lower()
+    if _is_any(match):
+        return components.HeaderMatcher(name=name, present_match=True, invert_match=without)
+    made = components.HeaderMatcher(name=name, string_match=string_matcher(match), invert_match=without)
+    # Envoy takes a condition on the value of an absent header for failed, inverted or not, unless absent is empty.
+    made.treat_missing_header_as_empty = without and not _holds_for_nothing(match)
+    return made
+
+
+def _holds_for_nothing(match: Any) -> bool:
+    if match.regex is not None:
+        return bool(re2.fullmatch(match.regex, ""))
+    return bool(match.exact == "")
+
+
+def _query_parameter(name: str, match: Any) -> Any:
+    if _is_any(match):
+        return components.QueryParameterMatcher(name=name, present_match=True)
+    return components.QueryParameterMatcher(name=name, string_match=string_matcher(match))

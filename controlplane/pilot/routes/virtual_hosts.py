@@ -1,0 +1,189 @@
+"""Virtual hosts as they go over the wire: made once for each service and its rules, whoever asks.
+
+A route configuration is put together from finished bytes: repeated fields of protobuf messages can be appended, so that
+the change of one virtual host costs no more than that virtual host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from envoy.config.route.v3 import route_components_pb2 as components
+from envoy.config.route.v3 import route_pb2
+
+from controlplane.model.encoded import Encoded, encode
+from controlplane.model.resource import Resource, ResourceKey
+from controlplane.model.service import Service
+from controlplane.pilot.routes.delegates import Rules, effective_rules
+from controlplane.pilot.routes.matching import MESH
+from controlplane.pilot.routes.rules import default_route, rule_routes, selected_conditions
+from controlplane.pilot.scope import Generated, Scope
+
+_VIRTUAL_HOSTS_TAG = bytes((route_pb2.RouteConfiguration.VIRTUAL_HOSTS_FIELD_NUMBER << 3 | 2,))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VirtualHost:
+    """A virtual host: its domains, its bytes as a field of a route configuration, and what it was made from."""
+
+    domains: frozenset[str]
+    field: bytes
+    causes: tuple[ResourceKey, ...] = ()
+
+
+def virtual_host(
+    name: str, domains: Iterable[str], routes: Sequence[Any], causes: tuple[ResourceKey, ...] = ()
+) -> VirtualHost:
+    """A virtual host of finished routes."""
+    listed = list(dict.fromkeys(domains))
+    message = components.VirtualHost(
+        name=name, domains=listed, routes=routes, include_request_attempt_count=True
+    ).SerializeToString(deterministic=True)
+    return VirtualHost(frozenset(listed), _VIRTUAL_HOSTS_TAG + _length(len(message)) + message, causes)
+
+
+def route_configuration(scope: Scope, message: Any, virtual_hosts: Iterable[VirtualHost]) -> Generated:
+    """The resource of a `RouteConfiguration` with these virtual hosts; the same object as long as it is the same.
+
+    Domains that a virtual host before has are gone from the later ones, because Envoy wants each of them once.
+    """
+    parts = [message.SerializeToString(deterministic=True)]
+    causes: dict[ResourceKey, None] = {}
+    seen: set[str] = set()
+    for each in virtual_hosts:
+        kept = each if seen.isdisjoint(each.domains) else _without(each, seen)
+        if kept is None:
+            continue
+        seen |= kept.domains
+        parts.append(kept.field)
+        causes.update(dict.fromkeys(kept.causes))
+    made = encode_bytes(message.name, b"".join(parts))
+    kept_before = scope.memo.get(("route configuration", made.name, made.version), lambda: made)
+    return Generated(kept_before, tuple(causes))
+
+
+def encode_bytes(name: str, value: bytes) -> Encoded:
+    """`encode` for a message that is serialised already."""
+    return encode(name, _Serialised(value))
+
+
+class RuleView:
+    """A virtual service's rules as one proxy's routes are made from them, and the key of all that they depend on."""
+
+    __slots__ = ("_dependencies", "_gateways", "_rules", "_scope", "owner")
+
+    def __init__(self, scope: Scope, owner: Resource, gateways: Collection[str] = (MESH,)) -> None:
+        self.owner = owner
+        self._scope = scope
+        self._gateways = gateways
+        rules = effective_rules(scope, owner) if _delegates(scope, owner) else None
+        self._rules = rules or scope.memo.get(("rules", owner), lambda: effective_rules(scope, owner))
+        hosts = scope.memo.get(
+            ("destinations", owner, self._rules.delegates), lambda: frozenset(_destination_hosts(self._rules))
+        )
+        dependencies: list[Any] = [owner, self._rules.delegates, str(scope.mesh.default_http_retry_policy)]
+        for host, namespace in hosts:
+            hostname = scope.resolve(host, namespace)
+            dependencies += (hostname, scope.service(hostname), scope.destination_rule(hostname))
+        self._dependencies = tuple(dependencies)
+
+    def key(self, port: int) -> tuple[Any, ...]:
+        """Two keys are equal where the routes are."""
+        return self._dependencies, port, selected_conditions(self._scope, self._rules, port, self._gateways)
+
+    def routes(self, port: int) -> list[Any]:
+        """`Route` messages for requests to a port; none if the virtual service has no HTTP rules that hold here."""
+        return rule_routes(self._scope, self.owner, self._rules, port, self._gateways)
+
+    @property
+    def causes(self) -> tuple[ResourceKey, ...]:
+        """The virtual service, and those that it delegates to."""
+        return (self.owner.key, *(delegate.key for delegate in self._rules.delegates))
+
+
+def service_virtual_host(
+    scope: Scope, service: Service, port: int, domains: Sequence[str], rules: RuleView | None
+) -> VirtualHost:
+    """The virtual host of a service's port: by ``rules``, or where they do not hold, to the service itself."""
+    rule = scope.destination_rule(service.hostname)
+    key = (
+        "virtual host",
+        service,
+        port,
+        tuple(domains),
+        rule,
+        None if rules is None else rules.key(port),
+        str(scope.mesh.default_http_retry_policy),
+    )
+
+    def make() -> VirtualHost:
+        routes = rules.routes(port) if rules is not None else []
+        causes = (*(rules.causes if rules is not None else ()), *service.origins)
+        made = routes or [default_route(scope, service, port, rule)]
+        return virtual_host(f"{service.hostname}:{port}", domains, made, causes)
+
+    return scope.memo.get(key, make)
+
+
+def rules_virtual_host(
+    scope: Scope, host: str, port: int, domains: Sequence[str], rules: RuleView
+) -> VirtualHost | None:
+    """The virtual host of a name that is no service; None if its virtual service has no rules that hold here."""
+
+    def make() -> VirtualHost | None:
+        routes = rules.routes(port)
+        return virtual_host(f"{host}:{port}", domains, routes, rules.causes) if routes else None
+
+    return scope.memo.get(("virtual host", host, tuple(domains), rules.key(port)), make)
+
+
+class _Serialised:
+    __slots__ = ("_value",)
+
+    def __init__(self, value: bytes) -> None:
+        self._value = value
+
+    def SerializeToString(self, *, deterministic: bool) -> bytes:
+        return self._value
+
+
+def _delegates(scope: Scope, owner: Resource) -> bool:
+    return bool(
+        scope.memo.get(("delegates", owner), lambda: any(rule.delegate is not None for rule in owner.spec.http))
+    )
+
+
+def _destination_hosts(rules: Rules) -> Iterable[tuple[str, str]]:
+    for namespace, rule in rules.rules:
+        for each in (*rule.route, *rule.mirrors):
+            yield each.destination.host, namespace
+        if rule.mirror is not None:
+            yield rule.mirror.host, namespace
+
+
+def _without(host: VirtualHost, taken: Collection[str]) -> VirtualHost | None:
+    """The virtual host with the domains that are left to it, None if there are none."""
+    size, start = 0, 1
+    for shift in range(0, 35, 7):
+        byte = host.field[start]
+        start += 1
+        size |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            break
+    message = components.VirtualHost.FromString(host.field[start : start + size])
+    left = [domain for domain in message.domains if domain not in taken]
+    if not left:
+        return None
+    return virtual_host(message.name, left, list(message.routes), host.causes)
+
+
+def _length(size: int) -> bytes:
+    """A length as protobuf writes it: seven bits a byte, the lowest first."""
+    made = bytearray()
+    while size > 0x7F:
+        made.append(size & 0x7F | 0x80)
+        size >>= 7
+    made.append(size)
+    return bytes(made)
