@@ -180,7 +180,7 @@ class CheckConnections:
         )
         self.options.keepalive = keepalive_of(self.config.http2_options.connection_keepalive)
         if self.config is not cluster.config:
-            stack.tls.add_cluster(self.config)
+            stack.tls.add_cluster(self.config, variant_of=cluster.config)
 
     def address_of(self, host: Host) -> Address:
         how = host.health_check

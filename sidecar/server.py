@@ -220,9 +220,7 @@ class Server:
             for sock in (sock for socks in inherited.values() for sock in socks):
                 sock.close()  # its address is not in the configuration any more
         self.life.on(Event.BOUND)
-        initialised = asyncio.Event()
-        stack.clusters.start(initialised.set)
-        await initialised.wait()
+        await stack.initialise()
         stack.listen()
         if self.balancer is not None:
             self.balancer.start()

@@ -7,7 +7,9 @@ Nothing else in the package knows more than its own stage; what a stage needs of
 
 from __future__ import annotations
 
+import asyncio
 import socket
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -57,9 +59,11 @@ from sidecar.telemetry.store import StatsStore
 if TYPE_CHECKING:
     from sidecar.admin.terminal import Answers
     from sidecar.client_stack import ClientStack
+    from sidecar.cluster.eds import Subscriber
     from sidecar.cluster.health_checks.checker import HealthChecker
     from sidecar.cluster.outlier_events import OutlierEventLog
     from sidecar.tls_stack import TlsStack
+    from sidecar.xds_stack import XdsStack
 
 
 class Stack(ListenerStack):
@@ -103,6 +107,8 @@ class Stack(ListenerStack):
         self.directory = Directory()
         self._tls: TlsStack | None = None
         self._clients: ClientStack | None = None
+        self._xds: XdsStack | None = None
+        self._stat_names: Counter[str] = Counter()  # of the clusters that count there
         self._outlier_events = self._outlier_event_log()
         self.clusters = ClusterManager(
             self,
@@ -113,6 +119,7 @@ class Stack(ListenerStack):
             bootstrap.node.locality,
         )
         self.clusters.on_membership = self._membership_changed
+        self.clusters.on_closed = self._cluster_closed
         for config in bootstrap.static_resources.clusters:
             self.add_cluster(config)
         self.listeners = [self.listener(config) for config in bootstrap.static_resources.listeners]
@@ -148,6 +155,23 @@ class Stack(ListenerStack):
                 self.worker, self.clusters.get, self.pool_of, self.async_client_stats, self.local_ip
             )
         return self._clients
+
+    @property
+    def xds(self) -> XdsStack:
+        """The part for what is discovered, loaded for the first who asks."""
+        if self._xds is None:
+            from sidecar.xds_stack import XdsStack
+
+            self._xds = XdsStack(self)
+        return self._xds
+
+    async def initialise(self) -> None:
+        """Find the first hosts of all clusters, and what else is discovered before anything is served."""
+        initialised = asyncio.Event()
+        self.clusters.start(initialised.set)
+        await initialised.wait()
+        if self.bootstrap.dynamic_resources is not None:
+            await self.xds.initialise()
 
     def bind(self, inherited: Inherited | None = None) -> None:
         """Take all addresses, without serving yet; those that are ``inherited`` from another process, as they are. Raises
@@ -208,6 +232,8 @@ class Stack(ListenerStack):
 
     async def close(self) -> None:
         """End everything: listeners, connections, clusters, timers, log files."""
+        if self._xds is not None:
+            self._xds.close()
         if self._clients is not None:
             self._clients.close()
         for listener in self.listeners:
@@ -249,16 +275,42 @@ class Stack(ListenerStack):
         """A cluster, with the statistics of its circuit breakers."""
         if config.transport_socket is not None or config.transport_socket_matches:
             self.tls.add_cluster(config)
-        cluster = self.clusters.add(config)
+        try:
+            cluster = self.clusters.add(config)
+        except BaseException:
+            if self._tls is not None:
+                self._tls.remove_cluster(config)
+            raise
+        self._stat_names[config.alt_stat_name] += 1
         if cluster.outlier is not None and config.close_connections_on_host_health_failure:
             cluster.outlier.on_ejected = self.end_tcp_sessions
-        naming = tags.cluster(config.alt_stat_name)
+        if self.clusters.get(config.name) in (None, cluster):
+            self._show_breakers(cluster)
+        else:  # in the place of those of the older version, once it is in use
+            cluster.when_ready(lambda: self._show_breakers(cluster))
+        return cluster
+
+    def _show_breakers(self, cluster: Cluster) -> None:
+        if self.clusters.get(cluster.name) not in (None, cluster):
+            return  # it was closed before it was ready
+        naming = tags.cluster(cluster.config.alt_stat_name)
         for priority, breaker in zip(("default", "high"), cluster.breakers, strict=True):
             below = naming.below(f"circuit_breakers.{priority}.")
+            self.store.discard(BreakerStats, below.prefix)
+            self.store.discard(BreakerRemainingStats, below.prefix)
             self.store.add(BreakerStats(breaker), *below)
             if breaker.track_remaining:
                 self.store.add(BreakerRemainingStats(breaker), *below)
-        return cluster
+
+    def _cluster_closed(self, cluster: Cluster) -> None:
+        """A cluster was removed, or replaced: with the last of its name in statistics those leave."""
+        name = cluster.config.alt_stat_name
+        self._stat_names[name] -= 1
+        if not self._stat_names[name]:
+            del self._stat_names[name]
+            self.xds.forget_statistics(cluster.config)
+        if self._tls is not None:
+            self._tls.remove_cluster(cluster.config)
 
     def cluster_stats(self, config: ClusterConfig) -> ClusterStats:
         return self.store.shared(ClusterStats, *tags.cluster(config.alt_stat_name))
@@ -299,6 +351,9 @@ class Stack(ListenerStack):
             stats = self.store.shared(DnsStats, "dns.cares.")
             found = self.resolvers[settings] = DnsResolver(self.worker.loop, settings, stats)
         return found
+
+    def endpoints(self, config: ClusterConfig, subscriber: Subscriber) -> Callable[[], None]:
+        return self.xds.endpoints(config, subscriber)
 
     def _membership_changed(self, added: Sequence[Host], removed: Sequence[Host]) -> None:
         for host in removed:

@@ -46,7 +46,10 @@ class TlsStack:
         )
         self.limit = HandshakeLimit()
         self.downstream: list[DownstreamTls] = []
-        self.upstream: dict[tuple[str, str], UpstreamTls] = {}  # by the names of the cluster and of the match
+        self.upstream: dict[
+            int, tuple[ClusterConfig, dict[str, UpstreamTls]]
+        ] = {}  # of a cluster, by the name of the match
+        self._variants: dict[int, ClusterConfig] = {}
         self.inventory = Inventory()
 
     def terminal(
@@ -90,27 +93,63 @@ class TlsStack:
         self.inventory.add(tls.rotation)
         return TlsTerminal(terminal, tls)
 
-    def add_cluster(self, config: ClusterConfig, options: TransportSocketOptions = OFFERING_HTTP1) -> None:
-        """The TLS to the endpoints of a cluster; ``options`` say what its pools speak that bring none of their own."""
-        self._add(config, "", config.transport_socket, options)
+    def add_cluster(
+        self,
+        config: ClusterConfig,
+        options: TransportSocketOptions = OFFERING_HTTP1,
+        variant_of: ClusterConfig | None = None,
+    ) -> None:
+        """The TLS to the endpoints of a cluster; ``options`` say what its pools speak that bring none of their own.
+
+        Two versions of a cluster are told apart. ``variant_of`` is the configuration that this one is made of, and goes with.
+        """
+        if variant_of is not None:
+            self._variants[id(variant_of)] = config
+        made: dict[str, UpstreamTls] = {}
+        self.upstream[id(config)] = config, made
+        self._add(made, config, "", config.transport_socket, options)
         for match in config.transport_socket_matches:
-            self._add(config, match.name, match.transport_socket, options)
+            self._add(made, config, match.name, match.transport_socket, options)
 
     def _add(
-        self, config: ClusterConfig, match: str, context: UpstreamTlsContext | None, options: TransportSocketOptions
+        self,
+        made: dict[str, UpstreamTls],
+        config: ClusterConfig,
+        match: str,
+        context: UpstreamTlsContext | None,
+        options: TransportSocketOptions,
     ) -> None:
         if context is None:
             return
         stats = self.store.shared(TlsStats, *tags.cluster(config.alt_stat_name).below("ssl."))
-        tls = self.upstream[config.name, match] = UpstreamTls(
+        tls = made[match] = UpstreamTls(
             context, self.secrets, stats, self.worker, self.limit, options, config.per_connection_buffer_limit_bytes
         )
         self.inventory.add(tls.rotation)
 
+    def remove_cluster(self, config: ClusterConfig) -> None:
+        """The cluster is gone; connections that are open go on."""
+        variant = self._variants.pop(id(config), None)
+        if variant is not None:
+            self.remove_cluster(variant)
+        _, made = self.upstream.pop(id(config), (config, {}))
+        for tls in made.values():
+            self.inventory.remove(tls.rotation)
+            tls.close()
+
+    def remove_terminal(self, terminal: TlsTerminal) -> None:
+        """The filter chain is gone; connections that are open go on."""
+        self.downstream.remove(terminal.tls)
+        self.inventory.remove(terminal.tls.rotation)
+        terminal.tls.close()
+
     def of(self, config: ClusterConfig, metadata: Metadata) -> UpstreamTls | None:
         """The TLS to an endpoint with this metadata; None if it is spoken to plainly."""
+        found = self.upstream.get(id(config))
+        if found is None:
+            return None
         match = match_for(config.transport_socket_matches, metadata)
-        return self.upstream.get((config.name, "" if match is None else match.name))
+        return found[1].get("" if match is None else match.name)
 
     def certificates(self, now: float) -> list[Any]:
         """What /certs shows, ``now`` being in seconds since the epoch."""
@@ -124,6 +163,7 @@ class TlsStack:
         """Watch files no more."""
         for downstream in self.downstream:
             downstream.close()
-        for upstream in self.upstream.values():
-            upstream.close()
+        for _, made in self.upstream.values():
+            for upstream in made.values():
+                upstream.close()
         self.watcher.close()

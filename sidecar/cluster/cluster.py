@@ -62,6 +62,7 @@ class Cluster:
         "_balancer",
         "_slices",
         "_building",
+        "_holds",
         "_hosts_known",
         "_on_ready",
         "_changes",
@@ -96,6 +97,7 @@ class Cluster:
         self._balancer = balancer
         self._slices = slices
         self._building = False
+        self._holds = 0
         self._hosts_known = False
         self._on_ready: tuple[Callable[[], object], ...] = ()
         self._changes: tuple[list[Host], list[Host]] | None = None
@@ -130,13 +132,25 @@ class Cluster:
             self.health_checker = None
         if self.load_reports is not None:
             self.load_reports.close()
-        self._on_ready = ()
+        waiting, self._on_ready = self._on_ready, ()
         self.update(_NO_HOSTS)
         self._slices.cancel(self)
         self._finish(no_host)
+        for callback in waiting:
+            callback()
+
+    def hold(self) -> Callable[[], None]:
+        """The cluster is not ready until what this returns is called: secrets are still to come, say."""
+        self._holds += 1
+
+        def release() -> None:
+            self._holds -= 1
+            self._become_ready()
+
+        return release
 
     def when_ready(self, callback: Callable[[], object]) -> None:
-        """Call back once the cluster is initialised: now, if it is."""
+        """Call back once the cluster is initialised, or closed before that: now, if it is."""
         if self.initialised:
             callback()
         else:
@@ -256,7 +270,7 @@ class Cluster:
         self._become_ready()
 
     def _become_ready(self) -> None:
-        if self.initialised or not self._hosts_known or self._building:
+        if self.initialised or not self._hosts_known or self._building or self._holds:
             return
         self.initialised = True
         callbacks, self._on_ready = self._on_ready, ()

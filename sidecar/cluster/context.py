@@ -86,4 +86,8 @@ class ClusterStats(Protocol):
     update_attempt: int
     update_success: int
     update_failure: int
+    update_empty: int
     update_no_rebuild: int
+    assignment_stale: int
+    assignment_timeout_received: int
+    warming_state: int

@@ -27,6 +27,7 @@ from sidecar.config.lb_policies import ClientSideWeightedRoundRobin, OriginalDst
 from sidecar.core.timer_wheel import TimerWheel
 
 if TYPE_CHECKING:
+    from sidecar.cluster.eds import Subscriber
     from sidecar.cluster.health_checks.checker import HealthChecker
     from sidecar.cluster.load_balancers.zone_aware import LocalCluster
     from sidecar.cluster.outlier import OutlierDetector
@@ -69,16 +70,21 @@ class Surroundings(Protocol):
         """The resolver for these settings; asked for only by DNS clusters. It is closed by whoever made it."""
         ...
 
+    def endpoints(self, config: ClusterConfig, subscriber: Subscriber) -> Callable[[], None]:
+        """Hand a cluster its endpoints as they are discovered, until what this returns is called; EDS clusters alone ask."""
+        ...
+
 
 class ClusterManager:
     """`get(name)` is the cluster in use, or None: one dict lookup. A new version takes its place once it is warm.
 
-    `on_membership` is called, with each cluster's changes, for all clusters that are made later. `local_cluster_name` is
+    `on_membership` is called, with each cluster's changes, for all clusters that are made later, `on_closed` with one that
+    was in use or was to be, once it is not any more. `local_cluster_name` is
     the cluster that the proxy itself belongs to, `locality` where it is: with both, requests stay near if they can.
     """
 
-    __slots__ = ("get", "on_membership", "_clusters", "_warming", "_surroundings", "_wheel", "_random", "_random_for",
-                 "_slices", "_started", "_local", "_local_cluster_name")  # fmt: skip
+    __slots__ = ("get", "on_closed", "on_membership", "_clusters", "_warming", "_surroundings", "_wheel", "_random",
+                 "_random_for", "_slices", "_started", "_local", "_local_cluster_name")  # fmt: skip
 
     def __init__(
         self,
@@ -92,6 +98,7 @@ class ClusterManager:
         self._clusters: dict[str, Cluster] = {}
         self.get: Callable[[str], Cluster | None] = self._clusters.get
         self.on_membership: OnMembership | None = None
+        self.on_closed: Callable[[Cluster], None] = lambda cluster: None
         self._warming: dict[str, Cluster] = {}
         self._surroundings = surroundings
         self._wheel = wheel
@@ -129,8 +136,9 @@ class ClusterManager:
             return cluster
         older = self._warming.pop(cluster.name, None)
         if older is not None:
-            older.close()
+            self._close(older)
         self._warming[cluster.name] = cluster
+        cluster.stats.warming_state = 1
         cluster.when_ready(lambda: self._swap(cluster))
         cluster.start()
         return cluster
@@ -139,29 +147,50 @@ class ClusterManager:
         """Close a cluster, warm or not; False if there is none of that name."""
         gone = [found for found in (self._clusters.pop(name, None), self._warming.pop(name, None)) if found is not None]
         for cluster in gone:
-            cluster.close()
+            self._close(cluster)
         if gone:
             self._surroundings.cluster_manager_stats.cluster_removed += 1
         return bool(gone)
 
-    def start(self, ready: Callable[[], None]) -> None:
-        """Start all clusters; `ready` is called, once, when each has found its hosts or failed to."""
+    def start(self, ready: Callable[[], None], primaries_ready: Callable[[], None] = lambda: None) -> None:
+        """Start all clusters; `ready` is called, once, when each has found its hosts or failed to.
+
+        As in Envoy those come first that need no other cluster to find their hosts, and then, when `primaries_ready` has
+        been called, those of EDS.
+        """
         self._started = True
         cold = [cluster for cluster in self._clusters.values() if not cluster.initialised]
         self._warming = {cluster.name: cluster for cluster in cold}
+        secondary = [cluster for cluster in cold if cluster.config.type == "EDS"]
+
+        def start_secondary() -> None:
+            primaries_ready()
+            self._start(secondary, ready)
+
+        self._start([cluster for cluster in cold if cluster.config.type != "EDS"], start_secondary)
+
+    def _start(self, cold: Sequence[Cluster], ready: Callable[[], None]) -> None:
         waiting = _Countdown(len(cold), ready)
         for cluster in cold:
-            cluster.when_ready(partial(self._warming.pop, cluster.name))
+            cluster.when_ready(partial(self._warming.pop, cluster.name, None))
             cluster.when_ready(waiting.one_less)
             cluster.start()
         waiting.check()
 
+    def when_warm(self, callback: Callable[[], None]) -> None:
+        """Call back once all clusters that are warming now are in use, or gone: at once, if there are none."""
+        waiting = _Countdown(len(self._warming), callback)
+        for cluster in self._warming.values():
+            cluster.when_ready(waiting.one_less)
+        waiting.check()
+
     def close(self) -> None:
         """Close all clusters."""
-        for cluster in (*self._clusters.values(), *self._warming.values()):
-            cluster.close()
+        every = (*self._clusters.values(), *self._warming.values())
         self._clusters.clear()
         self._warming.clear()
+        for cluster in every:
+            cluster.close()
 
     def _swap(self, cluster: Cluster) -> None:
         if self._warming.get(cluster.name) is not cluster:
@@ -169,8 +198,13 @@ class ClusterManager:
         del self._warming[cluster.name]
         old = self._clusters.get(cluster.name)
         self._clusters[cluster.name] = cluster
+        cluster.stats.warming_state = 0
         if old is not None:
-            old.close()
+            self._close(old)
+
+    def _close(self, cluster: Cluster) -> None:
+        cluster.close()
+        self.on_closed(cluster)
 
     def _make(self, config: ClusterConfig) -> Cluster:
         is_local = config.name == self._local_cluster_name
@@ -271,6 +305,10 @@ def make_cluster(
         discover = StrictDns if config.type == "STRICT_DNS" else LogicalDns
         jitter = random_for(f"dns {config.name}")
         cluster.discovery = discover(cluster, config, surroundings.resolver(config.dns), wheel, jitter)
+    elif config.type == "EDS":
+        from sidecar.cluster.eds import EndpointDiscovery  # only for those who use it
+
+        cluster.discovery = EndpointDiscovery(cluster, partial(surroundings.endpoints, config), wheel)
     elif config.type == "STATIC":
         cluster.update(static_host_sets(config.load_assignment, cluster.by_locality))
     return cluster

@@ -38,20 +38,29 @@ from sidecar.config.upstream_protocols import (
 )
 
 if TYPE_CHECKING:
+    from sidecar.config.config_source import ConfigSource
     from sidecar.config.health_check import HealthCheck
     from sidecar.config.match_predicate import MatchPredicate
     from sidecar.config.tls import UpstreamTlsContext
     from sidecar.config.tls_matches import TransportSocketMatch
 
 _DNS_CLUSTER = "envoy.extensions.clusters.dns.v3.DnsCluster"
-_TYPES = ("STATIC", "STRICT_DNS", "LOGICAL_DNS", "ORIGINAL_DST")
+_TYPES = ("STATIC", "STRICT_DNS", "LOGICAL_DNS", "ORIGINAL_DST", "EDS")
+
+
+@dataclass(frozen=True, slots=True)
+class EdsClusterConfig:
+    """Where the endpoints of an EDS cluster come from, and the name by which they are asked for."""
+
+    eds_config: ConfigSource
+    service_name: str
 
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
     """One cluster.
 
-    `type` is STATIC, STRICT_DNS, LOGICAL_DNS or ORIGINAL_DST. `alt_stat_name` is the name in statistics (the cluster's
+    `type` is STATIC, STRICT_DNS, LOGICAL_DNS, ORIGINAL_DST or EDS. `alt_stat_name` is the name in statistics (the cluster's
     own when not configured). Durations are in seconds. `dns` is only used by the DNS types, `cleanup_interval` only by
     ORIGINAL_DST. `lb_policy`, `lb_config` and what follows them are those of `LoadBalancing`. `transport_socket` None is
     the plain one, and `transport_socket_matches` go before it. `upstream_protocol` is http1, http2, downstream (what the
@@ -86,6 +95,7 @@ class Cluster:
     ignore_health_on_host_removal: bool = False
     wait_for_warm_on_init: bool = True
     error_matcher: MatchPredicate | None = None
+    eds_cluster_config: EdsClusterConfig | None = None
 
 
 def parse_cluster(node: Node) -> Cluster:
@@ -130,7 +140,24 @@ def parse_cluster(node: Node) -> Cluster:
         node.get("ignore_health_on_host_removal"),
         node.wrapped("wait_for_warm_on_init", True),
         http.error_matcher,
+        _parse_eds(node, name, cluster_type),
     )
+
+
+def _parse_eds(node: Node, name: str, cluster_type: str) -> EdsClusterConfig | None:
+    config = node.child("eds_cluster_config")
+    if cluster_type != "EDS":
+        if config is not None:
+            config.settle()
+            node.refuse("is for EDS alone", "eds_cluster_config", "remove it, or make the type EDS")
+        return None
+    source = None if config is None else config.child("eds_config")
+    if config is None or source is None:
+        node.refuse("is required for EDS", "eds_cluster_config.eds_config", "say where endpoints come from")
+        return None
+    from sidecar.config.config_source import parse_config_source  # only for those who use it
+
+    return EdsClusterConfig(parse_config_source(source), intern(config.get("service_name")) or name)
 
 
 def _parse_transport_socket(node: Node) -> UpstreamTlsContext | None:
@@ -172,9 +199,9 @@ def _parse_type(node: Node) -> tuple[str, DnsSettings]:
 
 def _check_type(node: Node, cluster_type: str, assignment: ClusterLoadAssignment, balancing: LoadBalancing) -> None:
     provided = balancing.lb_policy == "CLUSTER_PROVIDED"
+    if cluster_type in ("ORIGINAL_DST", "EDS") and node.has("load_assignment"):
+        node.refuse(f"has no meaning for {cluster_type}", "load_assignment", "remove it")
     if cluster_type == "ORIGINAL_DST":
-        if node.has("load_assignment"):
-            node.refuse("has no meaning for ORIGINAL_DST", "load_assignment", "remove it")
         if not provided:
             node.refuse("must be CLUSTER_PROVIDED for ORIGINAL_DST", "lb_policy", "set it to CLUSTER_PROVIDED")
     elif provided:

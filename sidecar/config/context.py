@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Protocol
@@ -46,7 +46,8 @@ class Context:
 
     `source` names the file. `locate` gives the (file, line, column) of a path, and is
     asked only for paths with a problem. `find_format_problems` knows the commands of format strings. `runtime` answers
-    for the fields with a runtime key, once the bootstrap's layers are read.
+    for the fields with a runtime key, once the bootstrap's layers are read. `ignored` is what sources share that together
+    say once only that a field is ignored.
     As a context manager it finishes at the end of the block; an exception that building raises while there already are
     problems (half-built values) gives way to those problems.
     """
@@ -56,6 +57,7 @@ class Context:
         source: str = "configuration",
         locate: Callable[[str], tuple[str, int, int]] | None = None,
         find_format_problems: FindFormatProblems = take_every_format,
+        ignored: set[tuple[str, str]] | None = None,
     ) -> None:
         self.source = source
         self.problems: list[Problem] = []
@@ -65,11 +67,13 @@ class Context:
         self.runtime = Runtime({})
         self.local_cluster_name = ""  # of the cluster that the proxy itself belongs to
         self.has_ads = True  # a bootstrap without `ads_config` says so
+        self.discovers_clusters = False  # while it runs
         self._roots: list[Placed] = []
         self._names: dict[str, dict[str, str]] = {}
+        self._known: dict[str, Collection[str]] = {}
         self._references: list[tuple[str, str, str]] = []
         self._said: set[tuple[str, str]] = set()
-        self._ignored: set[tuple[str, str]] = set()
+        self._ignored: set[tuple[str, str]] = set() if ignored is None else ignored
 
     def refuse(self, path: str, problem: str, do: str = "") -> None:
         """Record that the field at `path` has a problem, and what to do about it. Said once for the same words."""
@@ -103,9 +107,19 @@ class Context:
         else:
             names[name] = node.path
 
-    def reference(self, kind: str, name: str, node: Placed, field: str | None = None) -> None:
-        """Say that `node` (its `field`, if given) needs the `kind` called `name`; `finish` refuses a dangling one."""
-        self._references.append((kind, name, node.path_of(field)))
+    def reference(
+        self, kind: str, name: str, node: Placed, field: str | None = None, *, may_come_later: bool = False
+    ) -> None:
+        """Say that `node` (its `field`, if given) needs the `kind` called `name`; `finish` refuses a dangling one.
+
+        A cluster that `may_come_later` need not be there where clusters are discovered.
+        """
+        if not (may_come_later and self.discovers_clusters):
+            self._references.append((kind, name, node.path_of(field)))
+
+    def know(self, kind: str, names: Collection[str]) -> None:
+        """Say that these of a `kind` are there already: the source may refer to them, and to its own."""
+        self._known[kind] = names
 
     def names(self, kind: str) -> frozenset[str]:
         """The names declared so far for a kind."""
@@ -117,8 +131,10 @@ class Context:
             root.settle()
         self._roots.clear()
         for kind, name, path in self._references:
-            known = self._names.get(kind, {})
-            if name not in known:
+            known: Collection[str] = self._names.get(kind, {})
+            others = self._known.get(kind, ())
+            if name not in known and name not in others:
+                known = (*known, *others)
                 advice = did_you_mean(name, known, f"define it, or name a {kind} that is there")
                 self.refuse(path, f"there is no {kind} called {name!r}", advice)
         self._references.clear()

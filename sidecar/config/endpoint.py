@@ -13,6 +13,7 @@ from sidecar.config.core_types import (
     Metadata,
     parse_locality,
     parse_metadata,
+    seconds,
 )
 from sidecar.config.fields import Node
 
@@ -50,11 +51,13 @@ class LocalityLbEndpoints:
 @dataclass(frozen=True, slots=True)
 class Policy:
     """How the assignment is used. `overprovisioning_factor` is in percent. `weighted_priority_health`: a priority is as
-    well as the weights of its healthy endpoints say, not their number.
+    well as the weights of its healthy endpoints say, not their number. `endpoint_stale_after` is the time after which, in
+    seconds, the endpoints of an assignment that came by EDS leave if no other one comes, 0 for never.
     """
 
     overprovisioning_factor: int = 140
     weighted_priority_health: bool = False
+    endpoint_stale_after: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +91,11 @@ def parse_load_assignment(node: Node) -> ClusterLoadAssignment:
 
 
 def _parse_policy(node: Node) -> Policy:
-    policy = Policy(node.wrapped("overprovisioning_factor", 140), node.get("weighted_priority_health"))
+    policy = Policy(
+        node.wrapped("overprovisioning_factor", 140),
+        node.get("weighted_priority_health"),
+        seconds(node, "endpoint_stale_after", 0.0),
+    )
     return _DEFAULT_POLICY if policy == _DEFAULT_POLICY else policy
 
 

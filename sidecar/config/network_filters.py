@@ -144,7 +144,7 @@ def parse_tcp_proxy(node: Node) -> TcpProxy:
     match node.which("cluster_specifier"):
         case "cluster":
             cluster = node.get("cluster")
-            node.context.reference("cluster", cluster, node, "cluster")
+            node.context.reference("cluster", cluster, node, "cluster", may_come_later=True)
         case "weighted_clusters":
             weighted = node.child("weighted_clusters")
             choices = () if weighted is None else weighted.children("clusters")
@@ -163,7 +163,7 @@ def parse_tcp_proxy(node: Node) -> TcpProxy:
 
 def _cluster_weight(node: Node, inherited: Mapping[str, Any]) -> ClusterWeight:
     name = node.get("name")
-    node.context.reference("cluster", name, node, "name")
+    node.context.reference("cluster", name, node, "name", may_come_later=True)
     return ClusterWeight(name, node.get("weight"), {**inherited, **parse_lb_metadata(node, "metadata_match")})
 
 

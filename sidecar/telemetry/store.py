@@ -125,9 +125,19 @@ class StatsStore:
         if self._by_key.get(key) is not group:
             raise KeyError(f"{group!r} is not in the store")
         group.references -= 1
-        if group.references:
-            return
-        del self._by_key[key]
+        if not group.references:
+            self._leave(group)
+
+    def discard(self, make: type[StatGroup], prefix: str) -> None:
+        """Let the group of class ``make`` at ``prefix`` leave the store, if it is there, however many hold on to it: what they
+        count from now on, nobody sees.
+        """
+        group = self._by_key.get((make, prefix))
+        if group is not None:
+            self._leave(group)
+
+    def _leave(self, group: StatGroup) -> None:
+        del self._by_key[type(group), group.prefix]
         index = bisect_left(self._groups, group.prefix, key=_PREFIX)
         while self._groups[index] is not group:
             index += 1

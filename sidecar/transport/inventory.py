@@ -29,6 +29,11 @@ class Inventory:
         """One more context."""
         self._rotations.append(rotation)
 
+    def remove(self, rotation: Rotation[Any]) -> None:
+        """A context is gone."""
+        self._rotations.remove(rotation)
+        self._ends.pop(rotation, None)
+
     def certificates(self, now: float) -> list[dict[str, list[dict[str, Any]]]]:
         """What /certs shows: an entry for each context. ``now`` is in seconds since the epoch."""
         return [certificates_of(rotation.secrets, now) for rotation in self._rotations]

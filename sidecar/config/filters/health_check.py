@@ -34,7 +34,7 @@ def parse_health_check(node: Node) -> HealthCheck:
         node.refuse("goes with pass_through_mode only", "cache_time", "remove it, or set pass_through_mode")
     percentages = node.map("cluster_min_healthy_percentages")
     for cluster in percentages:
-        node.context.reference("cluster", cluster, node, "cluster_min_healthy_percentages")
+        node.context.reference("cluster", cluster, node, "cluster_min_healthy_percentages", may_come_later=True)
     return HealthCheck(
         pass_through,
         cache_time or None,

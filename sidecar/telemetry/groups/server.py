@@ -160,6 +160,17 @@ class SubscriptionStats(StatGroup):
 
 
 @stat_group
+class EndpointSubscriptionStats(StatGroup):
+    """`cluster.<name>.` of an EDS cluster: what `ClusterStats` has not of its subscription."""
+
+    init_fetch_timeout: Counter
+    update_rejected: Counter
+    update_time: Gauge
+    version_text: TextReadout
+    update_duration: Histogram
+
+
+@stat_group
 class WatchdogStats(StatGroup):
     """`server.main_thread.`, `server.worker_<n>.`: how often the loop was late."""
 

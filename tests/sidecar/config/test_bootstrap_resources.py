@@ -138,7 +138,7 @@ def test_all_problems_are_listed_at_once() -> None:
     found = refusals(
         bootstrap(
             [listener(filter_chains=[]), listener(name="b", reuse_port=True)],
-            [cluster(type="EDS", eds_cluster_config={}), cluster(name="d", connect_timeout="0s")],
+            [cluster(type="ORIGINAL_DST", eds_cluster_config={}), cluster(name="d", connect_timeout="0s")],
             header_prefix="x-mizzen",
         )
     )
@@ -146,7 +146,8 @@ def test_all_problems_are_listed_at_once() -> None:
         "header_prefix",
         "static_resources.listeners[0].filter_chains",
         "static_resources.listeners[1].reuse_port",
-        "static_resources.clusters[0].type",
+        "static_resources.clusters[0].load_assignment",
+        "static_resources.clusters[0].lb_policy",
         "static_resources.clusters[0].eds_cluster_config",
         "static_resources.clusters[1].connect_timeout",
     }

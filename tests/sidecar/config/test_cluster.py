@@ -197,7 +197,8 @@ def test_two_clusters_of_a_name() -> None:
 @pytest.mark.parametrize(
     ("fields", "path", "problem"),
     [
-        ({"type": "EDS"}, ".type", "EDS is not implemented by Mizzen"),
+        ({"type": "EDS", "load_assignment": None}, ".eds_cluster_config.eds_config", "is required for EDS"),
+        ({"eds_cluster_config": {}}, ".eds_cluster_config", "is for EDS alone"),
         ({"health_checks": None, "lrs_server": {"self": {}}}, ".lrs_server", "is not implemented by Mizzen"),
         (
             {"load_assignment": assignment(socket_address("db.internal", 1))},

@@ -1,0 +1,1 @@
+"""Configuration from management servers: subscriptions, and what applies the resources that come."""

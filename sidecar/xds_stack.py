@@ -1,0 +1,177 @@
+"""The composition root's part for what is discovered while the sidecar runs, loaded when a configuration asks for it.
+
+management server -> subscription -> watcher (`xds/apply/`) -> cluster, endpoints, listener, routes, secret, filter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+from sidecar.cluster.eds import Subscriber
+from sidecar.config.cluster import Cluster as ClusterConfig
+from sidecar.config.config_source import ConfigSource
+from sidecar.core.discovery import Discovery
+from sidecar.core.pace import Pace
+from sidecar.telemetry import tags
+from sidecar.telemetry.formatter import format_problems
+from sidecar.telemetry.groups import cluster as cluster_groups
+from sidecar.telemetry.groups.cluster import ClusterStats
+from sidecar.telemetry.groups.http2 import Http2CodecStats
+from sidecar.telemetry.groups.server import EndpointSubscriptionStats, SubscriptionStats
+from sidecar.telemetry.groups.tls import TlsStats
+from sidecar.xds.apply.clusters import ClusterWatcher
+from sidecar.xds.apply.endpoints import EndpointWatcher
+from sidecar.xds.apply.judging import Judge
+from sidecar.xds.apply.records import Records
+
+if TYPE_CHECKING:
+    from sidecar.stack import Stack
+
+_URL: Final = "type.googleapis.com/"
+CLUSTER_URL: Final = _URL + "envoy.config.cluster.v3.Cluster"
+ENDPOINT_URL: Final = _URL + "envoy.config.endpoint.v3.ClusterLoadAssignment"
+LISTENER_URL: Final = _URL + "envoy.config.listener.v3.Listener"
+ROUTE_URL: Final = _URL + "envoy.config.route.v3.RouteConfiguration"
+SECRET_URL: Final = _URL + "envoy.extensions.transport_sockets.tls.v3.Secret"
+EXTENSION_URL: Final = _URL + "envoy.config.core.v3.TypedExtensionConfig"
+
+_OF_CLUSTERS: Final = (
+    (cluster_groups.ClusterStats, ""),
+    (EndpointSubscriptionStats, ""),
+    (cluster_groups.BreakerStats, "circuit_breakers.default."),
+    (cluster_groups.BreakerStats, "circuit_breakers.high."),
+    (cluster_groups.BreakerRemainingStats, "circuit_breakers.default."),
+    (cluster_groups.BreakerRemainingStats, "circuit_breakers.high."),
+    (cluster_groups.OutlierDetectionStats, "outlier_detection."),
+    (cluster_groups.HealthCheckStats, "health_check."),
+    (Http2CodecStats, "http2."),
+    (TlsStats, "ssl."),
+)
+
+
+class XdsStack:
+    """What is discovered, for one worker. ``discovery`` may be set before the first subscription."""
+
+    def __init__(self, stack: Stack) -> None:
+        self.stack = stack
+        worker = stack.worker
+        self.pace = Pace(worker.clock)
+        self.judge = Judge(stack.bootstrap, format_problems, _Names(stack))
+        self.discovery: Discovery = self._make_discovery()
+        self.clusters = Records(self.now)
+        self.assignments: dict[Subscriber, EndpointWatcher] = {}
+        self._static = frozenset(one.name for one in stack.bootstrap.static_resources.clusters)
+
+    def _make_discovery(self) -> Discovery:
+        raise NotImplementedError
+
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        worker = self.stack.worker
+        return worker.epoch + worker.clock()
+
+    # the beginning
+
+    async def initialise(self) -> None:
+        """In Envoy's order: static clusters, discovered ones, those that both discover the endpoints of, then listeners."""
+        dynamic = self.stack.bootstrap.dynamic_resources
+        if dynamic is not None and dynamic.cds_config is not None:
+            await self._discover_clusters(dynamic.cds_config)
+
+    async def _discover_clusters(self, source: ConfigSource) -> None:
+        answered, warm = asyncio.Event(), asyncio.Event()
+        watcher = ClusterWatcher(self.judge, self.pace, self, self.clusters, answered.set, self._around_clusters)
+        stats = self.stack.store.shared(SubscriptionStats, "cluster_manager.cds.")
+        self.discovery.subscribe(source, CLUSTER_URL, None, watcher, stats)
+        await answered.wait()
+        self.stack.clusters.when_warm(warm.set)
+        await warm.wait()
+
+    def _around_clusters(self, begins: bool) -> None:
+        if begins:
+            self.discovery.pause(ENDPOINT_URL)
+        else:
+            self.discovery.resume(ENDPOINT_URL)
+
+    # clusters: what `ClusterWatcher` and EDS clusters ask of the stack
+
+    def is_static(self, name: str) -> bool:
+        return name in self._static
+
+    def change(self, config: ClusterConfig) -> None:
+        self.stack.add_cluster(config)
+
+    def drop(self, name: str) -> None:
+        self.stack.clusters.remove(name)
+
+    def endpoints(self, config: ClusterConfig, subscriber: Subscriber) -> Callable[[], None]:
+        """Hand a cluster its endpoints as they are discovered."""
+        eds = config.eds_cluster_config
+        assert eds is not None
+        watcher = EndpointWatcher(eds.service_name, self.judge, self.pace, subscriber, self.now)
+        naming = tags.cluster(config.alt_stat_name)
+        own = self.stack.store.shared(EndpointSubscriptionStats, *naming)
+        stats = EndpointCounters(self.stack.store.shared(ClusterStats, *naming), own)
+        subscription = self.discovery.subscribe(eds.eds_config, ENDPOINT_URL, (eds.service_name,), watcher, stats)
+        self.assignments[subscriber] = watcher
+
+        def close() -> None:
+            del self.assignments[subscriber]
+            subscription.close()
+
+        return close
+
+    def forget_statistics(self, config: ClusterConfig) -> None:
+        """No cluster counts under this one's name any more."""
+        naming = tags.cluster(config.alt_stat_name)
+        for make, below in _OF_CLUSTERS:
+            self.stack.store.discard(make, naming.prefix + below)
+
+    def close(self) -> None:
+        """Hear of nothing any more."""
+
+    def __repr__(self) -> str:
+        return f"<XdsStack {self.discovery!r}>"
+
+
+class EndpointCounters:
+    """The ``SubscriptionCounters`` of an EDS cluster: some stand among the statistics that every cluster has."""
+
+    __slots__ = ("_cluster", "_own")
+
+    _SHARED = frozenset(("update_attempt", "update_failure", "update_success", "version"))
+
+    def __init__(self, cluster: ClusterStats, own: EndpointSubscriptionStats) -> None:
+        object.__setattr__(self, "_cluster", cluster)
+        object.__setattr__(self, "_own", own)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cluster if name in self._SHARED else self._own, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._cluster if name in self._SHARED else self._own, name, value)
+
+    def __repr__(self) -> str:
+        return f"<EndpointCounters {self._cluster!r}>"
+
+
+class _Names(Collection[str]):
+    """The clusters that there are, warm or not, by name."""
+
+    __slots__ = ("_stack",)
+
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
+
+    def __contains__(self, name: object) -> bool:
+        clusters = self._stack.clusters
+        return name in clusters.clusters or name in clusters.warming
+
+    def __iter__(self) -> Iterator[str]:
+        clusters = self._stack.clusters
+        return iter({**clusters.clusters, **clusters.warming})
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
