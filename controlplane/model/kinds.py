@@ -7,10 +7,16 @@ from dataclasses import dataclass
 
 from controlplane.model import columns
 from controlplane.model.columns import AGE, Column, column
+from controlplane.model.istio.authorization_policy import AuthorizationPolicy
 from controlplane.model.istio.destination_rule import DestinationRule
+from controlplane.model.istio.envoy_filter import EnvoyFilter
 from controlplane.model.istio.gateway import Gateway
+from controlplane.model.istio.peer_authentication import PeerAuthentication
+from controlplane.model.istio.proxy_config import ProxyConfig
+from controlplane.model.istio.request_authentication import RequestAuthentication
 from controlplane.model.istio.service_entry import ServiceEntry
 from controlplane.model.istio.sidecar import Sidecar
+from controlplane.model.istio.telemetry import Telemetry
 from controlplane.model.istio.virtual_service import VirtualService
 from controlplane.model.istio.workload_entry import WorkloadEntry
 from controlplane.model.istio.workload_group import WorkloadGroup
@@ -56,6 +62,7 @@ class Kind:
 
 
 _NETWORKING = ("networking.istio.io", ("v1", "v1beta1", "v1alpha3"))
+_SECURITY = ("security.istio.io", ("v1", "v1beta1"))
 
 KINDS: Mapping[str, Kind] = {
     kind.name: kind
@@ -104,6 +111,43 @@ KINDS: Mapping[str, Kind] = {
         ),
         Kind("WorkloadGroup", *_NETWORKING, "workloadgroups", "workloadgroup", WorkloadGroup, ("wg",)),
         Kind("Sidecar", *_NETWORKING, "sidecars", "sidecar", Sidecar),
+        Kind("ProxyConfig", "networking.istio.io", ("v1beta1",), "proxyconfigs", "proxyconfig", ProxyConfig),
+        Kind("EnvoyFilter", "networking.istio.io", ("v1alpha3",), "envoyfilters", "envoyfilter", EnvoyFilter, ("ef",)),
+        Kind(
+            "Telemetry",
+            "telemetry.istio.io",
+            ("v1", "v1alpha1"),
+            "telemetries",
+            "telemetry",
+            Telemetry,
+            ("telemetry",),
+        ),
+        Kind(
+            "PeerAuthentication",
+            *_SECURITY,
+            "peerauthentications",
+            "peerauthentication",
+            PeerAuthentication,
+            ("pa",),
+            columns=(column("Mode", "spec.mtls.mode"), AGE),
+        ),
+        Kind(
+            "RequestAuthentication",
+            *_SECURITY,
+            "requestauthentications",
+            "requestauthentication",
+            RequestAuthentication,
+            ("ra",),
+        ),
+        Kind(
+            "AuthorizationPolicy",
+            *_SECURITY,
+            "authorizationpolicies",
+            "authorizationpolicy",
+            AuthorizationPolicy,
+            ("ap",),
+            columns=(column("Action", "spec.action"), AGE),
+        ),
         Kind("Service", "", ("v1",), "services", "service", Service, ("svc",), columns=columns.SERVICE),
         Kind(
             "Endpoints",

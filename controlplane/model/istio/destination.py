@@ -50,15 +50,19 @@ class HeaderOperations(Model):
     remove: tuple[Str, ...] = ()
 
     def problems(self) -> Iterable[Cause]:
-        for operation, names in (("set", self.set), ("add", self.add)):
-            for name in names:
+        for operation, headers in (("set", self.set), ("add", self.add)):
+            for name, value in headers.items():
                 if complaint := header_name_complaint(name):
                     yield Cause(f"{operation}[{name}]", complaint)
+                elif name.startswith(":") and name != ":authority":
+                    yield Cause(f"{operation}[{name}]", f"{name} cannot be changed: use rewrite for what it says")
+                if "\r" in value or "\n" in value or "\0" in value:
+                    yield Cause(f"{operation}[{name}]", "a value has no line ends and no NUL: remove them")
         for index, name in enumerate(self.remove):
             if complaint := header_name_complaint(name):
                 yield Cause(f"remove[{index}]", complaint)
             elif name.startswith(":") or name.lower() == "host":
-                yield Cause(f"remove[{index}]", f"{name} cannot be removed from a request: set it instead")
+                yield Cause(f"remove[{index}]", f"{name} cannot be removed: a message needs it")
 
 
 class Headers(Model):
@@ -66,6 +70,12 @@ class Headers(Model):
 
     request: HeaderOperations | None = None
     response: HeaderOperations | None = None
+
+    def problems(self) -> Iterable[Cause]:
+        for operation in ("set", "add"):
+            for name in getattr(self.response, operation, ()):
+                if name.lower() in ("host", ":authority"):
+                    yield Cause(f"response.{operation}[{name}]", f"a response has no {name}: remove it")
 
 
 class RouteDestination(Model):

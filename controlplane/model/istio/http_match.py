@@ -12,6 +12,9 @@ from controlplane.model.oneof import exclusive
 from controlplane.model.resource import Model
 from controlplane.model.values import Bool, Port, Regex, Str, dns_label_complaint, header_name_complaint
 
+CLAIM = "@request.auth.claims"
+"""Beginning of the name of a "header" that is a claim of the request's token: `@request.auth.claims.NAME` or `...[NAME]`."""
+
 
 class StringMatch(Model):
     """A whole text, its beginning, or a regular expression (RE2) of all of it. None of them: that there is a value."""
@@ -45,7 +48,7 @@ class HTTPMatchRequest(Model):
     def problems(self) -> Iterable[Cause]:
         for path in ("headers", "withoutHeaders"):
             for name in self.headers if path == "headers" else self.without_headers:
-                if complaint := header_name_complaint(name):
+                if not name.startswith(CLAIM) and (complaint := header_name_complaint(name)):
                     yield Cause(f"{path}[{name}]", complaint)
         for name, field in (
             ("uri", self.uri),

@@ -127,6 +127,7 @@ class HTTPRoute(Model):
 
     def problems(self) -> Iterable[Cause]:
         yield from self._action_problems()
+        yield from self._authority_problems()
         yield from exclusive(self, "mirror", "mirrors")
         yield from exclusive(self, "mirror_percent", "mirror_percentage")
         if self.mirror is None and (self.mirror_percent is not None or self.mirror_percentage is not None):
@@ -134,10 +135,24 @@ class HTTPRoute(Model):
         if self.delegate is None and self.redirect is None and self.direct_response is None:
             yield from weights_problems([each.weight for each in self.route], "route")
 
+    def _authority_problems(self) -> Iterator[Cause]:
+        operations = self.headers.request if self.headers is not None else None
+        if operations is None or self.rewrite is None or self.rewrite.authority is None:
+            return
+        for operation, names in (("set", operations.set), ("add", operations.add)):
+            for name in names:
+                if name.lower() in ("host", ":authority"):
+                    yield Cause(
+                        f"headers.request.{operation}[{name}]", "rewrite.authority sets it too: keep one of them"
+                    )
+
     def _action_problems(self) -> Iterator[Cause]:
         actions = ("route", "redirect", "direct_response")
         if self.delegate is not None:
             yield from exclusive(self, "delegate", *actions)
+            if not self.delegate.name:
+                yield Cause("delegate.name", "is required: name the VirtualService without hosts", Reason.REQUIRED)
+            yield from self.regex_problems()
             return
         yield from exclusive(self, *actions, required=True)
         if self.redirect is not None or self.direct_response is not None:
@@ -145,3 +160,22 @@ class HTTPRoute(Model):
             for name, field in (("rewrite", self.rewrite), ("fault", self.fault)):
                 if field is not None and (name == "rewrite" or action == "redirect"):
                     yield Cause(name, f"has no effect beside {action}: remove one of them")
+
+    def regex_problems(self) -> Iterator[Cause]:
+        """Causes for regular expressions in the conditions, which delegation does not admit: conditions could not be merged."""
+        for index, match in enumerate(self.match):
+            for name in ("uri", "scheme", "method", "authority"):
+                field = getattr(match, name)
+                if field is not None and field.regex is not None:
+                    yield Cause(f"match[{index}].{name}.regex", _NO_REGEX)
+            for path, fields in (
+                ("headers", match.headers),
+                ("queryParams", match.query_params),
+                ("withoutHeaders", match.without_headers),
+            ):
+                for name, field in fields.items():
+                    if field.regex is not None:
+                        yield Cause(f"match[{index}].{path}[{name}].regex", _NO_REGEX)
+
+
+_NO_REGEX = "a route that delegates, or is delegated to, cannot match by regex: use exact or prefix"

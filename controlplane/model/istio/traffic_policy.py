@@ -158,7 +158,7 @@ class LoadBalancerSettings(Model):
     simple: Literal["UNSPECIFIED", "LEAST_CONN", "RANDOM", "PASSTHROUGH", "ROUND_ROBIN", "LEAST_REQUEST"] | None = None
     consistent_hash: ConsistentHashLB | None = None
     locality_lb_setting: LocalityLbSetting | None = None
-    warmup_duration_secs: Duration | None = None
+    warmup_duration_secs: DurationOrZero | None = None
     warmup: WarmupConfiguration | None = None
 
     def problems(self) -> Iterable[Cause]:
@@ -174,8 +174,8 @@ class TcpKeepalive(Model):
     """Probes of idle connections."""
 
     probes: UInt | None = None
-    time: Duration | None = None
-    interval: Duration | None = None
+    time: DurationOrZero | None = None
+    interval: DurationOrZero | None = None
 
 
 class TCPSettings(Model):

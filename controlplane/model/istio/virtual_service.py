@@ -144,6 +144,8 @@ class VirtualService(Model):
         for index, route in enumerate(self.http):
             if route.delegate is not None:
                 yield Cause(f"http[{index}].delegate", "a delegate cannot delegate in turn: route from here")
+            for cause in route.regex_problems():
+                yield cause.below(f"http[{index}]")
             for number, match in enumerate(route.match):
                 if match.gateways:
                     yield Cause(

@@ -1,0 +1,140 @@
+"""From a part of a document to its model: what is wrong with fields and between them, in the words of causes."""
+
+from __future__ import annotations
+
+import difflib
+import typing
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from controlplane.model.causes import Cause, Invalid, Reason, joined
+from controlplane.model.resource import Model
+from controlplane.model.values import shown
+
+Parsed = TypeVar("Parsed", bound=Model)
+
+
+def parse_model(model: type[Parsed], document: Any, path: str = "") -> Parsed:
+    """One model from its part of a document, which stands at ``path``. Raises Invalid."""
+    try:
+        spec = model.model_validate(without_nulls(document), by_alias=True, by_name=False)
+    except ValidationError as error:
+        raise Invalid([_cause(model, each, path) for each in error.errors(include_url=False)]) from None
+    causes = list(problems(spec, path))
+    if causes:
+        raise Invalid(causes)
+    return spec
+
+
+def problems(model: Model, path: str = "") -> Iterator[Cause]:
+    """What a model and all that are below it say of themselves."""
+    for cause in model.problems():
+        yield cause.below(path)
+    for name, field in type(model).model_fields.items():
+        value = getattr(model, name)
+        if value and isinstance(value, (Model, tuple, Mapping)):
+            yield from _problems_below(value, joined(path, field.alias or name))
+
+
+def _problems_below(value: Any, path: str) -> Iterator[Cause]:
+    if isinstance(value, Model):
+        yield from problems(value, path)
+    elif isinstance(value, tuple):
+        for index, item in enumerate(value):
+            if not isinstance(item, Model):
+                return
+            yield from problems(item, f"{path}[{index}]")
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            if not isinstance(item, Model):
+                return
+            yield from problems(item, f"{path}[{key}]")
+
+
+def without_nulls(value: Any) -> Any:
+    """A document without the fields that are null, which mean the same as fields that are not there."""
+    if isinstance(value, Mapping):
+        return {key: without_nulls(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [without_nulls(item) for item in value]
+    return value
+
+
+# --- What pydantic finds, in the words of causes
+
+
+def _cause(model: type[Model], error: ErrorDetails, path: str) -> Cause:
+    at, owner = _located(model, error["loc"], path)
+    code, value = error["type"], error.get("input")
+    if code in Reason.__members__.values():
+        return Cause(at, error["msg"], Reason(code))
+    if code == "missing":
+        return Cause(at, "is required: add it", Reason.REQUIRED)
+    if code == "extra_forbidden":
+        name = str(error["loc"][-1])
+        fields = [field.alias or key for key, field in owner.model_fields.items()] if owner else []
+        return Cause(at, f"is not a field that is known here{suggestion(name, fields)}", Reason.INVALID, unknown=True)
+    if code == "literal_error":
+        expected = error.get("ctx", {}).get("expected", "").replace("'", "").replace(" or ", ", ")
+        return Cause(at, f"{shown(value)} is not supported: use one of {expected}", Reason.NOT_SUPPORTED)
+    return Cause(at, f"must be {_SHAPES.get(code, error['msg'])}, not {shown(value)}")
+
+
+_SHAPES = {
+    "string_type": "a text (put it in quotes)",
+    "int_type": "a whole number, without quotes",
+    "int_from_float": "a whole number",
+    "float_type": "a number, without quotes",
+    "bool_type": "true or false, without quotes",
+    "tuple_type": "a list",
+    "mapping_type": "an object of values by names",
+    "dict_type": "an object of values by names",
+    "model_type": "an object",
+    "model_attributes_type": "an object",
+}
+
+
+def _located(model: type[Model], steps: Sequence[int | str], path: str) -> tuple[str, type[Model] | None]:
+    """The path of pydantic's steps, and the model whose field the last step is."""
+    where: Any = model
+    owner: type[Model] | None = model
+    for step in steps:
+        owner = where if isinstance(where, type) and issubclass(where, Model) else None
+        if isinstance(step, int):
+            path, where = f"{path}[{step}]", _argument(where)
+        elif owner is not None:
+            path = joined(path, step)
+            field = next((field for key, field in owner.model_fields.items() if (field.alias or key) == step), None)
+            where = _without_none(field.annotation) if field else None
+        elif typing.get_origin(where) is not None and isinstance(typing.get_origin(where), type):
+            if issubclass(typing.get_origin(where), Mapping):  # type: ignore[arg-type]
+                if step != "[key]":
+                    path, where = f"{path}[{step}]", _argument(where)
+        else:
+            where = None  # a branch of a union, which says nothing to a reader
+    return path, owner
+
+
+def _argument(annotation: Any) -> Any:
+    """What a list has for items, a mapping for values."""
+    arguments = [each for each in typing.get_args(annotation) if each is not Ellipsis]
+    return _without_none(arguments[-1]) if arguments else None
+
+
+def _without_none(annotation: Any) -> Any:
+    while typing.get_origin(annotation) is typing.Annotated:
+        annotation = typing.get_args(annotation)[0]
+    choices = [each for each in typing.get_args(annotation) if each is not type(None)]
+    if type(None) in typing.get_args(annotation) and len(choices) == 1:
+        return _without_none(choices[0])
+    return annotation
+
+
+def suggestion(name: str, known: Collection[str]) -> str:
+    """The end of a message about an unknown name: the known one that was meant, or that it must go."""
+    lowered = {each.lower(): each for each in known}
+    close = difflib.get_close_matches(name.lower().replace("_", ""), lowered, n=1, cutoff=0.6)
+    return f": did you mean {lowered[close[0]]}?" if close else ": remove it"
