@@ -16,7 +16,7 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -111,7 +111,7 @@ class SqliteStore:
         event = await self._change(Write(key, None, expected, who))
         return event.stored if event else None
 
-    async def watch(self, since: int, kinds: Collection[str] | None = None) -> AsyncIterator[Event]:
+    async def watch(self, since: int, kinds: Collection[str] | None = None) -> AsyncGenerator[Event, None]:
         position = since
         checked = False
         while not self._closed:

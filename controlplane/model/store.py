@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -118,7 +118,7 @@ class Store(Protocol):
         """
         ...
 
-    def watch(self, since: int, kinds: Collection[str] | None = None) -> AsyncIterator[Event]:
+    def watch(self, since: int, kinds: Collection[str] | None = None) -> AsyncGenerator[Event, None]:
         """All changes after revision ``since``, in order, as they come, of the given kinds or of all. Raises Compacted.
 
         Ends when the store is closed.

@@ -39,7 +39,7 @@ async def sqlite(directory: Path) -> AsyncIterator[MakeStore]:
 async def take(store: Store, count: int, since: int, kinds: Collection[str] | None = None) -> list[Event]:
     """The next events of a watch, at most ``count``."""
     found: list[Event] = []
-    async with asyncio.timeout(10), aclosing(store.watch(since, kinds)) as events:  # type: ignore[type-var]
+    async with asyncio.timeout(10), aclosing(store.watch(since, kinds)) as events:
         async for event in events:
             found.append(event)
             if len(found) == count:

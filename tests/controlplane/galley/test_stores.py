@@ -267,7 +267,7 @@ def test_a_watch_that_compaction_overtakes_says_so(run: Run) -> None:
             assert gone.oldest == last
         else:  # it was told all before that: then nothing may be missing
             assert heard == [*(b"%d" % n for n in range(1, 10)), b"last"]
-        await watch.aclose()  # type: ignore[attr-defined]
+        await watch.aclose()
 
     run(scenario)
 
