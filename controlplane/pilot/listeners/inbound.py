@@ -12,6 +12,7 @@ from typing import Any
 
 from google.protobuf import wrappers_pb2
 
+from controlplane.model.proxy import ProxyType
 from controlplane.model.resource import ResourceKey
 from controlplane.model.service import PortProtocol, parse_protocol
 from controlplane.pilot.listeners.filters import connection_manager, http_filter, tcp_filter
@@ -28,12 +29,10 @@ from controlplane.pilot.listeners.listener import (
     new_listener,
 )
 from controlplane.pilot.listeners.outbound import bound, egress_address, outbound_manager
-from controlplane.pilot.routes.inbound import inbound_cluster, inbound_routes
+from controlplane.pilot.names import BLACK_HOLE, INBOUND_PASSTHROUGH, inbound_cluster
+from controlplane.pilot.routes.inbound import inbound_routes
 from controlplane.pilot.routes.outbound import FORWARD_PROXY
 from controlplane.pilot.scope import Generated, Workload
-
-INBOUND_PASSTHROUGH = "InboundPassthroughCluster"
-_INBOUND_PORT = 15006  # where captured connections to the workload arrive
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +62,8 @@ class Clash:
 
 def inbound_listeners(workload: Workload) -> Iterator[Generated]:
     """What one proxy listens on beside its scope's listeners. What clashes is left out, see `clashes`."""
+    if workload.proxy.type is not ProxyType.SIDECAR:
+        return
     proxy = forward_proxy_port(workload)
     kept, _ = _assigned(workload)
     if proxy and any(each.owner == _FORWARD_PROXY for each in kept):
@@ -191,14 +192,13 @@ def _virtual_inbound(workload: Workload, entrances: Sequence[Entrance]) -> Gener
         chains += _chains(workload, entrance, destination_port=port)
         causes += entrance.causes
     mesh = workload.scope.mesh
+    arrival = mesh.proxy_inbound_listen_port
     black_hole = chain(
-        tcp_filter(mesh, [("BlackHoleCluster", 1)]),
+        tcp_filter(mesh, [(BLACK_HOLE, 1)]),
         name="virtualInbound-blackhole",
-        destination_port=wrappers_pb2.UInt32Value(value=_INBOUND_PORT),
+        destination_port=wrappers_pb2.UInt32Value(value=arrival),
     )
-    listener = new_listener(
-        ANY_ADDRESS, _INBOUND_PORT, [black_hole, *chains], INBOUND, name="virtualInbound", mesh=mesh
-    )
+    listener = new_listener(ANY_ADDRESS, arrival, [black_hole, *chains], INBOUND, name="virtualInbound", mesh=mesh)
     listener.default_filter_chain.CopyFrom(chain(tcp_filter(mesh, [(INBOUND_PASSTHROUGH, 1)]), name="virtualInbound"))
     # Before the inspectors: it is the original port that says what is expected.
     inspectors = list(listener.listener_filters)

@@ -25,15 +25,13 @@ from controlplane.pilot.listeners.listener import (
     new_listener,
 )
 from controlplane.pilot.listeners.tcp import service_chains, speaking_of
+from controlplane.pilot.names import BLACK_HOLE, PASSTHROUGH
 from controlplane.pilot.routes.domains import service_addresses
-from controlplane.pilot.routes.outbound import PASSTHROUGH, detected_services, http_ports, routable
+from controlplane.pilot.routes.outbound import detected_services, http_ports, routable
 from controlplane.pilot.scope import EgressListener, Generated, Scope
 
-BLACK_HOLE = "BlackHoleCluster"
-_OUTBOUND_PORT = 15001  # where captured connections arrive
 
-
-def outbound_listeners(scope: Scope) -> Iterator[Generated]:
+def sidecar_listeners(scope: Scope) -> Iterator[Generated]:
     """What all proxies of a scope listen on for their workloads. Of two on one address the first one is generated."""
     taken: set[str] = set()
     for egress in scope.egress:
@@ -157,15 +155,14 @@ def _of_port(
 
 
 def _virtual_outbound(scope: Scope) -> Generated:
+    arrival = scope.mesh.proxy_listen_port
     # What was sent to this port itself would come here again and again.
     black_hole = chain(
         tcp_filter(scope.mesh, [(BLACK_HOLE, 1)]),
         name="virtualOutbound-blackhole",
-        destination_port=wrappers_pb2.UInt32Value(value=_OUTBOUND_PORT),
+        destination_port=wrappers_pb2.UInt32Value(value=arrival),
     )
-    listener = new_listener(
-        ANY_ADDRESS, _OUTBOUND_PORT, [black_hole], OUTBOUND, name="virtualOutbound", mesh=scope.mesh
-    )
+    listener = new_listener(ANY_ADDRESS, arrival, [black_hole], OUTBOUND, name="virtualOutbound", mesh=scope.mesh)
     listener.default_filter_chain.CopyFrom(chain(_elsewhere(scope), name="virtualOutbound-catchall-tcp"))
     listener.use_original_dst.value = True
     return generated(scope, listener)

@@ -15,9 +15,10 @@ from controlplane.model.resource import Resource
 from controlplane.model.service import Port, Service
 from controlplane.pilot.listeners.filters import tcp_filter
 from controlplane.pilot.listeners.listener import chain
-from controlplane.pilot.routes.destinations import destination_cluster, destination_port, outbound_cluster
+from controlplane.pilot.names import outbound_cluster
+from controlplane.pilot.routes.destinations import destination_cluster, destination_port
 from controlplane.pilot.routes.domains import covers
-from controlplane.pilot.routes.matching import MESH
+from controlplane.pilot.routes.matching import MESH, proxy_meets
 from controlplane.pilot.scope import Rule, Scope
 
 _EVERYTHING = (None,)
@@ -34,7 +35,7 @@ def service_chains(
     made = routed_chains(scope, owners, port.number, tls=port.protocol.is_tls, gateways=gateways)
     if made and not (port.protocol.is_tls and all(each.filter_chain_match.server_names for each in made)):
         return made
-    cluster = outbound_cluster(service.hostname, port.number)
+    cluster = outbound_cluster(port.number, "", service.hostname)
     rule = scope.destination_rule(service.hostname)
     filter_ = tcp_filter(scope.mesh, [(cluster, 1)], idle_timeout=idle_timeout(rule, port.number))
     if not port.protocol.is_tls:
@@ -53,7 +54,7 @@ def routed_chains(
     seen: set[bytes] = set()
     for owner in owners:
         for match, route in _routes(owner, tls):
-            if match is not None and not _concerns(scope, match, port, gateways):
+            if match is not None and not proxy_meets(scope, owner, match, port, gateways):
                 continue
             one = chain(_filter(scope, owner, route, port), **_match(match))
             key = one.filter_chain_match.SerializeToString(deterministic=True)
@@ -103,17 +104,6 @@ def _routes(owner: Resource, tls: bool) -> Iterator[tuple[Any, Any]]:
     for route in owner.spec.tcp:
         for match in route.match or _EVERYTHING:
             yield match, route
-
-
-def _concerns(scope: Scope, match: Any, port: int, gateways: Collection[str]) -> bool:
-    if match.port and match.port != port:
-        return False
-    if match.gateways:
-        return any(gateway in gateways for gateway in match.gateways)
-    proxy = scope.proxy
-    if any(proxy.labels.get(name) != value for name, value in match.source_labels.items()):
-        return False
-    return not match.source_namespace or match.source_namespace == proxy.namespace
 
 
 def _match(match: Any) -> dict[str, Any]:

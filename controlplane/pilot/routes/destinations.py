@@ -9,12 +9,8 @@ from typing import Any
 
 from envoy.config.route.v3 import route_components_pb2 as components
 
+from controlplane.pilot.names import outbound_cluster
 from controlplane.pilot.scope import Rule, Scope
-
-
-def outbound_cluster(hostname: str, port: int, subset: str = "") -> str:
-    """Istio's name of the cluster of a service's port, or of a subset of it."""
-    return f"outbound|{port}|{subset}|{hostname}"
 
 
 def destination_cluster(scope: Scope, destination: Any, namespace: str, port: int) -> str:
@@ -26,7 +22,7 @@ def destination_cluster(scope: Scope, destination: Any, namespace: str, port: in
     service = scope.service(hostname)
     if service is not None:
         hostname = service.hostname
-    return outbound_cluster(hostname, destination_port(scope, destination, hostname, port), destination.subset or "")
+    return outbound_cluster(destination_port(scope, destination, hostname, port), destination.subset or "", hostname)
 
 
 def destination_port(scope: Scope, destination: Any, hostname: str, port: int) -> int:

@@ -10,10 +10,7 @@ from typing import Any
 from envoy.config.route.v3 import route_components_pb2 as components
 from envoy.config.route.v3 import route_pb2
 
-
-def inbound_cluster(port: int) -> str:
-    """Istio's name of the cluster of the application's port, and of its routes."""
-    return f"inbound|{port}||"
+from controlplane.pilot.names import inbound_cluster
 
 
 def inbound_routes(port: int, hostname: str) -> Any:

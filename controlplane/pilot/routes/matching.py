@@ -5,31 +5,41 @@ Source: Istio's reference, "Virtual Service", HTTPMatchRequest and StringMatch.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Any
 
 import re2
 from envoy.config.route.v3 import route_components_pb2 as components
 from envoy.type.matcher.v3 import regex_pb2, string_pb2
 
+from controlplane.model.resource import Resource
+from controlplane.pilot.scope import Scope
+
 MESH = "mesh"  # the reserved name of all sidecars among a virtual service's gateways
 
 
-def concerns(
-    match: Any, *, labels: Mapping[str, str], namespace: str, gateways: Collection[str], port: int | None
-) -> bool:
-    """Whether a match condition can hold at this proxy: what `gateways`, `sourceLabels`, `sourceNamespace` and `port` say.
+def proxy_meets(scope: Scope, owner: Resource, match: Any, port: int, gateways: Collection[str]) -> bool:
+    """Whether a match condition can hold at a proxy: what `gateways`, `sourceLabels`, `sourceNamespace` and `port` say.
 
-    ``gateways`` are the names that the routes are made for (`mesh` for a sidecar, `NAMESPACE/NAME` for gateways). A
-    condition with gateways of its own is not asked for its source's labels, as in Istio. ``port`` None is any port.
+    ``owner`` is the condition's resource, ``gateways`` are the names that the routes are made for (`mesh` for a sidecar,
+    `NAMESPACE/NAME` for gateways). A condition with gateways of its own is not asked for its source, as in Istio.
     """
-    if match.port and port is not None and match.port != port:
+    if match.port and match.port != port:
         return False
     if match.gateways:
-        return any(gateway in gateways for gateway in match.gateways)
-    if any(labels.get(name) != value for name, value in match.source_labels.items()):
+        return any(_qualified(gateway, owner.namespace) in gateways for gateway in match.gateways)
+    proxy = scope.proxy
+    if any(proxy.labels.get(name) != value for name, value in match.source_labels.items()):
         return False
-    return not match.source_namespace or match.source_namespace == namespace
+    return not match.source_namespace or bool(match.source_namespace == proxy.namespace)
+
+
+def _qualified(gateway: str, namespace: str) -> str:
+    """A gateway's name with its namespace, which a resource need not write of its own."""
+    space, slash, name = gateway.rpartition("/")
+    if gateway == MESH or (slash and space != "."):
+        return gateway
+    return f"{namespace}/{name}"
 
 
 def route_match(match: Any) -> Any:

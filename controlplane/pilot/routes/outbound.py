@@ -14,6 +14,7 @@ from envoy.config.route.v3 import route_pb2
 
 from controlplane.model.resource import Resource
 from controlplane.model.service import Port, PortProtocol, Service
+from controlplane.pilot.names import PASSTHROUGH, outbound_cluster
 from controlplane.pilot.routes.domains import covers, domains, service_addresses, service_names
 from controlplane.pilot.routes.virtual_hosts import (
     RuleView,
@@ -105,7 +106,6 @@ def _unknown_by_authority(scope: Scope) -> VirtualHost:
     return scope.memo.get(("virtual host", "allow_any by authority"), _allow_addresses)
 
 
-PASSTHROUGH = "PassthroughCluster"
 _BAD_GATEWAY = 502
 # An address and a port: the original destination that a forward proxy's client means.
 _ADDRESS_AND_PORT = r"(\d{1,3}(\.\d{1,3}){3}|\[[0-9a-fA-F:.]+\]):\d{1,5}"
@@ -156,7 +156,7 @@ def _egress_proxy(scope: Scope) -> str:
         return PASSTHROUGH
     port = destination.port.number if destination.port is not None else _HTTP_PORT
     hostname = scope.resolve(destination.host, scope.sidecar.namespace)
-    return f"outbound|{port}|{destination.subset or ''}|{hostname}"
+    return outbound_cluster(port, destination.subset or "", hostname)
 
 
 def _virtual_hosts(scope: Scope, egress: EgressListener, port: int | None) -> Iterator[VirtualHost]:

@@ -12,6 +12,7 @@ from envoy.config.route.v3 import route_components_pb2 as components
 
 from controlplane.model.resource import Resource
 from controlplane.model.service import Service
+from controlplane.pilot.names import outbound_cluster
 from controlplane.pilot.routes.actions import (
     apply_direct_response,
     apply_forwarding,
@@ -19,10 +20,10 @@ from controlplane.pilot.routes.actions import (
     plain_action,
 )
 from controlplane.pilot.routes.delegates import Rules
-from controlplane.pilot.routes.destinations import hash_policies, outbound_cluster
+from controlplane.pilot.routes.destinations import hash_policies
 from controlplane.pilot.routes.filter_config import apply_cors, apply_fault
 from controlplane.pilot.routes.header_operations import apply_headers
-from controlplane.pilot.routes.matching import MESH, concerns, matches_everything, route_match
+from controlplane.pilot.routes.matching import MESH, matches_everything, proxy_meets, route_match
 from controlplane.pilot.scope import Rule, Scope
 
 _EVERYTHING = (None,)  # what a rule without conditions matches
@@ -39,7 +40,7 @@ def rule_routes(
     routes: list[Any] = []
     for namespace, rule in rules.rules:
         for match in rule.match or _EVERYTHING:
-            if match is not None and not _concerns(scope, match, port, gateways):
+            if match is not None and not proxy_meets(scope, owner, match, port, gateways):
                 continue
             route = _route(scope, owner, namespace, rule, match, port)
             routes.append(route)
@@ -50,7 +51,7 @@ def rule_routes(
 
 def default_route(scope: Scope, service: Service, port: int, rule: Rule | None) -> Any:
     """The one route of a service that no virtual service speaks of."""
-    cluster = outbound_cluster(service.hostname, port)
+    cluster = outbound_cluster(port, "", service.hostname)
     return components.Route(
         name="default",
         match=components.RouteMatch(prefix="/"),
@@ -59,10 +60,12 @@ def default_route(scope: Scope, service: Service, port: int, rule: Rule | None) 
     )
 
 
-def selected_conditions(scope: Scope, rules: Rules, port: int, gateways: Collection[str] = (MESH,)) -> tuple[bool, ...]:
+def selected_conditions(
+    scope: Scope, owner: Resource, rules: Rules, port: int, gateways: Collection[str] = (MESH,)
+) -> tuple[bool, ...]:
     """Which conditions can hold here: what the routes of a virtual service have from the proxy that they are for."""
     return tuple(
-        match is None or _concerns(scope, match, port, gateways)
+        match is None or proxy_meets(scope, owner, match, port, gateways)
         for _, rule in rules.rules
         for match in rule.match or _EVERYTHING
     )
@@ -73,11 +76,6 @@ def config_metadata(owner: Resource) -> dict[str, Any]:
     kind = "".join(f"-{c.lower()}" if c.isupper() else c for c in owner.key.kind).lstrip("-")
     version = owner.document.get("apiVersion", "networking.istio.io/v1")
     return {"istio": {"config": f"/apis/{version}/namespaces/{owner.namespace}/{kind}/{owner.name}"}}
-
-
-def _concerns(scope: Scope, match: Any, port: int, gateways: Collection[str]) -> bool:
-    proxy = scope.proxy
-    return concerns(match, labels=proxy.labels, namespace=proxy.namespace, gateways=gateways, port=port)
 
 
 def _route(scope: Scope, owner: Resource, namespace: str, rule: Any, match: Any, port: int) -> Any:

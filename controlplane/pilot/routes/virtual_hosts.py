@@ -34,12 +34,16 @@ class VirtualHost:
 
 
 def virtual_host(
-    name: str, domains: Iterable[str], routes: Sequence[Any], causes: tuple[ResourceKey, ...] = ()
+    name: str,
+    domains: Iterable[str],
+    routes: Sequence[Any],
+    causes: tuple[ResourceKey, ...] = (),
+    require_tls: int = components.VirtualHost.NONE,
 ) -> VirtualHost:
-    """A virtual host of finished routes."""
+    """A virtual host of finished routes. ``require_tls`` ALL answers plain requests with a redirect to `https`."""
     listed = list(dict.fromkeys(domains))
     message = components.VirtualHost(
-        name=name, domains=listed, routes=routes, include_request_attempt_count=True
+        name=name, domains=listed, routes=routes, include_request_attempt_count=True, require_tls=require_tls
     ).SerializeToString(deterministic=True)
     return VirtualHost(frozenset(listed), _VIRTUAL_HOSTS_TAG + _length(len(message)) + message, causes)
 
@@ -91,7 +95,7 @@ class RuleView:
 
     def key(self, port: int) -> tuple[Any, ...]:
         """Two keys are equal where the routes are."""
-        return self._dependencies, port, selected_conditions(self._scope, self._rules, port, self._gateways)
+        return self._dependencies, port, selected_conditions(self._scope, self.owner, self._rules, port, self._gateways)
 
     def routes(self, port: int) -> list[Any]:
         """`Route` messages for requests to a port; none if the virtual service has no HTTP rules that hold here."""
@@ -176,7 +180,7 @@ def _without(host: VirtualHost, taken: Collection[str]) -> VirtualHost | None:
     left = [domain for domain in message.domains if domain not in taken]
     if not left:
         return None
-    return virtual_host(message.name, left, list(message.routes), host.causes)
+    return virtual_host(message.name, left, list(message.routes), host.causes, message.require_tls)
 
 
 def _length(size: int) -> bytes:

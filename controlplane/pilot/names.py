@@ -1,0 +1,40 @@
+"""Names of Envoy resources, as Istio gives them, so that dashboards and tools keep working."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+BLACK_HOLE = "BlackHoleCluster"
+PASSTHROUGH = "PassthroughCluster"
+INBOUND_PASSTHROUGH = "InboundPassthroughCluster"
+
+
+class ClusterName(NamedTuple):
+    """What the name of an outbound cluster says."""
+
+    port: int
+    subset: str
+    hostname: str
+
+
+def outbound_cluster(port: int, subset: str, hostname: str) -> str:
+    """`outbound|9080|v2|reviews.shop.svc.cluster.local`; ``subset`` may be empty."""
+    return f"outbound|{port}|{subset}|{hostname}"
+
+
+def sni_cluster(port: int, subset: str, hostname: str) -> str:
+    """`outbound_.9080_.v2_.reviews.shop.svc.cluster.local`: the form that fits in a server name."""
+    return f"outbound_.{port}_.{subset}_.{hostname}"
+
+
+def inbound_cluster(port: int) -> str:
+    """`inbound|9080||`, of the workload's own port."""
+    return f"inbound|{port}||"
+
+
+def parse_cluster(name: str) -> ClusterName | None:
+    """The parts of an outbound cluster's name in either form; None if it is no such name."""
+    parts = name.split("|", 3) if name.startswith("outbound|") else name.split("_.", 3)
+    if len(parts) != 4 or parts[0] != "outbound" or not parts[1].isdigit():
+        return None
+    return ClusterName(int(parts[1]), parts[2], parts[3])
