@@ -68,7 +68,7 @@ async def discovering(
         discovery = XdsDiscovery(
             stack.worker,
             lambda: stack.clients,
-            make_node(NodeIdentity("it", "us", {"NAMESPACE": "shop"})),
+            make_node(NodeIdentity("it", "us", {"NAMESPACE": "shop"}), "1.2.3"),
             ads,
             state_directory=state,
         )
