@@ -1,0 +1,159 @@
+"""Who may ask what: where a request claims to go, who it is from, and whether there is room for it. Before all handlers."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from controlplane.api.status import ApiError
+from controlplane.model.credentials import Authenticator, Identity, Role, Unauthenticated
+
+_log = logging.getLogger(__name__)
+
+_READS = frozenset(("GET", "HEAD"))
+_LOOPBACK_NAMES = frozenset(("localhost",))
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Who may use the paths that begin with ``prefix``: ``readers`` with GET, ``writers`` with the other methods; of several
+    rules the longest counts. What is ``public`` is answered without a credential, and has no identity.
+    """
+
+    prefix: str
+    readers: frozenset[Role] = frozenset((Role.ADMIN, Role.VIEWER))
+    writers: frozenset[Role] = frozenset((Role.ADMIN,))
+    public: bool = False
+
+
+EVERYBODY = frozenset(Role)
+_RULES = (
+    *(Rule(path, public=True) for path in ("/healthz", "/livez", "/readyz", "/version")),
+    Rule("/openapi/", EVERYBODY, frozenset()),
+    Rule("/api/"),
+    Rule("/apis/"),
+    Rule("/api", EVERYBODY, frozenset()),
+    Rule("/apis", EVERYBODY, frozenset()),
+    Rule("/"),
+)
+
+
+class Gate:
+    """The outermost of the application: lets a request pass that has a right to, with `state.identity`.
+
+    ``names`` are the DNS names that the server goes by; requests for any other are refused, so that a web page cannot reach
+    the API through a name of its own that it points here (DNS rebinding). Addresses are no names, and pass. ``most`` bounds
+    the requests that are under way, ``most_watches`` the watches among them, which last.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        authenticator: Authenticator,
+        *,
+        names: Collection[str] = (),
+        rules: Sequence[Rule] = (),
+        most: int = 400,
+        most_watches: int = 2000,
+    ) -> None:
+        self._app = app
+        self._authenticator = authenticator
+        self._names = _LOOPBACK_NAMES | {name.lower() for name in names}
+        self._rules = sorted((*rules, *_RULES), key=lambda rule: -len(rule.prefix))
+        self._most = most
+        self._most_watches = most_watches
+        self._requests = 0
+        self._watches = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        watch = b"watch=" in scope["query_string"] and scope["method"] == "GET"
+        if (self._watches >= self._most_watches) if watch else (self._requests >= self._most):
+            error = ApiError(429, "too many requests at once, please try again later", headers={"Retry-After": "1"})
+            await error.response()(scope, receive, send)
+            return
+        self._requests += not watch
+        self._watches += watch
+        try:
+            await self._pass(scope, receive, send)
+        finally:
+            self._requests -= not watch
+            self._watches -= watch
+
+    async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
+        begun = False
+
+        async def watched_send(message: object) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)  # type: ignore[arg-type]
+
+        try:
+            headers = Headers(scope=scope)
+            self._check_origin(headers)
+            rule = next(rule for rule in self._rules if scope["path"].startswith(rule.prefix))
+            if not rule.public:
+                state = scope.setdefault("state", {})
+                identity = await self._identify(headers, state.get("certificate"))
+                _check_rights(identity, rule, scope["method"], scope["path"])
+                state["identity"] = identity
+            await self._app(scope, receive, watched_send)
+        except ApiError as error:
+            if begun:
+                raise
+            await error.response()(scope, receive, send)
+        except Exception:
+            if begun:
+                raise
+            _log.exception("a request failed: %s %s", scope["method"], scope["path"])
+            await ApiError(500, "the server failed at this request; its log says why").response()(scope, receive, send)
+
+    async def _identify(self, headers: Headers, certificate: bytes | None) -> Identity:
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        try:
+            if token and scheme.lower() == "bearer":
+                return await self._authenticator.authenticate(token=token.strip())
+            if certificate is not None:
+                return await self._authenticator.authenticate(certificate=certificate)
+            raise Unauthenticated("a bearer token is required: see admin.kubeconfig in the data directory")
+        except Unauthenticated as error:
+            headers_ = {"WWW-Authenticate": 'Bearer realm="mizzen"'}
+            raise ApiError(401, f"Unauthorized: {error}", headers=headers_) from None
+
+    def _check_origin(self, headers: Headers) -> None:
+        hosts = headers.getlist("host")
+        if len(hosts) != 1 or not self._is_own(hosts[0]):
+            raise ApiError(
+                403,
+                "forbidden: the request is for another host than this server; it goes by its address and --api-name",
+            )
+        origin = headers.get("origin")
+        if origin is not None and urlsplit(origin).netloc.lower() != hosts[0].lower():
+            raise ApiError(403, "forbidden: the request comes from a page of another origin")
+
+    def _is_own(self, host: str) -> bool:
+        try:
+            name = (urlsplit(f"//{host}").hostname or "").rstrip(".")
+        except ValueError:
+            return False
+        if name in self._names:
+            return True
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        return True
+
+
+def _check_rights(identity: Identity, rule: Rule, method: str, path: str) -> None:
+    if identity.role not in (rule.readers if method in _READS else rule.writers):
+        raise ApiError(403, f'forbidden: "{identity.name}" ({identity.role}) may not {method} {path}')

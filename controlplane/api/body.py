@@ -1,0 +1,133 @@
+"""Bodies of requests: read up to a limit, decoded strictly, and no deeper or wider than a resource ever is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from starlette.requests import Request
+
+from controlplane.api.status import ApiError
+from controlplane.api.yaml_body import InvalidYaml, parse_yaml
+
+LARGEST_BODY = 3 * 1024 * 1024
+_DEEPEST = 100
+_MOST_VALUES = 500_000
+_LARGEST_YAML = 256 * 1024  # which is slow to read, and JSON is there
+
+
+async def read_body(request: Request, largest: int = LARGEST_BODY) -> bytes:
+    """The whole body. Raises ApiError 413 as soon as more than ``largest`` bytes are announced or come."""
+    if request.headers.get("content-encoding", "identity") != "identity":
+        raise ApiError(415, "compressed bodies are not accepted: send it as it is")
+    announced = request.headers.get("content-length", "0")
+    if announced.isdigit() and int(announced) > largest:
+        raise _too_large(largest)
+    parts, size = [], 0
+    async for part in request.stream():
+        size += len(part)
+        if size > largest:
+            raise _too_large(largest)
+        parts.append(part)
+    return b"".join(parts)
+
+
+async def read_document(request: Request) -> dict[str, Any]:
+    """The JSON or YAML object in a body. Raises ApiError 400, 413, 415."""
+    media_type = media_type_of(request) or "application/json"
+    decode = DECODERS.get(media_type)
+    if decode is None:
+        raise unsupported_media_type(*DECODERS)
+    return as_object(decode(await read_body(request)))
+
+
+def media_type_of(request: Request) -> str:
+    """The media type of a body, without its parameters."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def unsupported_media_type(*accepted: str) -> ApiError:
+    """415, naming what is accepted, in Kubernetes' words (clients look for them)."""
+    return ApiError(
+        415,
+        f"the body of the request was in an unknown format - accepted media types include: {', '.join(accepted)}",
+    )
+
+
+def as_object(value: Any) -> dict[str, Any]:
+    """A decoded body that must be an object."""
+    if not isinstance(value, dict):
+        raise ApiError(400, f"the body must be an object, not {_json_type(value)}")
+    return value
+
+
+def decode_json(body: bytes) -> Any:
+    """JSON, strictly: no key twice, no NaN."""
+    try:
+        value = json.loads(body.decode(), object_pairs_hook=_unique, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise ApiError(400, f"the body is nested deeper than {_DEEPEST} levels") from None
+    except ValueError as error:
+        raise ApiError(400, f"the body is not valid JSON: {error}") from None
+    _measure(value)
+    return value
+
+
+def decode_yaml(body: bytes) -> Any:
+    """One YAML document, as JSON's types."""
+    if len(body) > _LARGEST_YAML:
+        raise ApiError(413, f"the body of the request is larger than {_LARGEST_YAML} bytes of YAML: send JSON")
+    try:
+        return parse_yaml(body, _DEEPEST)
+    except InvalidYaml as error:
+        raise ApiError(400, f"the body is not valid YAML: {error}") from None
+
+
+DECODERS: dict[str, Callable[[bytes], Any]] = {
+    "application/json": decode_json,
+    "application/yaml": decode_yaml,
+    "application/x-yaml": decode_yaml,
+    "text/yaml": decode_yaml,
+}
+
+
+def _too_large(largest: int) -> ApiError:
+    return ApiError(413, f"the body of the request is larger than {largest} bytes")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f'the key "{twice}" is there twice in one object')
+    return value
+
+
+def _refuse_constant(text: str) -> Any:
+    raise ValueError(f"{text} is no JSON number")
+
+
+def _measure(value: Any) -> None:
+    """Refuse what is too deep or has too many values, without recursion."""
+    count, level = 0, [value]
+    for _ in range(_DEEPEST):
+        deeper: list[Any] = []
+        for one in level:
+            if isinstance(one, dict):
+                deeper.extend(one.values())
+            elif isinstance(one, list):
+                deeper.extend(one)
+        count += len(deeper)
+        if count > _MOST_VALUES:
+            raise ApiError(413, f"the body has more than {_MOST_VALUES} values")
+        if not deeper:
+            return
+        level = deeper
+    raise ApiError(400, f"the body is nested deeper than {_DEEPEST} levels")
+
+
+def _json_type(value: Any) -> str:
+    names = {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
+    return names.get(type(value), "a number")

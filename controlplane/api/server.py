@@ -1,0 +1,112 @@
+"""The REST server: uvicorn inside of a loop that others share."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import Iterator
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from controlplane.api.application import Application
+
+_BACKLOG = 512
+_LARGEST_HEAD = 64 * 1024
+
+
+class _Uvicorn(uvicorn.Server):
+    """Uvicorn that leaves signals to the process that it is in."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class _Protocol(H11Protocol):
+    """HTTP/1.1 whose requests carry the client's certificate, if it showed one, in `state["certificate"]` (DER)."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        tls = transport.get_extra_info("ssl_object")
+        certificate = tls.getpeercert(binary_form=True) if tls is not None else None
+        if certificate is not None:
+            self.app_state = {**self.app_state, "certificate": certificate}
+
+
+class ApiServer:
+    """Serves an Application on one address; ``port`` 0 takes a free one, which is known after ``start``."""
+
+    def __init__(self, application: Application, host: str, port: int, context: ssl.SSLContext) -> None:
+        self.application = application
+        self.host = host
+        self.port = port
+        self._context = context
+        self._server: _Uvicorn | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<ApiServer {self.url}>"
+
+    @property
+    def url(self) -> str:
+        """Where clients on this machine reach it."""
+        host = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        return f"https://[{host}]:{self.port}" if ":" in host else f"https://{host}:{self.port}"
+
+    async def start(self) -> None:
+        """Listen, and answer from now on. Raises OSError if the address cannot be had."""
+        listener = _listen(self.host, self.port)
+        self.port = listener.getsockname()[1]
+        try:
+            await self.application.start()
+        except BaseException:
+            listener.close()
+            raise
+        config = uvicorn.Config(
+            self.application.asgi,
+            # h11 bounds the head of a request; httptools takes one of any size.
+            http=_Protocol,
+            h11_max_incomplete_event_size=_LARGEST_HEAD,
+            ws="none",
+            lifespan="off",
+            loop="none",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=3,
+            backlog=_BACKLOG,
+            ssl_context_factory=lambda config, default: self._context,
+        )
+        self._server = _Uvicorn(config)
+        self._task = asyncio.get_running_loop().create_task(self._server.serve(sockets=[listener]))
+        while not self._server.started:
+            if self._task.done():
+                await self._task
+                raise RuntimeError("the REST server ended while it started")
+            await asyncio.sleep(0.005)
+
+    async def stop(self) -> None:
+        """Take no more requests, end the watches, finish the rest within a few seconds."""
+        self.application.close()
+        if self._server is not None and self._task is not None:
+            self._server.should_exit = True
+            await asyncio.wait([self._task])
+            self._server = self._task = None
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.setblocking(False)
+    except BaseException:
+        listener.close()
+        raise
+    return listener

@@ -1,0 +1,150 @@
+"""Bearer tokens: of admins and viewers, and the join tokens by which a workload comes in. They are kept hashed."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import hmac
+import json
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from controlplane.citadel.authority import CertificateAuthority
+from controlplane.model.credentials import Identity, JoinToken, Role, Unauthenticated
+from controlplane.model.resource import ResourceKey
+from controlplane.model.store import Conflict, Store
+
+TOKEN_KIND = "_Token"
+_PREFIX = "mizzen"
+_UNKNOWN = "the token is unknown, revoked or expired"
+_LONGEST = 512
+_WORKLOAD_LIFETIME = datetime.timedelta(hours=24)
+
+
+class Tokens:
+    """Tokens in the store, where every control plane on it finds them. None is cached: what is revoked ends at once.
+
+    The text of a token is `mizzen-ROLE-ID-SECRET`; of a join token `mizzen-join-ID-SECRET-HASH`, with the hash of the CA's
+    public key (see CertificateAuthority). The store has the SHA-256 of the secret, which 256 random bits need no salt for.
+    """
+
+    def __init__(self, store: Store, authority: CertificateAuthority, clock: Callable[[], float] = time.time) -> None:
+        self._store = store
+        self._authority = authority
+        self._clock = clock
+
+    async def issue(self, role: Role, name: str, *, lifetime: float | None = None, who: str = "citadel") -> str:
+        """A new token of an admin or a viewer, valid for ``lifetime`` seconds (None: until it is revoked)."""
+        expires = None if lifetime is None else self._clock() + lifetime
+        id, secret = await self._keep({"role": role.value, "name": name, "expires": expires}, who)
+        return f"{_PREFIX}-{role.value}-{id}-{secret}"
+
+    async def create(self, namespace: str, service_account: str, *, lifetime: float, who: str) -> tuple[JoinToken, str]:
+        """See JoinTokens."""
+        now = self._clock()
+        document = {
+            "role": "join",
+            "namespace": namespace,
+            "serviceAccount": service_account,
+            "expires": now + lifetime,
+            "created": now,
+            "createdBy": who,
+        }
+        id, secret = await self._keep(document, who)
+        token = JoinToken(id, namespace, service_account, now, now + lifetime, who)
+        return token, f"{_PREFIX}-join-{id}-{secret}-{self._authority.hash}"
+
+    async def list(self) -> Sequence[JoinToken]:
+        """See JoinTokens: those that are not forgotten yet, used and expired ones included."""
+        found = []
+        for stored in (await self._store.list(TOKEN_KIND)).items:
+            document = json.loads(stored.document)
+            if document["role"] == "join":
+                found.append(_as_join_token(stored.key.name, document))
+        return found
+
+    async def revoke(self, id: str, *, who: str) -> bool:
+        """See JoinTokens. Tokens of admins and viewers are revoked alike."""
+        return await self._store.delete(ResourceKey(TOKEN_KIND, "", id), expected=None, who=who) is not None
+
+    async def join(self, token: str, request: bytes) -> bytes:
+        """See JoinTokens. The certificate is judged before the token is used up, so that a slip does not cost it."""
+        document = (await self._find(token))[1]
+        if document["role"] != "join":
+            raise Unauthenticated("only a join token is traded for a certificate")
+        chain, _ = self._authority.sign_workload(
+            request, document["namespace"], document["serviceAccount"], _WORKLOAD_LIFETIME
+        )
+        await self.identify(token)
+        return chain
+
+    async def identify(self, token: str) -> Identity:
+        """Whose token it is. A join token is used up by it, once, whichever control plane is asked. Raises
+        Unauthenticated.
+        """
+        id, document, revision = await self._find(token)
+        if document["role"] != "join":
+            return Identity(Role(document["role"]), document["name"])
+        if document.get("used"):
+            raise Unauthenticated("the join token has been used before: each serves once")
+        identity = Identity(
+            Role.WORKLOAD,
+            f"join:{document['namespace']}/{document['serviceAccount']}",
+            document["namespace"],
+            document["serviceAccount"],
+        )
+        used = json.dumps({**document, "used": self._clock()}).encode()
+        try:
+            await self._store.put(ResourceKey(TOKEN_KIND, "", id), used, expected=revision, who=identity.name)
+        except Conflict:
+            raise Unauthenticated("the join token has been used before: each serves once") from None
+        return identity
+
+    async def forget(self, age: float = 86400.0) -> None:
+        """Remove what expired more than ``age`` seconds ago."""
+        for stored in (await self._store.list(TOKEN_KIND)).items:
+            expires = json.loads(stored.document).get("expires")
+            if expires is not None and expires + age < self._clock():
+                await self._store.delete(stored.key, expected=None, who="citadel")
+
+    async def _keep(self, document: Mapping[str, Any], who: str) -> tuple[str, str]:
+        id, secret = secrets.token_hex(6), secrets.token_hex(32)
+        content = json.dumps({**document, "secret": _hash(secret)}).encode()
+        await self._store.put(ResourceKey(TOKEN_KIND, "", id), content, expected=0, who=who)
+        return id, secret
+
+    async def _find(self, token: str) -> tuple[str, dict[str, Any], int]:
+        parts = token.split("-")
+        if len(token) > _LONGEST or not token.isascii() or len(parts) not in (4, 5) or parts[0] != _PREFIX:
+            raise Unauthenticated("not a token of this control plane")
+        role, id, secret = parts[1:4]
+        stored = await self._store.get(ResourceKey(TOKEN_KIND, "", id)) if id.isalnum() else None
+        document: dict[str, Any] = {"secret": "", "role": ""} if stored is None else json.loads(stored.document)
+        right = hmac.compare_digest(_hash(secret), document["secret"])
+        expires = document.get("expires")
+        if (
+            stored is None
+            or not right
+            or role != document["role"]
+            or (expires is not None and expires <= self._clock())
+        ):
+            raise Unauthenticated(_UNKNOWN)
+        return id, document, stored.revision
+
+
+def _hash(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def _as_join_token(id: str, document: Mapping[str, Any]) -> JoinToken:
+    return JoinToken(
+        id,
+        document["namespace"],
+        document["serviceAccount"],
+        document["created"],
+        document["expires"],
+        document["createdBy"],
+        bool(document.get("used")),
+    )

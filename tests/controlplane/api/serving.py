@@ -1,0 +1,164 @@
+"""The REST API as it is served: over HTTPS, on a store in a file, with tokens; and real kubectl against it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import subprocess
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from controlplane.api.application import Application
+from controlplane.api.server import ApiServer
+from controlplane.citadel.authentication import Credentials
+from controlplane.citadel.authority import CertificateAuthority
+from controlplane.citadel.kubeconfig import keep_admin_kubeconfig
+from controlplane.citadel.server_certificates import ServerCertificates
+from controlplane.citadel.tokens import Tokens
+from controlplane.galley.sqlite_store import SqliteStore
+from controlplane.model.kinds import KINDS
+from controlplane.model.parsing import parse
+
+_T = TypeVar("_T")
+
+
+@dataclass
+class Served:
+    """A server that runs, and what it was made of."""
+
+    store: SqliteStore
+    authority: CertificateAuthority
+    tokens: Tokens
+    application: Application
+    server: ApiServer
+    kubeconfig: Path
+
+    @property
+    def admin_token(self) -> str:
+        return str(yaml.safe_load(self.kubeconfig.read_text())["users"][0]["user"]["token"])
+
+
+@asynccontextmanager
+async def serve(directory: Path, **arguments: Any) -> AsyncIterator[Served]:
+    """The API in this loop. ``arguments`` go to the Application."""
+    store = await SqliteStore.open(directory / "store.db")
+    authority = await CertificateAuthority.open(store)
+    tokens = Tokens(store, authority)
+    certificates = ServerCertificates(authority)
+    application = Application(store, KINDS, parse, Credentials(tokens, authority), **arguments)
+    server = ApiServer(application, "127.0.0.1", 0, certificates.context(client_certificates=True))
+    await server.start()
+    kubeconfig = directory / "admin.kubeconfig"
+    await keep_admin_kubeconfig(kubeconfig, server.url, tokens, authority)
+    try:
+        yield Served(store, authority, tokens, application, server, kubeconfig)
+    finally:
+        await server.stop()
+        await store.close()
+
+
+class Background:
+    """``serve`` in a loop of its own, in a thread, for tests that call programs. A context manager."""
+
+    def __init__(self, directory: Path, **arguments: Any) -> None:
+        self._directory = directory
+        self._arguments = arguments
+        self._loop = asyncio.new_event_loop()
+        self._started = threading.Event()
+        self._failed: BaseException | None = None
+        self._thread = threading.Thread(target=self._run)
+        self.served: Served
+
+    def __enter__(self) -> Background:
+        self._thread.start()
+        self._started.wait(20)
+        if self._failed is not None:
+            raise self._failed
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._end.set)
+        self._thread.join(20)
+
+    def call(self, work: Coroutine[Any, Any, _T]) -> _T:
+        """Run something in the server's loop."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(20)
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_until_complete(self._serve())
+        except BaseException as error:
+            self._failed = error
+            self._started.set()
+        finally:
+            self._loop.run_until_complete(self._loop.shutdown_default_executor())
+            self._loop.close()
+
+    async def _serve(self) -> None:
+        self._end = asyncio.Event()
+        async with serve(self._directory, **self._arguments) as self.served:
+            self._started.set()
+            await self._end.wait()
+
+
+def kubectls() -> Sequence[str]:
+    """The kubectl programs to test with: that of PATH, and those that MIZZEN_KUBECTL names (separated by colons)."""
+    named = os.environ.get("MIZZEN_KUBECTL", "").split(":")
+    return [path for path in dict.fromkeys([shutil.which("kubectl") or "", *named]) if path]
+
+
+@dataclass
+class Kubectl:
+    """One kubectl, with a home directory of its own, against one server."""
+
+    program: str
+    kubeconfig: Path
+    home: Path
+
+    def __call__(
+        self, *arguments: str, input: str | None = None, status: int = 0, environment: dict[str, str] | None = None
+    ) -> str:
+        """What it prints, both outputs together; AssertionError if it ends with another status than ``status``."""
+        with self.start(*arguments, environment=environment) as process:
+            try:
+                output, _ = process.communicate(input, timeout=30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise AssertionError(f"kubectl {arguments} did not end: {process.communicate()[0]}") from None
+        assert process.returncode == status, f"kubectl {' '.join(arguments)}: {process.returncode}\n{output}"
+        return output
+
+    def start(self, *arguments: str, environment: dict[str, str] | None = None) -> subprocess.Popen[str]:
+        """Start it, and leave the rest to the caller."""
+        return subprocess.Popen(
+            [self.program, *arguments],
+            env={
+                "PATH": os.environ["PATH"],
+                "HOME": str(self.home),
+                "KUBECONFIG": str(self.kubeconfig),
+                "TZ": "UTC",
+                **(environment or {}),
+            },
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+
+def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    """Wait for a condition that becomes true in another thread."""
+    event = threading.Event()
+    for _ in range(int(seconds / 0.02)):
+        if condition():
+            return
+        event.wait(0.02)
+    raise AssertionError("the condition was not met in time")
