@@ -8,6 +8,21 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
+class Same:
+    """An object as a part of a key, compared by identity: what is frozen, but cannot be hashed."""
+
+    __slots__ = ("object",)
+
+    def __init__(self, object_: object) -> None:
+        self.object = object_
+
+    def __hash__(self) -> int:
+        return id(self.object)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Same) and other.object is self.object
+
+
 class Memo:
     """Results by their inputs, for all proxies and across snapshots.
 

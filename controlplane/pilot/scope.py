@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from controlplane.model.encoded import Encoded
+from controlplane.model.mesh_config import MeshConfig
 from controlplane.model.proxy import Proxy
 from controlplane.model.resource import Resource, ResourceKey
 from controlplane.model.service import Endpoint, Port, Service
@@ -66,8 +67,8 @@ class Scope(Protocol):
     def proxy(self) -> Proxy: ...
 
     @property
-    def mesh(self) -> Any:
-        """Istio's MeshConfig, with its defaults where there is no document."""
+    def mesh(self) -> MeshConfig:
+        """The mesh's configuration, with Istio's defaults."""
         ...
 
     @property

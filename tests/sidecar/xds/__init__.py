@@ -1,1 +1,0 @@
-"""The subscription layer, against a server of the tests, beside real Envoy."""

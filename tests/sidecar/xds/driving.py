@@ -37,8 +37,7 @@ class Interest:
         self.names = names
 
     def close(self) -> None:
-        if self in self.driver.interests:
-            self.driver.interests.remove(self)
+        self.driver.interests.remove(self)
 
 
 class HandDriven:

@@ -1,0 +1,210 @@
+"""Clusters of the services that a proxy reaches, one for each port and subset."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from envoy.config.cluster.v3 import cluster_pb2
+
+from controlplane.model.encoded import encode
+from controlplane.model.proxy import ProxyType
+from controlplane.model.resource import ResourceKey
+from controlplane.model.service import Endpoint, Port, PortProtocol, Resolution, Service
+from controlplane.pilot import client_tls, names
+from controlplane.pilot.balancing import apply_balancer, apply_outlier_detection, locality_settings, set_duration
+from controlplane.pilot.connection_pool import apply_limits, apply_protocol
+from controlplane.pilot.endpoints import fill_load_assignment
+from controlplane.pilot.memo import Same
+from controlplane.pilot.scope import Generated, Rule, Scope
+from controlplane.pilot.traffic_policy import Policy, policy_for
+
+Cluster = cluster_pb2.Cluster
+_V3 = 2
+
+
+def outbound_clusters(scope: Scope) -> Iterator[Generated]:
+    """The clusters that the proxies of a scope get, without those of inbound traffic."""
+    mesh = Same(scope.mesh)
+    for_sni = passes_through_tls(scope)
+    traits = _traits(scope)
+    for service in scope.services.values():
+        rule = scope.destination_rule(service.hostname)
+        endpoints = Same(scope.endpoints(service)) if is_dns(service) else None
+        key = ("clusters", service, rule, mesh, endpoints, traits, for_sni)
+        yield from scope.memo.get(key, lambda s=service, r=rule: tuple(_service_clusters(scope, s, r, for_sni)))  # type: ignore[misc]
+    yield from scope.memo.get(("fixed clusters", mesh), lambda: tuple(_fixed(scope)))
+
+
+def _traits(scope: Scope) -> tuple[Any, ...]:
+    """What of the proxies decides what their clusters are."""
+    proxy = scope.proxy
+    return proxy.type, proxy.intercepts, client_tls.has_identity(proxy), proxy.locality
+
+
+def is_dns(service: Service) -> bool:
+    """Whether proxies look its endpoints up themselves, so that these are a part of the cluster."""
+    return service.resolution in (Resolution.DNS, Resolution.DNS_ROUND_ROBIN)
+
+
+def passes_through_tls(scope: Scope) -> bool:
+    """Whether a gateway of AUTO_PASSTHROUGH wants clusters by server name."""
+    return any(
+        server.tls is not None and str(server.tls.mode) == "AUTO_PASSTHROUGH"
+        for gateway in scope.gateways
+        for server in gateway.spec.servers
+    )
+
+
+def cluster_type(service: Service, port: Port, scope: Scope) -> Any:
+    """How endpoints are found: `Cluster.EDS`, STRICT_DNS, LOGICAL_DNS or ORIGINAL_DST.
+
+    A headless service's connections keep the address that they have, if they are captured: its names are its endpoints'.
+    """
+    if service.resolution is Resolution.DNS:
+        return Cluster.STRICT_DNS
+    if service.resolution is Resolution.DNS_ROUND_ROBIN:
+        return Cluster.LOGICAL_DNS
+    if service.resolution is Resolution.NONE:
+        return Cluster.ORIGINAL_DST
+    captured = scope.proxy.intercepts and scope.proxy.type is ProxyType.SIDECAR
+    return Cluster.ORIGINAL_DST if service.headless and captured and not port.protocol.is_http else Cluster.EDS
+
+
+def _service_clusters(scope: Scope, service: Service, rule: Rule | None, for_sni: bool) -> Iterator[Generated]:
+    causes = (*service.origins, *(source.key for source in rule.sources)) if rule is not None else service.origins
+    for port in service.ports:
+        if port.protocol is PortProtocol.UDP:
+            continue
+        for subset in ("", *(rule.subsets if rule is not None else ())):
+            yield _generated(_outbound(scope, service, port, subset, rule), causes)
+            if for_sni:
+                yield _generated(_for_server_name(scope, service, port, subset, rule), causes)
+
+
+def _generated(cluster: Any, causes: tuple[ResourceKey, ...]) -> Generated:
+    return Generated(encode(cluster.name, cluster), causes)
+
+
+def _outbound(scope: Scope, service: Service, port: Port, subset: str, rule: Rule | None) -> Any:
+    policy = policy_for(rule, subset, port.number)
+    cluster = Cluster(name=names.outbound_cluster(port.number, subset, service.hostname))
+    _common(cluster, scope, service, port, subset, policy, rule)
+    tls = policy.tls
+    http2 = port.protocol.is_http2
+    apply_protocol(
+        cluster,
+        port.protocol,
+        policy.connection_pool,
+        scope.mesh,
+        auto_sni=client_tls.needs_server_name(tls) and (port.protocol.is_http or port.protocol is PortProtocol.AUTO),
+    )
+    possible = client_tls.apply_tls(
+        cluster,
+        tls,
+        scope.proxy,
+        http2=http2,
+        server_name=names.sni_cluster(port.number, subset, service.hostname),
+        service_names=service.subject_alt_names,
+    )
+    if not possible:
+        _closed(cluster, "mutual TLS is asked for, and this proxy has no identity")
+    client_tls.apply_proxy_protocol(cluster, policy.proxy_protocol)
+    return cluster
+
+
+def _closed(cluster: Any, why: str) -> None:
+    """Nothing is sent rather than in plain text: the cluster has no endpoints, and says why."""
+    for field in ("eds_cluster_config", "load_assignment", "original_dst_lb_config"):
+        cluster.ClearField(field)
+    cluster.type = Cluster.STATIC
+    if cluster.lb_policy == Cluster.CLUSTER_PROVIDED:
+        cluster.lb_policy = Cluster.ROUND_ROBIN
+    cluster.load_assignment.cluster_name = cluster.name
+    cluster.metadata.filter_metadata["istio"].update({"closed": why})
+
+
+def _for_server_name(scope: Scope, service: Service, port: Port, subset: str, rule: Rule | None) -> Any:
+    """The cluster that a gateway picks by the server name of a connection, whose TLS it does not touch."""
+    policy = policy_for(rule, subset, port.number)
+    cluster = Cluster(name=names.sni_cluster(port.number, subset, service.hostname))
+    _common(cluster, scope, service, port, subset, policy, rule)
+    return cluster
+
+
+def _common(
+    cluster: Any, scope: Scope, service: Service, port: Port, subset: str, policy: Policy, rule: Rule | None
+) -> None:
+    cluster.type = cluster_type(service, port, scope)
+    balancer = policy.load_balancer
+    if balancer is not None and str(balancer.simple or "") == "PASSTHROUGH":
+        cluster.type = Cluster.ORIGINAL_DST
+    if cluster.type == Cluster.EDS:
+        cluster.eds_cluster_config.eds_config.ads.SetInParent()
+        cluster.eds_cluster_config.eds_config.resource_api_version = _V3
+        set_duration(cluster.eds_cluster_config.eds_config.initial_fetch_timeout, 0)
+        cluster.eds_cluster_config.service_name = cluster.name
+    apply_balancer(cluster, policy, scope.mesh)
+    apply_outlier_detection(cluster, policy.outlier_detection)
+    apply_limits(cluster, policy.connection_pool, policy.retry_budget, scope.mesh)
+    if cluster.type == Cluster.ORIGINAL_DST:
+        cluster.lb_policy = Cluster.CLUSTER_PROVIDED
+        cluster.ClearField("common_lb_config")
+        for config in ("ring_hash_lb_config", "maglev_lb_config", "round_robin_lb_config", "least_request_lb_config"):
+            cluster.ClearField(config)
+    elif cluster.type in (Cluster.STRICT_DNS, Cluster.LOGICAL_DNS):
+        _dns(cluster, scope, service, port, subset, policy, rule)
+    _metadata(cluster, service, rule, subset)
+
+
+def _dns(
+    cluster: Any, scope: Scope, service: Service, port: Port, subset: str, policy: Policy, rule: Rule | None
+) -> None:
+    set_duration(cluster.dns_refresh_rate, scope.mesh.dns_refresh_rate)
+    cluster.respect_dns_ttl = True
+    cluster.dns_lookup_family = Cluster.V4_ONLY if cluster.type == Cluster.LOGICAL_DNS else Cluster.ALL
+    endpoints: Sequence[Endpoint] = scope.endpoints(service)
+    if not endpoints:
+        address = service.external_name or service.hostname
+        target = port.target if isinstance(port.target, int) and port.target else port.number
+        endpoints = (Endpoint(address, {port.number: target}),)
+    if cluster.type == Cluster.LOGICAL_DNS:
+        endpoints = endpoints[:1]  # Envoy's LOGICAL_DNS has one name
+    labels = rule.subsets[subset].labels if rule is not None and subset in rule.subsets else {}
+    fill_load_assignment(
+        cluster.load_assignment,
+        cluster.name,
+        port.number,
+        [endpoint for endpoint in endpoints if selected(endpoint, labels)],
+        scope.proxy,
+        locality_settings(policy, scope.mesh),
+        failover=policy.outlier_detection is not None and cluster.type != Cluster.LOGICAL_DNS,
+    )
+
+
+def selected(endpoint: Endpoint, labels: Any) -> bool:
+    """Whether an endpoint is in the subset of these labels."""
+    return all(endpoint.labels.get(name) == value for name, value in labels.items())
+
+
+def _metadata(cluster: Any, service: Service, rule: Rule | None, subset: str) -> None:
+    """What Istio tells about a cluster: the rule that it comes from, and its services."""
+    istio: dict[str, Any] = {
+        "services": [{"host": service.hostname, "name": service.name, "namespace": service.namespace}]
+    }
+    if rule is not None:
+        source = rule.sources[0]
+        istio["config"] = f"/apis/networking.istio.io/v1/namespaces/{source.namespace}/destination-rule/{source.name}"
+    if subset:
+        istio["subset"] = subset
+    cluster.metadata.filter_metadata["istio"].update(istio)
+
+
+def _fixed(scope: Scope) -> Iterable[Generated]:
+    black_hole = Cluster(name=names.BLACK_HOLE, type=Cluster.STATIC)
+    set_duration(black_hole.connect_timeout, scope.mesh.connect_timeout)
+    yield _generated(black_hole, ())
+    passthrough = Cluster(name=names.PASSTHROUGH, type=Cluster.ORIGINAL_DST, lb_policy=Cluster.CLUSTER_PROVIDED)
+    apply_limits(passthrough, None, None, scope.mesh)
+    apply_protocol(passthrough, PortProtocol.AUTO, None, scope.mesh)
+    yield _generated(passthrough, ())

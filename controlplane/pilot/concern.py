@@ -1,0 +1,69 @@
+"""Whether a change of a resource is anything to the proxies of a scope."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from controlplane.model.conversion import export_to
+from controlplane.model.mesh_config import MESH_CONFIG_MAP
+from controlplane.model.proxy import ProxyType
+from controlplane.model.resource import Resource, ResourceKey
+from controlplane.pilot.index import gateways_of, matches
+from controlplane.pilot.mesh_view import MeshView
+from controlplane.pilot.view import View
+
+
+def concerns(view: View, mesh: MeshView, key: ResourceKey) -> bool:
+    """Whether the resource, as it is now, says something to the proxies of a scope.
+
+    What it said before its change is for the caller to know. Where it is not clear the answer is yes: then resources are
+    compared, and what is the same is not sent.
+    """
+    resource = mesh.snapshot.get(key)
+    if resource is None:
+        return key == MESH_CONFIG_MAP
+    if key.kind in ("Service", "ServiceEntry"):
+        return any(key in service.origins for service in _named(view, mesh, resource))
+    if key.kind == "DestinationRule":
+        return _rule_concerns(view, mesh, resource)
+    if key.kind == "VirtualService":
+        return _virtual_service_concerns(view, mesh, resource)
+    if key.kind == "Sidecar":
+        return view.sidecar is resource
+    if key.kind == "Gateway":
+        return view.proxy.type is ProxyType.ROUTER and resource in view.gateways
+    return True
+
+
+def _named(view: View, mesh: MeshView, resource: Resource) -> list[Any]:
+    if resource.key.kind == "Service":
+        hosts = [f"{resource.name}.{resource.namespace}.svc.{mesh.snapshot.domain}"]
+    else:
+        hosts = [host.lower() for host in resource.spec.hosts]
+    return [view.services[host] for host in hosts if host in view.services]
+
+
+def _exported(resource: Resource, default: Any, namespace: str) -> bool:
+    names = export_to(resource.spec.export_to, resource.namespace, tuple(default or ()))
+    return "*" in names or namespace in names
+
+
+def _rule_concerns(view: View, mesh: MeshView, resource: Resource) -> bool:
+    if resource.namespace != view.proxy.namespace and not _exported(
+        resource, view.mesh.default_destination_rule_export_to, view.proxy.namespace
+    ):
+        return False
+    host = view.resolve(resource.spec.host, resource.namespace)
+    if not host.startswith("*"):
+        return host in view.services
+    return any(matches(host, hostname) for hostname in view.services)
+
+
+def _virtual_service_concerns(view: View, mesh: MeshView, resource: Resource) -> bool:
+    if not _exported(resource, view.mesh.default_virtual_service_export_to, view.proxy.namespace):
+        return False
+    if not resource.spec.hosts:
+        return True  # a delegate
+    if view.proxy.type is ProxyType.ROUTER:
+        return not gateways_of(resource).isdisjoint(f"{gateway.namespace}/{gateway.name}" for gateway in view.gateways)
+    return resource in view.virtual_services("mesh")

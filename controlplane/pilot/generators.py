@@ -1,0 +1,47 @@
+"""Which generators make the resources of which type, and from which kinds of resources.
+
+Adding a kind or a type of resource is a line here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from controlplane.model.mesh_config import MESH_CONFIG_MAP
+from controlplane.model.resource import ResourceKey
+from controlplane.pilot.clusters import outbound_clusters
+from controlplane.pilot.inbound_clusters import inbound_clusters
+from controlplane.pilot.scope import Generated, Scope, Workload
+
+_PREFIX = "type.googleapis.com/envoy."
+CLUSTER = f"{_PREFIX}config.cluster.v3.Cluster"
+ENDPOINTS = f"{_PREFIX}config.endpoint.v3.ClusterLoadAssignment"
+LISTENER = f"{_PREFIX}config.listener.v3.Listener"
+ROUTES = f"{_PREFIX}config.route.v3.RouteConfiguration"
+TYPES = (CLUSTER, ENDPOINTS, LISTENER, ROUTES)
+
+SHARED: Mapping[str, Callable[[Scope], Iterable[Generated]]] = {CLUSTER: outbound_clusters}
+"""What all proxies of a scope get alike. Endpoints are made by name."""
+
+OWN: Mapping[str, Callable[[Workload], Iterable[Generated]]] = {CLUSTER: inbound_clusters}
+"""What is a proxy's own."""
+
+_EVERYTHING = frozenset(TYPES)
+_TYPES_OF_KIND: Mapping[str, frozenset[str]] = {
+    "Service": _EVERYTHING,
+    "ServiceEntry": _EVERYTHING,
+    "DestinationRule": _EVERYTHING,
+    "Sidecar": _EVERYTHING,
+    "Gateway": _EVERYTHING,
+    "VirtualService": frozenset({LISTENER, ROUTES}),
+}
+
+OWN_KINDS = frozenset({"WorkloadEntry", "WorkloadGroup", "Pod"})
+"""Kinds that say what a proxy's own workload is."""
+
+
+def types_of(key: ResourceKey) -> frozenset[str]:
+    """The types that are made from a resource for all proxies that see it; nothing for kinds that say nothing to them."""
+    if key.kind == "ConfigMap":
+        return _EVERYTHING if key == MESH_CONFIG_MAP else frozenset()
+    return _TYPES_OF_KIND.get(key.kind, frozenset())

@@ -1,0 +1,58 @@
+"""What all scopes of a snapshot share: its indices, taken over from the snapshot before where nothing of them changed."""
+
+from __future__ import annotations
+
+from controlplane.model.resource import Resource
+from controlplane.model.snapshot import Snapshot, oldest_first
+from controlplane.pilot.index import RuleIndex, ServiceIndex, SidecarIndex, VirtualServiceIndex, relevant_labels
+from controlplane.pilot.memo import Memo
+
+_LABELLED = ("Sidecar", "DestinationRule", "EnvoyFilter", "ProxyConfig", "Telemetry", "VirtualService")
+
+
+class MeshView:
+    """A snapshot with its indices. What changes with endpoints alone is asked of the snapshot itself."""
+
+    services: ServiceIndex
+    virtual_services: VirtualServiceIndex
+    rules: RuleIndex
+    sidecars: SidecarIndex
+    gateways: list[Resource]
+    labels: dict[str, frozenset[str]]
+
+    def __init__(self, snapshot: Snapshot, memo: Memo, before: MeshView | None = None) -> None:
+        self.snapshot = snapshot
+        self.memo = memo
+        mesh = snapshot.mesh
+        same_mesh = before is not None and before.snapshot.mesh is mesh
+        if before is not None and before.snapshot.services is snapshot.services:
+            self.services = before.services
+        else:
+            self.services = ServiceIndex(snapshot.services)
+        resources = snapshot.resources
+        if before is not None and same_mesh and _same(before, snapshot, "VirtualService"):
+            self.virtual_services = before.virtual_services
+        else:
+            default = mesh.default_virtual_service_export_to
+            self.virtual_services = VirtualServiceIndex(resources.get("VirtualService", {}), default)
+        if before is not None and same_mesh and _same(before, snapshot, "DestinationRule"):
+            self.rules = before.rules
+        else:
+            default = mesh.default_destination_rule_export_to
+            self.rules = RuleIndex(resources.get("DestinationRule", {}), default, snapshot.domain)
+        if before is not None and _same(before, snapshot, "Sidecar"):
+            self.sidecars = before.sidecars
+        else:
+            self.sidecars = SidecarIndex(resources.get("Sidecar", {}))
+        if before is not None and _same(before, snapshot, "Gateway"):
+            self.gateways = before.gateways
+        else:
+            self.gateways = oldest_first(snapshot.of_kind("Gateway"))
+        if before is not None and same_mesh and all(_same(before, snapshot, kind) for kind in _LABELLED):
+            self.labels = before.labels
+        else:
+            self.labels = relevant_labels(resources, mesh)
+
+
+def _same(before: MeshView, snapshot: Snapshot, kind: str) -> bool:
+    return before.snapshot.resources.get(kind) is snapshot.resources.get(kind)

@@ -1,0 +1,243 @@
+"""The part of the mesh that proxies of one scope see: `Scope` of scope.py, over a snapshot."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from controlplane.model.mesh_config import MeshConfig
+from controlplane.model.proxy import Locality, Proxy, ProxyType
+from controlplane.model.registry import selects
+from controlplane.model.resource import Resource
+from controlplane.model.service import Endpoint, Port, Service, parse_protocol
+from controlplane.pilot.index import matches, overlaps, resolve_host
+from controlplane.pilot.memo import Memo
+from controlplane.pilot.mesh_view import MeshView
+from controlplane.pilot.scope import EgressListener, Rule
+
+SHARED_METADATA = ("INTERCEPTION_MODE", "GENERATOR", "SDS_AGENT", "ISTIO_VERSION", "DNS_CAPTURE", "ROUTER_MODE")
+"""What of a node's metadata decides what its scope gets; all else is the proxy's own."""
+
+
+class ScopeKey(NamedTuple):
+    """What decides what a proxy sees of the mesh: proxies with the same get the same listeners, routes and clusters
+    outbound. ``labels`` are only those that some resource asks for.
+    """
+
+    type: ProxyType
+    namespace: str
+    dns_domain: str
+    cluster_id: str
+    network: str
+    locality: Locality
+    labels: tuple[tuple[str, str], ...]
+    metadata: tuple[tuple[str, str], ...]
+
+
+def scope_key(proxy: Proxy, mesh: MeshView) -> ScopeKey:
+    """The scope of a proxy in a snapshot."""
+    if proxy.type is ProxyType.ROUTER:
+        labels = tuple(sorted(proxy.labels.items()))
+    else:
+        asked = mesh.labels.get("", frozenset()) | mesh.labels.get(proxy.namespace, frozenset())
+        labels = tuple(sorted((name, proxy.labels[name]) for name in asked if name in proxy.labels))
+    metadata = tuple(
+        (name, json.dumps(proxy.metadata[name], sort_keys=True)) for name in SHARED_METADATA if name in proxy.metadata
+    )
+    return ScopeKey(
+        proxy.type,
+        proxy.namespace,
+        proxy.dns_domain,
+        proxy.cluster_id,
+        proxy.network,
+        proxy.locality,
+        labels,
+        metadata,
+    )
+
+
+class View:
+    """`Scope` over one snapshot."""
+
+    def __init__(self, key: ScopeKey, mesh: MeshView) -> None:
+        self.key = key
+        self._mesh = mesh
+        self.proxy = Proxy(
+            id="",
+            type=key.type,
+            namespace=key.namespace,
+            name="",
+            dns_domain=key.dns_domain,
+            labels=dict(key.labels),
+            cluster_id=key.cluster_id,
+            network=key.network,
+            locality=key.locality,
+            metadata={name: json.loads(value) for name, value in key.metadata},
+        )
+        self._rules: dict[str, Rule | None] = {}
+        self._bound: dict[str, Sequence[Resource]] = {}
+
+    def follow(self, mesh: MeshView) -> None:
+        """Look at a snapshot in which, for all that this scope sees, only endpoints are different."""
+        self._mesh = mesh
+
+    @property
+    def mesh(self) -> MeshConfig:
+        return self._mesh.snapshot.mesh
+
+    @property
+    def memo(self) -> Memo:
+        return self._mesh.memo
+
+    @cached_property
+    def sidecar(self) -> Resource | None:
+        if self.proxy.type is ProxyType.ROUTER:
+            return None
+        root = self._mesh.snapshot.root_namespace
+        return self._mesh.sidecars.find(self.proxy.namespace, self.proxy.labels, root)
+
+    @cached_property
+    def outbound_policy(self) -> str:
+        if self.sidecar is not None and self.sidecar.spec.outbound_traffic_policy is not None:
+            return str(self.sidecar.spec.outbound_traffic_policy.mode)
+        return self.mesh.outbound_traffic_policy.mode
+
+    @cached_property
+    def gateways(self) -> Sequence[Resource]:
+        if self.proxy.type is not ProxyType.ROUTER:
+            return ()
+        return [gateway for gateway in self._mesh.gateways if selects(gateway.spec.selector, self.proxy.labels)]
+
+    @cached_property
+    def services(self) -> Mapping[str, Service]:
+        if self.sidecar is None:
+            return self._visible
+        found: dict[str, Service] = {}
+        for listener in self.egress:
+            found.update(listener.services)
+        return {host: service for host, service in self._visible.items() if host in found}
+
+    @cached_property
+    def egress(self) -> Sequence[EgressListener]:
+        everything = EgressListener(
+            None, None, "", "DEFAULT", self._visible, self._mesh.virtual_services.visible(self.proxy.namespace, "mesh")
+        )
+        if self.sidecar is None or not self.sidecar.spec.egress:
+            return (everything,)
+        return tuple(self._egress_listener(spec) for spec in self.sidecar.spec.egress)
+
+    @property
+    def _visible(self) -> dict[str, Service]:
+        return self._mesh.services.visible(self.proxy.namespace)
+
+    def _egress_listener(self, spec: Any) -> EgressListener:
+        """Istio's rules for `hosts`: services by namespace and name, VirtualServices by theirs, and what those lead to.
+
+        Source: https://istio.io/latest/docs/reference/config/networking/sidecar/#IstioEgressListener
+        """
+        home = self.proxy.namespace
+        wanted = []
+        for host in spec.hosts:
+            namespace, _, name = host.partition("/")
+            if namespace != "~":
+                wanted.append((home if namespace == "." else namespace, name.lower()))
+        number = spec.port.number if spec.port is not None else None
+        routes = [
+            resource
+            for resource in self._mesh.virtual_services.visible(home, "mesh")
+            if any(
+                space in ("*", resource.namespace)
+                and any(overlaps(name, self.resolve(host, resource.namespace)) for host in resource.spec.hosts)
+                for space, name in wanted
+            )
+        ]
+        services: dict[str, Service] = {}
+        for service in self._imported(wanted):
+            if number is None or service.port(number) is not None:
+                services[service.hostname] = service
+        if number is None:
+            for resource in routes:
+                for host in destinations(resource.spec):
+                    full = self.resolve(host, resource.namespace)
+                    if full in self._visible:
+                        services.setdefault(full, self._visible[full])
+        port = None
+        if spec.port is not None:
+            port = Port(number or 0, spec.port.name or "", parse_protocol(spec.port.protocol or ""))
+        return EgressListener(spec, port, spec.bind or "", str(spec.capture_mode or "DEFAULT"), services, routes)
+
+    def _imported(self, wanted: Sequence[tuple[str, str]]) -> list[Service]:
+        index, home = self._mesh.services, self.proxy.namespace
+        found: dict[str, Service] = {}
+        for space, name in wanted:
+            if not name.startswith("*"):
+                candidates = index.by_hostname.get(name, ())
+            elif space == "*":
+                candidates = [s for hostname, s in self._visible.items() if matches(name, hostname)]
+            else:
+                candidates = [s for s in index.by_namespace.get(space, ()) if matches(name, s.hostname)]
+            for service in candidates:
+                if space in ("*", service.namespace) and service.visible_to(home):
+                    found.setdefault(service.hostname, service)
+        return list(found.values())
+
+    def virtual_services(self, gateway: str = "mesh") -> Sequence[Resource]:
+        found = self._bound.get(gateway)
+        if found is None:
+            found = self._mesh.virtual_services.visible(self.proxy.namespace, gateway)
+            if gateway == "mesh" and self.sidecar is not None and self.sidecar.spec.egress:
+                seen = {resource for listener in self.egress for resource in listener.virtual_services}
+                found = [resource for resource in found if resource in seen]
+            self._bound[gateway] = found
+        return found
+
+    def virtual_service(self, namespace: str, name: str, viewer: str) -> Resource | None:
+        return self._mesh.virtual_services.find(namespace, name, viewer)
+
+    def destination_rule(self, hostname: str) -> Rule | None:
+        try:
+            return self._rules[hostname]
+        except KeyError:
+            service = self._visible.get(hostname)
+            rule = self._rules[hostname] = self._mesh.rules.rule(
+                hostname,
+                service.namespace if service is not None else "",
+                self.proxy.namespace,
+                self._mesh.snapshot.root_namespace,
+                self.proxy.labels,
+            )
+            return rule
+
+    def service(self, hostname: str) -> Service | None:
+        found = self.services.get(hostname)
+        if found is not None:
+            return found
+        _, dot, rest = hostname.partition(".")
+        while dot:
+            found = self.services.get(f"*.{rest}")
+            if found is not None:
+                return found
+            _, dot, rest = rest.partition(".")
+        return self.services.get("*")
+
+    def resolve(self, host: str, namespace: str) -> str:
+        return resolve_host(host, namespace, self._mesh.snapshot.domain, self._mesh.services.by_hostname)
+
+    def endpoints(self, service: Service) -> Sequence[Endpoint]:
+        return self._mesh.snapshot.endpoints.get(service.key, ())
+
+
+def destinations(spec: Any) -> list[str]:
+    """The hosts that a VirtualService sends traffic to, mirrors among them, as they are written."""
+    hosts = []
+    for route in spec.http or ():
+        hosts += [found.destination.host for found in route.route or ()]
+        hosts += [found.destination.host for found in route.mirrors or () if found.destination is not None]
+        if route.mirror is not None:
+            hosts.append(route.mirror.host)
+    for routes in (spec.tls, spec.tcp):
+        for route in routes or ():
+            hosts += [found.destination.host for found in route.route or ()]
+    return hosts

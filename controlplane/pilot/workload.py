@@ -1,0 +1,114 @@
+"""One proxy with what is its own: `Workload` of scope.py, over a snapshot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from controlplane.model.conversion import endpoint_ports
+from controlplane.model.proxy import Proxy, ProxyType
+from controlplane.model.registry import selector_of, selects, workload_labels
+from controlplane.model.resource import Resource, ResourceKey
+from controlplane.model.service import Service
+from controlplane.model.snapshot import Snapshot
+from controlplane.pilot.mesh_view import MeshView
+from controlplane.pilot.scope import Scope, Target
+
+APP_ENDPOINTS = "APP_ENDPOINTS"
+GROUP = "AUTO_REGISTER_GROUP"
+
+
+class ProxyWorkload:
+    """`Workload` over one snapshot."""
+
+    def __init__(self, proxy: Proxy, scope: Scope, targets: Sequence[Target]) -> None:
+        self.proxy = proxy
+        self.scope = scope
+        self.targets = targets
+
+    @property
+    def address(self) -> str:
+        return self.proxy.addresses[0] if self.proxy.addresses else ""
+
+    def application(self, number: int) -> str:
+        told = self.proxy.metadata.get(APP_ENDPOINTS)
+        if isinstance(told, Mapping) and str(number) in told:
+            return str(told[str(number)])
+        return f"127.0.0.1:{number}"
+
+
+def targets(proxy: Proxy, mesh: MeshView) -> tuple[Target, ...]:
+    """The ports of services that a proxy's workload serves.
+
+    A workload is behind a service whose selector its labels match, or that lists its address. Two services of one
+    hostname are both served. Ports are those of its WorkloadEntry (or of the WorkloadGroup that it registers with), by
+    their names; else the service's targets.
+    """
+    if proxy.type is not ProxyType.SIDECAR:
+        return ()
+    snapshot = mesh.snapshot
+    named = _own_ports(proxy, snapshot)
+    found: list[Target] = []
+    for service in mesh.services.by_namespace.get(proxy.namespace, ()):
+        ports = _served(service, proxy, named, snapshot)
+        found += [Target(service, port, ports[port.number]) for port in service.ports if port.number in ports]
+    return tuple(sorted(found, key=lambda target: target.number))
+
+
+def _served(service: Service, proxy: Proxy, named: Mapping[str, int], snapshot: Snapshot) -> Mapping[int, int]:
+    for origin in service.origins:
+        resource = snapshot.get(origin)
+        selector = selector_of(resource) if resource is not None else {}
+        if selector and selects(selector, proxy.labels):
+            return endpoint_ports(service, named)
+    if not service.selector:
+        for endpoint in snapshot.endpoints.get(service.key, ()):
+            if endpoint.address in proxy.addresses and _is(endpoint.workload, proxy):
+                return endpoint.ports
+    return {}
+
+
+def _is(workload: ResourceKey | None, proxy: Proxy) -> bool:
+    """Whether a listed endpoint can be this proxy's workload: a Pod is it by its name, not by its address alone."""
+    return workload is None or workload.kind != "Pod" or workload.name == proxy.name
+
+
+def _own_ports(proxy: Proxy, snapshot: Snapshot) -> Mapping[str, int]:
+    group = proxy.metadata.get(GROUP)
+    if group:
+        resource = snapshot.get(ResourceKey("WorkloadGroup", proxy.namespace, str(group)))
+        if resource is not None:
+            return dict(resource.spec.template.ports or {})
+    pod = snapshot.get(ResourceKey("Pod", proxy.namespace, proxy.name))
+    if pod is not None:
+        return {
+            port.name: port.container_port for container in pod.spec.containers for port in container.ports if port.name
+        }
+    entry = _own_entry(proxy, snapshot)
+    return dict(entry.spec.ports or {}) if entry is not None else {}
+
+
+def _own_entry(proxy: Proxy, snapshot: Snapshot) -> Resource | None:
+    """The WorkloadEntry that stands for a proxy: of its name, else one of its address and labels."""
+    named = snapshot.get(ResourceKey("WorkloadEntry", proxy.namespace, proxy.name))
+    if named is not None:
+        return named
+    for resource in snapshot.of_kind("WorkloadEntry", proxy.namespace):
+        if resource.spec.address in proxy.addresses and selects(workload_labels(resource), proxy.labels):
+            return resource
+    return None
+
+
+def addresses(resource: Resource) -> Iterator[str]:
+    """The addresses of workloads that a WorkloadEntry, a Pod, Endpoints or an EndpointSlice tells."""
+    kind, document = resource.key.kind, resource.document
+    if kind == "WorkloadEntry":
+        yield resource.spec.address or ""
+    elif kind == "Pod":
+        yield (document.get("status") or {}).get("podIP") or ""
+    elif kind == "Endpoints":
+        for subset in document.get("subsets") or ():
+            for address in (*(subset.get("addresses") or ()), *(subset.get("notReadyAddresses") or ())):
+                yield address.get("ip", "")
+    else:
+        for endpoint in document.get("endpoints") or ():
+            yield from endpoint.get("addresses") or ()
