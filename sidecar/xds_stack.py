@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable, Collection, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
+from sidecar import __version__
 from sidecar.cluster.eds import Subscriber
 from sidecar.config.cluster import Cluster as ClusterConfig
 from sidecar.config.config_source import ConfigSource
@@ -19,12 +20,14 @@ from sidecar.telemetry.formatter import format_problems
 from sidecar.telemetry.groups import cluster as cluster_groups
 from sidecar.telemetry.groups.cluster import ClusterStats
 from sidecar.telemetry.groups.http2 import Http2CodecStats
-from sidecar.telemetry.groups.server import EndpointSubscriptionStats, SubscriptionStats
+from sidecar.telemetry.groups.server import ControlPlaneStats, EndpointSubscriptionStats, SubscriptionStats
 from sidecar.telemetry.groups.tls import TlsStats
 from sidecar.xds.apply.clusters import ClusterWatcher
 from sidecar.xds.apply.endpoints import EndpointWatcher
 from sidecar.xds.apply.judging import Judge
 from sidecar.xds.apply.records import Records
+from sidecar.xds.discovery import XdsDiscovery
+from sidecar.xds.node import make_node
 
 if TYPE_CHECKING:
     from sidecar.stack import Stack
@@ -65,7 +68,15 @@ class XdsStack:
         self._static = frozenset(one.name for one in stack.bootstrap.static_resources.clusters)
 
     def _make_discovery(self) -> Discovery:
-        raise NotImplementedError
+        stack = self.stack
+        dynamic = stack.bootstrap.dynamic_resources
+        return XdsDiscovery(
+            stack.worker,
+            lambda: stack.clients,
+            make_node(stack.bootstrap.node, __version__),
+            None if dynamic is None else dynamic.ads_config,
+            stats=stack.store.shared(ControlPlaneStats, "control_plane."),
+        )
 
     def now(self) -> float:
         """Seconds since the epoch."""
@@ -131,6 +142,7 @@ class XdsStack:
 
     def close(self) -> None:
         """Hear of nothing any more."""
+        self.discovery.close()
 
     def __repr__(self) -> str:
         return f"<XdsStack {self.discovery!r}>"

@@ -7,7 +7,16 @@ import re
 from typing import Annotated, Any
 
 import re2
-from pydantic import AfterValidator, BeforeValidator, StrictBool, StrictFloat, StrictInt, StrictStr, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    PlainValidator,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    WithJsonSchema,
+)
 from pydantic_core import PydanticCustomError
 
 from controlplane.model.causes import Reason
@@ -99,6 +108,15 @@ def _port(value: int) -> int:
 
 
 Port = Annotated[StrictInt, AfterValidator(_port), _bounds(1, 65535)]
+
+
+def _int_or_string(value: Any) -> int | str:
+    if isinstance(value, bool) or not isinstance(value, (int, str)):
+        raise wrong(f"must be a number or a name, not {shown(value)}")
+    return value
+
+
+IntOrString = Annotated[int | str, PlainValidator(_int_or_string), WithJsonSchema({"x-kubernetes-int-or-string": True})]
 
 
 def _percentage(value: float) -> float:

@@ -24,10 +24,7 @@ ENOUGH = 10
 ONLY_CHECKED = {
     "Inherited.max_direct_response_body_size_bytes", "Inherited.validate_clusters",
     "WeightedCluster.total_weight",
-    "ApiConfigSource.api_type", "ApiConfigSource.set_node_on_first_message_only", "ApiConfigSource.grpc_service",
-    "ApiConfigSource.rate_limit_settings", "ApiConfigSource.refresh_delay", "ApiConfigSource.request_timeout",
-    "DynamicResources.ads_config", "DynamicResources.cds_config", "DynamicResources.lds_config",
-    "RateLimitSettings.fill_rate", "ConfigSource.initial_fetch_timeout", "Bootstrap.dynamic_resources",
+    "ApiConfigSource.refresh_delay", "DynamicResources.lds_config",
 }  # fmt: skip
 """What the configuration holds and no stage reads: names, and what has done its work when the configuration is built."""
 

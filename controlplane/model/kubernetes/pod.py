@@ -34,6 +34,7 @@ class Container(Tolerant):
 
     name: Str
     ports: tuple[ContainerPort, ...] = ()
+    merge_keys = {"ports": "containerPort"}
     passed_over = _CONTAINER_FIELDS
 
 
@@ -47,6 +48,7 @@ class Pod(Tolerant):
     subdomain: Str | None = None
     host_network: bool | None = None
     node_selector: Mapping[Str, Any] = Field(default_factory=dict)
+    merge_keys = {"containers": "name"}
     passed_over = frozenset(
         (
             "activeDeadlineSeconds", "affinity", "automountServiceAccountToken", "dnsConfig", "dnsPolicy",

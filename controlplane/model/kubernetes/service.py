@@ -10,7 +10,16 @@ from pydantic import Field
 from controlplane.model.causes import Cause, Reason
 from controlplane.model.istio.selection import selector_problems
 from controlplane.model.kubernetes.tolerance import Tolerant
-from controlplane.model.values import Bool, Port, Str, dns_label_complaint, dns_subdomain_complaint, is_ip, shown
+from controlplane.model.values import (
+    Bool,
+    IntOrString,
+    Port,
+    Str,
+    dns_label_complaint,
+    dns_subdomain_complaint,
+    is_ip,
+    shown,
+)
 
 
 class ServicePort(Tolerant):
@@ -20,7 +29,7 @@ class ServicePort(Tolerant):
     port: Port
     protocol: Literal["TCP", "UDP", "SCTP"] = "TCP"
     app_protocol: Str | None = None
-    target_port: int | str | None = None
+    target_port: IntOrString | None = None
     passed_over = frozenset(("nodePort",))
 
     def problems(self) -> Iterable[Cause]:
@@ -44,6 +53,7 @@ class Service(Tolerant):
     external_ips: tuple[Str, ...] = Field(default=(), alias="externalIPs")
     external_name: Str | None = None
     publish_not_ready_addresses: Bool | None = None
+    merge_keys = {"ports": "port"}
     passed_over = frozenset(
         (
             "allocateLoadBalancerNodePorts",

@@ -171,6 +171,18 @@ class EndpointSubscriptionStats(StatGroup):
 
 
 @stat_group
+class ControlPlaneStats(StatGroup):
+    """`control_plane.`: the stream to a management server; `pending_requests` wait for it or for its rate limit."""
+
+    rate_limit_enforced: Counter
+    connected_state: Gauge
+    pending_requests: Gauge
+    identifier: TextReadout
+
+    USED_WITH: ClassVar[Mapping[str, tuple[str, ...]]] = {"connected_state": (), "pending_requests": ()}
+
+
+@stat_group
 class WatchdogStats(StatGroup):
     """`server.main_thread.`, `server.worker_<n>.`: how often the loop was late."""
 

@@ -1,0 +1,1 @@
+"""The subscription layer, against a server of the tests, beside real Envoy."""

@@ -37,7 +37,8 @@ class Interest:
         self.names = names
 
     def close(self) -> None:
-        self.driver.interests.remove(self)
+        if self in self.driver.interests:
+            self.driver.interests.remove(self)
 
 
 class HandDriven:

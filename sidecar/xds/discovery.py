@@ -1,0 +1,139 @@
+"""Who wants resources asks here: ``core.discovery.Discovery`` over ADS, streams of one type, REST and files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any, Final
+
+from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryResponse, DiscoveryResponse
+
+from sidecar.config.config_source import AggregatedConfigSource, ApiConfigSource, ConfigSource
+from sidecar.core.client import Clients, GrpcOptions
+from sidecar.core.discovery import ResourceWatcher, Subscription, SubscriptionCounters
+from sidecar.core.token_bucket import TokenBucket
+from sidecar.core.worker import Worker
+from sidecar.xds.backoff import BASE_INTERVAL, MAX_INTERVAL, BackOff
+from sidecar.xds.counters import Uncounted, UncountedStream
+from sidecar.xds.delta import DeltaMultiplexer
+from sidecar.xds.last_good import Forgetful, LastGood, LastGoodFiles
+from sidecar.xds.mux import Multiplexer
+from sidecar.xds.resource_types import ADS_DELTA, ADS_STREAM, ENDPOINTS
+from sidecar.xds.sotw import SotwMultiplexer
+from sidecar.xds.stream import ControlPlaneCounters, DiscoveryStream
+
+_MAX_RESPONSE: Final = 256 << 20
+_PLAIN_GRPC: Final = GrpcOptions()
+
+
+class XdsDiscovery:
+    """Makes subscriptions. ``ads`` is the bootstrap's `ads_config`; its stream is opened for the first who wants it.
+
+    ``node`` is the `core.v3.Node` that requests carry (see ``node.make_node``). What was good last is kept below
+    ``state_directory``, None for not at all. ``stats`` are those of the stream of ADS.
+    """
+
+    def __init__(
+        self,
+        worker: Worker,
+        clients: Callable[[], Clients],
+        node: Any,
+        ads: ApiConfigSource | None = None,
+        *,
+        state_directory: Path | None = None,
+        stats: ControlPlaneCounters | None = None,
+    ) -> None:
+        self.worker = worker
+        self.clients = clients
+        self.node = node
+        self.ads = ads
+        self.state_directory = state_directory
+        self.stats = stats or UncountedStream()
+        self._ads: Multiplexer[Any] | None = None
+        self._others: dict[Multiplexer[Any], None] = {}
+        self._kept: list[LastGoodFiles] = []
+
+    def subscribe(
+        self,
+        source: ConfigSource,
+        type_url: str,
+        names: Collection[str] | None,
+        watcher: ResourceWatcher,
+        stats: SubscriptionCounters | None = None,
+    ) -> Subscription:
+        stats = stats or Uncounted()
+        timeout = source.initial_fetch_timeout
+        where = source.source
+        if isinstance(where, AggregatedConfigSource):
+            return self._shared().subscribe(type_url, names, watcher, stats, timeout)
+        if isinstance(where, ApiConfigSource) and where.api_type != "REST":
+            paths = ENDPOINTS[type_url]
+            mux = self._multiplexer(where, paths.stream, paths.delta, UncountedStream(), f"{where.grpc_service}")
+            self._others[mux] = None
+            return mux.subscribe(type_url, names, watcher, stats, timeout)
+        raise NotImplementedError
+
+    def pause(self, type_url: str) -> None:
+        if self.ads is not None:
+            self._shared().pause(type_url)
+
+    def resume(self, type_url: str) -> None:
+        if self.ads is not None:
+            self._shared().resume(type_url)
+
+    def close(self) -> None:
+        """End all streams; what is not on disk yet is written."""
+        for mux in (self._ads, *self._others):
+            if mux is not None:
+                mux.close()
+        for kept in self._kept:
+            kept.flush()
+
+    def _shared(self) -> Multiplexer[Any]:
+        if self._ads is None:
+            if self.ads is None:
+                raise ValueError("ads needs dynamic_resources.ads_config")
+            self._ads = self._multiplexer(self.ads, ADS_STREAM, ADS_DELTA, self.stats, "ads")
+        return self._ads
+
+    def _multiplexer(
+        self, api: ApiConfigSource, path: bytes, delta: bytes, stats: ControlPlaneCounters, source: str
+    ) -> Multiplexer[Any]:
+        is_delta = api.api_type == "DELTA_GRPC"
+
+        def make_stream(mux: Multiplexer[Any]) -> DiscoveryStream:
+            response: Any = DeltaDiscoveryResponse if is_delta else DiscoveryResponse
+            return self._stream(api, delta if is_delta else path, response, mux, stats)
+
+        make = DeltaMultiplexer if is_delta else SotwMultiplexer
+        once = api.set_node_on_first_message_only
+        return make(self.worker, make_stream, self.node, self._last_good(source), node_once=once)
+
+    def _stream(
+        self, api: ApiConfigSource, path: bytes, response: Any, mux: Multiplexer[Any], stats: ControlPlaneCounters
+    ) -> DiscoveryStream:
+        service = api.grpc_service
+        assert service is not None
+        options = GrpcOptions(
+            retry=service.retry_policy,
+            authority=service.authority.encode(),
+            initial_metadata=service.initial_metadata,
+            max_message_bytes=service.max_receive_message_length or _MAX_RESPONSE,
+        )
+        limit = None
+        if api.rate_limit_settings is not None:
+            settings = api.rate_limit_settings
+            limit = TokenBucket(settings.max_tokens, settings.fill_rate, self.worker.clock())
+        backoff = BackOff(self.worker.random_for("xds"), BASE_INTERVAL, MAX_INTERVAL)
+        client = self.clients().grpc(service.cluster_name, options)
+        return DiscoveryStream(self.worker, client, path, response, mux, backoff, limit, stats)
+
+    def _last_good(self, source: str) -> LastGood:
+        if self.state_directory is None:
+            return Forgetful()
+        kept = LastGoodFiles(self.worker, self.state_directory, self.node.id, source)
+        self._kept.append(kept)
+        return kept
+
+    def __repr__(self) -> str:
+        return f"<XdsDiscovery {self._ads!r}>"

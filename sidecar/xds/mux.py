@@ -1,0 +1,430 @@
+"""What streams of both kinds have in common: many interests, one stream, one thing at a time.
+
+What arrives is handed over in its order, one response after the other, each when the one before is applied; while that takes
+time, nothing more is read from the stream. What is to be said waits in one slot for each type, however often it changes.
+Source: "xDS REST and gRPC protocol"; where it leaves a choice, Envoy's ``GrpcMuxImpl`` and ``NewGrpcMuxImpl``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from functools import partial
+from typing import Any, Final, Generic, TypeVar
+
+from google.protobuf.any_pb2 import Any as Packed
+from google.rpc.status_pb2 import Status
+
+from sidecar.core.discovery import DiscoveredResource, Rejection, ResourceWatcher, SubscriptionCounters
+from sidecar.core.timer_wheel import Callback
+from sidecar.core.worker import Worker
+from sidecar.xds.interest import Interest
+from sidecar.xds.last_good import Kept, LastGood
+from sidecar.xds.stream import DiscoveryStream
+
+log = logging.getLogger("sidecar.xds")
+
+_INTERNAL: Final = 13
+_MAX_MESSAGE: Final = 4096
+_SLICE: Final = 0.003
+
+Job = Callable[[], Awaitable[None]]
+
+
+class TypeState:
+    """One type on one stream: who is interested, what was accepted, by name."""
+
+    __slots__ = ("accepted", "answered", "expiries", "interests", "paused", "type_url")
+
+    def __init__(self, type_url: str) -> None:
+        self.type_url = type_url
+        self.interests: dict[Interest, None] = {}
+        self.accepted: dict[str, Kept] = {}
+        self.expiries: dict[str, Callback] = {}
+        self.paused = 0
+        self.answered = False
+
+    @property
+    def is_wildcard(self) -> bool:
+        """Whether somebody wants all that there are."""
+        return any(interest.names is None for interest in self.interests)
+
+    @property
+    def names(self) -> dict[str, None]:
+        """What is asked for by name, in the order of the interests, each sorted."""
+        found: dict[str, None] = {}
+        for interest in self.interests:
+            names = interest.names
+            if names:
+                found.update(dict.fromkeys(sorted(names) if len(names) > 1 else names))
+        return found
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.type_url.rpartition('.')[2]}, {len(self.interests)} interests>"
+
+
+StateType = TypeVar("StateType", bound=TypeState)
+
+
+class Multiplexer(Generic[StateType]):
+    """The interests that share a stream. ``make_stream`` is called once, with this as the one who speaks over it."""
+
+    def __init__(
+        self,
+        worker: Worker,
+        make_stream: Callable[[Multiplexer[Any]], DiscoveryStream],
+        node: Any,
+        last_good: LastGood,
+        *,
+        node_once: bool,
+    ) -> None:
+        self.worker = worker
+        self.node = node
+        self.node_once = node_once
+        self.last_good = last_good
+        self.types: dict[str, StateType] = {}
+        self.stream = make_stream(self)
+        self._said_node = False
+        self._waiting: dict[str, None] = {}  # types of which there is something to say
+        self._jobs: deque[Job] = deque()
+        self._task: asyncio.Task[None] | None = None
+
+    # what the two kinds of streams differ in
+
+    def make_state(self, type_url: str) -> StateType:
+        raise NotImplementedError
+
+    def make_request(self, state: StateType) -> Any:
+        """The next request for a type, without the node; None when there is nothing to say."""
+        raise NotImplementedError
+
+    def on_new_stream(self, state: StateType) -> None:
+        """The server knows nothing any more."""
+        raise NotImplementedError
+
+    async def apply(self, state: StateType, response: Any, current: Callable[[], bool]) -> None:
+        """Hand over a response, and prepare what is answered; ``current`` tells whether the stream is still that one."""
+        raise NotImplementedError
+
+    def on_restored(self, state: StateType, names: Iterable[str]) -> None:
+        """What was kept from an earlier run is in use."""
+
+    # interests
+
+    def subscribe(
+        self,
+        type_url: str,
+        names: Collection[str] | None,
+        watcher: ResourceWatcher,
+        stats: SubscriptionCounters,
+        initial_fetch_timeout: float,
+    ) -> Interest:
+        """A new interest."""
+        state = self.types.get(type_url)
+        if state is None:
+            state = self.types[type_url] = self.make_state(type_url)
+        interest = Interest(self.worker, self, type_url, names, watcher, stats, initial_fetch_timeout)
+        state.interests[interest] = None
+        if self.stream.started:
+            self.want(type_url)
+        else:
+            self.stream.start()
+        self._hand_over_known(state, interest, interest.names)
+        if self.stream.failed and not state.answered:
+            self._do(partial(self._restore, state, interest, False))
+        return interest
+
+    def changed(self, interest: Interest, before: frozenset[str] | None) -> None:
+        """An interest wants other names."""
+        state = self.types[interest.type_url]
+        self._forget_unwanted(state, before or ())
+        self.want(interest.type_url)
+        if interest.names is not None:
+            self._hand_over_known(state, interest, interest.names - (before or frozenset()))
+
+    def closed(self, interest: Interest) -> None:
+        """An interest has ended."""
+        state = self.types[interest.type_url]
+        del state.interests[interest]
+        if interest.names is None and not state.is_wildcard:
+            self._forget_unwanted(state, list(state.accepted))
+        elif interest.names:
+            self._forget_unwanted(state, interest.names)
+        self.want(interest.type_url)
+
+    def waited(self, interest: Interest) -> None:
+        """Nobody has answered in time: go on with what was good in an earlier run, or without."""
+        state = self.types[interest.type_url]
+        self._do(partial(self._restore, state, interest, True))
+
+    # requests
+
+    def want(self, type_url: str) -> None:
+        """There is something to say of this type."""
+        self._waiting[type_url] = None
+        self.say()
+
+    def say(self) -> None:
+        """Say what there is to say, as far as the stream takes it."""
+        stream, waiting = self.stream, self._waiting
+        for type_url in list(waiting):
+            state = self.types[type_url]
+            if state.paused or not stream.is_open:
+                continue
+            while (request := self.make_request(state)) is not None:
+                if not stream.take():
+                    stream.stats.pending_requests = len(waiting)
+                    return
+                self.on_sent(state)
+                if not (self.node_once and self._said_node):
+                    request.node.CopyFrom(self.node)
+                    self._said_node = True
+                stream.send(request)
+                if not stream.is_open:
+                    return
+            waiting.pop(type_url, None)
+        stream.stats.pending_requests = 0
+
+    def on_sent(self, state: StateType) -> None:
+        """What ``make_request`` made last is on its way."""
+        raise NotImplementedError
+
+    def pause(self, type_url: str) -> None:
+        """Say nothing of a type."""
+        state = self.types.get(type_url)
+        if state is None:
+            state = self.types[type_url] = self.make_state(type_url)
+        state.paused += 1
+
+    def resume(self, type_url: str) -> None:
+        """Undo one ``pause``."""
+        state = self.types[type_url]
+        state.paused -= 1
+        if not state.paused and type_url in self._waiting:
+            self.say()
+
+    # the stream's side
+
+    def on_open(self) -> None:
+        self._said_node = False
+        self._waiting.clear()
+        for state in self.types.values():
+            self.on_new_stream(state)
+            if state.interests:
+                self._waiting[state.type_url] = None
+        self.say()
+
+    def on_ready(self) -> None:
+        self.say()
+
+    def on_closed(self) -> None:
+        for state in self.types.values():
+            for interest in list(state.interests):
+                interest.failed()
+                if not state.answered and not interest.answered:
+                    self._do(partial(self._restore, state, interest, False))
+
+    def on_response(self, response: Any) -> None:
+        self.stream.pause()
+        self._do(partial(self._take, response, self.stream.generation))
+
+    # one thing at a time
+
+    def _do(self, job: Job) -> None:
+        self._jobs.append(job)
+        if self._task is None:
+            task = self._task = self.worker.loop.create_task(self._run())
+            tasks: set[Any] = self.worker.tasks
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+
+    async def _run(self) -> None:
+        try:
+            while self._jobs:
+                job = self._jobs.popleft()
+                try:
+                    await job()
+                except Exception:
+                    log.exception("%r: what arrived could not be dealt with", self)
+        finally:
+            self._task = None
+        self.stream.resume()
+        self.worker.cork.settle()
+
+    async def _take(self, response: Any, generation: int) -> None:
+        state = self.types.get(response.type_url)
+        if state is None:
+            log.warning("ignoring a response of type %r, for which nobody has asked", response.type_url)
+            return
+        state.answered = True
+        state.paused += 1
+
+        def current() -> bool:
+            return self.stream.generation == generation and self.stream.is_open
+
+        try:
+            await self.apply(state, response, current)
+        finally:
+            state.paused -= 1
+            self.say()
+
+    async def hand_over(
+        self,
+        state: StateType,
+        resources: Sequence[DiscoveredResource],
+        removed: Sequence[str],
+        version: str,
+        refused: Sequence[Rejection],
+        *,
+        whole: bool,
+    ) -> list[Rejection]:
+        """Tell everybody of what concerns them; all rejections. ``whole`` is for those who want everything."""
+        by_name = {resource.name: resource for resource in resources}
+        gone = dict.fromkeys(removed)
+        rejections = list(refused)
+        clock = self.worker.clock
+        began = clock()
+        for interest in list(state.interests):
+            if interest.is_closed:
+                continue
+            names = interest.names
+            if names is None:
+                rejections += await interest.deliver(resources, removed, version, whole=whole, refused=refused)
+            else:
+                mine = [by_name[name] for name in names if name in by_name]
+                mine_gone = [name for name in names if name in gone]
+                concerned = [rejection for rejection in refused if rejection.name in names]
+                if mine or mine_gone:
+                    rejections += await interest.deliver(mine, mine_gone, version, whole=False, refused=concerned)
+                elif concerned or (refused and not refused[0].name and not interest.answered):
+                    interest.rejected()
+            if clock() - began > _SLICE:
+                await asyncio.sleep(0)
+                began = clock()
+        return rejections
+
+    def keep(
+        self, state: StateType, resources: Sequence[DiscoveredResource], gone: Iterable[str], bad: Collection[str]
+    ) -> None:
+        """Remember what was accepted: ``resources`` but for those that are ``bad``; ``gone`` are no more."""
+        for name in gone:
+            state.accepted.pop(name, None)
+            self._unexpire(state, name)
+        for resource in resources:
+            if resource.name not in bad:
+                state.accepted[resource.name] = Kept(
+                    resource.version, resource.payload.type_url, resource.payload.value
+                )
+        self.last_good.save(state.type_url, state.accepted, None if state.is_wildcard else state.names)
+
+    def expire_in(self, state: StateType, name: str, seconds: float) -> None:
+        """The resource lives so long unless the server says so again; 0 for ever. Source: "xDS TTL"."""
+        self._unexpire(state, name)
+        if seconds > 0:
+
+            def expired() -> None:
+                state.expiries.pop(name, None)
+                log.warning("%s %s: its time to live is over", state.type_url, name)
+                self._do(partial(self._expire, state, name))
+
+            state.expiries[name] = self.worker.wheel.call_in(seconds, expired)
+
+    def _unexpire(self, state: StateType, name: str) -> None:
+        timer = state.expiries.pop(name, None)
+        if timer is not None:
+            self.worker.wheel.cancel(timer)
+
+    async def _expire(self, state: StateType, name: str) -> None:
+        if name in state.expiries or name not in state.accepted:
+            return
+        await self.hand_over(state, [], [name], "", (), whole=False)
+        self.keep(state, [], [name], ())
+
+    # what is known already
+
+    def _hand_over_known(self, state: StateType, interest: Interest, names: Iterable[str] | None) -> None:
+        """A server does not repeat what it has told somebody else on the same stream."""
+        known = [name for name in (state.accepted if names is None else names) if name in state.accepted]
+        if known:
+            self._do(partial(self._repeat, state, interest, known))
+
+    async def _repeat(self, state: StateType, interest: Interest, names: list[str]) -> None:
+        known = [made(name, state.accepted[name]) for name in names if name in state.accepted]
+        if known and not interest.is_closed:
+            version = known[0].version
+            await interest.deliver(known, [], version, whole=interest.names is None)
+
+    async def _restore(self, state: StateType, interest: Interest, over: bool) -> None:
+        """Use what was good in an earlier run. ``over``: there is no time left to wait for the server."""
+        if interest.is_closed or interest.answered:
+            return
+        kept = {} if state.answered else await self.last_good.read(state.type_url)
+        mine = {name: one for name, one in kept.items() if interest.wants(name)}
+        if interest.is_closed or interest.answered or (state.answered and not over):
+            return
+        if not mine:
+            if over:
+                interest.unavailable()
+            return
+        log.warning("%r: the server is away, going on with %d resources from an earlier run", interest, len(mine))
+        resources = [made(name, one) for name, one in mine.items()]
+        rejections = await interest.tell(resources, [], "", whole=interest.names is None)
+        for rejection in rejections:
+            log.warning("kept from an earlier run, and not applied: %s: %s", rejection.name, rejection.reason)
+        bad = {rejection.name for rejection in rejections}
+        taken = {name: one for name, one in mine.items() if name not in bad and "" not in bad}
+        state.accepted.update(taken)
+        self.on_restored(state, taken)
+
+    def _forget_unwanted(self, state: StateType, names: Iterable[str]) -> None:
+        if state.is_wildcard:
+            return
+        still = state.names
+        for name in names:
+            if name not in still:
+                state.accepted.pop(name, None)
+                self._unexpire(state, name)
+
+    def close(self) -> None:
+        """End everything."""
+        self.stream.close()
+        self._jobs.clear()
+        if self._task is not None:
+            self._task.cancel()
+        for state in self.types.values():
+            for timer in state.expiries.values():
+                self.worker.wheel.cancel(timer)
+            state.expiries.clear()
+            for interest in list(state.interests):
+                interest.is_closed = True
+                interest.settle()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {len(self.types)} types over {self.stream!r}>"
+
+
+def made(name: str, kept: Kept) -> DiscoveredResource:
+    """A resource as it came, from what was kept of it."""
+    return DiscoveredResource(name, kept.version, Packed(type_url=kept.type_url, value=kept.value))
+
+
+def without_doubles(resources: list[DiscoveredResource], rejections: list[Rejection]) -> list[DiscoveredResource]:
+    """``resources`` without those whose name occurs twice, which are rejected: nobody knows which one is meant."""
+    counts: dict[str, int] = {}
+    for resource in resources:
+        counts[resource.name] = counts.get(resource.name, 0) + 1
+    if len(counts) == len(resources):
+        return resources
+    rejections += [Rejection(name, "occurs twice in one response") for name, count in counts.items() if count > 1]
+    return [resource for resource in resources if counts[resource.name] == 1]
+
+
+def error_detail(rejections: Iterable[Rejection]) -> Any:
+    """What a server is told of resources that were not applied."""
+    text = "; ".join(f"{one.name}: {one.reason}" if one.name else one.reason for one in rejections)
+    shown = text.encode()
+    if len(shown) > _MAX_MESSAGE:
+        text = shown[:_MAX_MESSAGE].decode(errors="ignore") + "...(truncated)"
+    return Status(code=_INTERNAL, message=text)
