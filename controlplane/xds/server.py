@@ -12,7 +12,7 @@ import ipaddress
 import logging
 import ssl
 import weakref
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from typing import Any, Final
 
 from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest, DiscoveryRequest
@@ -204,7 +204,7 @@ class _ClosingServer(Server):
 class DiscoveryServer:
     """Serves on one address: `start`, `address`, `stop`. Without ``tls`` the address must be a loopback one."""
 
-    def __init__(self, service: DiscoveryService, host: str, port: int, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, services: Collection[Any], host: str, port: int, tls: ssl.SSLContext | None = None) -> None:
         if tls is None and not is_loopback(host):
             raise ValueError(
                 f"xDS on {host}:{port} would be plaintext beyond this machine: use the TLS address (--secure-xds-address)"
@@ -212,7 +212,7 @@ class DiscoveryServer:
         self.host = host
         self.port = port
         self.tls = tls
-        self.server = _ClosingServer([service], codec=Raw(), config=_KEEPALIVE)
+        self.server = _ClosingServer(services, codec=Raw(), config=_KEEPALIVE)
 
     async def start(self) -> None:
         """Listen. OSError if the address cannot be bound."""

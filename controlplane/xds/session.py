@@ -14,6 +14,7 @@ from controlplane.model.proxy import Proxy
 from controlplane.xds.conversation import Conversation, Say
 from controlplane.xds.responses import delta_body, version_of, whole_body, with_nonce
 from controlplane.xds.type_urls import SECRET, SHORT
+from controlplane.xds.watch import Watch
 
 if TYPE_CHECKING:
     from controlplane.xds.hub import Hub
@@ -45,6 +46,11 @@ class Session:
         self.pushes = 0
         self._send = send
         self._something = asyncio.Event()
+
+    @property
+    def watches(self) -> Mapping[str, Watch]:
+        """Its subscriptions, by type URL."""
+        return self.conversation.watches
 
     def resources(self, type_url: str, names: Collection[str] | None) -> Mapping[str, Encoded]:
         """What the proxy gets now. Secrets go over authenticated connections only."""

@@ -78,7 +78,7 @@ class Served:
             self.disconnected.append(proxy.id)
 
         service = DiscoveryService(self.hub, admit=None, on_connected=on_connected, on_disconnected=on_disconnected)
-        self.server = DiscoveryServer(service, "127.0.0.1", self.port)
+        self.server = DiscoveryServer([service], "127.0.0.1", self.port)
         await self.server.start()
         self.port = self.server.address[1]
 

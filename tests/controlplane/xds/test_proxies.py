@@ -1,4 +1,4 @@
-"""The server with real Envoy behind it: it boots, follows changes, loses no request meanwhile, and says what it refuses."""
+"""The server with real Envoy and our sidecar: they boot, follow changes, lose no request meanwhile, say what they refuse."""
 
 from __future__ import annotations
 
@@ -60,12 +60,14 @@ def served() -> Iterator[Served]:
         yield running
 
 
-@pytest.fixture(params=["state of the world", "delta"])
+@pytest.fixture(params=["envoy", "envoy-delta", "sidecar", "sidecar-delta"])
 def proxy(request: Any, served: Served, upstreams: dict[str, int], tmp_path: Path) -> Iterator[Proxy]:
-    try:
-        envoy_binary()
-    except EnvoyUnavailableError as error:
-        pytest.skip(str(error))
+    kind, _, dialect = request.param.partition("-")
+    if kind == ENVOY:
+        try:
+            envoy_binary()
+        except EnvoyUnavailableError as error:
+            pytest.skip(str(error))
     admin, web = free_ports(2)
     served.change(
         cluster={"a": cluster("a")},
@@ -74,8 +76,8 @@ def proxy(request: Any, served: Served, upstreams: dict[str, int], tmp_path: Pat
         routes={"web": routes("web", root="a")},
     )
     running = start(
-        ENVOY,
-        bootstrap(served.port, admin, delta=request.param == "delta"),
+        kind,
+        bootstrap(served.port, admin, delta=dialect == "delta"),
         {"admin": admin, "web": web},
         tmp_path,
     )

@@ -1,0 +1,96 @@
+"""`python -m controlplane`: the command line of the control plane."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from pathlib import Path
+
+import click
+
+from controlplane.cli.kubeconfig import default_data_dir
+from controlplane.settings import (
+    API_ADDRESS,
+    SECURE_XDS_ADDRESS,
+    XDS_ADDRESS,
+    InvalidSetting,
+    Settings,
+    parse_address,
+)
+
+_LEVELS = ("debug", "info", "warning", "error")
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--data-dir", metavar="DIR", help=f"Store, keys and admin.kubeconfig. [default: {default_data_dir()}]")
+@click.option("--api-address", default=API_ADDRESS, show_default=True, help="REST, by HTTPS.")
+@click.option(
+    "--xds-address", default=XDS_ADDRESS, show_default=True, help="xDS in plaintext, on loopback; '' for none."
+)
+@click.option("--secure-xds-address", default=SECURE_XDS_ADDRESS, show_default=True, help="xDS over TLS; '' for none.")
+@click.option("--store", default="", metavar="URL", help="etcd://HOST:PORT,... [default: SQLite in the data directory]")
+@click.option(
+    "--config-dir", "directories", multiple=True, metavar="DIR", help="Watch resource files there; may be repeated."
+)
+@click.option(
+    "--name", "names", multiple=True, help="A DNS name or address by which others reach this; may be repeated."
+)
+@click.option("--trust-domain", default="cluster.local", show_default=True)
+@click.option(
+    "--grace",
+    type=float,
+    default=10.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Before a lost workload is taken out.",
+)
+@click.option("-l", "--log-level", type=click.Choice(_LEVELS), default="info", show_default=True)
+@click.version_option(package_name="mizzen", prog_name="mizzen control plane")
+def main(
+    data_dir: str | None,
+    api_address: str,
+    xds_address: str,
+    secure_xds_address: str,
+    store: str,
+    directories: tuple[str, ...],
+    names: tuple[str, ...],
+    trust_domain: str,
+    grace: float,
+    log_level: str,
+) -> None:
+    """Mizzen's control plane: Istio resources in, xDS out. SIGTERM and Ctrl-C end it; sidecars go on without it."""
+    logging.basicConfig(
+        level=log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    for name in ("uvicorn", "hpack", "h2", "grpclib"):  # what they say is of their own inside
+        logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLogger().level))
+    try:
+        api = parse_address(api_address, "--api-address")
+        if api is None:
+            raise InvalidSetting("--api-address: there is no control plane without it")
+        settings = Settings(
+            data_dir=Path(data_dir) if data_dir else default_data_dir(),
+            api=api,
+            xds=parse_address(xds_address, "--xds-address"),
+            secure_xds=parse_address(secure_xds_address, "--secure-xds-address"),
+            store=store,
+            directories=tuple(Path(one) for one in directories),
+            names=names,
+            trust_domain=trust_domain,
+            grace=grace,
+        )
+        status = asyncio.run(_serve(settings))
+    except (InvalidSetting, OSError) as error:
+        raise click.ClickException(str(error)) from error
+    sys.exit(status)
+
+
+async def _serve(settings: Settings) -> int:
+    from controlplane.server import serve  # what is heavy is loaded when the options are right
+
+    return await serve(settings)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,229 @@
+"""The composition root of the control plane: top to bottom the way of a configuration.
+
+sources (directories, the API's store) -> catalogue: parsed, judged, merged -> pilot: Envoy resources -> hub: who has to hear
+of it -> xDS streams -> proxies; what those refuse goes back into the statuses of the resources that caused it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from controlplane.api.application import Application
+from controlplane.api.server import ApiServer
+from controlplane.citadel.authentication import Credentials
+from controlplane.citadel.authority import CertificateAuthority
+from controlplane.citadel.kubeconfig import keep_admin_kubeconfig
+from controlplane.citadel.server_certificates import ServerCertificates
+from controlplane.citadel.tokens import Tokens
+from controlplane.galley.catalogue import Catalogue
+from controlplane.galley.directory import DirectorySource
+from controlplane.galley.source import Source
+from controlplane.galley.sqlite_store import SqliteStore
+from controlplane.galley.store_source import StoreSource
+from controlplane.model.credentials import Identity, Role, Unauthenticated
+from controlplane.model.kinds import KINDS
+from controlplane.model.parsing import parse
+from controlplane.model.proxy import Proxy
+from controlplane.model.resource import Origin, ResourceKey
+from controlplane.model.store import Store
+from controlplane.operator_routes import RULES, operator_routes
+from controlplane.pilot.translator import Pilot
+from controlplane.settings import InvalidSetting, Settings
+from controlplane.xds.client_status import ClientStatusService
+from controlplane.xds.hub import Hub
+from controlplane.xds.rest import RestDiscovery
+from controlplane.xds.server import DiscoveryServer, DiscoveryService, is_loopback
+
+log = logging.getLogger("controlplane")
+
+
+class ControlPlane:
+    """All parts of one control plane, wired. `start`, then `stop`; in between `failed` waits for what must not end."""
+
+    store: Store
+    authority: CertificateAuthority
+    certificates: ServerCertificates
+    tokens: Tokens
+    credentials: Credentials
+    pilot: Pilot
+    hub: Hub
+    catalogue: Catalogue
+    api: ApiServer
+
+    def __init__(self, settings: Settings) -> None:
+        if settings.xds is not None and not is_loopback(settings.xds[0]):
+            raise InvalidSetting(
+                f"--xds-address {settings.xds[0]}: plaintext stays on this machine; beyond it use --secure-xds-address"
+            )
+        self.settings = settings
+        self.xds_servers: dict[str, DiscoveryServer] = {}
+        self._following: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Everything serves when it returns. Raises OSError, InvalidSetting; what had started is stopped by `stop`."""
+        settings = self.settings
+        self.store = await open_store(settings)
+        await self._prove_who_we_are()
+
+        self.pilot = Pilot(domain=settings.mesh_domain)
+        self.hub = Hub(self.pilot, quiet=settings.quiet, longest=settings.longest)
+        self.catalogue = Catalogue(self._sources(), parse, self.hub.changed)
+        self._following = asyncio.create_task(self.catalogue.run())
+        await self._synced()
+        self.hub.flush()
+
+        await self._serve_xds()
+        await self._serve_api()
+
+    async def _prove_who_we_are(self) -> None:
+        settings = self.settings
+        self.authority = await CertificateAuthority.open(self.store, trust_domain=settings.trust_domain)
+        bound = [address[0] for address in (settings.api, settings.secure_xds) if address is not None]
+        self.certificates = ServerCertificates(self.authority, [*settings.names, *bound])
+        self.certificates.start()
+        self.tokens = Tokens(self.store, self.authority)
+        self.credentials = Credentials(self.tokens, self.authority)
+
+    def _sources(self) -> list[Source]:
+        """Files first: what an operator has put there cannot be changed over the network."""
+        found: list[Source] = []
+        for number, path in enumerate(self.settings.directories):
+            found.append(DirectorySource(path, name="files" if not number else f"files-{number + 1}"))
+        found.append(StoreSource(self.store, list(KINDS)))
+        return found
+
+    async def _synced(self) -> None:
+        """Every source has told what it has. A source that cannot even begin ends the start."""
+        assert self._following is not None
+        synced = asyncio.create_task(self.catalogue.synced())
+        await asyncio.wait((synced, self._following), return_when=asyncio.FIRST_COMPLETED)
+        if not synced.done():
+            synced.cancel()
+            try:
+                self._following.result()
+            except BaseExceptionGroup as group:
+                raise group.exceptions[0] from None
+
+    # xDS
+
+    async def _serve_xds(self) -> None:
+        settings = self.settings
+        if settings.xds is not None:
+            self.xds_servers["xds"] = DiscoveryServer(
+                [self._discovery_service(None), ClientStatusService(self.hub, None)], *settings.xds
+            )
+        if settings.secure_xds is not None:
+            context = self.certificates.context("h2", client_certificates=True)
+            services = [self._discovery_service(self._admit), ClientStatusService(self.hub, self._admit_operator)]
+            self.xds_servers["secureXds"] = DiscoveryServer(services, *settings.secure_xds, context)
+        for server in self.xds_servers.values():
+            await server.start()
+
+    def _discovery_service(self, admit: Any) -> DiscoveryService:
+        return DiscoveryService(self.hub, admit=admit, on_connected=self._connected, on_disconnected=self._disconnected)
+
+    async def _connected(self, proxy: Proxy) -> None:
+        """A proxy's stream has begun."""
+
+    async def _disconnected(self, proxy: Proxy) -> None:
+        """A proxy's stream is over."""
+
+    async def _identify(self, metadata: Mapping[str, Any], certificate: Any) -> Identity:
+        value = metadata.get("authorization", "")
+        token = value.removeprefix("Bearer ") if isinstance(value, str) and value.startswith("Bearer ") else None
+        try:
+            return await self.credentials.authenticate(token=token, certificate=certificate)
+        except Unauthenticated as error:
+            raise PermissionError(str(error)) from error
+
+    async def _admit(self, proxy: Proxy, metadata: Mapping[str, Any], certificate: Any) -> None:
+        """A node is believed as far as its credentials go: a workload is of its namespace and service account."""
+        identity = await self._identify(metadata, certificate)
+        if identity.role is not Role.WORKLOAD:
+            return
+        if proxy.namespace != identity.namespace:
+            raise PermissionError(f"{identity.name} is not of the namespace {proxy.namespace} that the node names")
+        if proxy.service_account and proxy.service_account != identity.service_account:
+            raise PermissionError(f"{identity.name} is not the service account {proxy.service_account} of the node")
+
+    async def _admit_operator(self, metadata: Mapping[str, Any], certificate: Any) -> None:
+        if (await self._identify(metadata, certificate)).role is Role.WORKLOAD:
+            raise PermissionError("only people may see what other proxies have")
+
+    # REST
+
+    async def _serve_api(self) -> None:
+        settings = self.settings
+        application = Application(
+            self.store,
+            KINDS,
+            parse,
+            self.credentials,
+            routes=operator_routes(self.hub, RestDiscovery(self.hub), self.tokens, self.addresses),
+            rules=RULES,
+            names=settings.names,
+            origin_of=self._origin_of,
+            ready=lambda: self._following is not None and not self._following.done(),
+        )
+        self.api = ApiServer(
+            application, *settings.api, self.certificates.context("http/1.1", client_certificates=True)
+        )
+        await self.api.start()
+        await keep_admin_kubeconfig(settings.data_dir / "admin.kubeconfig", self.api.url, self.tokens, self.authority)
+
+    def _origin_of(self, key: ResourceKey) -> Origin | None:
+        """Where a resource comes from that the API must not change."""
+        resource = self.catalogue.resources.get(key)
+        return None if resource is None or resource.origin.source == "api" else resource.origin
+
+    def addresses(self) -> dict[str, str]:
+        """Where what is served, HOST:PORT by name."""
+        found = {name: _text(server.address) for name, server in self.xds_servers.items()}
+        found["api"] = _text((self.api.host, self.api.port))
+        return found
+
+    @property
+    def greeting(self) -> str:
+        """One line that says where everything is."""
+        where = ", ".join(f"{name} on {address}" for name, address in self.addresses().items())
+        kubeconfig = self.settings.data_dir / "admin.kubeconfig"
+        return f"serving {len(self.catalogue.resources)} resources: {where}; kubeconfig: {kubeconfig}"
+
+    # the end
+
+    async def failed(self) -> str:
+        """Wait for what must not end, and say why it did."""
+        assert self._following is not None
+        await asyncio.wait((self._following,))
+        return f"the sources of resources: {self._following.exception()}"
+
+    async def stop(self) -> None:
+        """Stop serving, the last thing that was started first. Proxies go on with what they have."""
+        if hasattr(self, "api"):
+            await self.api.stop()
+        for server in self.xds_servers.values():
+            await server.stop()
+        self.xds_servers.clear()
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.gather(self._following, return_exceptions=True)
+        if hasattr(self, "hub"):
+            self.hub.close()
+        if hasattr(self, "certificates"):
+            await self.certificates.stop()
+        if hasattr(self, "store"):
+            await self.store.close()
+
+
+async def open_store(settings: Settings) -> Store:
+    """The store that the settings name: etcd by its URL, else SQLite in the data directory."""
+    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return await SqliteStore.open(settings.data_dir / "store.sqlite")
+
+
+def _text(address: tuple[str, int]) -> str:
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,89 @@
+"""`mizzen run`: a service and its sidecar as one thing that starts and ends together."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import socket
+from typing import Any
+
+import click
+
+from controlplane.cli.beside import Sidecar, SidecarFailed, environment_of, free_port, run_command
+from controlplane.cli.options import access_options, connect, discovery_of, workload_of, workload_options
+from controlplane.cli.workload import ADMIN_PORT, PROXY_PORT, Discovery, Workload, bootstrap_document, ensure_resources
+
+
+@click.command(context_settings={"ignore_unknown_options": True})
+@access_options
+@workload_options
+@click.option("--ready-timeout", type=float, default=30.0, show_default=True, metavar="SECONDS")
+@click.option(
+    "--drain-time", type=float, default=5.0, show_default=True, metavar="SECONDS", help="At most, after the end."
+)
+@click.argument("arguments", nargs=-1, required=True, type=click.UNPROCESSED)
+def command(
+    data_dir: str | None,
+    kubeconfig: str | None,
+    xds_address: str | None,
+    token: str,
+    identity_dir: str | None,
+    ready_timeout: float,
+    drain_time: float,
+    arguments: tuple[str, ...],
+    **options: Any,
+) -> None:
+    """Run a service with its sidecar beside it: mizzen run OPTIONS -- COMMAND ARGUMENTS...
+
+    The command starts when the sidecar is ready, with HTTP_PROXY set so that it reaches other services by their names.
+    It gets the signals that this gets. When it has ended the sidecar drains, and its status is returned.
+    """
+    workload = with_free_ports(workload_of(**options))
+    api = connect(data_dir, kubeconfig)
+    ensure_resources(api, workload)
+    discovery = discovery_of(api, workload, xds_address, token, identity_dir)
+    api.close()
+    raise SystemExit(asyncio.run(run(workload, discovery, arguments, ready_timeout, drain_time)))
+
+
+async def run(
+    workload: Workload, discovery: Discovery, arguments: tuple[str, ...], ready_timeout: float, drain_time: float
+) -> int:
+    """Start the sidecar, then the command; the command's exit status, 128 and the number for a signal."""
+    sidecar = Sidecar(workload, bootstrap_document(workload, discovery), drain=drain_time)
+    await sidecar.start()
+    try:
+        try:
+            await sidecar.wait_ready(ready_timeout)
+        except SidecarFailed as error:
+            click.echo(f"Error: {error}", err=True)
+            return 1
+        try:
+            process = await run_command(arguments, environment_of(workload))
+        except OSError as error:
+            click.echo(f"Error: {arguments[0]}: {error.strerror}", err=True)
+            return 127
+        status = await process.wait()
+        return 128 - status if status < 0 else status
+    finally:
+        await sidecar.stop()
+
+
+def with_free_ports(workload: Workload) -> Workload:
+    """The ports on loopback that the workload did not choose are free ones where the usual ones are taken."""
+    proxy, admin = workload.proxy_port, workload.admin_port
+    return dataclasses.replace(
+        workload,
+        proxy_port=free_port() if proxy == PROXY_PORT and not _is_free(proxy) else proxy,
+        admin_port=free_port() if admin == ADMIN_PORT and not _is_free(admin) else admin,
+    )
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True

@@ -1,0 +1,79 @@
+"""What `mizzen bootstrap` makes: resources that are right, and a bootstrap that both proxies take."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from controlplane.cli.workload import (
+    Discovery,
+    Workload,
+    bootstrap_document,
+    group_document,
+    parse_host_port,
+    service_document,
+)
+from controlplane.model.parsing import parse
+from controlplane.model.proxy import ProxyType
+from controlplane.xds.node import parse_node
+from tests.differential.envoy_binary import EnvoyUnavailableError, envoy_binary
+
+REVIEWS = Workload(
+    "reviews", "shop", "10.0.0.7", 9080, "127.0.0.1:8080", version="v2", probe={"httpGet": {"path": "/", "port": 8080}}
+)
+
+
+@pytest.mark.parametrize("document", [service_document(REVIEWS), group_document(REVIEWS)], ids=["service", "group"])
+def test_the_resources_are_right(document: dict[str, object]) -> None:
+    resource = parse(document)
+    assert resource.namespace == "shop"
+
+
+def test_two_on_one_machine_are_told_apart() -> None:
+    other = Workload("reviews", "shop", "10.0.0.7", 9081, "127.0.0.1:8081", version="v2")
+    assert REVIEWS.node_id != other.node_id
+
+
+def test_the_node_says_who_it_is() -> None:
+    from envoy.config.core.v3.base_pb2 import Node
+    from google.protobuf.json_format import ParseDict
+
+    proxy = parse_node(ParseDict(bootstrap_document(REVIEWS, Discovery("127.0.0.1:15010"))["node"], Node()))
+    assert proxy.type is ProxyType.SIDECAR
+    assert (proxy.namespace, proxy.service_account, proxy.addresses) == ("shop", "reviews", ("10.0.0.7",))
+    assert proxy.labels == {"app": "reviews", "version": "v2"}
+    assert proxy.dns_domain == "cluster.local"
+
+
+@pytest.mark.parametrize("kind", ["plaintext", "tls"])
+@pytest.mark.parametrize("proxy", ["envoy", "sidecar"])
+def test_both_proxies_take_the_bootstrap(proxy: str, kind: str, tmp_path: Path) -> None:
+    if kind == "tls":
+        from tests.controlplane.cli.certificates import certificate
+
+        chain, key = certificate(tmp_path)
+        discovery = Discovery("mesh.example.com:15012", chain.read_text(), str(chain), str(key))
+    else:
+        discovery = Discovery("127.0.0.1:15010")
+    path = tmp_path / "bootstrap.json"
+    path.write_text(json.dumps(bootstrap_document(REVIEWS, discovery)))
+    if proxy == "envoy":
+        try:
+            command = [envoy_binary(), "--use-dynamic-base-id"]
+        except EnvoyUnavailableError as error:
+            pytest.skip(str(error))
+    else:
+        command = [sys.executable, "-m", "sidecar"]
+    done = subprocess.run([*command, "--mode", "validate", "--config-path", str(path)], capture_output=True, timeout=60)
+    assert done.returncode == 0, done.stderr.decode()[-2000:]
+
+
+@pytest.mark.parametrize("text", ["", "host", ":80", "host:", "host:0", "host:65536", "host:http"])
+def test_addresses_that_are_none(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="HOST:PORT"):
+        parse_host_port(text, "--app")
