@@ -11,7 +11,7 @@ from typing import Any
 
 from controlplane.model.resource import Resource
 from controlplane.model.service import PortProtocol, parse_protocol
-from controlplane.pilot.routes.domains import covers
+from controlplane.pilot.hosts import covers
 from controlplane.pilot.scope import Scope
 
 EVERY_ADDRESS = "0.0.0.0"

@@ -11,6 +11,8 @@ from controlplane.model.mesh_config import MESH_CONFIG_MAP
 from controlplane.model.resource import ResourceKey
 from controlplane.pilot.clusters import outbound_clusters
 from controlplane.pilot.inbound_clusters import inbound_clusters
+from controlplane.pilot.listeners import inbound_listeners, outbound_listeners
+from controlplane.pilot.routes import route_configurations
 from controlplane.pilot.scope import Generated, Scope, Workload
 
 _PREFIX = "type.googleapis.com/envoy."
@@ -20,10 +22,14 @@ LISTENER = f"{_PREFIX}config.listener.v3.Listener"
 ROUTES = f"{_PREFIX}config.route.v3.RouteConfiguration"
 TYPES = (CLUSTER, ENDPOINTS, LISTENER, ROUTES)
 
-SHARED: Mapping[str, Callable[[Scope], Iterable[Generated]]] = {CLUSTER: outbound_clusters}
+SHARED: Mapping[str, Callable[[Scope], Iterable[Generated]]] = {
+    CLUSTER: outbound_clusters,
+    LISTENER: outbound_listeners,
+    ROUTES: route_configurations,
+}
 """What all proxies of a scope get alike. Endpoints are made by name."""
 
-OWN: Mapping[str, Callable[[Workload], Iterable[Generated]]] = {CLUSTER: inbound_clusters}
+OWN: Mapping[str, Callable[[Workload], Iterable[Generated]]] = {CLUSTER: inbound_clusters, LISTENER: inbound_listeners}
 """What is a proxy's own."""
 
 _EVERYTHING = frozenset(TYPES)

@@ -108,7 +108,7 @@ def _made(
     else:
         cluster.type = Cluster.ORIGINAL_DST
         cluster.lb_policy = Cluster.CLUSTER_PROVIDED
-        _from_passthrough_source(cluster)
+        cluster.upstream_bind_config.source_address.address = PASSTHROUGH_SOURCE
     apply_limits(cluster, pool, None, mesh)
     apply_protocol(cluster, protocol, pool, mesh)
     if services:
@@ -128,15 +128,9 @@ def _to(cluster: Any, address: str) -> None:
     endpoint.address.socket_address.port_value = int(port)
 
 
-def _from_passthrough_source(cluster: Any) -> None:
-    source = cluster.upstream_bind_config.source_address
-    source.address = PASSTHROUGH_SOURCE
-    source.port_value = 0
-
-
 def _passthrough(workload: Workload) -> Generated:
     cluster = Cluster(name=names.INBOUND_PASSTHROUGH, type=Cluster.ORIGINAL_DST, lb_policy=Cluster.CLUSTER_PROVIDED)
-    _from_passthrough_source(cluster)
+    cluster.upstream_bind_config.source_address.address = PASSTHROUGH_SOURCE
     apply_limits(cluster, None, None, workload.scope.mesh)
     apply_protocol(cluster, PortProtocol.AUTO, None, workload.scope.mesh)
     return Generated(encode(cluster.name, cluster), ())

@@ -13,7 +13,7 @@ from xxhash import xxh64_intdigest
 
 from sidecar.config.hash_policy import HashCookie, HashHeader, HashPolicy, HashQueryParameter, HashSourceIp
 from sidecar.core.cookies import cookie_attributes, cookie_value
-from sidecar.core.head import RequestHead
+from sidecar.core.head import Head, RequestHead
 from sidecar.core.matching import compile_substitution, query_parameter
 
 HashKey = Callable[[Any], int | None]
@@ -48,6 +48,17 @@ def compile_hash_policies(policies: Sequence[HashPolicy], make_cookies: bool = T
         return key
 
     return hash_key
+
+
+def makes_cookies(policies: Sequence[HashPolicy]) -> bool:
+    """Whether a response may have to bring its client a cookie: then `send_cookies` belongs to its mutations."""
+    return any(isinstance(policy, HashCookie) and policy.ttl is not None for policy in policies)
+
+
+def send_cookies(head: Head, stream: Any) -> None:
+    """Put the cookies that were made for a request into its response."""
+    for value in stream.data.pop(SET_COOKIES, ()):
+        head.add(b"set-cookie", value)
 
 
 def _compile_policy(policy: HashPolicy, make_cookies: bool) -> HashKey:
@@ -112,7 +123,10 @@ def _compile_cookie(policy: HashCookie, make_cookies: bool) -> HashKey:
             connection = stream.connection
             ends = connection.remote_address.text + connection.local_address.text
             value = b"%x" % xxh64_intdigest(ends.encode())
-            stream.data.setdefault(SET_COOKIES, []).append(b'%b="%b"%b' % (name, value, attributes))
+            made = b'%b="%b"%b' % (name, value, attributes)
+            cookies = stream.data.setdefault(SET_COOKIES, [])
+            if made not in cookies:  # another attempt asks again
+                cookies.append(made)
         return xxh64_intdigest(value)
 
     return by_cookie

@@ -21,7 +21,7 @@ from sidecar.config.route_action import (
 from sidecar.core.head import Head, RequestHead
 from sidecar.core.header_changes import compile_header_changes
 from sidecar.core.matching import canonical
-from sidecar.router.hash_policy import compile_hash_policies
+from sidecar.router.hash_policy import compile_hash_policies, makes_cookies, send_cookies
 from sidecar.router.header_mutation import CompileFormat, MutateHead, compile_header_mutations, on_request, on_response
 from sidecar.router.hedging import HedgedRequest
 from sidecar.router.internal_redirect import InternalRedirects, RedirectedHedgedRequest, RedirectedRequest
@@ -89,6 +89,8 @@ class RouteCompiler:
         route.cors = host.cors
         route.vh_rate_limits = host.rate_limits
         request_levels, response_levels = self._levels(host, config.header_mutations)
+        if isinstance(config.action, RouteAction) and makes_cookies(config.action.hash_policy):
+            response_levels = (*response_levels, send_cookies)
         route.mutate_request = on_request(request_levels)
         route.mutate_response = on_response(response_levels)
         filters = (

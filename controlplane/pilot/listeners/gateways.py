@@ -11,12 +11,12 @@ from typing import Any
 from controlplane.model.resource import Resource, ResourceKey
 from controlplane.model.service import PortProtocol
 from controlplane.pilot.gateway_servers import GatewayServer, servers_by_address
+from controlplane.pilot.hosts import covers
 from controlplane.pilot.listeners.filters import connection_manager, http_filter, tcp_filter, use_rds
 from controlplane.pilot.listeners.listener import OUTBOUND, chain, generated, listener_name, new_listener
 from controlplane.pilot.listeners.tcp import routed_chains
 from controlplane.pilot.listeners.tls import server_transport_socket
 from controlplane.pilot.names import sni_cluster
-from controlplane.pilot.routes.domains import covers
 from controlplane.pilot.scope import Generated, Scope
 
 _HTTP_ALPN = ("h2", "http/1.1")

@@ -13,11 +13,11 @@ from envoy.config.core.v3 import address_pb2
 
 from controlplane.model.resource import Resource
 from controlplane.model.service import Port, Service
+from controlplane.pilot.hosts import covers
 from controlplane.pilot.listeners.filters import tcp_filter
 from controlplane.pilot.listeners.listener import chain
 from controlplane.pilot.names import outbound_cluster
 from controlplane.pilot.routes.destinations import destination_cluster, destination_port
-from controlplane.pilot.routes.domains import covers
 from controlplane.pilot.routes.matching import MESH, proxy_meets
 from controlplane.pilot.scope import Rule, Scope
 

@@ -18,10 +18,10 @@ WORKLOAD_CERTIFICATE = "default"
 ROOT_CERTIFICATE = "ROOTCA"
 
 _VERSIONS = {
-    "TLSV1_0": tls_pb2.TlsParameters.TLSv1_0,
-    "TLSV1_1": tls_pb2.TlsParameters.TLSv1_1,
-    "TLSV1_2": tls_pb2.TlsParameters.TLSv1_2,
-    "TLSV1_3": tls_pb2.TlsParameters.TLSv1_3,
+    "TLSV1_0": common_pb2.TlsParameters.TLSv1_0,
+    "TLSV1_1": common_pb2.TlsParameters.TLSv1_1,
+    "TLSV1_2": common_pb2.TlsParameters.TLSv1_2,
+    "TLSV1_3": common_pb2.TlsParameters.TLSv1_3,
 }
 _SAN_TYPES = (common_pb2.SubjectAltNameMatcher.DNS, common_pb2.SubjectAltNameMatcher.URI)
 
@@ -32,7 +32,7 @@ def server_transport_socket(tls: Any, alpn: Sequence[str] = ()) -> Any:
     common = context.common_tls_context
     common.alpn_protocols.extend(alpn)
     parameters = common.tls_params
-    parameters.tls_minimum_protocol_version = _VERSIONS.get(tls.min_protocol_version, tls_pb2.TlsParameters.TLSv1_2)
+    parameters.tls_minimum_protocol_version = _VERSIONS.get(tls.min_protocol_version, common_pb2.TlsParameters.TLSv1_2)
     if tls.max_protocol_version in _VERSIONS:
         parameters.tls_maximum_protocol_version = _VERSIONS[tls.max_protocol_version]
     parameters.cipher_suites.extend(tls.cipher_suites)

@@ -14,8 +14,9 @@ from envoy.config.route.v3 import route_pb2
 
 from controlplane.model.resource import Resource
 from controlplane.model.service import Port, PortProtocol, Service
+from controlplane.pilot.hosts import covers
 from controlplane.pilot.names import PASSTHROUGH, outbound_cluster
-from controlplane.pilot.routes.domains import covers, domains, service_addresses, service_names
+from controlplane.pilot.routes.domains import domains, service_addresses, service_names
 from controlplane.pilot.routes.virtual_hosts import (
     RuleView,
     VirtualHost,
