@@ -289,8 +289,10 @@ class Multiplexer(Generic[StateType]):
             if names is None:
                 own = await interest.deliver(resources, removed, version, whole=whole, refused=refused)
             else:
-                mine = [by_name[name] for name in names if name in by_name]
-                mine_gone = [name for name in names if name in gone]
+                # most ask for one name, and there are many of them
+                few = sorted(names) if len(names) < len(by_name) + len(gone) else [*by_name, *gone]
+                mine = [by_name[name] for name in few if name in by_name and name in names]
+                mine_gone = [name for name in few if name in gone and name in names]
                 concerned = [rejection for rejection in refused if rejection.name in names]
                 if mine or mine_gone:
                     own = await interest.deliver(mine, mine_gone, version, whole=False, refused=concerned)

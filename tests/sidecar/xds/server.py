@@ -109,7 +109,9 @@ class XdsServer:
         for paths in ENDPOINTS.values():
             kinds += [(paths.stream, *stream), (paths.delta, *delta)]
         for path, request, response in kinds:
-            made[path.decode()] = Handler(partial(self._serve, path.decode()), Cardinality.STREAM_STREAM, request, response)
+            made[path.decode()] = Handler(
+                partial(self._serve, path.decode()), Cardinality.STREAM_STREAM, request, response
+            )
         return made
 
     async def _serve(self, path: str, stream: Any) -> None:

@@ -42,7 +42,7 @@ async def test_a_file_is_read_and_read_again_when_it_is_replaced(tmp_path: Path)
 
         move_into(path, "resources: [")
         await until(lambda: stats.update_failure == 1)
-        move_into(path, text("3", "b", "c") .replace('"name": "c"', '"nome": "c"'))
+        move_into(path, text("3", "b", "c").replace('"name": "c"', '"nome": "c"'))
         await until(lambda: stats.update_rejected == 1)
         assert watcher.world == {"b": "3"}
         move_into(path, response(CLUSTER, "4", Cluster(name="d")).SerializeToString())

@@ -51,7 +51,9 @@ class World(XdsServer):
                 mine = {name: one for name, one in changed.items() if everything or name in wanted}
                 mine_gone = [name for name in gone if everything or name in wanted]
                 if mine or mine_gone:
-                    await conversation.send(self._noted(conversation, delta(type_url, self._version(type_url), mine, mine_gone)))
+                    await conversation.send(
+                        self._noted(conversation, delta(type_url, self._version(type_url), mine, mine_gone))
+                    )
             else:
                 await conversation.send(self._noted(conversation, self._whole(type_url, wanted)))
 
