@@ -1,4 +1,7 @@
-"""`python -m benchmarks`: our sidecar beside Envoy, HAProxy and nginx, on the same core, in one table."""
+"""`python -m benchmarks`: our sidecar beside Envoy, HAProxy and nginx, on the same core, in one table.
+
+`python -m benchmarks control-plane` measures the other half.
+"""
 
 from __future__ import annotations
 
@@ -117,7 +120,12 @@ def measure(options: argparse.Namespace) -> tuple[list[Row], list[str], list[str
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the table; 0 when everything that is installed was measured, 1 when something, or all, could not be."""
-    options = arguments(argv)
+    given = list(sys.argv[1:] if argv is None else argv)
+    if given[:1] == ["control-plane"]:
+        from benchmarks.control_plane import runner  # it needs other libraries, and no proxy
+
+        return runner.main(given[1:])
+    options = arguments(given)
     stay_off_the_proxy_core()
     signal.signal(signal.SIGTERM, _terminated)
     missing = [tool for tool in ("wrk", "nginx") if shutil.which(tool) is None]

@@ -227,6 +227,8 @@ class DiscoveryServer:
 
     async def stop(self) -> None:
         """End all streams; proxies go on with what they have, and come back."""
+        if self.server._server is None:
+            return
         self.server.close()
         self.server.close_connections()
         await self.server.wait_closed()

@@ -55,11 +55,11 @@ class PlainMesh:
 
 
 class Served:
-    """A hub and its server in a thread of their own, over any `Translator`."""
+    """A hub and its server in a thread of their own."""
 
-    def __init__(self, mesh: Any = None) -> None:
+    def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
-        self.mesh = mesh or PlainMesh()
+        self.mesh = PlainMesh()
         self.refused: list[tuple[str, str]] = []
         self.connected: list[str] = []
         self.disconnected: list[str] = []
