@@ -212,13 +212,6 @@ class Ledger:
                 execute("ROLLBACK")
         return True
 
-    def backup(self, path: Path) -> None:
-        """Write a whole copy of the store, of one moment, to a new file."""
-        if path.exists():
-            raise FileExistsError(f"{path} exists: name a file that does not")
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-        self._file.execute("VACUUM INTO ?", (str(path),))
-
     # Reading.
 
     def get(self, key: ResourceKey) -> Stored | None:
@@ -286,3 +279,19 @@ def _check(revision: int, progress: Progress) -> None:
 def _event(row: tuple[Any, ...]) -> Event:
     kind, namespace, name, action, document, revision, who, moment = row
     return Event(Action(action), Stored(ResourceKey(kind, namespace, name), document, revision), who, moment)
+
+
+def copy(path: Path, to: Path) -> None:
+    """Write a whole copy of a store, of one moment, to a new file. Raises FileExistsError, Unavailable."""
+    try:
+        os.close(os.open(to, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    except FileExistsError:
+        raise FileExistsError(f"{to} exists: name a file that does not") from None
+    except OSError as error:
+        raise Unavailable(f"{to} cannot be written: {error.strerror}") from None
+    try:
+        with contextlib.closing(sqlite3.connect(path)) as source, contextlib.closing(sqlite3.connect(to)) as target:
+            source.backup(target)
+    except sqlite3.Error as error:
+        os.unlink(to)
+        raise Unavailable(f"{path} cannot be copied to {to}: {error}") from None

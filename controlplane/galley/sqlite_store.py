@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from controlplane.galley.keys import check_key
-from controlplane.galley.sqlite_ledger import Ledger, Progress, Write
+from controlplane.galley.sqlite_ledger import Ledger, Progress, Write, copy
 from controlplane.model.resource import ResourceKey
 from controlplane.model.store import Conflict, Event, Listing, Stored, Unavailable
 
@@ -153,7 +153,7 @@ class SqliteStore:
 
     async def backup(self, path: Path) -> None:
         """Write a whole copy of the store, as it is now, to a new file. Raises FileExistsError."""
-        await self._read(self._reader.backup, path)
+        await asyncio.to_thread(copy, self.path, path)
 
     # In the event loop.
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from envoy.extensions.transport_sockets.proxy_protocol.v3 import upstream_proxy_protocol_pb2
 from envoy.extensions.transport_sockets.raw_buffer.v3 import raw_buffer_pb2
-from envoy.extensions.transport_sockets.tls.v3 import tls_pb2
+from envoy.extensions.transport_sockets.tls.v3 import common_pb2, secret_pb2, tls_pb2
 
 from controlplane.model.proxy import Proxy
 
@@ -95,13 +95,13 @@ def _subject_alt_names(context: Any, names: Sequence[str]) -> None:
     context.SetInParent()
     for name in names:
         matcher = context.match_typed_subject_alt_names.add()
-        kind = tls_pb2.SubjectAltNameMatcher.URI if "://" in name else tls_pb2.SubjectAltNameMatcher.DNS
+        kind = common_pb2.SubjectAltNameMatcher.URI if "://" in name else common_pb2.SubjectAltNameMatcher.DNS
         matcher.san_type = kind
         matcher.matcher.exact = name
 
 
 def _sds_of_agent(name: str) -> Any:
-    config = tls_pb2.SdsSecretConfig(name=name)
+    config = secret_pb2.SdsSecretConfig(name=name)
     source = config.sds_config
     source.resource_api_version = 2
     api = source.api_config_source
@@ -113,7 +113,7 @@ def _sds_of_agent(name: str) -> Any:
 
 
 def _sds_over_ads(name: str) -> Any:
-    config = tls_pb2.SdsSecretConfig(name=name)
+    config = secret_pb2.SdsSecretConfig(name=name)
     config.sds_config.ads.SetInParent()
     config.sds_config.resource_api_version = 2
     return config

@@ -8,6 +8,7 @@ from typing import Any
 from envoy.config.cluster.v3 import cluster_pb2
 
 from controlplane.model.encoded import encode
+from controlplane.model.proxy import ProxyType
 from controlplane.model.resource import ResourceKey
 from controlplane.model.service import PortProtocol, parse_protocol
 from controlplane.pilot import names
@@ -23,6 +24,8 @@ PASSTHROUGH_SOURCE = "127.0.0.6"  # capture lets connections from here through
 
 def inbound_clusters(workload: Workload) -> Iterator[Generated]:
     """One for each port on which the workload takes traffic in, of its Sidecar's `ingress` or of its services."""
+    if workload.proxy.type is not ProxyType.SIDECAR:
+        return
     scope = workload.scope
     seen: set[str] = set()
     for generated in (*_of_ingress(workload), *_of_services(workload)):
@@ -108,7 +111,7 @@ def _made(
     else:
         cluster.type = Cluster.ORIGINAL_DST
         cluster.lb_policy = Cluster.CLUSTER_PROVIDED
-        cluster.upstream_bind_config.source_address.address = PASSTHROUGH_SOURCE
+        _from_passthrough_source(cluster)
     apply_limits(cluster, pool, None, mesh)
     apply_protocol(cluster, protocol, pool, mesh)
     if services:
@@ -128,9 +131,15 @@ def _to(cluster: Any, address: str) -> None:
     endpoint.address.socket_address.port_value = int(port)
 
 
+def _from_passthrough_source(cluster: Any) -> None:
+    source = cluster.upstream_bind_config.source_address
+    source.address = PASSTHROUGH_SOURCE
+    source.port_value = 0
+
+
 def _passthrough(workload: Workload) -> Generated:
     cluster = Cluster(name=names.INBOUND_PASSTHROUGH, type=Cluster.ORIGINAL_DST, lb_policy=Cluster.CLUSTER_PROVIDED)
-    cluster.upstream_bind_config.source_address.address = PASSTHROUGH_SOURCE
+    _from_passthrough_source(cluster)
     apply_limits(cluster, None, None, workload.scope.mesh)
     apply_protocol(cluster, PortProtocol.AUTO, None, workload.scope.mesh)
     return Generated(encode(cluster.name, cluster), ())

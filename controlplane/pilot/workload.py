@@ -8,7 +8,7 @@ from controlplane.model.conversion import endpoint_ports
 from controlplane.model.proxy import Proxy, ProxyType
 from controlplane.model.registry import selector_of, selects, workload_labels
 from controlplane.model.resource import Resource, ResourceKey
-from controlplane.model.service import Service
+from controlplane.model.service import Endpoint, Service
 from controlplane.model.snapshot import Snapshot
 from controlplane.pilot.mesh_view import MeshView
 from controlplane.pilot.scope import Scope, Target
@@ -62,14 +62,21 @@ def _served(service: Service, proxy: Proxy, named: Mapping[str, int], snapshot: 
             return endpoint_ports(service, named)
     if not service.selector:
         for endpoint in snapshot.endpoints.get(service.key, ()):
-            if endpoint.address in proxy.addresses and _is(endpoint.workload, proxy):
+            if endpoint.address in proxy.addresses and _is(endpoint, proxy):
                 return endpoint.ports
     return {}
 
 
-def _is(workload: ResourceKey | None, proxy: Proxy) -> bool:
-    """Whether a listed endpoint can be this proxy's workload: a Pod is it by its name, not by its address alone."""
-    return workload is None or workload.kind != "Pod" or workload.name == proxy.name
+def _is(endpoint: Endpoint, proxy: Proxy) -> bool:
+    """Whether a listed endpoint of the proxy's address is its workload: workloads of one machine share loopback, so that
+    there the node has to say that it serves the port. A Pod is it by its name.
+    """
+    if endpoint.workload is not None and endpoint.workload.kind == "Pod":
+        return endpoint.workload.name == proxy.name
+    if not endpoint.address.startswith("127."):
+        return True
+    told = proxy.metadata.get(APP_ENDPOINTS)
+    return isinstance(told, Mapping) and any(str(number) in told for number in endpoint.ports.values())
 
 
 def _own_ports(proxy: Proxy, snapshot: Snapshot) -> Mapping[str, int]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest
 
 from sidecar.core.discovery import DiscoveredResource, Rejection
-from sidecar.xds.mux import Multiplexer, TypeState, error_detail, without_doubles
+from sidecar.xds.mux import Multiplexer, TypeState
+from sidecar.xds.responses import error_detail, without_doubles
 
 _ALL = "*"
 
@@ -70,7 +71,7 @@ class DeltaMultiplexer(Multiplexer[DeltaState]):
         state.asked.clear()
         state.acks.clear()
 
-    def on_restored(self, state: DeltaState, names: Iterable[str]) -> None:
+    def on_restored(self, state: DeltaState) -> None:
         # Only the first request of a stream can name what we have: without it we would never hear what is gone.
         if self.stream.is_open and not state.fresh:
             self.stream.restart()
@@ -96,11 +97,9 @@ class DeltaMultiplexer(Multiplexer[DeltaState]):
             resources.append(DiscoveredResource(one.name, one.version, packed))
         resources = without_doubles(resources, rejections)
         removed = list(response.removed_resources)
-        rejections = await self.hand_over(
-            state, resources, removed, response.system_version_info, rejections, whole=False
-        )
-        bad = {rejection.name for rejection in rejections}
-        self.keep(state, [] if "" in bad else resources, removed, bad)
+        version = response.system_version_info
+        rejections, bad = await self.hand_over(state, resources, removed, version, rejections, whole=False)
+        self.keep(state, resources, removed, bad)
         for name, seconds in lives.items():
             self.expire_in(state, name, seconds)
         if current():

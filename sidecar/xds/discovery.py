@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryResponse, DiscoveryResponse
 
-from sidecar.config.config_source import AggregatedConfigSource, ApiConfigSource, ConfigSource
+from sidecar.config.config_source import AggregatedConfigSource, ApiConfigSource, ConfigSource, PathConfigSource
 from sidecar.core.client import Clients, GrpcOptions
 from sidecar.core.discovery import ResourceWatcher, Subscription, SubscriptionCounters
 from sidecar.core.token_bucket import TokenBucket
@@ -16,14 +16,17 @@ from sidecar.core.worker import Worker
 from sidecar.xds.backoff import BASE_INTERVAL, MAX_INTERVAL, BackOff
 from sidecar.xds.counters import Uncounted, UncountedStream
 from sidecar.xds.delta import DeltaMultiplexer
+from sidecar.xds.interest import Interest
 from sidecar.xds.last_good import Forgetful, LastGood, LastGoodFiles
 from sidecar.xds.mux import Multiplexer
 from sidecar.xds.resource_types import ADS_DELTA, ADS_STREAM, ENDPOINTS
 from sidecar.xds.sotw import SotwMultiplexer
 from sidecar.xds.stream import ControlPlaneCounters, DiscoveryStream
 
+if TYPE_CHECKING:
+    from sidecar.xds.inotify import Inotify
+
 _MAX_RESPONSE: Final = 256 << 20
-_PLAIN_GRPC: Final = GrpcOptions()
 
 
 class XdsDiscovery:
@@ -50,7 +53,8 @@ class XdsDiscovery:
         self.state_directory = state_directory
         self.stats = stats or UncountedStream()
         self._ads: Multiplexer[Any] | None = None
-        self._others: dict[Multiplexer[Any], None] = {}
+        self._others: dict[object, Callable[[], None]] = {}
+        self._inotify: Inotify | None = None
         self._kept: list[LastGoodFiles] = []
 
     def subscribe(
@@ -61,17 +65,61 @@ class XdsDiscovery:
         watcher: ResourceWatcher,
         stats: SubscriptionCounters | None = None,
     ) -> Subscription:
-        stats = stats or Uncounted()
-        timeout = source.initial_fetch_timeout
         where = source.source
+        # files are read at once: nobody waits
+        timeout = 0.0 if isinstance(where, PathConfigSource) else source.initial_fetch_timeout
+        interest = Interest(self.worker, type_url, names, watcher, stats or Uncounted(), timeout)
         if isinstance(where, AggregatedConfigSource):
-            return self._shared().subscribe(type_url, names, watcher, stats, timeout)
-        if isinstance(where, ApiConfigSource) and where.api_type != "REST":
-            paths = ENDPOINTS[type_url]
-            mux = self._multiplexer(where, paths.stream, paths.delta, UncountedStream(), f"{where.grpc_service}")
-            self._others[mux] = None
-            return mux.subscribe(type_url, names, watcher, stats, timeout)
-        raise NotImplementedError
+            return self._shared().subscribe(interest)
+        if isinstance(where, PathConfigSource):
+            return self._of_file(where, interest)
+        if where.api_type == "REST":
+            return self._over_rest(where, interest)
+        return self._alone(where, interest)
+
+    def _of_file(self, source: PathConfigSource, interest: Interest) -> Subscription:
+        from sidecar.xds.files import FileSubscription  # only for those who use files
+        from sidecar.xds.inotify import Inotify
+
+        if self._inotify is None:
+            self._inotify = Inotify(self.worker.loop)
+        made = FileSubscription(self.worker, self._inotify, source, interest, self._forget)
+        self._others[made] = interest.close
+        return interest
+
+    def _over_rest(self, api: ApiConfigSource, interest: Interest) -> Subscription:
+        from sidecar.xds.rest import RestSubscription  # only for those who use REST
+
+        last_good = self._last_good(api.cluster_name)
+        path = ENDPOINTS[interest.type_url].rest
+        made = RestSubscription(
+            self.worker,
+            self.clients(),
+            api,
+            path,
+            self.node,
+            last_good,
+            interest,
+            self._forget,
+        )
+        self._others[made] = interest.close
+        return interest
+
+    def _alone(self, api: ApiConfigSource, interest: Interest) -> Subscription:
+        paths = ENDPOINTS[interest.type_url]
+        assert api.grpc_service is not None
+        mux = self._multiplexer(api, paths.stream, paths.delta, UncountedStream(), api.grpc_service.cluster_name)
+
+        def end() -> None:
+            mux.close()
+            self._forget(mux)
+
+        mux.on_empty = end
+        self._others[mux] = mux.close
+        return mux.subscribe(interest)
+
+    def _forget(self, other: object) -> None:
+        self._others.pop(other, None)
 
     def pause(self, type_url: str) -> None:
         if self.ads is not None:
@@ -83,9 +131,12 @@ class XdsDiscovery:
 
     def close(self) -> None:
         """End all streams; what is not on disk yet is written."""
-        for mux in (self._ads, *self._others):
-            if mux is not None:
-                mux.close()
+        if self._ads is not None:
+            self._ads.close()
+        for end in list(self._others.values()):
+            end()
+        if self._inotify is not None:
+            self._inotify.close()
         for kept in self._kept:
             kept.flush()
 

@@ -11,6 +11,7 @@ import xxhash
 from sidecar.core.discovery import DiscoveredResource, Rejection, ResourceWatcher, SubscriptionCounters
 from sidecar.core.timer_wheel import Callback
 from sidecar.core.worker import Worker
+from sidecar.xds.last_good import Kept, LastGood
 
 log = logging.getLogger("sidecar.xds")
 
@@ -27,6 +28,22 @@ class Source(Protocol):
     def waited(self, interest: Interest) -> None:
         """There was no answer within the initial fetch timeout."""
         ...
+
+
+class _Nowhere:
+    """Before an interest has a source."""
+
+    def changed(self, interest: Interest, before: frozenset[str] | None) -> None:
+        return
+
+    def closed(self, interest: Interest) -> None:
+        return
+
+    def waited(self, interest: Interest) -> None:
+        return
+
+
+_NOWHERE: Source = _Nowhere()
 
 
 class Interest:
@@ -47,7 +64,6 @@ class Interest:
     def __init__(
         self,
         worker: Worker,
-        source: Source,
         type_url: str,
         names: Collection[str] | None,
         watcher: ResourceWatcher,
@@ -55,7 +71,7 @@ class Interest:
         initial_fetch_timeout: float,
     ) -> None:
         self.worker = worker
-        self.source = source
+        self.source: Source = _NOWHERE
         self.type_url = type_url
         self.names = None if names is None else frozenset(names)
         self.watcher = watcher
@@ -63,7 +79,6 @@ class Interest:
         self.answered = False
         self.is_closed = False
         self._timer: Callback | None = None
-        stats.update_attempt += 1
         if initial_fetch_timeout:
             self._timer = worker.wheel.call_in(initial_fetch_timeout, self._timed_out)
 
@@ -71,7 +86,6 @@ class Interest:
         if self.is_closed:
             return
         before, self.names = self.names, frozenset(names)
-        self.stats.update_attempt += 1
         self.source.changed(self, before)
 
     def close(self) -> None:
@@ -119,6 +133,20 @@ class Interest:
         except Exception as error:
             log.exception("%r: its watcher failed", self)
             return [Rejection("", f"the update could not be applied: {type(error).__name__}: {error}")]
+
+    async def restore(self, last_good: LastGood) -> dict[str, Kept]:
+        """Use what was good in an earlier run, if the watcher still waits; what it has taken, by name."""
+        kept = {} if self.answered else await last_good.read(self.type_url)
+        mine = {name: one for name, one in kept.items() if self.wants(name)}
+        if not mine or self.answered or self.is_closed:
+            return {}
+        log.warning("%r: the server is away, going on with %d resources from an earlier run", self, len(mine))
+        resources = [one.resource(name) for name, one in mine.items()]
+        rejections = await self.tell(resources, [], "", whole=self.names is None)
+        for rejection in rejections:
+            log.warning("kept from an earlier run, and not applied: %s: %s", rejection.name, rejection.reason)
+        bad = {rejection.name for rejection in rejections}
+        return {} if "" in bad else {name: one for name, one in mine.items() if name not in bad}
 
     def failed(self) -> None:
         """The server cannot be reached."""

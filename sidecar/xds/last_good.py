@@ -18,8 +18,10 @@ from typing import Any, Final, NamedTuple, Protocol
 from urllib.parse import quote
 
 from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryResponse
+from google.protobuf.any_pb2 import Any as Packed
 from google.protobuf.message import DecodeError
 
+from sidecar.core.discovery import DiscoveredResource
 from sidecar.core.timer_wheel import Callback
 from sidecar.core.worker import Worker
 from sidecar.xds.resource_types import SECRET
@@ -36,6 +38,10 @@ class Kept(NamedTuple):
     version: str
     type_url: str
     value: bytes
+
+    def resource(self, name: str) -> DiscoveredResource:
+        """The resource as it came."""
+        return DiscoveredResource(name, self.version, Packed(type_url=self.type_url, value=self.value))
 
 
 class LastGood(Protocol):

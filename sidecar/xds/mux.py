@@ -14,10 +14,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
-from google.protobuf.any_pb2 import Any as Packed
-from google.rpc.status_pb2 import Status
-
-from sidecar.core.discovery import DiscoveredResource, Rejection, ResourceWatcher, SubscriptionCounters
+from sidecar.core.discovery import DiscoveredResource, Rejection
 from sidecar.core.timer_wheel import Callback
 from sidecar.core.worker import Worker
 from sidecar.xds.interest import Interest
@@ -26,8 +23,6 @@ from sidecar.xds.stream import DiscoveryStream
 
 log = logging.getLogger("sidecar.xds")
 
-_INTERNAL: Final = 13
-_MAX_MESSAGE: Final = 4096
 _SLICE: Final = 0.003
 
 Job = Callable[[], Awaitable[None]]
@@ -36,14 +31,13 @@ Job = Callable[[], Awaitable[None]]
 class TypeState:
     """One type on one stream: who is interested, what was accepted, by name."""
 
-    __slots__ = ("accepted", "answered", "expiries", "interests", "paused", "type_url")
+    __slots__ = ("accepted", "answered", "expiries", "interests", "type_url")
 
     def __init__(self, type_url: str) -> None:
         self.type_url = type_url
         self.interests: dict[Interest, None] = {}
         self.accepted: dict[str, Kept] = {}
         self.expiries: dict[str, Callback] = {}
-        self.paused = 0
         self.answered = False
 
     @property
@@ -86,6 +80,9 @@ class Multiplexer(Generic[StateType]):
         self.last_good = last_good
         self.types: dict[str, StateType] = {}
         self.stream = make_stream(self)
+        self.on_empty: Callable[[], object] | None = None
+        """Called when nobody is interested any more, by those whose stream is for one."""
+        self._paused: dict[str, int] = {}
         self._said_node = False
         self._waiting: dict[str, None] = {}  # types of which there is something to say
         self._jobs: deque[Job] = deque()
@@ -108,24 +105,19 @@ class Multiplexer(Generic[StateType]):
         """Hand over a response, and prepare what is answered; ``current`` tells whether the stream is still that one."""
         raise NotImplementedError
 
-    def on_restored(self, state: StateType, names: Iterable[str]) -> None:
+    def on_restored(self, state: StateType) -> None:
         """What was kept from an earlier run is in use."""
 
     # interests
 
-    def subscribe(
-        self,
-        type_url: str,
-        names: Collection[str] | None,
-        watcher: ResourceWatcher,
-        stats: SubscriptionCounters,
-        initial_fetch_timeout: float,
-    ) -> Interest:
-        """A new interest."""
+    def subscribe(self, interest: Interest) -> Interest:
+        """Take on an interest."""
+        type_url = interest.type_url
         state = self.types.get(type_url)
         if state is None:
             state = self.types[type_url] = self.make_state(type_url)
-        interest = Interest(self.worker, self, type_url, names, watcher, stats, initial_fetch_timeout)
+        interest.source = self
+        interest.stats.update_attempt += 1
         state.interests[interest] = None
         if self.stream.started:
             self.want(type_url)
@@ -137,7 +129,7 @@ class Multiplexer(Generic[StateType]):
         return interest
 
     def changed(self, interest: Interest, before: frozenset[str] | None) -> None:
-        """An interest wants other names."""
+        interest.stats.update_attempt += 1
         state = self.types[interest.type_url]
         self._forget_unwanted(state, before or ())
         self.want(interest.type_url)
@@ -153,6 +145,8 @@ class Multiplexer(Generic[StateType]):
         elif interest.names:
             self._forget_unwanted(state, interest.names)
         self.want(interest.type_url)
+        if self.on_empty is not None and not state.interests:
+            self.on_empty()
 
     def waited(self, interest: Interest) -> None:
         """Nobody has answered in time: go on with what was good in an earlier run, or without."""
@@ -171,7 +165,7 @@ class Multiplexer(Generic[StateType]):
         stream, waiting = self.stream, self._waiting
         for type_url in list(waiting):
             state = self.types[type_url]
-            if state.paused or not stream.is_open:
+            if self._paused.get(type_url) or not stream.is_open:
                 continue
             while (request := self.make_request(state)) is not None:
                 if not stream.take():
@@ -193,17 +187,15 @@ class Multiplexer(Generic[StateType]):
 
     def pause(self, type_url: str) -> None:
         """Say nothing of a type."""
-        state = self.types.get(type_url)
-        if state is None:
-            state = self.types[type_url] = self.make_state(type_url)
-        state.paused += 1
+        self._paused[type_url] = self._paused.get(type_url, 0) + 1
 
     def resume(self, type_url: str) -> None:
         """Undo one ``pause``."""
-        state = self.types[type_url]
-        state.paused -= 1
-        if not state.paused and type_url in self._waiting:
-            self.say()
+        self._paused[type_url] -= 1
+        if not self._paused[type_url]:
+            del self._paused[type_url]
+            if type_url in self._waiting:
+                self.say()
 
     # the stream's side
 
@@ -259,7 +251,7 @@ class Multiplexer(Generic[StateType]):
             log.warning("ignoring a response of type %r, for which nobody has asked", response.type_url)
             return
         state.answered = True
-        state.paused += 1
+        self.pause(state.type_url)
 
         def current() -> bool:
             return self.stream.generation == generation and self.stream.is_open
@@ -267,8 +259,7 @@ class Multiplexer(Generic[StateType]):
         try:
             await self.apply(state, response, current)
         finally:
-            state.paused -= 1
-            self.say()
+            self.resume(state.type_url)
 
     async def hand_over(
         self,
@@ -279,31 +270,41 @@ class Multiplexer(Generic[StateType]):
         refused: Sequence[Rejection],
         *,
         whole: bool,
-    ) -> list[Rejection]:
-        """Tell everybody of what concerns them; all rejections. ``whole`` is for those who want everything."""
+    ) -> tuple[list[Rejection], set[str]]:
+        """Tell everybody of what concerns them. ``whole`` is for those who want everything; ``refused`` was of no use.
+
+        What the server is to be told, and the names of what was handed over and not applied.
+        """
         by_name = {resource.name: resource for resource in resources}
         gone = dict.fromkeys(removed)
-        rejections = list(refused)
+        rejections, bad = list(refused), set()
         clock = self.worker.clock
         began = clock()
         for interest in list(state.interests):
             if interest.is_closed:
                 continue
             names = interest.names
+            own: list[Rejection] = []
+            mine: Sequence[DiscoveredResource] = resources
             if names is None:
-                rejections += await interest.deliver(resources, removed, version, whole=whole, refused=refused)
+                own = await interest.deliver(resources, removed, version, whole=whole, refused=refused)
             else:
-                mine = [by_name[name] for name in names if name in by_name]
-                mine_gone = [name for name in names if name in gone]
+                # most ask for one name, and there are many of them
+                few = sorted(names) if len(names) < len(by_name) + len(gone) else [*by_name, *gone]
+                mine = [by_name[name] for name in few if name in by_name and name in names]
+                mine_gone = [name for name in few if name in gone and name in names]
                 concerned = [rejection for rejection in refused if rejection.name in names]
                 if mine or mine_gone:
-                    rejections += await interest.deliver(mine, mine_gone, version, whole=False, refused=concerned)
+                    own = await interest.deliver(mine, mine_gone, version, whole=False, refused=concerned)
                 elif concerned or (refused and not refused[0].name and not interest.answered):
                     interest.rejected()
+            for rejection in own:
+                rejections.append(rejection)
+                bad.update([rejection.name] if rejection.name else [resource.name for resource in mine])
             if clock() - began > _SLICE:
                 await asyncio.sleep(0)
                 began = clock()
-        return rejections
+        return rejections, bad
 
     def keep(
         self, state: StateType, resources: Sequence[DiscoveredResource], gone: Iterable[str], bad: Collection[str]
@@ -314,6 +315,7 @@ class Multiplexer(Generic[StateType]):
             self._unexpire(state, name)
         for resource in resources:
             if resource.name not in bad:
+                self._unexpire(state, resource.name)
                 state.accepted[resource.name] = Kept(
                     resource.version, resource.payload.type_url, resource.payload.value
                 )
@@ -351,32 +353,19 @@ class Multiplexer(Generic[StateType]):
             self._do(partial(self._repeat, state, interest, known))
 
     async def _repeat(self, state: StateType, interest: Interest, names: list[str]) -> None:
-        known = [made(name, state.accepted[name]) for name in names if name in state.accepted]
+        known = [state.accepted[name].resource(name) for name in names if name in state.accepted]
         if known and not interest.is_closed:
             version = known[0].version
             await interest.deliver(known, [], version, whole=interest.names is None)
 
     async def _restore(self, state: StateType, interest: Interest, over: bool) -> None:
         """Use what was good in an earlier run. ``over``: there is no time left to wait for the server."""
-        if interest.is_closed or interest.answered:
-            return
-        kept = {} if state.answered else await self.last_good.read(state.type_url)
-        mine = {name: one for name, one in kept.items() if interest.wants(name)}
-        if interest.is_closed or interest.answered or (state.answered and not over):
-            return
-        if not mine:
-            if over:
-                interest.unavailable()
-            return
-        log.warning("%r: the server is away, going on with %d resources from an earlier run", interest, len(mine))
-        resources = [made(name, one) for name, one in mine.items()]
-        rejections = await interest.tell(resources, [], "", whole=interest.names is None)
-        for rejection in rejections:
-            log.warning("kept from an earlier run, and not applied: %s: %s", rejection.name, rejection.reason)
-        bad = {rejection.name for rejection in rejections}
-        taken = {name: one for name, one in mine.items() if name not in bad and "" not in bad}
-        state.accepted.update(taken)
-        self.on_restored(state, taken)
+        taken = {} if state.answered else await interest.restore(self.last_good)
+        if taken:
+            state.accepted.update(taken)
+            self.on_restored(state)
+        elif over and not (interest.answered or interest.is_closed):
+            interest.unavailable()
 
     def _forget_unwanted(self, state: StateType, names: Iterable[str]) -> None:
         if state.is_wildcard:
@@ -403,28 +392,3 @@ class Multiplexer(Generic[StateType]):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {len(self.types)} types over {self.stream!r}>"
-
-
-def made(name: str, kept: Kept) -> DiscoveredResource:
-    """A resource as it came, from what was kept of it."""
-    return DiscoveredResource(name, kept.version, Packed(type_url=kept.type_url, value=kept.value))
-
-
-def without_doubles(resources: list[DiscoveredResource], rejections: list[Rejection]) -> list[DiscoveredResource]:
-    """``resources`` without those whose name occurs twice, which are rejected: nobody knows which one is meant."""
-    counts: dict[str, int] = {}
-    for resource in resources:
-        counts[resource.name] = counts.get(resource.name, 0) + 1
-    if len(counts) == len(resources):
-        return resources
-    rejections += [Rejection(name, "occurs twice in one response") for name, count in counts.items() if count > 1]
-    return [resource for resource in resources if counts[resource.name] == 1]
-
-
-def error_detail(rejections: Iterable[Rejection]) -> Any:
-    """What a server is told of resources that were not applied."""
-    text = "; ".join(f"{one.name}: {one.reason}" if one.name else one.reason for one in rejections)
-    shown = text.encode()
-    if len(shown) > _MAX_MESSAGE:
-        text = shown[:_MAX_MESSAGE].decode(errors="ignore") + "...(truncated)"
-    return Status(code=_INTERNAL, message=text)

@@ -10,12 +10,8 @@ from envoy.config.core.v3.base_pb2 import Node
 from sidecar.config.bootstrap import NodeIdentity
 
 USER_AGENT: Final = "mizzen"
-CLIENT_FEATURES: Final = (
-    "envoy.lb.does_not_support_overprovisioning",
-    "envoy.lrs.supports_send_all_clusters",
-    "xds.config.supports-resource-ttl",
-    "xds.config.supports-resource-in-sotw",
-)
+CLIENT_FEATURES: Final = ("xds.config.supports-resource-ttl", "xds.config.resource-in-sotw")
+"""Of "Well Known Client Features" in Envoy's documentation."""
 
 
 def make_node(identity: NodeIdentity, release: str) -> Any:

@@ -55,11 +55,11 @@ class PlainMesh:
 
 
 class Served:
-    """A hub and its server in a thread of their own."""
+    """A hub and its server in a thread of their own, over any `Translator`."""
 
-    def __init__(self) -> None:
+    def __init__(self, mesh: Any = None) -> None:
         self.loop = asyncio.new_event_loop()
-        self.mesh = PlainMesh()
+        self.mesh = mesh or PlainMesh()
         self.refused: list[tuple[str, str]] = []
         self.connected: list[str] = []
         self.disconnected: list[str] = []

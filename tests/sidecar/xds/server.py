@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from envoy.service.discovery.v3.discovery_pb2 import (
@@ -65,6 +66,11 @@ class Conversation:
     open: bool = True
     nonces: int = 0
 
+    @property
+    def is_delta(self) -> bool:
+        """Whether deltas are spoken."""
+        return "/Delta" in self.path
+
     async def send(self, message: Any) -> None:
         """Say it, with the next nonce unless it has one."""
         if not message.nonce:
@@ -103,11 +109,13 @@ class XdsServer:
         for paths in ENDPOINTS.values():
             kinds += [(paths.stream, *stream), (paths.delta, *delta)]
         for path, request, response in kinds:
-            made[path.decode()] = Handler(self._serve, Cardinality.STREAM_STREAM, request, response)
+            made[path.decode()] = Handler(
+                partial(self._serve, path.decode()), Cardinality.STREAM_STREAM, request, response
+            )
         return made
 
-    async def _serve(self, stream: Any) -> None:
-        conversation = Conversation(len(self.conversations) + 1, "", stream)
+    async def _serve(self, path: str, stream: Any) -> None:
+        conversation = Conversation(len(self.conversations) + 1, path, stream)
         self.conversations.append(conversation)
         try:
             async for message in stream:

@@ -56,11 +56,11 @@ async def discovering(
     api_type: Any = "GRPC",
     *,
     state: Path | None = None,
-    cluster_fields: Mapping[str, Any] | None = None,
+    http2: bool = True,
     **api: Any,
 ) -> AsyncIterator[XdsDiscovery]:
     """Subscriptions of a sidecar whose management server is the cluster `xds` on this port."""
-    made = {**over_http2(cluster("xds", port)), **(cluster_fields or {})}
+    made = over_http2(cluster("xds", port)) if http2 else cluster("xds", port)
     async with Server({"node": {"id": "it", "cluster": "us"}, "static_resources": {"clusters": [made]}}) as server:
         stack = server.stack
         assert stack is not None

@@ -1,0 +1,437 @@
+"""What is particular to SQLite: kill -9, one process at a time, what it costs, and a plain model to compare it with."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import sqlite3
+import stat
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from controlplane.galley import sqlite_store
+from controlplane.galley.open_store import open_store
+from controlplane.galley.sqlite_ledger import Ledger
+from controlplane.galley.sqlite_store import SqliteStore
+from controlplane.model.resource import ResourceKey
+from controlplane.model.store import Action, Compacted, Conflict, Event, Unavailable
+from tests.controlplane.galley.stores import key, take
+
+
+def run(scenario: Callable[[], Awaitable[None]]) -> None:
+    async def main() -> None:
+        async with asyncio.timeout(60):
+            await scenario()
+
+    asyncio.run(main())
+
+
+WRITER = """
+import asyncio, os, sys
+from pathlib import Path
+from controlplane.galley.sqlite_store import SqliteStore
+from controlplane.model.resource import ResourceKey
+
+async def main():
+    store = await SqliteStore.open(Path(sys.argv[1]), keep=200)
+    life = sys.argv[2]
+
+    async def write(writer):
+        n = 0
+        while True:
+            key = ResourceKey("VirtualService", f"writer{writer}", f"n{n % 5}")
+            if n % 7 == 6:
+                gone = await store.delete(key, expected=None, who=life)
+                line = f"{gone.revision if gone else 0} {key.namespace} {key.name} -"
+            else:
+                document = f"{life}.{writer}.{n}" + "x" * 2000
+                put = await store.put(key, document.encode(), expected=None, who=life)
+                line = f"{put.revision} {key.namespace} {key.name} {life}.{writer}.{n}"
+            os.write(1, f"{line}\\n".encode())
+            n += 1
+
+    await asyncio.gather(*(write(writer) for writer in range(8)))
+
+asyncio.run(main())
+"""
+
+
+def test_kill_9_at_any_moment_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+    """Eight writers at once, killed over and over, while compaction goes on; each time the file has all that was told."""
+
+    async def scenario() -> None:
+        path = tmp_path / "store.db"
+        chance = random.Random(7)
+        told: dict[tuple[str, str], tuple[int, str]] = {}
+        total = last = 0
+        begun = time.monotonic()
+        for life in range(100):
+            child = await asyncio.create_subprocess_exec(
+                sys.executable, "-c", WRITER, str(path), f"life{life}", stdout=asyncio.subprocess.PIPE, limit=1 << 24
+            )
+            assert child.stdout is not None
+            lines = [await child.stdout.readline()]  # it works
+            await asyncio.sleep(chance.uniform(0, 0.12))
+            os.kill(child.pid, signal.SIGKILL)
+            lines += (await child.stdout.read()).splitlines(keepends=True)
+            await child.wait()
+            for line in lines:
+                assert line.endswith(b"\n")
+                revision, namespace, name, value = line.decode().split()
+                if int(revision):
+                    told[namespace, name] = max(told.get((namespace, name), (0, "")), (int(revision), value))
+                    total += 1
+            store = await SqliteStore.open(path)
+            try:
+                assert await store.revision() >= max(revision for revision, _ in told.values())
+                assert await store.revision() > last
+                last = await store.revision()
+                found = {
+                    (item.key.namespace, item.key.name): item for item in (await store.list("VirtualService")).items
+                }
+                for (namespace, name), (revision, value) in told.items():
+                    item = found.get((namespace, name))
+                    if item is not None and item.revision == revision:
+                        assert item.document.decode().rstrip("x") == value
+                    elif item is None and value == "-":
+                        continue
+                    else:  # something later was done and could not be told any more
+                        history = await store.history(key(name, namespace))
+                        assert history and history[-1].stored.revision > revision
+            finally:
+                await store.close()
+            assert sqlite3.connect(path).execute("PRAGMA integrity_check").fetchone() == ("ok",)
+            if time.monotonic() - begun > 6:
+                break
+        assert life >= 5 and total > 500
+        print(f"{life + 1} kills, {total} acknowledged writes")
+
+    run(scenario)
+
+
+def test_many_writes_share_a_transaction_and_leave_the_event_loop_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches: list[int] = []
+    apply = Ledger.apply
+
+    def slow(self: Ledger, writes: Any, now: float) -> Any:
+        batches.append(len(writes))
+        time.sleep(0.3)  # a disk that takes its time
+        return apply(self, writes, now)
+
+    monkeypatch.setattr(Ledger, "apply", slow)
+
+    async def scenario() -> None:
+        store = await SqliteStore.open(tmp_path / "store.db")
+        loop = asyncio.get_running_loop()
+        longest, last = 0.0, loop.time()
+
+        async def tick() -> None:
+            nonlocal longest, last
+            while True:
+                longest, last = max(longest, loop.time() - last), loop.time()
+                await asyncio.sleep(0)
+
+        ticking = asyncio.create_task(tick())
+        puts = await asyncio.gather(*(store.put(key(f"n{n}"), b"x", expected=0, who="") for n in range(1000)))
+        ticking.cancel()
+        assert sorted(put.revision for put in puts) == list(range(1, 1001))
+        assert sum(batches) == 1000 and len(batches) <= 6
+        assert longest < 0.2  # less than one transaction takes
+        await store.close()
+
+    run(scenario)
+
+
+def test_every_acknowledged_write_was_synced_first(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        store = await SqliteStore.open(tmp_path / "store.db")
+        ledger = store._writer
+        assert ledger._file.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert ledger._file.execute("PRAGMA synchronous").fetchone() == (2,)
+        await store.close()
+
+    run(scenario)
+
+
+def test_it_is_there_again_after_it_was_closed(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        store, _ = await open_store(f"sqlite:{tmp_path / 'store.db'}")
+        one = await store.put(key("a"), b"1", expected=0, who="ann")
+        gone = await store.put(key("b"), b"2", expected=0, who="ann")
+        await store.delete(gone.key, expected=None, who="bob")
+        await store.close()
+        store, election = await open_store(str(tmp_path / "store.db"))
+        assert election.leading
+        assert await store.get(one.key) == one and await store.revision() == 3
+        assert [event.action for event in await take(store, 3, 0)] == [Action.ADDED, Action.ADDED, Action.DELETED]
+        assert (await store.put(key("c"), b"", expected=0, who="")).revision == 4
+        await store.close()
+
+    run(scenario)
+
+
+def test_it_holds_secrets_and_nobody_else_reads_them(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        before = os.umask(0)
+        try:
+            store = await SqliteStore.open(tmp_path / "store.db")
+            await store.put(key("a"), b"1", expected=0, who="")
+            modes = {name: stat.S_IMODE(os.stat(tmp_path / name).st_mode) for name in os.listdir(tmp_path)}
+            assert len(modes) == 4 and set(modes.values()) == {0o600}
+        finally:
+            os.umask(before)
+            await store.close()
+
+    run(scenario)
+
+
+def test_a_second_process_is_refused_and_told_who_has_it(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        path = tmp_path / "store.db"
+        store = await SqliteStore.open(path)
+        with pytest.raises(Unavailable, match=f"store.db is in use by process {os.getpid()}: stop that control plane"):
+            await SqliteStore.open(path)
+        await store.close()
+        await (await SqliteStore.open(path)).close()
+
+    run(scenario)
+
+
+def test_what_is_no_store_is_refused_and_left_alone(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        text = tmp_path / "text.db"
+        text.write_text("this is no database, and it is longer than a header of one " * 20)
+        before = text.read_bytes()
+        with pytest.raises(Unavailable, match=r"text.db cannot be used as a store: file is not a database"):
+            await SqliteStore.open(text)
+        assert text.read_bytes() == before
+        other = tmp_path / "other.db"
+        with sqlite3.connect(other) as file:
+            file.execute("CREATE TABLE mine (x)")
+        with pytest.raises(Unavailable, match="database of another program"):
+            await SqliteStore.open(other)
+        newer = tmp_path / "newer.db"
+        await (await SqliteStore.open(newer)).close()
+        with sqlite3.connect(newer) as file:
+            file.execute("PRAGMA user_version = 9")
+        with pytest.raises(Unavailable, match=r"newer Mizzen .schema 9, known is 1."):
+            await SqliteStore.open(newer)
+        with pytest.raises(Unavailable, match="No such file or directory"):
+            await SqliteStore.open(tmp_path / "nowhere" / "store.db")
+        for wrong in ("postgres://h", "sqlite:", "http://x"):
+            with pytest.raises(ValueError, match="a store is etcd://host:port"):
+                await open_store(wrong)
+
+    run(scenario)
+
+
+def test_a_disk_that_is_full_fails_the_write_and_nothing_else(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        store = await SqliteStore.open(tmp_path / "store.db")
+        one = await store.put(key("a"), b"1", expected=0, who="")
+        pages = store._writer._file.execute("PRAGMA page_count").fetchone()[0]
+        store._writer._file.execute(f"PRAGMA max_page_count = {pages + 3}")
+        with pytest.raises(Unavailable, match=r"cannot write to .*store.db: database or disk is full"):
+            await store.put(key("big"), b"x" * 100_000, expected=0, who="")
+        assert await store.get(key("big")) is None and await store.revision() == 1
+        store._writer._file.execute("PRAGMA max_page_count = 1000000")
+        two = await store.put(key("a"), b"2", expected=one.revision, who="")
+        assert two.revision == 2 and await store.get(key("a")) == two
+        await store.close()
+
+    run(scenario)
+
+
+def test_it_compacts_by_itself_within_its_bound(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        path = tmp_path / "store.db"
+        store = await SqliteStore.open(path, keep=1000)
+        await store.put(key("kept"), b"k", expected=0, who="")
+        sizes = []
+        for _ in range(8):
+            await asyncio.gather(
+                *(store.put(key(f"n{n % 20}"), b"x" * 1000, expected=None, who="") for n in range(1000)),
+                store.delete(key("n3"), expected=None, who=""),
+            )
+            while store._work.qsize() or Ledger(path, read_only=True).progress().swept < store._progress.compacted:
+                await asyncio.sleep(0.01)
+            sizes.append(path.stat().st_size)
+        with pytest.raises(Compacted):
+            await take(store, 1, 0)
+        revision = await store.revision()
+        rows = store._reader._file.execute("SELECT count(*) FROM changes").fetchone()[0]
+        assert 1000 <= rows <= 1000 + 1000 // 8 + 21
+        assert len(await take(store, 1000, revision - 1000)) == 1000
+        assert (await store.list("VirtualService")).items[0].key == key("kept")
+        assert sizes[-1] < 1.5 * sizes[3]
+        await store.close()
+
+    run(scenario)
+
+
+def test_what_was_not_swept_before_a_kill_is_swept_after_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        path = tmp_path / "store.db"
+        monkeypatch.setattr(Ledger, "sweep", lambda self, limit: False)
+        ledger = Ledger(path)
+        for n in range(50):
+            ledger.apply([sqlite_store.Write(key("a"), b"%d" % n, None, "")], 1.0)
+        ledger.compact(41)
+        ledger.close()
+        monkeypatch.undo()
+        store = await SqliteStore.open(path)
+        while len(await store.history(key("a"))) != 11:
+            await asyncio.sleep(0.01)
+        await store.close()
+
+    run(scenario)
+
+
+def test_a_backup_is_a_whole_store_of_one_moment(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        store = await SqliteStore.open(tmp_path / "store.db")
+        puts = [await store.put(key(f"n{n}"), b"x", expected=0, who="ann") for n in range(20)]
+        writing = asyncio.create_task(store.put(key("later"), b"", expected=0, who=""))
+        await store.backup(tmp_path / "backup.db")
+        await writing
+        assert stat.S_IMODE((tmp_path / "backup.db").stat().st_mode) == 0o600
+        with pytest.raises(FileExistsError, match=r"backup.db exists: name a file that does not"):
+            await store.backup(tmp_path / "backup.db")
+        await store.close()
+        restored = await SqliteStore.open(tmp_path / "backup.db")
+        assert [item for item in (await restored.list("VirtualService")).items if item.key.name != "later"] == sorted(
+            puts, key=lambda put: put.key
+        )
+        assert (await restored.history(key("n3")))[0].who == "ann"
+        await restored.close()
+
+    run(scenario)
+
+
+NAMES = st.sampled_from([key("a"), key("b"), key("a", "other"), key("a", kind="Gateway")])
+
+
+class Against(RuleBasedStateMachine):
+    """The store, step by step beside a list of changes and a dict."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.directory = tempfile.TemporaryDirectory()
+        self.loop = asyncio.new_event_loop()
+        self.store = self.do(SqliteStore.open(Path(self.directory.name) / "store.db"))
+        self.there: dict[ResourceKey, tuple[bytes, int]] = {}
+        self.log: list[tuple[Action, ResourceKey, bytes, int, str]] = []
+        self.past: dict[int, dict[ResourceKey, tuple[bytes, int]]] = {0: {}}
+        self.compacted = 0
+
+    def do(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return self.loop.run_until_complete(asyncio.wait_for(work, 10))
+
+    def teardown(self) -> None:
+        self.do(self.store.close())
+        self.loop.close()
+        self.directory.cleanup()
+
+    def expectation(self, key: ResourceKey, guess: int) -> int | None:
+        """None, what is there, or something else."""
+        return [None, self.there.get(key, (b"", 0))[1], guess][guess % 3]
+
+    def note(self, action: Action, key: ResourceKey, document: bytes, who: str) -> None:
+        self.log.append((action, key, document, len(self.log) + 1, who))
+        self.past[len(self.log)] = dict(self.there)
+
+    @rule(key=NAMES, document=st.binary(max_size=4), guess=st.integers(0, 40), who=st.sampled_from(["ann", "bob"]))
+    def put(self, key: ResourceKey, document: bytes, guess: int, who: str) -> None:
+        expected, found = self.expectation(key, guess), self.there.get(key, (b"", 0))[1]
+        if expected is not None and expected != found:
+            with pytest.raises(Conflict) as refused:
+                self.do(self.store.put(key, document, expected=expected, who=who))
+            assert refused.value.found == found
+            return
+        stored = self.do(self.store.put(key, document, expected=expected, who=who))
+        assert stored.revision == len(self.log) + 1
+        self.there[key] = (document, stored.revision)
+        self.note(Action.MODIFIED if found else Action.ADDED, key, document, who)
+
+    @rule(key=NAMES, guess=st.integers(0, 40))
+    def delete(self, key: ResourceKey, guess: int) -> None:
+        expected = self.expectation(key, guess)
+        if key not in self.there:
+            assert self.do(self.store.delete(key, expected=expected, who="x")) is None
+            return
+        document, found = self.there[key]
+        if expected is not None and expected != found:
+            with pytest.raises(Conflict):
+                self.do(self.store.delete(key, expected=expected, who="x"))
+            return
+        assert self.do(self.store.delete(key, expected=expected, who="x")).revision == len(self.log) + 1
+        del self.there[key]
+        self.note(Action.DELETED, key, document, "x")
+
+    @rule(back=st.integers(0, 12))
+    def compact(self, back: int) -> None:
+        revision = max(0, len(self.log) - back)
+        self.do(self.store.compact(revision))
+        self.compacted = max(self.compacted, revision - 1)
+
+    @rule()
+    def reopen(self) -> None:
+        self.do(self.store.close())
+        self.store = self.do(SqliteStore.open(Path(self.directory.name) / "store.db"))
+
+    @rule(back=st.integers(0, 12), kind=st.sampled_from(["VirtualService", "Gateway"]), limit=st.integers(0, 3))
+    def list_at(self, back: int, kind: str, limit: int) -> None:
+        revision = max(0, len(self.log) - back)
+        if revision < self.compacted:
+            with pytest.raises(Compacted):
+                self.do(self.store.list(kind, revision=revision))
+            return
+        wanted = sorted((key, *value) for key, value in self.past[revision].items() if key.kind == kind)
+        found, after, more = [], None, True
+        while more:
+            page = self.do(self.store.list(kind, limit=limit, after=after, revision=revision))
+            found += [(item.key, item.document, item.revision) for item in page.items]
+            more, after = page.more, page.items[-1].key if page.items else None
+        assert found == wanted
+
+    @rule(back=st.integers(0, 20))
+    def watch_from(self, back: int) -> None:
+        since = max(0, len(self.log) - back)
+        if since < self.compacted:
+            with pytest.raises(Compacted):
+                self.do(take(self.store, 1, since))
+        elif since < len(self.log):
+            events: list[Event] = self.do(take(self.store, len(self.log) - since, since))
+            told = [(e.action, e.stored.key, e.stored.document, e.stored.revision, e.who) for e in events]
+            assert told == self.log[since:]
+
+    @rule(key=NAMES)
+    def history(self, key: ResourceKey) -> None:
+        told = [(e.action, e.stored.document, e.stored.revision) for e in self.do(self.store.history(key))]
+        wanted = [(action, document, at) for action, of, document, at, _ in self.log if of == key]
+        recent = [each for each in wanted if each[2] > self.compacted]
+        assert told[len(told) - len(recent) :] == recent and set(told) <= set(wanted)
+
+    @invariant()
+    def is_the_same(self) -> None:
+        for each in (key("a"), key("a", kind="Gateway")):
+            found = self.do(self.store.get(each))
+            assert (found and (found.document, found.revision)) == self.there.get(each)
+        assert self.do(self.store.revision()) == len(self.log)
+
+
+Against.TestCase.settings = settings(max_examples=30, stateful_step_count=25, deadline=None)
+TestAgainstAPlainModel = Against.TestCase
