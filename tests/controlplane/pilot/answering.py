@@ -13,6 +13,8 @@ from typing import Any
 class Answering:
     """HTTP/1.1 servers on loopback, one for each name, each answering with JSON: its name, and the request as it came.
 
+    What does not begin with a letter is no HTTP (a ClientHello, say): it is answered with the name alone.
+
     A request with `x-answers: 503,200` gets that status on its first attempt, and this one on the second (the proxy counts
     in `x-envoy-attempt-count`). Everything that arrived is in ``requests``. A context manager; ``ports`` are by name.
     """
@@ -42,7 +44,12 @@ class Answering:
         return serve
 
     async def _answer(self, name: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        first = await reader.readexactly(1)
+        if not first.isalpha():
+            writer.write(name.encode())
+            await writer.drain()
+            raise ConnectionError
+        head = (first + await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         start, *lines = head[:-4].split("\r\n")
         method, path, _ = start.split(" ", 2)
         headers: dict[str, str] = {}

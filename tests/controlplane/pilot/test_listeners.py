@@ -1,0 +1,223 @@
+"""What sidecars listen on, and where it leads, in our sidecar and in real Envoy."""
+
+from __future__ import annotations
+
+import json
+import socket
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.controlplane.pilot.behaviour import send, services, short
+from tests.controlplane.pilot.planes import PLANES, Plane, running
+from tests.controlplane.pilot.scene import Scene, sidecar
+
+MESH = """
+apiVersion: v1
+kind: Service
+metadata: {name: own, namespace: shop}
+spec:
+  selector: {app: own}
+  ports:
+  - {name: http-own, port: 80, targetPort: 8080}
+  - {name: tcp-own, port: 5000}
+  - {name: found-out, port: 6000}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: addressed, namespace: shop}
+spec:
+  clusterIP: 10.1.2.3
+  selector: {app: addressed}
+  ports: [{name: http, port: 80}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: db, namespace: shop}
+spec:
+  selector: {app: db}
+  ports: [{name: tcp-db, port: 5432}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: secure, namespace: shop}
+spec:
+  selector: {app: secure}
+  ports: [{name: tls-secure, port: 8443}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: vault, namespace: shop}
+spec:
+  selector: {app: vault}
+  ports: [{name: tls-vault, port: 8443}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: secure, namespace: shop}
+spec:
+  hosts: [secure, other.example]
+  tls:
+  - match: [{port: 8443, sniHosts: [one.example]}]
+    route: [{destination: {host: secure, subset: one}}]
+  - match: [{port: 8443, sniHosts: ["*.two.example"]}]
+    route: [{destination: {host: secure, subset: two}}]
+  - match: [{port: 9999, sniHosts: [never.example]}]
+    route: [{destination: {host: secure, subset: never}}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: db, namespace: shop}
+spec:
+  hosts: [db]
+  tcp:
+  - match: [{sourceLabels: {app: somebody-else}}]
+    route: [{destination: {host: db, subset: never}}]
+  - match: [{port: 5432}]
+    route:
+    - {destination: {host: db, subset: v1}, weight: 50}
+    - {destination: {host: db, subset: v2}, weight: 50}
+---
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {name: default, namespace: shop}
+spec:
+  egress:
+  - port: {number: 80, protocol: HTTP, name: http}
+    hosts: ["./*"]
+  - port: {number: 5432, protocol: TCP, name: tcp}
+    bind: 127.0.0.3
+    hosts: ["./*"]
+  - port: {number: 8443, protocol: TLS, name: tls}
+    hosts: ["./*"]
+  - hosts: ["*/*"]
+"""
+OWN = sidecar("own-1", LABELS={"app": "own"})
+
+
+@pytest.fixture(scope="module", params=PLANES)
+def plane(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
+    """A sidecar of the service `own`."""
+    with running(request.param, Scene(services(), MESH), OWN, tmp_path_factory.mktemp(request.param)) as made:
+        yield made
+
+
+def who(plane: Plane, listener: str, host: str, path: str = "/") -> str:
+    """Who answers a request to a host, or the status if it is not 200."""
+    status, _, body = send(plane.ports[listener], host, {"path": path})
+    return short(json.loads(body)["from"]) if status == 200 else str(status)
+
+
+def raw(plane: Plane, listener: str, data: bytes) -> str:
+    """Who answers bytes that are not HTTP; empty if the connection is closed."""
+    with socket.create_connection(("127.0.0.1", plane.ports[listener]), timeout=10) as connection:
+        connection.sendall(data)
+        answer = b""
+        try:
+            while more := connection.recv(4096):
+                answer += more
+        except ConnectionResetError:
+            pass
+    return short(answer.decode())
+
+
+def hello(name: str) -> bytes:
+    """A ClientHello that asks for a name."""
+    out = ssl.MemoryBIO()
+    client = ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), out, server_hostname=name)
+    with pytest.raises(ssl.SSLWantReadError):
+        client.do_handshake()
+    return out.read()
+
+
+PROXY = "127.0.0.1_15002"
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("a", "a"),
+        ("a:80", "a"),
+        ("a.shop", "a"),
+        ("a.shop.svc:80", "a"),
+        ("a.shop.svc.cluster.local", "a"),
+        ("10.1.2.3", "addressed"),
+        ("10.1.2.3:80", "addressed"),
+        ("odd-port:9080", "odd-port:9080"),
+        ("odd-port", "502"),
+        ("two-ports:8080", "two-ports:8080"),
+        ("far.away", "far.away"),
+        ("far.away.svc.cluster.local:80", "far.away"),
+        ("far", "502"),
+        ("nowhere.example", "502"),
+        ("127.0.0.1:81", "PassthroughCluster"),
+    ],
+)
+def test_the_forward_proxy_knows_services_by_all_their_names(plane: Plane, host: str, expected: str) -> None:
+    assert who(plane, PROXY, host) == expected
+
+
+def test_the_forward_proxy_takes_requests_as_clients_of_proxies_make_them(plane: Plane) -> None:
+    status, _, body = send(plane.ports[PROXY], "", {"path": "http://odd-port:9080/books?x=1", "host": "odd-port:9080"})
+    assert status == 200
+    seen = json.loads(body)
+    assert (short(seen["from"]), seen["path"]) == ("odd-port:9080", "/books?x=1")
+
+
+def test_an_unknown_host_is_told_what_to_do(plane: Plane) -> None:
+    _, _, body = send(plane.ports[PROXY], "nowhere.example", {})
+    assert b"ServiceEntry" in body
+
+
+def test_an_egress_listener_serves_the_services_of_its_port(plane: Plane) -> None:
+    assert who(plane, "127.0.0.1_80", "a") == "a"
+    assert who(plane, "127.0.0.1_80", "a.shop.svc.cluster.local:80") == "a"
+    assert who(plane, "127.0.0.1_80", "two-ports") == "two-ports"
+    assert who(plane, "127.0.0.1_80", "far.away") == "PassthroughCluster"  # not in this listener's hosts
+
+
+def test_connections_are_split_by_weight(plane: Plane) -> None:
+    found = {raw(plane, "127.0.0.3_5432", b"\0hello") for _ in range(40)}
+    assert found == {"db/v1:5432", "db/v2:5432"}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("one.example", "secure/one:8443"),
+        ("x.two.example", "secure/two:8443"),
+        ("vault.shop.svc.cluster.local", "vault:8443"),
+        ("secure.shop.svc.cluster.local", "secure:8443"),
+        ("never.example", ""),
+    ],
+)
+def test_connections_with_tls_go_by_the_name_they_ask_for(plane: Plane, name: str, expected: str) -> None:
+    assert raw(plane, "127.0.0.1_8443", hello(name)) == expected
+
+
+def test_what_comes_in_goes_to_the_application(plane: Plane) -> None:
+    assert who(plane, "127.0.0.1_8080", "own") == "inbound|8080||"
+    assert raw(plane, "127.0.0.1_5000", b"\0hello") == "inbound|5000||"
+
+
+def test_an_inbound_port_without_a_protocol_finds_it_out(plane: Plane) -> None:
+    assert who(plane, "127.0.0.1_6000", "own") == "inbound|6000||"
+    status, headers, _ = send(plane.ports["127.0.0.1_6000"], "own", {})
+    assert (status, headers["server"]) == (200, "istio-envoy")
+    assert raw(plane, "127.0.0.1_6000", b"\0hello") == "inbound|6000||"
+
+
+def test_no_listener_shares_its_port() -> None:
+    for listener in Scene(services(), MESH).listeners(OWN).values():
+        assert listener.enable_reuse_port.value is False and listener.HasField("enable_reuse_port")
+
+
+@pytest.mark.parametrize("mode", PLANES)
+def test_registry_only_refuses_what_is_not_in_the_mesh(mode: str, tmp_path: Path) -> None:
+    scene = Scene(services(), mesh={"outboundTrafficPolicy": {"mode": "REGISTRY_ONLY"}})
+    with running(mode, scene, sidecar(), tmp_path) as plane:
+        assert who(plane, PROXY, "a") == "a"
+        assert who(plane, PROXY, "nowhere.example") == "502"
+        assert who(plane, PROXY, "127.0.0.1:81") == "502"
