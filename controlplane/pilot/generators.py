@@ -14,18 +14,21 @@ from controlplane.pilot.inbound_clusters import inbound_clusters
 from controlplane.pilot.listeners import inbound_listeners, outbound_listeners
 from controlplane.pilot.routes import route_configurations
 from controlplane.pilot.scope import Generated, Scope, Workload
+from controlplane.pilot.secrets import secrets
 
 _PREFIX = "type.googleapis.com/envoy."
 CLUSTER = f"{_PREFIX}config.cluster.v3.Cluster"
 ENDPOINTS = f"{_PREFIX}config.endpoint.v3.ClusterLoadAssignment"
 LISTENER = f"{_PREFIX}config.listener.v3.Listener"
 ROUTES = f"{_PREFIX}config.route.v3.RouteConfiguration"
-TYPES = (CLUSTER, ENDPOINTS, LISTENER, ROUTES)
+SECRET = f"{_PREFIX}extensions.transport_sockets.tls.v3.Secret"
+TYPES = (CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET)
 
 SHARED: Mapping[str, Callable[[Scope], Iterable[Generated]]] = {
     CLUSTER: outbound_clusters,
     LISTENER: outbound_listeners,
     ROUTES: route_configurations,
+    SECRET: secrets,
 }
 """What all proxies of a scope get alike. Endpoints are made by name."""
 
@@ -40,6 +43,7 @@ _TYPES_OF_KIND: Mapping[str, frozenset[str]] = {
     "Sidecar": _EVERYTHING,
     "Gateway": _EVERYTHING,
     "VirtualService": frozenset({LISTENER, ROUTES}),
+    "Secret": frozenset({SECRET}),
 }
 
 OWN_KINDS = frozenset({"WorkloadEntry", "WorkloadGroup", "Pod"})

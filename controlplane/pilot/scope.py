@@ -125,6 +125,10 @@ class Scope(Protocol):
         """The visible service of that full hostname, or the one whose wildcard covers it most closely."""
         ...
 
+    def secret(self, name: str) -> Resource | None:
+        """The Secret of that name in the proxy's own namespace."""
+        ...
+
     def resolve(self, host: str, namespace: str) -> str:
         """The full hostname for a host as a resource of ``namespace`` says it.
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from controlplane.model.mesh_config import MeshConfig
 from controlplane.model.proxy import Locality, Proxy, ProxyType
 from controlplane.model.registry import selects
-from controlplane.model.resource import Resource
+from controlplane.model.resource import Resource, ResourceKey
 from controlplane.model.service import Endpoint, Port, Service, parse_protocol
 from controlplane.pilot.index import matches, overlaps, resolve_host
 from controlplane.pilot.memo import Memo
@@ -221,6 +221,9 @@ class View:
                 return found
             _, dot, rest = rest.partition(".")
         return self.services.get("*")
+
+    def secret(self, name: str) -> Resource | None:
+        return self._mesh.snapshot.get(ResourceKey("Secret", self.proxy.namespace, name))
 
     def resolve(self, host: str, namespace: str) -> str:
         return resolve_host(host, namespace, self._mesh.snapshot.domain, self._mesh.services.by_hostname)

@@ -15,6 +15,7 @@ from controlplane.model.proxy import Proxy, ProxyType
 from controlplane.model.resource import Resource
 from controlplane.pilot.translator import Pilot
 
+SECRET = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
 LISTENER = "type.googleapis.com/envoy.config.listener.v3.Listener"
 ROUTES = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
 
