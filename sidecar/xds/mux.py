@@ -290,7 +290,7 @@ class Multiplexer(Generic[StateType]):
                 own = await interest.deliver(resources, removed, version, whole=whole, refused=refused)
             else:
                 # most ask for one name, and there are many of them
-                few = sorted(names) if len(names) < len(by_name) + len(gone) else [*by_name, *gone]
+                few = sorted(names) if len(names) < len(by_name) + len(gone) else {**dict.fromkeys(by_name), **gone}
                 mine = [by_name[name] for name in few if name in by_name and name in names]
                 mine_gone = [name for name in few if name in gone and name in names]
                 concerned = [rejection for rejection in refused if rejection.name in names]

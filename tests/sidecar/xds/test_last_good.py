@@ -24,6 +24,11 @@ from tests.sidecar.xds.world import World
 CLUSTERS = {name: Cluster(name=name) for name in "abc"}
 
 
+def states(directory: Path, type_name: str = "") -> list[Path]:
+    """The files that were written."""
+    return list(directory.rglob(f"*{type_name}.state"))
+
+
 async def fill(state: Path, kind: Any = "GRPC") -> None:
     """A run whose server has clusters a, b and c, and endpoints of a."""
     resources = {CLUSTER: CLUSTERS, CLUSTER_LOAD_ASSIGNMENT: {"a": ClusterLoadAssignment(cluster_name="a")}}
@@ -102,7 +107,7 @@ async def test_a_server_that_answers_is_believed_and_not_the_disk(tmp_path: Path
 
 async def test_what_is_wanted_and_has_not_come_yet_stays_on_disk(tmp_path: Path) -> None:
     await fill(tmp_path)
-    (path,) = tmp_path.rglob("*ClusterLoadAssignment.state")
+    (path,) = states(tmp_path, "ClusterLoadAssignment")
     async with XdsServer() as server, discovering(server.port, state=tmp_path) as discovery:
         subscribe(discovery, CLUSTER_LOAD_ASSIGNMENT, ["a", "b"], Watcher())
         await server.requests(1)
@@ -112,11 +117,14 @@ async def test_what_is_wanted_and_has_not_come_yet_stays_on_disk(tmp_path: Path)
 
 
 async def test_secrets_stay_off_the_disk(tmp_path: Path) -> None:
-    async with World({SECRET: {"key": Secret(name="key")}}) as server, discovering(server.port, state=tmp_path) as discovery:
+    async with (
+        World({SECRET: {"key": Secret(name="key")}}) as server,
+        discovering(server.port, state=tmp_path) as discovery,
+    ):
         watcher = Watcher()
         subscribe(discovery, SECRET, ["key"], watcher)
         await until(lambda: watcher.world == {"key": "1"})
-    assert list(tmp_path.rglob("*.state")) == []
+    assert states(tmp_path) == []
 
 
 @pytest.mark.parametrize(
