@@ -34,11 +34,10 @@ from sidecar.http.local_reply import compile_local_reply
 from sidecar.http.recreation import compile_repreparation
 from sidecar.http.stream import Stream
 from sidecar.http.underscores import compile_underscores
+from sidecar.route_stack import ManagerRoutes
 from sidecar.router.header_mutation import compile_header_mutations
 from sidecar.router.immediate_failure import attentive
-from sidecar.router.observed_request import observed
 from sidecar.router.route import Route
-from sidecar.router.route_table import RouteTable, compile_route_configuration
 from sidecar.router.router import Router
 from sidecar.router.upstream_request import UpstreamRequest
 from sidecar.telemetry import tags
@@ -53,6 +52,7 @@ from sidecar.telemetry.store import StatsStore
 
 if TYPE_CHECKING:
     from sidecar.client_stack import ClientStack
+    from sidecar.xds_stack import XdsStack
 
 
 class HttpStack:
@@ -66,7 +66,7 @@ class HttpStack:
     request_lines: FieldLines
     texts: Texts
     managers: list[ConnectionManager]
-    route_tables: list[tuple[str, RouteTable]]
+    routed: dict[ConnectionManager, ManagerRoutes]
     local_ip: str
     health_check_failed: bool
     async_client_stats: RouterStats
@@ -75,6 +75,11 @@ class HttpStack:
     @property
     def clients(self) -> ClientStack:
         """Our own clients of clusters."""
+        raise NotImplementedError
+
+    @property
+    def xds(self) -> XdsStack:
+        """What is discovered."""
         raise NotImplementedError
 
     def pool_of(self, cluster: Cluster, host: Host) -> Any:
@@ -94,9 +99,9 @@ class HttpStack:
         configured = [one for one in config.http_filters if not isinstance(one.config, RouterConfig)]
         filters = [(one, make_filter(one.config, one.name, context)) for one in configured]
         first = self.early_logs(config)
-        routes = compile_route_configuration(
-            config.route_config, compile_header_value, self.worker.random, router_config.suppress_envoy_headers
-        )
+        heading = f"listener {listener.name}, connection manager {config.stat_prefix}"
+        sessions = any(isinstance(one.config, StatefulSession) for one in configured)
+        routes = ManagerRoutes(self, heading, config.route_config, router_config.suppress_envoy_headers, sessions)
         router = Router(
             self.worker,
             self.store.shared(RouterStats, *naming),
@@ -110,18 +115,13 @@ class HttpStack:
         router.respect_expected_timeout = router_config.respect_expected_rq_timeout
         router.render_body = self.render_body
         router.strict_headers = router_config.strict_check_headers
-        if self.checks_health:
-            for route in routes.routes:
-                if route.kind == "forward":
-                    route.upstream_request = attentive(route.upstream_request)
-        self.observe(routes, any(isinstance(one.config, StatefulSession) for one in configured))
         identity = self.bootstrap.node
         manager = ConnectionManager(
             self.worker,
             options_of(config, listener.per_connection_buffer_limit_bytes),
             stats,
             of_listener.codes,
-            routes,
+            routes.table,
             FilterChain([*first, *(instance for one, instance in filters if not one.disabled)]),
             router,
             compile_forwarding(
@@ -129,7 +129,7 @@ class HttpStack:
                 self.local_ip,
                 identity.id.encode(),
                 identity.cluster.encode(),
-                config.route_config.internal_only_headers,
+                routes.internal,
             ),
             compile_response_finish(config),
             self.access_loggers(config.access_log, "DownstreamEnd"),
@@ -158,32 +158,34 @@ class HttpStack:
             manager.judge = compile_underscores(underscores, self.store.shared(Http1CodecStats, "http1."))
             manager.judge_http2 = compile_underscores(underscores, manager.http2_stats)
         manager.make_chain = lambda route: FilterChain([*first, *self._filters_for(route, filters, context)])
-        for route in routes.routes:
-            if route.per_filter:
-                manager.chain_for(route)  # now, so that what is wrong in it stops the start
-        manager.lane = self.express_lane(config, manager, router)
+        routes.manager = manager
+        routes.make_lane = lambda: self.express_lane(config, manager, router)
         self.managers.append(manager)
-        self.route_tables.append((f"listener {listener.name}, connection manager {config.stat_prefix}", routes))
+        self.routed[manager] = routes
+        routes.check(routes.table.routes)  # now, so that what is wrong in it stops the start
+        manager.lane = routes.make_lane()
+        if config.rds is not None:
+            self.xds.discover_routes(config.rds, config.stat_prefix, routes)
         return manager
+
+    def remove_manager(self, manager: ConnectionManager) -> None:
+        """A connection manager whose last connection is gone."""
+        self.managers.remove(manager)
+        self.routed.pop(manager).close()
 
     @property
     def checks_health(self) -> bool:
         """Whether any cluster has health checks: then responses may take hosts out."""
         return any(cluster.health_checker is not None for cluster in self.clusters.clusters.values())
 
-    def observe(self, routes: RouteTable, sessions: bool) -> None:
-        """Where filters ask for hosts (``sessions``), or hosts tell their load or are judged by the heads of their responses,
-        requests go upstream observed.
-        """
-        reporting = {
+    @property
+    def reporting_clusters(self) -> set[str]:
+        """The clusters whose hosts tell their load, or are judged by the heads of their responses: requests go there observed."""
+        return {
             name
             for name, cluster in self.clusters.clusters.items()
             if cluster.load_reports is not None or cluster.config.error_matcher is not None
         }
-        if sessions or reporting:
-            for route in routes.routes:
-                if route.kind == "forward" and (sessions or not route.cluster_name or route.cluster_name in reporting):
-                    route.upstream_request = observed(route.upstream_request)
 
     def express_lane(
         self, config: HttpConnectionManager, manager: ConnectionManager, router: Router

@@ -47,13 +47,12 @@ class ListenerStack(PoolStack, HttpStack):
     tcp_proxies: list[TcpProxy]
     make_flow: MakeFlow
 
-    def listener(self, config: ListenerConfig) -> Listener:
-        """A listener and all its filter chains."""
+    def listener(self, config: ListenerConfig, make: Callable[..., Listener] | None = None) -> Listener:
+        """A listener and all its filter chains; ``make`` makes it if not the one for those of the bootstrap."""
         name = config.stat_prefix or str(config.address)
         naming = tags.listener(name)
-        self.listener_manager_stats.listener_added += 1
         self.listener_manager_stats.listener_create_success += 1
-        return self.make_listener(
+        return (make or self.make_listener)(
             config,
             self.worker,
             self.terminal,

@@ -17,7 +17,7 @@ from sidecar.config.overload_manager import (
     ResourceMonitor,
     ScaledTimer,
 )
-from sidecar.core.overload import Act, Serving
+from sidecar.core.overload import Act
 from sidecar.core.process_memory import anonymous_memory, memory_limit
 from sidecar.core.worker import Worker
 from sidecar.http.connection_manager import ConnectionManager
@@ -30,7 +30,7 @@ from sidecar.telemetry.groups import overload as groups
 from sidecar.telemetry.store import StatsStore
 
 if TYPE_CHECKING:
-    from sidecar.http.shedding import Shrinking
+    from sidecar.http.shedding import Shedding, Shrinking
 
 _RUSH = 1.0  # seconds for which a rush of connections is no overload
 _LASTING = ("trim_accept_queue", "reduce_timeouts", "reset_high_memory_stream", "shrink_heap")
@@ -50,7 +50,8 @@ class Overload:
     ) -> None:
         self.worker = worker
         self.store = store
-        self.listeners = [one for one in listeners if not one.config.bypass_overload_manager]
+        self.listeners = obeying(listeners)
+        self.draining: list[Listener] = []
         self.limit = limit
         self.clockwork = clockwork
         self.resets = store.shared(groups.StreamResetStats, "envoy.overload_actions.reset_high_memory_stream.")
@@ -62,7 +63,7 @@ class Overload:
         self.queue_wait = monitors.QueueWait(clockwork.mean_lag, self._turns)
         self.least_tracked = config.least_tracked
         self.timers = {timer.timer: timer for action in config.actions for timer in action.timers}
-        self._shedding: list[Serving] | None = None
+        self._shedding: list[Shedding] | None = None
         self.rejecting = actions.Rejecting(lambda: self.listeners)
         self.refusing = actions.Refusing(self.serving)
         self.looks = max(2, round(_RUSH / config.refresh_interval))
@@ -71,18 +72,35 @@ class Overload:
         delay = store.add(groups.OverloadStats(), "overload.").refresh_interval_delay
         self.manager = manager.OverloadManager(worker, config.refresh_interval, watched, acting, delay)
 
-    def serving(self) -> list[Serving]:
+    def watch(self, listeners: Sequence[Listener], draining: Sequence[Listener]) -> None:
+        """These are the listeners now, and those whose last connections are served: what the load asks for holds for them."""
+        self.listeners[:] = obeying(listeners)
+        self.draining[:] = obeying(draining)
+        if self._shedding is not None:
+            known = {one.manager: one for one in self._shedding}
+            self._shedding[:] = [known.get(one) or self._shed(one) for one in self._managers()]
+        for action in self.manager.actions:
+            if action.scale:
+                action.act(action.scale)
+
+    def _managers(self) -> Iterator[ConnectionManager]:
+        return managers_of((*self.listeners, *self.draining))
+
+    def serving(self) -> list[Shedding]:
         """What connection managers can do about load, made when it is first asked of them."""
         if self._shedding is None:
-            from sidecar.http.shedding import Shedding, Timers  # most never need it
-
-            timers = Timers(
-                _shrinking(self.timers.get("HTTP_DOWNSTREAM_CONNECTION_IDLE")),
-                _shrinking(self.timers.get("HTTP_DOWNSTREAM_STREAM_IDLE")),
-                _shrinking(self.timers.get("HTTP_DOWNSTREAM_CONNECTION_MAX")),
-            )
-            self._shedding = [Shedding(one, self.least_tracked, timers) for one in managers_of(self.listeners)]
+            self._shedding = list(map(self._shed, self._managers()))
         return self._shedding
+
+    def _shed(self, manager: ConnectionManager) -> Shedding:
+        from sidecar.http.shedding import Shedding, Timers  # most never need it
+
+        timers = Timers(
+            _shrinking(self.timers.get("HTTP_DOWNSTREAM_CONNECTION_IDLE")),
+            _shrinking(self.timers.get("HTTP_DOWNSTREAM_STREAM_IDLE")),
+            _shrinking(self.timers.get("HTTP_DOWNSTREAM_CONNECTION_MAX")),
+        )
+        return Shedding(manager, self.least_tracked, timers)
 
     def _watched(self, one: ResourceMonitor, by_runtime: float) -> manager.Watched:
         prefix = f"overload.{one.name}."
@@ -162,6 +180,11 @@ class Overload:
 
         turned_away = self.rejecting if config.name.endswith("tcp_listener_accept") else self.refusing
         return manager.Action(config.name, config.triggers, turned_away.asked_by(shed), stats)
+
+
+def obeying(listeners: Sequence[Listener]) -> list[Listener]:
+    """Those that the overload manager has a say in."""
+    return [one for one in listeners if not one.config.bypass_overload_manager]
 
 
 def managers_of(listeners: Sequence[Listener]) -> Iterator[ConnectionManager]:

@@ -117,6 +117,7 @@ class Server:
         try:
             make = Listener if self.balancer is None else self.balancer.listener
             stack = Stack(self.bootstrap, worker, StatsStore(compile_settings(self.bootstrap.stats_config)), make)
+            stack.drain_time, stack.drain_strategy = self.drain_time, self.drain_strategy
             stack.server_stats.concurrency = self.options.get("concurrency", 1)
             if self.bootstrap.admin is not None and self.bootstrap.admin.address is not None:
                 from sidecar.admin.admin import Admin
@@ -282,8 +283,7 @@ class Server:
         if after is Phase.DRAINING:
             if self.balancer is not None:
                 self.balancer.stop()
-            for listener in stack.listeners:
-                listener.stop_accepting()
+            stack.stop_listening()
             if event is Event.HANDED_OVER and stack.admin_listener is not None:
                 stack.admin_listener.stop_accepting()
             self._ask(stack.managers, gradually=event is Event.HANDED_OVER)

@@ -24,6 +24,7 @@ from sidecar.config.cluster import Cluster as ClusterConfig
 from sidecar.config.dns import DnsSettings
 from sidecar.core.address import Address
 from sidecar.core.head import RequestHead
+from sidecar.core.waiting import Waiting
 from sidecar.core.worker import Worker
 from sidecar.http.connection_manager import ConnectionManager
 from sidecar.listener.connection_limits import global_limit
@@ -34,7 +35,7 @@ from sidecar.listener_stack import ListenerStack, connection_stats
 from sidecar.network.relay import best_flows
 from sidecar.network.tcp_proxy import TcpProxy
 from sidecar.overload_stack import Overload
-from sidecar.router.route_table import RouteTable
+from sidecar.route_stack import ManagerRoutes
 from sidecar.telemetry import tags
 from sidecar.telemetry.clockwork import Clockwork
 from sidecar.telemetry.groups.cluster import (
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
     from sidecar.cluster.health_checks.checker import HealthChecker
     from sidecar.cluster.outlier_events import OutlierEventLog
     from sidecar.tls_stack import TlsStack
+    from sidecar.transport.downstream import DownstreamTls
     from sidecar.xds_stack import XdsStack
 
 
@@ -88,7 +90,10 @@ class Stack(ListenerStack):
         self.health_check_failed = False
         self.managers: list[ConnectionManager] = []
         self.tcp_proxies: list[TcpProxy] = []
-        self.route_tables: list[tuple[str, RouteTable]] = []
+        self.routed: dict[ConnectionManager, ManagerRoutes] = {}
+        self.waiting = Waiting()  # what listeners need that are made now
+        self.drain_time = 600.0
+        self.drain_strategy = "gradual"
         self.local_ip = local_address()
         self.log_files = LogFiles(store.add(FilesystemStats(), "filesystem."), worker.wheel)
         self.started = worker.clock()
@@ -123,6 +128,8 @@ class Stack(ListenerStack):
         for config in bootstrap.static_resources.clusters:
             self.add_cluster(config)
         self.listeners = [self.listener(config) for config in bootstrap.static_resources.listeners]
+        self._static_waiting, self.waiting = self.waiting, Waiting()
+        self.listener_manager_stats.listener_added = len(self.listeners)
         for listener in self.listeners:
             self.directory.add(listener)
         self.admin_listener: Listener | None = None
@@ -170,8 +177,14 @@ class Stack(ListenerStack):
         initialised = asyncio.Event()
         self.clusters.start(initialised.set)
         await initialised.wait()
-        if self.bootstrap.dynamic_resources is not None:
-            await self.xds.initialise()
+        dynamic = self.bootstrap.dynamic_resources
+        if dynamic is not None and dynamic.cds_config is not None:
+            await self.xds.discover_clusters(dynamic.cds_config)
+        ready = asyncio.Event()
+        self._static_waiting.begin(ready.set)
+        if dynamic is not None and dynamic.lds_config is not None:
+            await self.xds.discover_listeners(dynamic.lds_config)
+        await ready.wait()
 
     def bind(self, inherited: Inherited | None = None) -> None:
         """Take all addresses, without serving yet; those that are ``inherited`` from another process, as they are. Raises
@@ -194,6 +207,15 @@ class Stack(ListenerStack):
         """Serve."""
         for listener in self.bound():
             listener.start()
+        if self._xds is not None:
+            self._xds.listeners.manager.started = True
+
+    def stop_listening(self) -> None:
+        """Serve no more but what is there; listeners that come later do not begin."""
+        for listener in self.listeners:
+            listener.stop_accepting()
+        if self._xds is not None:
+            self._xds.listeners.manager.started = False
 
     def start_clockwork(self) -> None:
         """Begin what happens at intervals: the latch of histograms, the measurement of the loop's lag, the watch on load."""
@@ -212,6 +234,8 @@ class Stack(ListenerStack):
         managers = self.cluster_manager_stats
         managers.active_clusters, managers.warming_clusters = len(self.clusters.clusters), len(self.clusters.warming)
         self.listener_manager_stats.total_listeners_active = sum(1 for one in self.listeners if one.sockets)
+        if self._xds is not None:
+            self._xds.listeners.count(self.listener_manager_stats)
         return self.store
 
     def certificates(self, now: float) -> list[Any]:
@@ -220,11 +244,21 @@ class Stack(ListenerStack):
 
     def connections(self) -> int:
         """How many downstream connections there are."""
-        return sum(len(listener.connections) for listener in self.listeners)
+        return sum(len(listener.connections) for listener in self.serving())
 
     def unfinished(self) -> int:
         """How many downstream connections there are, those included that listener filters still look at."""
-        return self.connections() + sum(len(listener.pending) for listener in self.listeners)
+        return self.connections() + sum(len(listener.pending) for listener in self.serving())
+
+    def serving(self) -> list[Listener]:
+        """All listeners with connections: those that accept, and those that were replaced."""
+        if self._xds is None:
+            return self.listeners
+        return [*self.listeners, *self._xds.listeners.leaving()]
+
+    def downstream_tls(self) -> list[DownstreamTls]:
+        """The TLS of all filter chains."""
+        return [] if self._tls is None else self._tls.downstream
 
     def addresses(self) -> dict[str, Address]:
         """Where each listener listens, by its name: its first address."""
@@ -266,8 +300,8 @@ class Stack(ListenerStack):
 
     def explain(self, request: RequestHead) -> Iterator[tuple[str, list[str]]]:
         """For each connection manager, what it would do with ``request``, and why."""
-        for heading, routes in self.route_tables:
-            yield heading, routes.explain(request, None)
+        for routes in self.routed.values():
+            yield routes.heading, routes.table.explain(request, None)
 
     # the end of the way: clusters; `pool_stack.py` has their pools
 

@@ -137,11 +137,11 @@ class TlsStack:
             self.inventory.remove(tls.rotation)
             tls.close()
 
-    def remove_terminal(self, terminal: TlsTerminal) -> None:
+    def remove_downstream(self, tls: DownstreamTls) -> None:
         """The filter chain is gone; connections that are open go on."""
-        self.downstream.remove(terminal.tls)
-        self.inventory.remove(terminal.tls.rotation)
-        terminal.tls.close()
+        self.downstream.remove(tls)
+        self.inventory.remove(tls.rotation)
+        tls.close()
 
     def of(self, config: ClusterConfig, metadata: Metadata) -> UpstreamTls | None:
         """The TLS to an endpoint with this metadata; None if it is spoken to plainly."""

@@ -13,23 +13,33 @@ from sidecar import __version__
 from sidecar.cluster.eds import Subscriber
 from sidecar.config.cluster import Cluster as ClusterConfig
 from sidecar.config.config_source import ConfigSource
-from sidecar.core.discovery import Discovery
+from sidecar.config.http_connection_manager import Rds
+from sidecar.core.discovery import Discovery, Subscription
 from sidecar.core.pace import Pace
 from sidecar.telemetry import tags
 from sidecar.telemetry.formatter import format_problems
 from sidecar.telemetry.groups import cluster as cluster_groups
 from sidecar.telemetry.groups.cluster import ClusterStats
 from sidecar.telemetry.groups.http2 import Http2CodecStats
-from sidecar.telemetry.groups.server import ControlPlaneStats, EndpointSubscriptionStats, SubscriptionStats
+from sidecar.telemetry.groups.server import (
+    ControlPlaneStats,
+    EndpointSubscriptionStats,
+    RouteSubscriptionStats,
+    SubscriptionStats,
+)
 from sidecar.telemetry.groups.tls import TlsStats
 from sidecar.xds.apply.clusters import ClusterWatcher
 from sidecar.xds.apply.endpoints import EndpointWatcher
 from sidecar.xds.apply.judging import Judge
+from sidecar.xds.apply.listeners import ListenerWatcher
 from sidecar.xds.apply.records import Records
+from sidecar.xds.apply.routes import RouteWatcher
 from sidecar.xds.discovery import XdsDiscovery
 from sidecar.xds.node import make_node
+from sidecar.xds_listener_stack import XdsListeners
 
 if TYPE_CHECKING:
+    from sidecar.route_stack import ManagerRoutes
     from sidecar.stack import Stack
 
 _URL: Final = "type.googleapis.com/"
@@ -64,6 +74,9 @@ class XdsStack:
         self.judge = Judge(stack.bootstrap, format_problems, _Names(stack))
         self.discovery: Discovery = self._make_discovery()
         self.clusters = Records(self.now)
+        self.listeners = XdsListeners(stack)
+        self.listener_records = Records(self.now)
+        self.route_configs: dict[tuple[str, ConfigSource], SharedRoutes] = {}
         self.assignments: dict[Subscriber, EndpointWatcher] = {}
         self._static = frozenset(one.name for one in stack.bootstrap.static_resources.clusters)
 
@@ -85,13 +98,8 @@ class XdsStack:
 
     # the beginning
 
-    async def initialise(self) -> None:
-        """In Envoy's order: static clusters, discovered ones, those that both discover the endpoints of, then listeners."""
-        dynamic = self.stack.bootstrap.dynamic_resources
-        if dynamic is not None and dynamic.cds_config is not None:
-            await self._discover_clusters(dynamic.cds_config)
-
-    async def _discover_clusters(self, source: ConfigSource) -> None:
+    async def discover_clusters(self, source: ConfigSource) -> None:
+        """Ask for clusters from now on; those that the first answer has are warm when this returns."""
         answered, warm = asyncio.Event(), asyncio.Event()
         watcher = ClusterWatcher(self.judge, self.pace, self, self.clusters, answered.set, self._around_clusters)
         stats = self.stack.store.shared(SubscriptionStats, "cluster_manager.cds.")
@@ -99,6 +107,23 @@ class XdsStack:
         await answered.wait()
         self.stack.clusters.when_warm(warm.set)
         await warm.wait()
+
+    async def discover_listeners(self, source: ConfigSource) -> None:
+        """Ask for listeners from now on; those that the first answer has are warm when this returns, and bound."""
+        answered = asyncio.Event()
+        listeners = self.listeners
+        records = self.listener_records
+        watcher = ListenerWatcher(self.judge, self.pace, listeners, records, answered.set, self._around_listeners)
+        stats = self.stack.store.shared(SubscriptionStats, "listener_manager.lds.")
+        self.discovery.subscribe(source, LISTENER_URL, None, watcher, stats)
+        await answered.wait()
+        await listeners.warm()
+
+    def _around_listeners(self, begins: bool) -> None:
+        if begins:
+            self.discovery.pause(ROUTE_URL)
+        else:
+            self.discovery.resume(ROUTE_URL)
 
     def _around_clusters(self, begins: bool) -> None:
         if begins:
@@ -134,6 +159,32 @@ class XdsStack:
 
         return close
 
+    # routes
+
+    def discover_routes(self, rds: Rds, stat_prefix: str, routes: ManagerRoutes) -> None:
+        """Give a connection manager its routes as they are discovered; it is warm when it has the first."""
+        key = (rds.route_config_name, rds.config_source)
+        shared = self.route_configs.get(key)
+        if shared is None:
+            shared = self.route_configs[key] = SharedRoutes(self, rds, stat_prefix)
+        watcher = shared.watcher
+        watcher.join(routes)
+        worker = self.stack.worker
+
+        def start(there: Callable[[], None]) -> None:
+            shared.subscribe()
+            task = worker.loop.create_task(watcher.begin(routes, there))
+            worker.tasks.add(task)
+            task.add_done_callback(worker.tasks.discard)
+
+        def close() -> None:
+            if watcher.leave(routes) and self.route_configs.get(key) is shared:
+                del self.route_configs[key]
+                shared.close()
+
+        self.stack.waiting.add(start)
+        routes.close = close
+
     def forget_statistics(self, config: ClusterConfig) -> None:
         """No cluster counts under this one's name any more."""
         naming = tags.cluster(config.alt_stat_name)
@@ -143,9 +194,40 @@ class XdsStack:
     def close(self) -> None:
         """Hear of nothing any more."""
         self.discovery.close()
+        self.listeners.close()
 
     def __repr__(self) -> str:
         return f"<XdsStack {self.discovery!r}>"
+
+
+class SharedRoutes:
+    """A route configuration that is discovered, with its subscription once there is one."""
+
+    def __init__(self, xds: XdsStack, rds: Rds, stat_prefix: str) -> None:
+        self.xds = xds
+        self.rds = rds
+        naming = tags.http_connection_manager(stat_prefix).below(f"rds.{rds.route_config_name}.")
+        with xds.stack.store.recording():  # they are not of the listener that is the first to ask
+            self.stats = xds.stack.store.shared(RouteSubscriptionStats, *naming)
+        self.watcher = RouteWatcher(rds.route_config_name, xds.judge, xds.pace, self.stats, xds.now)
+        self._subscription: Subscription | None = None
+
+    def subscribe(self) -> None:
+        """Ask for it, if it is not asked for yet."""
+        if self._subscription is None:
+            rds = self.rds
+            self._subscription = self.xds.discovery.subscribe(
+                rds.config_source, ROUTE_URL, (rds.route_config_name,), self.watcher, self.stats
+            )
+
+    def close(self) -> None:
+        """Nobody uses it any more."""
+        self.xds.stack.store.release([self.stats])
+        if self._subscription is not None:
+            self._subscription.close()
+
+    def __repr__(self) -> str:
+        return f"<SharedRoutes {self.watcher!r}>"
 
 
 class EndpointCounters:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from sidecar.config.access_log import AccessLog, parse_access_logs
 from sidecar.config.address import CidrRange, parse_cidr_ranges
@@ -27,6 +28,9 @@ from sidecar.config.tls_forwarding import (
     SetCurrentClientCertDetails,
     parse_set_current_client_cert_details,
 )
+
+if TYPE_CHECKING:
+    from sidecar.config.config_source import ConfigSource
 
 _UUID = "envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig"
 
@@ -63,6 +67,14 @@ _NO_ACCESS_LOG_OPTIONS = AccessLogOptions()
 
 
 @dataclass(frozen=True, slots=True)
+class Rds:
+    """Where a route configuration comes from, and its name."""
+
+    config_source: ConfigSource
+    route_config_name: str
+
+
+@dataclass(frozen=True, slots=True)
 class HttpConnectionManager:
     """How connections become requests, and what is done with them.
 
@@ -70,7 +82,7 @@ class HttpConnectionManager:
     KEEP_UNCHANGED, REJECT_REQUEST, UNESCAPE_AND_REDIRECT or UNESCAPE_AND_FORWARD, `server_header_transformation`
     OVERWRITE, APPEND_IF_ABSENT or PASS_THROUGH. `scheme_to_overwrite` is empty when the scheme stays; `via` is empty
     when none is added. `forward_client_cert_details` is Envoy's enum value: without a certificate of the client all but
-    ALWAYS_FORWARD_ONLY take x-forwarded-client-cert away.
+    ALWAYS_FORWARD_ONLY take x-forwarded-client-cert away. With `rds` the routes come by discovery, and there are none before.
     """
 
     stat_prefix: str
@@ -113,6 +125,7 @@ class HttpConnectionManager:
     strip_matching_host_port: bool = False
     strip_any_host_port: bool = False
     strip_trailing_host_dot: bool = False
+    rds: Rds | None = None
 
 
 def parse_http_connection_manager(node: Node) -> HttpConnectionManager:
@@ -180,7 +193,21 @@ def parse_http_connection_manager(node: Node) -> HttpConnectionManager:
         strip_matching_host_port=node.get("strip_matching_host_port"),
         strip_any_host_port=node.get("strip_any_host_port"),
         strip_trailing_host_dot=node.get("strip_trailing_host_dot"),
+        rds=_parse_rds(node.child("rds")),
     )
+
+
+def _parse_rds(node: Node | None) -> Rds | None:
+    if node is None:
+        return None
+    from sidecar.config.config_source import parse_config_source  # only for those who use it
+
+    name, source = node.get("route_config_name"), node.child("config_source")
+    if source is None:
+        return None  # that it is required is one of Envoy's constraints
+    if not name:
+        node.refuse("is required", "route_config_name", "name the route configuration")
+    return Rds(parse_config_source(source), name)
 
 
 def parse_http_filters(nodes: Iterable[Node]) -> tuple[HttpFilter, ...]:

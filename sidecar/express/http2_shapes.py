@@ -88,6 +88,10 @@ class Layout:
         self.constants_of = itemgetter(*places, places[0])
         self.constants = self.constants_of(fields)
 
+    def forget_routes(self) -> None:
+        """The routes are others now."""
+        self.shape.forget_routes()
+
     def binding(self, fields: list[Field], holes: tuple[bytes, ...]) -> Binding | None:
         """The binding of blocks that mean these fields but for those called ``holes``; None if others may differ, too."""
         names = self.shape.names

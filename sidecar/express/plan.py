@@ -58,6 +58,10 @@ class RequestShape:
         self.indexed = True
         self.idle.clear()
 
+    def forget_routes(self) -> None:
+        """The routes are others now."""
+        self.plans.clear()
+
     def differs(self, head: RequestHead, path: bytes) -> bool:
         """Whether a filter has changed what a request is addressed to."""
         method, authority, scheme, _ = self.head

@@ -100,6 +100,12 @@ class ExpressLane:
         for kind in self.kinds.values():  # connections go on with theirs
             kind.clear()
 
+    def forget_routes(self) -> None:
+        """The routes are others now: requests of known shapes are decided on anew."""
+        for kind in self.kinds.values():
+            for shape in kind.values():
+                shape.forget_routes()
+
     def learn(self, connection: Any, data: bytes) -> None:
         """Find out what becomes of requests such as this one, which has just gone through the stages."""
         if not self.path or not self.pace.permits(connection.now):

@@ -206,6 +206,15 @@ class ConnectionManager:
         chain = route.request_chain = self.make_chain(route)
         return chain
 
+    def replace_lane(self, lane: Any) -> None:
+        """Nothing holds any more that the express lane has learnt. Connections of HTTP/2 that are open go on without one."""
+        if self.lane is not None:
+            self.lane.close()
+        self.lane = lane
+        for connection in self.connections:
+            if connection.version == 11:
+                connection.kind = None if lane is None else lane.kind_of(connection.info)  # type: ignore[attr-defined]
+
     def opened(self, connection: Connection) -> None:
         self.connections.add(connection)
         stats = self.stats

@@ -50,17 +50,39 @@ Prepare = Callable[["Stream"], bool]
 """Prepares ``stream.request``; True if it answered the request itself."""
 
 
+class InternalHeaders:
+    """The fields that requests from outside lose: those that are always internal, and a route configuration's own."""
+
+    __slots__ = ("names", "special")
+
+    def __init__(self, own: tuple[bytes, ...] = ()) -> None:
+        self.names = list(_INTERNAL + own)
+        self.special = set(_SPECIAL.union(own))  # fields of which one makes a request unusual
+
+    def take(self, own: tuple[bytes, ...]) -> bool:
+        """These are the route configuration's from now on; whether they have changed."""
+        names = list(_INTERNAL + own)
+        if names == self.names:
+            return False
+        self.names[:] = names
+        self.special.clear()
+        self.special.update(_SPECIAL, own)
+        return True
+
+    def __repr__(self) -> str:
+        return f"<InternalHeaders {self.names}>"
+
+
 def compile_forwarding(
     config: HttpConnectionManager,
     local_ip: str,
     node_id: bytes,
     node_cluster: bytes,
-    internal_only: tuple[bytes, ...] = (),
+    of_routes: InternalHeaders | None = None,
 ) -> Prepare:
     """The preparation of requests under ``config``.
 
-    ``local_ip`` is what stands in X-Forwarded-For for a peer on the loopback interface; ``internal_only`` are the route
-    configuration's ``internal_only_headers``.
+    ``local_ip`` is what stands in X-Forwarded-For for a peer on the loopback interface; ``of_routes`` may change later.
     """
     use_remote_address = config.use_remote_address
     hops = config.xff_num_trusted_hops
@@ -77,8 +99,8 @@ def compile_forwarding(
     forward_certificate = compile_forwarded_client_certificate(
         config.forward_client_cert_details, config.set_current_client_cert_details
     )
-    internal_headers = _INTERNAL + internal_only
-    special = _SPECIAL.union(internal_only)
+    of_routes = of_routes or InternalHeaders()
+    internal_headers, special = of_routes.names, of_routes.special
     normalize = compile_path_normalization(config)
     forward_expect = config.proxy_100_continue
     strip_host = compile_host_stripping(config)

@@ -36,6 +36,11 @@ class Directory:
             else:
                 self._exact.setdefault(Address(str(parsed), known.port).text, listener)
 
+    def remove(self, listener: Listener) -> None:
+        """A listener is not to be found any more."""
+        self._exact = {key: found for key, found in self._exact.items() if found is not listener}
+        self._wildcards = {key: found for key, found in self._wildcards.items() if found is not listener}
+
     def find(self, address: Address) -> Listener | None:
         """The listener for exactly this address, or the one for all addresses of its port."""
         parsed = address.parsed

@@ -54,7 +54,7 @@ class Listener:
 
     __slots__ = ("config", "worker", "stats", "worker_stats", "limit", "global_limit", "access_loggers", "filters",
                  "directory", "connections", "pending", "sockets", "chains", "find_chain", "_accepting",
-                 "_per_event", "_known", "_backing_off", "_by_descriptor", "_paused", "_at_once", "_longest_queue",
+                 "_build", "_per_event", "_known", "_backing_off", "_by_descriptor", "_paused", "_at_once", "_longest_queue",
                  "_rejected_share", "_shed", "_take", "keys", "shared")  # fmt: skip
 
     def __init__(
@@ -101,13 +101,36 @@ class Listener:
         def build(chain: FilterChain) -> Chain:
             return Chain(chain, build_filters(chain, context), build_terminal(chain, chain.filters[-1], context))
 
-        default = config.default_filter_chain
-        matched = [(chain.filter_chain_match, build(chain)) for chain in config.filter_chains]
-        otherwise = None if default is None else build(default)
-        self.find_chain: Find[Chain] = compile_filter_chains(matched, otherwise)
-        self.chains = [chain for _, chain in matched] + ([] if otherwise is None else [otherwise])
+        self._build = build
+        self.find_chain: Find[Chain]
+        self.chains: list[Chain]
+        self.find_chain, self.chains = self.make_chains(config, lambda chain: None)
         if directory is not None:
             directory.add(self)
+
+    # filter chains
+
+    def make_chains(
+        self, config: ListenerConfig, find: Callable[[FilterChain], Chain | None]
+    ) -> tuple[Find[Chain], list[Chain]]:
+        """The filter chains of a configuration that differs from this listener's in nothing else; ``find`` gives those that
+        are there already.
+        """
+
+        def chain_of(chain: FilterChain) -> Chain:
+            return find(chain) or self._build(chain)
+
+        default = config.default_filter_chain
+        matched = [(chain.filter_chain_match, chain_of(chain)) for chain in config.filter_chains]
+        otherwise = None if default is None else chain_of(default)
+        chains = [chain for _, chain in matched] + ([] if otherwise is None else [otherwise])
+        return compile_filter_chains(matched, otherwise), chains
+
+    def take_chains(self, config: ListenerConfig, find_chain: Find[Chain], chains: list[Chain]) -> list[Chain]:
+        """Let new connections have these chains; those that are left, and whose connections go on."""
+        gone = [chain for chain in self.chains if chain not in chains]
+        self.config, self.find_chain, self.chains = config, find_chain, chains
+        return gone
 
     # sockets
 
@@ -130,6 +153,13 @@ class Listener:
     def local_addresses(self) -> list[Address]:
         """The addresses that are listened on, with the ports that the system gave where 0 was configured."""
         return list(dict.fromkeys(from_socket_name(sock.family, sock.getsockname()) for sock in self.sockets))
+
+    def lend_sockets(self) -> sockets.Inherited:
+        """Copies of the sockets by their keys, for the listener that takes this one's place."""
+        lent: sockets.Inherited = {}
+        for key, sock in zip(self.keys, self.sockets, strict=True):
+            lent.setdefault(key, []).append(sock.dup())
+        return lent
 
     def start(self) -> None:
         """Begin to accept."""

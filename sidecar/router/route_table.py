@@ -63,7 +63,7 @@ def _classified(match: RouteMatch, ignore_parameters: bool) -> tuple[int, bytes,
 
 
 class RouteTable:
-    """Answers which route a request takes. Immutable but for a bounded memo of authorities."""
+    """Answers which route a request takes. Immutable but for a bounded memo of authorities, and for ``become``."""
 
     __slots__ = ("name", "routes", "internal_only_headers", "_hosts", "_known", "_random", "_ignore_parameters")
 
@@ -84,6 +84,11 @@ class RouteTable:
         self._known = hosts.known
         self._random = random
         self._ignore_parameters = ignore_parameters
+
+    def become(self, other: RouteTable) -> None:
+        """Answer as another table does, from the next request on: whoever knows this one need not hear of it."""
+        for slot in RouteTable.__slots__:
+            setattr(self, slot, getattr(other, slot))
 
     def match(self, request: RequestHead, stream: Any) -> Route | None:
         """The route for the request, None when no route of its virtual host matches or there is no such host."""

@@ -7,7 +7,8 @@ prefix for the listings, and by metric name for Prometheus, where all series of 
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from operator import attrgetter
 from typing import Any, NamedTuple, TypeVar
 
@@ -53,7 +54,7 @@ class StatsStore:
     `metrics` has, for each kind, the sources of every Prometheus metric by its name.
     """
 
-    __slots__ = ("_by_key", "_families", "_groups", "metrics", "settings")
+    __slots__ = ("_by_key", "_families", "_groups", "_recorded", "metrics", "settings")
 
     def __init__(self, settings: StatsSettings | None = None) -> None:
         self.settings = settings or StatsSettings()
@@ -61,6 +62,7 @@ class StatsStore:
         self._families: dict[tuple[type[StatGroup], str], Members] = {}
         self._groups: list[StatGroup] = []
         self._by_key: dict[tuple[type[StatGroup], str], StatGroup] = {}
+        self._recorded: list[StatGroup] | None = None
 
     def __repr__(self) -> str:
         return f"<StatsStore of {len(self._groups)} groups>"
@@ -93,6 +95,8 @@ class StatsStore:
         entry: StatGroup = group
         insort(self._groups, entry, key=_PREFIX)
         self._family(type(group), group.extracted_prefix)[group] = None
+        if self._recorded is not None:
+            self._recorded.append(group)
         return group
 
     def _family(self, made: type[StatGroup], extracted_prefix: str) -> Members:
@@ -116,6 +120,8 @@ class StatsStore:
         if found is not None:
             assert isinstance(found, make)
             found.references += 1
+            if self._recorded is not None:
+                self._recorded.append(found)
             return found
         return self.add(make(), prefix, tags, tag_extracted_prefix)
 
@@ -127,6 +133,22 @@ class StatsStore:
         group.references -= 1
         if not group.references:
             self._leave(group)
+
+    @contextmanager
+    def recording(self) -> Iterator[list[StatGroup]]:
+        """Note which groups are asked for within the block, for whoever is to ``release`` them together."""
+        recorded: list[StatGroup] = []
+        before, self._recorded = self._recorded, recorded
+        try:
+            yield recorded
+        finally:
+            self._recorded = before
+
+    def release(self, groups: Iterable[StatGroup]) -> None:
+        """``remove`` each of those that are still there."""
+        for group in groups:
+            if self._by_key.get((type(group), group.prefix)) is group:
+                self.remove(group)
 
     def discard(self, make: type[StatGroup], prefix: str) -> None:
         """Let the group of class ``make`` at ``prefix`` leave the store, if it is there, however many hold on to it: what they

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from google.protobuf import any_pb2, json_format
@@ -89,11 +89,24 @@ class HandDriven:
 
 def resource(type_name: str, document: Any, version: str = "1") -> DiscoveredResource:
     """A resource from a document in protobuf's JSON mapping."""
+    for inner in types_in(document):
+        message_class(inner)  # so that it is there for the Any that holds it
     message: Any = json_format.ParseDict(document, message_class(type_name)())
     packed = any_pb2.Any()
     packed.Pack(message, deterministic=True)
     name = getattr(message, "name", "") or getattr(message, "cluster_name", "")
     return DiscoveredResource(name, version, packed)
+
+
+def types_in(document: Any) -> Iterator[str]:
+    """The messages that are packed in a document."""
+    if isinstance(document, Mapping):
+        if "@type" in document:
+            yield document["@type"].rpartition("/")[2]
+        document = list(document.values())
+    if isinstance(document, list):
+        for part in document:
+            yield from types_in(part)
 
 
 def drive(monkeypatch: Any) -> HandDriven:
