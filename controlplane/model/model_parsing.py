@@ -55,9 +55,16 @@ def _problems_below(value: Any, path: str) -> Iterator[Cause]:
 
 
 def without_nulls(value: Any) -> Any:
-    """A document without the fields that are null, which mean the same as fields that are not there."""
+    """A document without the fields that are null, which mean the same as fields that are not there.
+
+    Names that YAML reads as numbers (ports, mostly) become texts, as in JSON.
+    """
     if isinstance(value, Mapping):
-        return {key: without_nulls(item) for key, item in value.items() if item is not None}
+        return {
+            str(key) if type(key) is int else key: without_nulls(item)
+            for key, item in value.items()
+            if item is not None
+        }
     if isinstance(value, list):
         return [without_nulls(item) for item in value]
     return value
@@ -102,6 +109,8 @@ def _located(model: type[Model], steps: Sequence[int | str], path: str) -> tuple
     where: Any = model
     owner: type[Model] | None = model
     for step in steps:
+        if step == "[key]":
+            continue  # not the value but its name is wrong: the path is the same
         owner = where if isinstance(where, type) and issubclass(where, Model) else None
         if isinstance(step, int):
             path, where = f"{path}[{step}]", _argument(where)
@@ -111,8 +120,7 @@ def _located(model: type[Model], steps: Sequence[int | str], path: str) -> tuple
             where = _without_none(field.annotation) if field else None
         elif typing.get_origin(where) is not None and isinstance(typing.get_origin(where), type):
             if issubclass(typing.get_origin(where), Mapping):  # type: ignore[arg-type]
-                if step != "[key]":
-                    path, where = f"{path}[{step}]", _argument(where)
+                path, where = f"{path}[{step}]", _argument(where)
         else:
             where = None  # a branch of a union, which says nothing to a reader
     return path, owner

@@ -18,6 +18,8 @@ from controlplane.model.values import dns_label_complaint, dns_subdomain_complai
 DEFAULT_NAMESPACE = "default"
 """The namespace of documents that name none."""
 
+# Kinds whose names are DNS labels: no dots.
+_LABEL_NAMED = ("Service", "Namespace", "Gateway")
 _ENVELOPE = ("apiVersion", "kind", "metadata", "status")
 # Fields of ObjectMeta that are not read here: servers and other tools write them.
 _METADATA_FIELDS = frozenset(
@@ -101,7 +103,7 @@ def _metadata(document: Any, kind: Kind) -> tuple[Metadata, list[Cause]]:
     if not isinstance(name, str) or not name:
         causes.append(Cause("metadata.name", "is required: name the resource", Reason.REQUIRED))
         name = ""
-    elif complaint := (dns_label_complaint if kind.name in ("Service", "Namespace") else dns_subdomain_complaint)(name):
+    elif complaint := (dns_label_complaint if kind.name in _LABEL_NAMED else dns_subdomain_complaint)(name):
         causes.append(Cause("metadata.name", complaint))
     if not kind.namespaced:
         if namespace:

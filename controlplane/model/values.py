@@ -29,6 +29,8 @@ def wrong(message: str, reason: Reason = Reason.INVALID) -> PydanticCustomError:
 
 def shown(value: Any) -> str:
     """A value as messages quote it, cut where it is long."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
     text = repr(value) if not isinstance(value, str) else f'"{value}"'
     return text if len(text) <= 80 else text[:76] + '..."'
 
@@ -182,6 +184,19 @@ def header_name_complaint(name: str) -> str:
     return ""
 
 
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_COMMANDS = re.compile(r"(?:[^%]|%%|%[A-Z0-9_]+(?:\([^%]*\))?(?::\d+)?%)*", re.ASCII | re.DOTALL)
+
+
+def header_value_complaint(value: str) -> str:
+    """Why a text is no value of a header that a route sets (Envoy's commands such as `%HOSTNAME%` are admitted)."""
+    if _CONTROL.search(value):
+        return "a value of a header has no line ends and other control characters: remove them"
+    if not _COMMANDS.fullmatch(value):
+        return f"{shown(value)} has a percent sign that begins none of Envoy's commands: write %% for a percent sign"
+    return ""
+
+
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", re.ASCII)
 _DOMAIN_LABEL = re.compile(r"[a-zA-Z0-9_]([-a-zA-Z0-9_]*[a-zA-Z0-9_])?", re.ASCII)
 _LABEL_NAME = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)", re.ASCII)
@@ -235,6 +250,18 @@ def wildcard_domain_complaint(host: str) -> str:
     if "*" in host:
         return f'{shown(host)} has a wildcard where none can be: only the first label can be "*", as in "*.example.com"'
     return domain_complaint(host)
+
+
+def is_within(host: str, pattern: str) -> bool:
+    """Whether every name that ``host`` (a name or a wildcard) stands for is also one of ``pattern``."""
+    if pattern == "*" or host == pattern:
+        return True
+    return pattern.startswith("*") and host.removeprefix("*").endswith(pattern[1:])
+
+
+def hosts_overlap(one: str, other: str) -> bool:
+    """Whether there are names that both hosts stand for."""
+    return is_within(one, other) or is_within(other, one)
 
 
 def is_ip(text: str) -> bool:

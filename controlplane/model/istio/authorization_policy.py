@@ -178,20 +178,29 @@ class AuthorizationPolicy(TargetedPolicy):
                 yield from _custom_problems(rule, f"rules[{index}]")
         elif self.provider is not None:
             yield Cause("provider", f"is for action CUSTOM, it has no effect with {self.action}: remove it")
-        if self.action == "DENY" and not self.rules:
-            yield Cause("rules", "is required for action DENY: without rules nothing is ever denied", Reason.REQUIRED)
+        if self.action in ("DENY", "CUSTOM") and not self.rules:
+            message = (
+                f"is required for action {self.action}: without rules nothing is ever matched, {{}} matches everything"
+            )
+            yield Cause("rules", message, Reason.REQUIRED)
+
+
+_IDENTITIES = (
+    "principals", "not_principals", "request_principals", "not_request_principals", "namespaces", "not_namespaces",
+    "service_accounts", "not_service_accounts",
+)  # fmt: skip
 
 
 def _custom_problems(rule: Rule, at: str) -> Iterator[Cause]:
-    # What Envoy's external authorization is asked about is decided before tokens are read (Istio reference, CUSTOM).
-    message = "cannot be used with action CUSTOM, which decides before tokens are read: remove it"
+    # What others are asked for is chosen by the connection and the request alone (Istio reference, action CUSTOM).
+    message = "cannot be used with action CUSTOM, which knows no identities: remove it"
     for index, each in enumerate(rule.from_ or ()):
-        for name in ("principals", "not_principals", "request_principals", "not_request_principals", "namespaces",
-                     "not_namespaces"):  # fmt: skip
-            if name.endswith("request_principals") and getattr(each.source, name):
+        for name in _IDENTITIES:
+            if getattr(each.source, name):
                 yield Cause(f"{at}.from[{index}].source.{Source.model_fields[name].alias}", message)
     for index, condition in enumerate(rule.when):
-        if condition.key.startswith("request.auth."):
+        key = condition.key
+        if key.startswith("request.auth.") or key in ("source.namespace", "source.principal", "source.serviceAccount"):
             yield Cause(f"{at}.when[{index}].key", message)
 
 

@@ -14,6 +14,7 @@ from controlplane.model.values import (
     Str,
     dns_label_complaint,
     header_name_complaint,
+    header_value_complaint,
     wildcard_domain_complaint,
 )
 
@@ -56,8 +57,8 @@ class HeaderOperations(Model):
                     yield Cause(f"{operation}[{name}]", complaint)
                 elif name.startswith(":") and name != ":authority":
                     yield Cause(f"{operation}[{name}]", f"{name} cannot be changed: use rewrite for what it says")
-                if "\r" in value or "\n" in value or "\0" in value:
-                    yield Cause(f"{operation}[{name}]", "a value has no line ends and no NUL: remove them")
+                if complaint := header_value_complaint(value):
+                    yield Cause(f"{operation}[{name}]", complaint)
         for index, name in enumerate(self.remove):
             if complaint := header_name_complaint(name):
                 yield Cause(f"remove[{index}]", complaint)

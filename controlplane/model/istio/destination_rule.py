@@ -46,6 +46,8 @@ class DestinationRule(Model):
                 at = f"subsets[{index}].name"
                 yield Cause(at, f"{shown(name)} is a subset already: rename one", Reason.DUPLICATE)
         yield from export_to_problems(self.export_to)
+        if self.workload_selector is not None and "*" in self.export_to:
+            yield Cause("exportTo", 'a rule of selected workloads stays in its namespace: write "."')
         if self.workload_selector is not None and not self.workload_selector.match_labels:
             yield Cause(
                 "workloadSelector.matchLabels", "is empty: give labels, or remove the selector", Reason.REQUIRED

@@ -78,14 +78,9 @@ class Server(Model):
             yield Cause("tls", f"is required for protocol {protocol}: say how TLS is done", Reason.REQUIRED)
         if self.tls is None:
             return
-        if (
-            not secure
-            and not self.tls.https_redirect
-            and protocol not in ("HTTP2", "GRPC", "MONGO", "TCP", "REDIS", "MYSQL")
-        ):
+        plain_http = protocol in ("HTTP", "HTTP2", "GRPC", "GRPC-WEB")
+        if not secure and not (plain_http and not self.tls.terminates):
             yield Cause("tls", f"has no effect for protocol {protocol}: use HTTPS or TLS, or remove it")
-        if self.tls.https_redirect and protocol not in ("HTTP", "HTTP2", "GRPC"):
-            yield Cause("tls.httpsRedirect", f"redirects plain HTTP: it cannot be with protocol {protocol}")
         if protocol == "HTTPS" and self.tls.mode == "AUTO_PASSTHROUGH":
             yield Cause("tls.mode", "AUTO_PASSTHROUGH is for protocol TLS: change one of them", Reason.NOT_SUPPORTED)
 

@@ -37,7 +37,7 @@ class HTTPRedirect(Model):
 
     def problems(self) -> Iterable[Cause]:
         yield from exclusive(self, "port", "derive_port")
-        given = (self.uri, self.authority, self.scheme, self.port, self.derive_port, self.redirect_code)
+        given = (self.uri, self.authority, self.scheme, self.port, self.derive_port)
         if not any(each is not None for each in given):
             yield Cause("", "says nothing: give a uri, an authority, a scheme or a port", Reason.REQUIRED)
         if self.redirect_code is not None and self.redirect_code not in (301, 302, 303, 307, 308):
@@ -82,7 +82,13 @@ class RegexRewrite(Model):
     """What of the path is replaced, and by what (`\\1` is the first group)."""
 
     match: Regex
-    rewrite: Str = ""
+    rewrite: Str
+
+    def problems(self) -> Iterable[Cause]:
+        if not self.match:
+            yield Cause("match", "is empty: write what of the path is replaced", Reason.REQUIRED)
+        if not self.rewrite:
+            yield Cause("rewrite", "is empty: write what stands there instead", Reason.REQUIRED)
 
 
 class HTTPRewrite(Model):

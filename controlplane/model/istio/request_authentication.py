@@ -39,7 +39,7 @@ class ClaimToHeader(Model):
 class JWTRule(Model):
     """An issuer, where its keys are, and where its tokens are in requests."""
 
-    issuer: Str
+    issuer: Str | None = None
     audiences: tuple[Str, ...] = ()
     jwks_uri: Str | None = None
     jwks: Str | None = None
@@ -53,8 +53,10 @@ class JWTRule(Model):
     space_delimited_claims: tuple[Str, ...] = ()
 
     def problems(self) -> Iterable[Cause]:
-        if not self.issuer:
-            yield Cause("issuer", "is required: name who makes the tokens (their claim iss)", Reason.REQUIRED)
+        if not self.issuer and not self.jwks_uri:
+            yield Cause(
+                "issuer", "is required without jwksUri: name who makes the tokens (their claim iss)", Reason.REQUIRED
+            )
         yield from self._key_problems()
         for name, values in (
             ("audiences", self.audiences),

@@ -70,12 +70,14 @@ class PolicyTargetReference(Model):
             yield Cause("namespace", "a policy is attached to a resource of its own namespace: remove the field")
 
 
-def export_to_problems(export_to: tuple[str, ...], path: str = "exportTo") -> Iterator[Cause]:
-    """What is wrong with the namespaces that a resource is exported to: `.`, `*`, `~` or names."""
+def export_to_problems(export_to: tuple[str, ...], path: str = "exportTo", nobody: bool = False) -> Iterator[Cause]:
+    """What is wrong with the namespaces that a resource is exported to: `.`, `*` or names; `~`, where ``nobody`` admits it."""
     for index, namespace in enumerate(export_to):
         at = f"{path}[{index}]"
         if namespace in export_to[:index]:
             yield Cause(at, f"{shown(namespace)} is there twice: remove one", Reason.DUPLICATE)
+        elif namespace == "~" and not nobody:
+            yield Cause(at, '"~" is for service entries alone: write "." for this namespace')
         elif namespace not in (".", "*", "~") and (complaint := dns_label_complaint(namespace)):
             yield Cause(at, f'{complaint}; or write "." for this namespace, "*" for all')
         elif namespace in ("*", "~") and len(export_to) > 1:

@@ -21,6 +21,8 @@ from controlplane.model.values import (
     wildcard_domain_complaint,
 )
 
+_TELLS_HOSTS_APART = frozenset(("HTTP", "HTTP2", "GRPC", "GRPC-WEB", "HTTPS", "TLS"))
+
 
 class ServicePort(Model):
     """A port of a service. ``target_port`` is the endpoints', where it is another one."""
@@ -63,7 +65,7 @@ class ServiceEntry(Model):
         if self.workload_selector is not None:
             yield from exclusive(self, "endpoints", "workload_selector")
         yield from self._resolution_problems()
-        yield from export_to_problems(self.export_to)
+        yield from export_to_problems(self.export_to, nobody=True)
 
     def _host_problems(self) -> Iterator[Cause]:
         if not self.hosts:
@@ -97,34 +99,32 @@ class ServiceEntry(Model):
                     yield Cause(
                         f"{at}.ports[{name}]", f"the service has no port {shown(name)}: use one of its ports' names"
                     )
-            yield from self._endpoint_problems(endpoint, at)
+            yield from self._address_problems(endpoint, at)
         dns = self.resolution in ("DNS", "DNS_ROUND_ROBIN")
         if self.resolution == "NONE" and self.endpoints:
             yield Cause("endpoints", "have no effect with resolution NONE: remove them, or use STATIC or DNS")
-        if self.resolution == "NONE" and self.workload_selector is not None:
-            yield Cause("workloadSelector", "has no effect with resolution NONE: use STATIC")
         if self.resolution == "DNS_ROUND_ROBIN" and len(self.endpoints) > 1:
             yield Cause("endpoints", "DNS_ROUND_ROBIN has one endpoint at most: keep one, or use DNS")
-        if dns and not self.endpoints:
-            for index, host in enumerate(self.hosts):
-                if "*" in host:
+        for index, host in enumerate(self.hosts):
+            if dns and not self.endpoints and "*" in host:
+                yield Cause(
+                    f"hosts[{index}]", f"{shown(host)} cannot be resolved: give endpoints, or use resolution NONE"
+                )
+        for index, address in enumerate(self.addresses):
+            if dns and "/" in address:
+                yield Cause(f"addresses[{index}]", f"a range needs resolution NONE or STATIC, not {self.resolution}")
+        if self.resolution != "NONE" and len(self.hosts) > 1:
+            for index, port in enumerate(self.ports):
+                if (port.protocol or "").upper() not in _TELLS_HOSTS_APART:
                     yield Cause(
-                        f"hosts[{index}]", f"{shown(host)} cannot be resolved: give endpoints, or use resolution NONE"
+                        f"ports[{index}].protocol",
+                        f"{port.protocol or 'none'} does not tell the hosts apart: use a protocol of HTTP or TLS, or one host",
                     )
-        if self.resolution == "NONE" and any("/" in address for address in self.addresses):
-            return
-        if any("/" in address for address in self.addresses) and self.resolution != "NONE":
-            index = next(i for i, address in enumerate(self.addresses) if "/" in address)
-            yield Cause(
-                f"addresses[{index}]", f"a range needs resolution NONE, not {self.resolution}: give single addresses"
-            )
 
-    def _endpoint_problems(self, endpoint: WorkloadEntry, at: str) -> Iterator[Cause]:
+    def _address_problems(self, endpoint: WorkloadEntry, at: str) -> Iterator[Cause]:
         address = endpoint.address or ""
         unix = address.startswith("unix://")
-        if not address and not endpoint.network:
-            yield Cause(f"{at}.address", "is required: give the endpoint's address", Reason.REQUIRED)
-        elif self.resolution == "STATIC" and address and not is_ip(address) and not unix:
+        if self.resolution == "STATIC" and address and not is_ip(address) and not unix:
             yield Cause(f"{at}.address", f"{shown(address)} is not an IP: use resolution DNS for names")
         elif self.resolution in ("DNS", "DNS_ROUND_ROBIN") and unix:
             yield Cause(f"{at}.address", "a unix socket needs resolution STATIC: change one of them")

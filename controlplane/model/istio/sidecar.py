@@ -26,6 +26,8 @@ class SidecarPort(Model):
     target_port: Port | None = None
 
     def problems(self) -> Iterable[Cause]:
+        if self.name and (complaint := dns_label_complaint(self.name)):
+            yield Cause("name", complaint)
         if self.protocol:
             yield from protocol_problems(self.protocol)
         if self.target_port is not None:
@@ -54,6 +56,12 @@ class IstioIngressListener(Model):
                 yield Cause("tls.mode", f"must be SIMPLE or MUTUAL at an ingress listener, not {self.tls.mode}")
             if self.tls.https_redirect:
                 yield Cause("tls.httpsRedirect", "is of gateways alone: remove it")
+            for name in ("credential_name", "credential_names", "tls_certificates", "subject_alt_names"):
+                if getattr(self.tls, name):
+                    at = f"tls.{type(self.tls).model_fields[name].alias}"
+                    yield Cause(at, "is of gateways alone: give serverCertificate and privateKey, by files")
+            if (self.port.protocol or "").upper() not in ("HTTPS", "TLS"):
+                yield Cause("tls", f"needs protocol HTTPS or TLS, not {self.port.protocol}: change the port's protocol")
 
 
 class IstioEgressListener(Model):
@@ -104,6 +112,8 @@ class Sidecar(Model):
     inbound_connection_pool: ConnectionPoolSettings | None = None
 
     def problems(self) -> Iterable[Cause]:
+        if not (self.egress or self.ingress or self.outbound_traffic_policy or self.inbound_connection_pool):
+            yield Cause("", "says nothing: give egress, ingress or outboundTrafficPolicy", Reason.REQUIRED)
         taken: set[int | None] = set()
         for index, ingress in enumerate(self.ingress):
             if ingress.port.number in taken:
@@ -133,7 +143,7 @@ def endpoint_complaint(endpoint: str) -> str:
     address, colon, port = endpoint.rpartition(":")
     if not colon or not port.isdecimal() or not 1 <= int(port) <= 65535:
         return f"{shown(endpoint)} is not an endpoint: write 127.0.0.1:PORT, 0.0.0.0:PORT or unix:///path"
-    if address.strip("[]") not in ("127.0.0.1", "0.0.0.0", "::1", "::"):
+    if address.strip("[]") not in ("", "127.0.0.1", "0.0.0.0", "::1", "::"):
         return f"{shown(address)} is not the application's address: use 127.0.0.1, 0.0.0.0, [::1] or [::]"
     return ""
 

@@ -81,10 +81,6 @@ class Tracing(Model):
     use_request_id_for_trace_sampling: Bool | None = None
     enable_istio_tags: Bool | None = None
 
-    def problems(self) -> Iterable[Cause]:
-        if len(self.providers) > 1:
-            yield Cause("providers", "names more than one: spans go to one provider, keep one")
-
 
 class MetricSelector(Model):
     """Which metric, on which side."""

@@ -7,7 +7,7 @@ from typing import Literal
 
 from controlplane.model.causes import Cause, Reason
 from controlplane.model.resource import Model
-from controlplane.model.values import Bool, Str, shown
+from controlplane.model.values import Bool, Str
 
 TLSProtocol = Literal["TLS_AUTO", "TLSV1_0", "TLSV1_1", "TLSV1_2", "TLSV1_3"]
 
@@ -101,9 +101,6 @@ class ServerTLSSettings(Model):
         low, high = self.min_protocol_version, self.max_protocol_version
         if low != "TLS_AUTO" and high != "TLS_AUTO" and _VERSIONS.index(low) > _VERSIONS.index(high):
             yield Cause("maxProtocolVersion", f"{high} is below minProtocolVersion {low}: raise it, or lower the other")
-        for index, suite in enumerate(self.cipher_suites):
-            if suite in self.cipher_suites[:index]:
-                yield Cause(f"cipherSuites[{index}]", f"{shown(suite)} is there twice: remove one", Reason.DUPLICATE)
 
     def _certificate_problems(self) -> Iterator[Cause]:
         files = {
@@ -129,9 +126,6 @@ class ServerTLSSettings(Model):
             return
         for name in sources[1:]:
             yield Cause(name, f"certificates come from {sources[0]}: remove one of them")
-        if len(self.credential_names) > 2 or len(self.tls_certificates) > 2:
-            name = "credentialNames" if len(self.credential_names) > 2 else "tlsCertificates"
-            yield Cause(name, "at most two certificates, one of RSA and one of ECDSA, can be served: remove the others")
         if not sources:
             yield Cause(
                 "serverCertificate",
@@ -146,3 +140,7 @@ class ServerTLSSettings(Model):
             )
         if self.credential_name and self.ca_certificates:
             yield Cause("caCertificates", "the roots come from credentialName too: remove one of them")
+        if self.ca_crl and self.credential_name:
+            yield Cause("caCrl", "the list comes from credentialName too: put it there")
+        if self.ca_crl and self.mode == "SIMPLE":
+            yield Cause("caCrl", "has no effect in mode SIMPLE, which asks clients for no certificate: remove it")

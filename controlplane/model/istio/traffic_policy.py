@@ -10,7 +10,7 @@ from pydantic import Field
 from controlplane.model.causes import Cause, Reason
 from controlplane.model.istio.destination import PortSelector
 from controlplane.model.istio.tls import ClientTLSSettings
-from controlplane.model.oneof import exclusive
+from controlplane.model.oneof import exclusive, is_given
 from controlplane.model.resource import Model
 from controlplane.model.values import (
     Bool,
@@ -59,7 +59,9 @@ class MagLev(Model):
 
     def problems(self) -> Iterable[Cause]:
         size = self.table_size
-        if size is not None and (size > 5000011 or not _is_prime(size)):
+        if size is None:
+            yield Cause("tableSize", "is required: the usual one is 65537", Reason.REQUIRED)
+        elif size > 5000011 or not _is_prime(size):
             yield Cause("tableSize", f"must be a prime number up to 5000011, not {size}: the usual one is 65537")
 
 
@@ -78,8 +80,9 @@ class ConsistentHashLB(Model):
         keys = ("http_header_name", "http_cookie", "use_source_ip", "http_query_parameter_name")
         yield from exclusive(self, *keys, required=True)
         yield from exclusive(self, "ring_hash", "maglev")
-        if self.minimum_ring_size is not None and self.maglev is not None:
-            yield Cause("minimumRingSize", "is of ringHash, beside maglev it has no effect: remove one of them")
+        for name, given in (("ringHash", self.ring_hash), ("maglev", self.maglev)):
+            if self.minimum_ring_size and given is not None:
+                yield Cause("minimumRingSize", f"is from before {name} and excludes it: remove one of them")
         if self.http_header_name is not None and (complaint := header_name_complaint(self.http_header_name)):
             yield Cause("httpHeaderName", complaint)
 
@@ -288,6 +291,8 @@ class PortTrafficPolicy(Model):
     def problems(self) -> Iterable[Cause]:
         if self.port is None:
             yield Cause("port", "is required: give the port's number", Reason.REQUIRED)
+        if not any(is_given(self, name) for name in type(self).model_fields if name != "port"):
+            yield Cause("", "says nothing of the port: give at least one setting", Reason.REQUIRED)
 
 
 class TrafficPolicy(Model):
@@ -303,6 +308,8 @@ class TrafficPolicy(Model):
     retry_budget: RetryBudget | None = None
 
     def problems(self) -> Iterable[Cause]:
+        if not any(is_given(self, name) for name in type(self).model_fields):
+            yield Cause("", "says nothing: give at least one setting", Reason.REQUIRED)
         yield from exclusive(self, "tunnel", "proxy_protocol")
         numbers = [each.port.number if each.port else 0 for each in self.port_level_settings]
         for index, number in enumerate(numbers):

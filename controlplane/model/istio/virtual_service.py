@@ -8,6 +8,7 @@ from pydantic import Field
 
 from controlplane.model.causes import Cause, Reason
 from controlplane.model.istio.destination import RouteDestination, weights_problems
+from controlplane.model.istio.http_match import CLAIM
 from controlplane.model.istio.http_route import HTTPRoute
 from controlplane.model.istio.selection import export_to_problems, label_problems
 from controlplane.model.resource import Model
@@ -15,8 +16,10 @@ from controlplane.model.values import (
     Port,
     Str,
     dns_label_complaint,
+    hosts_overlap,
     is_ip,
     is_ip_or_cidr,
+    is_within,
     shown,
     wildcard_domain_complaint,
 )
@@ -36,7 +39,7 @@ class TLSMatchAttributes(Model):
         if not self.sni_hosts:
             yield Cause("sniHosts", "is required: name at least one host of the SNI", Reason.REQUIRED)
         for index, host in enumerate(self.sni_hosts):
-            if complaint := wildcard_domain_complaint(host):
+            if not is_ip(host) and (complaint := wildcard_domain_complaint(host)):
                 yield Cause(f"sniHosts[{index}]", complaint)
         yield from _subnet_problems(self.destination_subnets)
         yield from label_problems(self.source_labels, "sourceLabels")
@@ -115,6 +118,8 @@ class VirtualService(Model):
             yield Cause("", "has no routes: add http, tls or tcp", Reason.REQUIRED)
         if self.is_delegate:
             yield from self._delegate_problems()
+        yield from self._tls_problems()
+        yield from self._claim_problems()
         names: set[str] = set()
         for index, route in enumerate(self.http):
             if route.name and route.name in names:
@@ -133,6 +138,27 @@ class VirtualService(Model):
                 yield Cause(at, '"*" is for gateways alone: name the hosts, or list gateways without "mesh"')
             elif not is_ip(host) and (complaint := wildcard_domain_complaint(host)):
                 yield Cause(at, complaint)
+            elif other := next((other for other in self.hosts[:index] if hosts_overlap(host, other)), None):
+                yield Cause(at, f"{shown(host)} and {shown(other)} overlap: remove one", Reason.DUPLICATE)
+
+    def _tls_problems(self) -> Iterator[Cause]:
+        for index, route in enumerate(self.tls):
+            for number, match in enumerate(route.match):
+                for place, sni in enumerate(match.sni_hosts):
+                    if not any(is_within(sni, host) for host in self.hosts):
+                        at = f"tls[{index}].match[{number}].sniHosts[{place}]"
+                        yield Cause(at, f"{shown(sni)} is in none of the hosts {', '.join(self.hosts)}: add it there")
+
+    def _claim_problems(self) -> Iterator[Cause]:
+        if self.is_delegate or (self.gateways and "mesh" not in self.gateways):
+            return
+        for index, route in enumerate(self.http):
+            for number, match in enumerate(route.match):
+                for path, names in (("headers", match.headers), ("withoutHeaders", match.without_headers)):
+                    for name in names:
+                        if name.startswith(CLAIM):
+                            at = f"http[{index}].match[{number}].{path}[{name}]"
+                            yield Cause(at, 'claims are for gateways alone: list gateways, without "mesh"')
 
     def _delegate_problems(self) -> Iterator[Cause]:
         if self.gateways:

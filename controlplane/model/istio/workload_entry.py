@@ -12,8 +12,8 @@ from controlplane.model.resource import Model
 from controlplane.model.values import Port, Str, UInt, dns_label_complaint, domain_complaint, is_ip, shown
 
 
-class WorkloadEntry(Model):
-    """Where a workload is, its ports by name, its labels and its place."""
+class WorkloadTemplate(Model):
+    """A workload's ports by name, its labels and its place, as far as a group of workloads has them in common."""
 
     address: Str | None = None
     ports: Mapping[Str, Port] = Field(default_factory=dict)
@@ -24,6 +24,10 @@ class WorkloadEntry(Model):
     service_account: Str | None = None
 
     def problems(self) -> Iterable[Cause]:
+        yield from self.template_problems()
+
+    def template_problems(self) -> Iterator[Cause]:
+        """What is wrong with the fields, be the address there or not."""
         yield from label_problems(self.labels, "labels")
         unix = (self.address or "").startswith("unix://")
         if unix and not self.address.removeprefix("unix://").startswith(("/", "@")):  # type: ignore[union-attr]
@@ -41,7 +45,10 @@ class WorkloadEntry(Model):
             yield Cause("locality", f"{shown(self.locality)} is not a locality: write REGION/ZONE/SUBZONE")
 
 
-def address_required(entry: WorkloadEntry) -> Iterator[Cause]:
-    """A cause if an entry that stands alone does not say where the workload is."""
-    if not entry.address and not entry.network:
-        yield Cause("address", "is required: give the workload's IP, name or unix socket", Reason.REQUIRED)
+class WorkloadEntry(WorkloadTemplate):
+    """Where a workload is, its ports by name, its labels and its place."""
+
+    def problems(self) -> Iterable[Cause]:
+        yield from self.template_problems()
+        if not self.address and not self.network:
+            yield Cause("address", "is required: give the workload's IP, name or unix socket", Reason.REQUIRED)

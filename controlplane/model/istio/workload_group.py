@@ -9,7 +9,7 @@ from pydantic import Field
 from controlplane.model.causes import Cause, Reason
 from controlplane.model.istio.selection import label_problems
 from controlplane.model.istio.traffic_policy import not_negative
-from controlplane.model.istio.workload_entry import WorkloadEntry
+from controlplane.model.istio.workload_entry import WorkloadTemplate
 from controlplane.model.oneof import exclusive
 from controlplane.model.resource import Model
 from controlplane.model.values import Int, Port, Str, header_name_complaint
@@ -105,7 +105,7 @@ class WorkloadGroup(Model):
     """The template of WorkloadEntries, and the probe of their health."""
 
     metadata: ObjectMeta | None = None
-    template: WorkloadEntry
+    template: WorkloadTemplate
     probe: ReadinessProbe | None = None
 
     def problems(self) -> Iterable[Cause]:
