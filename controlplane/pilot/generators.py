@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from controlplane.model.mesh_config import MESH_CONFIG_MAP
 from controlplane.model.resource import ResourceKey
+from controlplane.pilot import proxyless
 from controlplane.pilot.clusters import outbound_clusters
 from controlplane.pilot.inbound_clusters import inbound_clusters
 from controlplane.pilot.listeners import inbound_listeners, outbound_listeners
@@ -34,6 +35,14 @@ SHARED: Mapping[str, Callable[[Scope], Iterable[Generated]]] = {
 
 OWN: Mapping[str, Callable[[Workload], Iterable[Generated]]] = {CLUSTER: inbound_clusters, LISTENER: inbound_listeners}
 """What is a proxy's own."""
+
+PROXYLESS: Mapping[str, tuple[Callable[[Scope, str], Generated | None], Callable[[Scope], Iterable[str]]]] = {
+    CLUSTER: (proxyless.cluster, proxyless.cluster_names),
+    ENDPOINTS: (proxyless.endpoints, proxyless.cluster_names),
+    LISTENER: (proxyless.listener, proxyless.listener_names),
+    ROUTES: (proxyless.route_configuration, proxyless.route_names),
+}
+"""What gRPC clients without a proxy get: what makes the resource of a name, and the names that there are."""
 
 _EVERYTHING = frozenset(TYPES)
 _TYPES_OF_KIND: Mapping[str, frozenset[str]] = {

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from controlplane.model.changes import Changes
 from controlplane.model.encoded import Encoded
 from controlplane.model.mesh_config import MESH_CONFIG_MAP, MeshConfig
-from controlplane.model.proxy import Proxy
+from controlplane.model.proxy import Proxy, ProxyType
 from controlplane.model.registry import Registry
 from controlplane.model.resource import Resource, ResourceKey
 from controlplane.model.service import Service
@@ -16,7 +16,17 @@ from controlplane.model.snapshot import Snapshot
 from controlplane.pilot import names as names_of
 from controlplane.pilot.concern import concerns
 from controlplane.pilot.endpoints import load_assignment
-from controlplane.pilot.generators import CLUSTER, ENDPOINTS, LISTENER, OWN, OWN_KINDS, SHARED, TYPES, types_of
+from controlplane.pilot.generators import (
+    CLUSTER,
+    ENDPOINTS,
+    LISTENER,
+    OWN,
+    OWN_KINDS,
+    PROXYLESS,
+    SHARED,
+    TYPES,
+    types_of,
+)
 from controlplane.pilot.memo import Memo
 from controlplane.pilot.mesh_view import MeshView
 from controlplane.pilot.scope import Generated, Rule, Target
@@ -71,6 +81,8 @@ class Pilot:
     def resources(self, proxy: Proxy, type_url: str, names: Collection[str] | None = None) -> Mapping[str, Encoded]:
         own = self._proxy(proxy)
         shared = self._scope(own)
+        if proxy.type is ProxyType.PROXYLESS:
+            return shared.proxyless(type_url, names)
         if type_url == ENDPOINTS:
             return shared.assignments(self._clock, names)
         if type_url not in SHARED:
@@ -129,7 +141,10 @@ class Pilot:
     def causes(self, proxy: Proxy, type_url: str, name: str) -> Collection[ResourceKey]:
         own = self._proxy(proxy)
         shared = self._scope(own)
-        if type_url == ENDPOINTS:
+        if proxy.type is ProxyType.PROXYLESS:
+            made_of = PROXYLESS.get(type_url)
+            found = made_of[0](shared.view, name) if made_of is not None else None
+        elif type_url == ENDPOINTS:
             shared.assignments(self._clock, (name,))
             found = shared.endpoints.get(name)
         elif type_url in SHARED:
@@ -276,6 +291,19 @@ class _ScopeState:
         if found is None or found.stamp != stamp:
             found = self._made[type_url] = _Made(SHARED[type_url](self.view), stamp, found)
             self.seen.update(key for one in found.generated.values() for key in one.causes)
+        return found
+
+    def proxyless(self, type_url: str, wanted: Collection[str] | None) -> Mapping[str, Encoded]:
+        """Resources of a type for gRPC clients without a proxy."""
+        if type_url not in PROXYLESS:
+            return _NOTHING
+        generate, every_name = PROXYLESS[type_url]
+        found: dict[str, Encoded] = {}
+        for name in every_name(self.view) if wanted is None else wanted:
+            one = generate(self.view, name)
+            if one is not None:
+                self.seen.update(one.causes)
+                found[name] = one.resource
         return found
 
     def stale_endpoints(self, hostnames: Collection[str]) -> None:

@@ -1,0 +1,243 @@
+"""What gRPC clients without a proxy get (`GENERATOR: grpc` in the node's metadata), by the names that they ask for.
+
+They take less than a sidecar: one listener for each target (`xds:///HOST:PORT`), routes with few of their fields, clusters
+with endpoints over EDS alone, balanced by ROUND_ROBIN or a ring, endpoints with locality and weight.
+
+Sources: gRPC's proposals A27 (xDS), A28 (routing), A31 (timeouts), A33 (faults), A42 (ring hash), A44 (retries), A50 (outliers),
+A32 (circuit breaking); https://istio.io/latest/blog/2021/proxyless-grpc/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from envoy.config.cluster.v3 import cluster_pb2
+from envoy.config.endpoint.v3 import endpoint_pb2
+from envoy.config.listener.v3 import listener_pb2
+from envoy.config.route.v3 import route_components_pb2, route_pb2
+from envoy.extensions.filters.http.fault.v3 import fault_pb2
+from envoy.extensions.filters.http.router.v3 import router_pb2
+from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2
+
+from controlplane.model.encoded import encode
+from controlplane.model.service import Port, PortProtocol, Resolution, Service
+from controlplane.pilot import names
+from controlplane.pilot.balancing import DEFAULT_RING_SIZE, apply_outlier_detection
+from controlplane.pilot.endpoints import load_assignment
+from controlplane.pilot.memo import Same
+from controlplane.pilot.routes.filter_config import FAULT
+from controlplane.pilot.routes.outbound import service_routes
+from controlplane.pilot.scope import EgressListener, Generated, Scope
+from controlplane.pilot.traffic_policy import policy_for
+
+Cluster = cluster_pb2.Cluster
+_V3 = 2
+_RETRIES = frozenset({"cancelled", "deadline-exceeded", "internal", "resource-exhausted", "unavailable"})
+_HEADER_MATCHES = frozenset(
+    {
+        "exact_match",
+        "safe_regex_match",
+        "range_match",
+        "present_match",
+        "prefix_match",
+        "suffix_match",
+        "contains_match",
+        "string_match",
+    }
+)
+
+
+def listener(scope: Scope, name: str) -> Generated | None:
+    """The listener of a target `HOST:PORT`; HOST may be short, from the client's namespace. None if there is no such."""
+    found = _target(scope, name)
+    if found is None:
+        return None
+    service, port = found
+
+    def make() -> Generated:
+        manager = http_connection_manager_pb2.HttpConnectionManager(stat_prefix=name)
+        manager.rds.route_config_name = names.outbound_cluster(port.number, "", service.hostname)
+        manager.rds.config_source.ads.SetInParent()
+        manager.rds.config_source.resource_api_version = _V3
+        manager.http_filters.add(name=FAULT).typed_config.Pack(fault_pb2.HTTPFault())
+        manager.http_filters.add(name="envoy.filters.http.router").typed_config.Pack(router_pb2.Router())
+        message = listener_pb2.Listener(name=name)
+        message.api_listener.api_listener.Pack(manager)
+        return Generated(encode(name, message), service.origins)
+
+    return scope.memo.get(("proxyless listener", name, service, port), make)
+
+
+def route_configuration(scope: Scope, name: str) -> Generated | None:
+    """The routes to a service's port: those of a sidecar, without what gRPC does not know."""
+    found = _named(scope, name)
+    if found is None:
+        return None
+    service, port = found
+    egress = _egress(scope, service)
+    if egress is None:
+        return None
+    full = service_routes(scope, egress, service, port.number)
+
+    def make() -> Generated:
+        message = route_pb2.RouteConfiguration.FromString(full.resource.value)
+        message.name = name
+        for host in message.virtual_hosts:
+            kept = [reduced for route in host.routes if (reduced := _reduced(route)) is not None]
+            host.ClearField("include_request_attempt_count")
+            del host.routes[:]
+            host.routes.extend(kept)
+        return Generated(encode(name, message), full.causes)
+
+    return scope.memo.get(("proxyless routes", name, Same(full.resource)), make)
+
+
+def _reduced(route: Any) -> Any:
+    """A route as gRPC takes it; None for one that would never hold there (by query) or that does not forward."""
+    match, action = route.match, route.route
+    if match.query_parameters or route.WhichOneof("action") != "route":
+        return None
+    if match.WhichOneof("path_specifier") not in ("prefix", "path", "safe_regex"):
+        return None
+    made = route_components_pb2.Route(name=route.name)
+    made.match.CopyFrom(match)
+    del made.match.headers[:]
+    for header in match.headers:
+        if header.WhichOneof("header_match_specifier") not in _HEADER_MATCHES:
+            return None
+        kept = made.match.headers.add()
+        kept.CopyFrom(header)
+        kept.ClearField("treat_missing_header_as_empty")
+    target = made.route
+    specifier = action.WhichOneof("cluster_specifier")
+    if specifier == "cluster":
+        target.cluster = action.cluster
+    elif specifier == "weighted_clusters":
+        for cluster in action.weighted_clusters.clusters:
+            target.weighted_clusters.clusters.add(name=cluster.name).weight.value = cluster.weight.value
+    else:
+        return None
+    if action.HasField("timeout") and action.timeout.ToNanoseconds():
+        target.max_stream_duration.max_stream_duration.CopyFrom(action.timeout)
+    for policy in action.hash_policy:
+        if policy.WhichOneof("policy_specifier") == "header":
+            target.hash_policy.add().header.header_name = policy.header.header_name
+    _retries(action, target)
+    fault = route.typed_per_filter_config.get(FAULT)
+    if fault is not None:
+        made.typed_per_filter_config[FAULT].CopyFrom(fault)
+    return made
+
+
+def _retries(action: Any, target: Any) -> None:
+    """gRPC repeats by the statuses of gRPC alone; what cannot have been processed it repeats by itself."""
+    if not action.HasField("retry_policy"):
+        return
+    conditions = [word for word in action.retry_policy.retry_on.split(",") if word in _RETRIES]
+    if conditions:
+        target.retry_policy.retry_on = ",".join(conditions)
+        target.retry_policy.num_retries.value = action.retry_policy.num_retries.value
+
+
+def cluster(scope: Scope, name: str) -> Generated | None:
+    """A cluster of a service whose endpoints are known here; None for what gRPC would have to look up itself."""
+    parts = names.parse_cluster(name)
+    found = _named(scope, name)
+    if parts is None or found is None:
+        return None
+    service, port = found
+    rule = scope.destination_rule(service.hostname)
+    if parts.subset and (rule is None or parts.subset not in rule.subsets):
+        return None
+
+    def make() -> Generated:
+        policy = policy_for(rule, parts.subset, port.number)
+        made = Cluster(name=name, type=Cluster.EDS)
+        made.eds_cluster_config.eds_config.ads.SetInParent()
+        made.eds_cluster_config.eds_config.resource_api_version = _V3
+        made.eds_cluster_config.service_name = name
+        made.lb_policy = Cluster.ROUND_ROBIN
+        balancer = policy.load_balancer
+        if balancer is not None and balancer.consistent_hash is not None:
+            made.lb_policy = Cluster.RING_HASH
+            ring = balancer.consistent_hash.ring_hash
+            size = ring.minimum_ring_size if ring is not None else balancer.consistent_hash.minimum_ring_size
+            made.ring_hash_lb_config.minimum_ring_size.value = size or DEFAULT_RING_SIZE
+        apply_outlier_detection(made, policy.outlier_detection)
+        made.ClearField("common_lb_config")
+        http = policy.connection_pool.http if policy.connection_pool is not None else None
+        if http is not None and http.http2_max_requests:
+            made.circuit_breakers.thresholds.add().max_requests.value = http.http2_max_requests
+        causes = (*service.origins, *(source.key for source in rule.sources)) if rule is not None else service.origins
+        return Generated(encode(name, made), causes)
+
+    return scope.memo.get(("proxyless cluster", name, service, rule), make)
+
+
+def endpoints(scope: Scope, name: str) -> Generated | None:
+    """A sidecar's endpoints, each locality with a name: gRPC refuses what has none."""
+    full = load_assignment(scope, name)
+    if full is None:
+        return None
+
+    def make() -> Generated:
+        message = endpoint_pb2.ClusterLoadAssignment.FromString(full.resource.value)
+        for locality in message.endpoints:
+            locality.locality.SetInParent()
+        return Generated(encode(name, message), full.causes)
+
+    return scope.memo.get(("proxyless endpoints", name, Same(full.resource)), make)
+
+
+def _target(scope: Scope, name: str) -> tuple[Service, Port] | None:
+    host, _, number = name.rpartition(":")
+    if not host or not number.isdigit():
+        return None
+    service = scope.services.get(scope.resolve(host, scope.proxy.namespace))
+    port = service.port(int(number)) if service is not None else None
+    return (service, port) if service is not None and port is not None and _speaks(service, port) else None
+
+
+def _named(scope: Scope, name: str) -> tuple[Service, Port] | None:
+    parts = names.parse_cluster(name)
+    service = scope.services.get(parts.hostname) if parts is not None else None
+    port = service.port(parts.port) if service is not None and parts is not None else None
+    return (service, port) if service is not None and port is not None and _speaks(service, port) else None
+
+
+def _speaks(service: Service, port: Port) -> bool:
+    routable = port.protocol.is_http or port.protocol is PortProtocol.AUTO
+    return routable and service.resolution is Resolution.STATIC and not service.wildcard
+
+
+def _egress(scope: Scope, service: Service) -> EgressListener | None:
+    for egress in scope.egress:
+        if egress.services.get(service.hostname) is service:
+            return egress
+    return None
+
+
+def _targets(scope: Scope) -> Iterator[tuple[Service, Port]]:
+    for service in scope.services.values():
+        for port in service.ports:
+            if _speaks(service, port):
+                yield service, port
+
+
+def listener_names(scope: Scope) -> Iterator[str]:
+    """All targets by their full names."""
+    return (f"{service.hostname}:{port.number}" for service, port in _targets(scope))
+
+
+def cluster_names(scope: Scope) -> Iterator[str]:
+    """All clusters, those of subsets among them; endpoints have the same names."""
+    for service, port in _targets(scope):
+        rule = scope.destination_rule(service.hostname)
+        for subset in ("", *(rule.subsets if rule is not None else ())):
+            yield names.outbound_cluster(port.number, subset, service.hostname)
+
+
+def route_names(scope: Scope) -> Iterable[str]:
+    """All route configurations."""
+    return (names.outbound_cluster(port.number, "", service.hostname) for service, port in _targets(scope))
