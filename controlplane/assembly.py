@@ -20,15 +20,16 @@ from controlplane.citadel.server_certificates import ServerCertificates
 from controlplane.citadel.tokens import Tokens
 from controlplane.galley.catalogue import Catalogue
 from controlplane.galley.directory import DirectorySource
+from controlplane.galley.open_store import open_store
 from controlplane.galley.source import Source
-from controlplane.galley.sqlite_store import SqliteStore
 from controlplane.galley.store_source import StoreSource
 from controlplane.model.credentials import Identity, Role, Unauthenticated
+from controlplane.model.election import Election
 from controlplane.model.kinds import KINDS
 from controlplane.model.parsing import parse
 from controlplane.model.proxy import Proxy
 from controlplane.model.resource import Origin, ResourceKey
-from controlplane.model.store import Store
+from controlplane.model.store import Store, Unavailable
 from controlplane.operator_routes import RULES, operator_routes
 from controlplane.pilot.translator import Pilot
 from controlplane.settings import InvalidSetting, Settings
@@ -44,6 +45,7 @@ class ControlPlane:
     """All parts of one control plane, wired. `start`, then `stop`; in between `failed` waits for what must not end."""
 
     store: Store
+    election: Election
     authority: CertificateAuthority
     certificates: ServerCertificates
     tokens: Tokens
@@ -65,7 +67,7 @@ class ControlPlane:
     async def start(self) -> None:
         """Everything serves when it returns. Raises OSError, InvalidSetting; what had started is stopped by `stop`."""
         settings = self.settings
-        self.store = await open_store(settings)
+        self.store, self.election = await _open_store(settings)
         await self._prove_who_we_are()
 
         self.pilot = Pilot(domain=settings.mesh_domain)
@@ -218,10 +220,13 @@ class ControlPlane:
             await self.store.close()
 
 
-async def open_store(settings: Settings) -> Store:
-    """The store that the settings name: etcd by its URL, else SQLite in the data directory."""
+async def _open_store(settings: Settings) -> tuple[Store, Election]:
+    """The store that the settings name, and who of those that share it writes statuses. Raises InvalidSetting."""
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return await SqliteStore.open(settings.data_dir / "store.sqlite")
+    try:
+        return await open_store(settings.store or str(settings.data_dir / "store.sqlite"))
+    except (ValueError, Unavailable) as error:
+        raise InvalidSetting(f"--store: {error}") from None
 
 
 def _text(address: tuple[str, int]) -> str:
