@@ -59,6 +59,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--service-node", default="", metavar="ID", help="node.id")
     made.add_argument("--service-cluster", default="", metavar="NAME", help="node.cluster")
     made.add_argument(
+        "--xds-state-dir",
+        metavar="DIR",
+        help="where the last good dynamic resources are kept, for a start while the management server is away; "
+        "$XDG_STATE_HOME/mizzen/xds by default, nowhere if it is empty",
+    )
+    made.add_argument(
         "--concurrency", type=_count, default=1, metavar="N", help="how many worker processes; 1 by default"
     )
     made.add_argument("--seed", type=int, metavar="N", help="make what is left to chance repeatable")
@@ -218,6 +224,12 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
 
 
+def xds_state_directory() -> str:
+    """Where dynamic resources are kept unless somebody says otherwise. Source: XDG Base Directory Specification."""
+    home = os.environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
+    return os.path.join(home, "mizzen", "xds")
+
+
 def _shown(options: argparse.Namespace) -> dict[str, Any]:
     """The options as /server_info shows them: under Envoy's names, in Envoy's forms."""
     return {
@@ -248,6 +260,7 @@ async def _run(options: argparse.Namespace) -> int:
         service_cluster=options.service_cluster,
         options=_shown(options),
         seed=options.seed,
+        xds_state_dir=xds_state_directory() if options.xds_state_dir is None else options.xds_state_dir,
         worker=None if worker is None else worker[0],
     )
     if worker is not None:

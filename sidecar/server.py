@@ -46,7 +46,8 @@ class Server:
     ``config`` is the path of a bootstrap file (YAML or JSON), a dict in the same shape, or a ``Bootstrap`` message;
     ``config_yaml`` is text merged over it. A drain has ``drain_time`` seconds; before it, readiness fails for
     ``announce_time`` seconds. ``drain_strategy`` is ``gradual`` or ``immediate``, as Envoy's. ``worker`` is the number of one of
-    several workers: their parent has the sockets and the administration interface. Use it as an asynchronous
+    several workers: their parent has the sockets and the administration interface. What was good last of dynamic
+    resources is kept below ``xds_state_dir``, nowhere if that is empty. Use it as an asynchronous
     context manager, or call ``start`` and ``stop``:
 
         async with Server({"static_resources": {...}}) as server:
@@ -69,8 +70,10 @@ class Server:
         options: Mapping[str, Any] | None = None,
         seed: int | None = None,
         worker: int | None = None,
+        xds_state_dir: str | os.PathLike[str] = "",
     ) -> None:
         self.worker = worker
+        self.xds_state_dir = os.fspath(xds_state_dir)
         self.drain_time = drain_time
         self.announce_time = announce_time
         self.drain_strategy = drain_strategy
@@ -116,7 +119,8 @@ class Server:
         worker = Worker(asyncio.get_running_loop(), seed=self.seed, number=self.worker or 0)
         try:
             make = Listener if self.balancer is None else self.balancer.listener
-            stack = Stack(self.bootstrap, worker, StatsStore(compile_settings(self.bootstrap.stats_config)), make)
+            store = StatsStore(compile_settings(self.bootstrap.stats_config))
+            stack = Stack(self.bootstrap, worker, store, make, self.xds_state_dir)
             stack.drain_time, stack.drain_strategy = self.drain_time, self.drain_strategy
             stack.server_stats.concurrency = self.options.get("concurrency", 1)
             if self.bootstrap.admin is not None and self.bootstrap.admin.address is not None:

@@ -77,8 +77,10 @@ class Stack(ListenerStack):
         worker: Worker,
         store: StatsStore,
         make_listener: Callable[..., Listener] = Listener,
+        xds_state_directory: str = "",
     ) -> None:
         self.bootstrap = bootstrap
+        self.xds_state_directory = xds_state_directory
         self.make_listener = make_listener
         self.worker = worker
         self.store = store

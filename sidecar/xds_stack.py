@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from sidecar import __version__
@@ -88,6 +89,7 @@ class XdsStack:
             lambda: stack.clients,
             make_node(stack.bootstrap.node, __version__),
             None if dynamic is None else dynamic.ads_config,
+            state_directory=Path(stack.xds_state_directory) if stack.xds_state_directory else None,
             stats=stack.store.shared(ControlPlaneStats, "control_plane."),
         )
 

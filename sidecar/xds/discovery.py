@@ -182,7 +182,7 @@ class XdsDiscovery:
     def _last_good(self, source: str) -> LastGood:
         if self.state_directory is None:
             return Forgetful()
-        kept = LastGoodFiles(self.worker, self.state_directory, self.node.id, source)
+        kept = LastGoodFiles(self.worker, self.state_directory, self.node.id, source, read_only=self.worker.number > 0)
         self._kept.append(kept)
         return kept
 

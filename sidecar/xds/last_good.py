@@ -66,17 +66,15 @@ class Forgetful:
         return
 
 
-def state_directory() -> Path:
-    """Where state is kept unless somebody says otherwise: ``$XDG_STATE_HOME/mizzen/xds``. Source: XDG Base Directory."""
-    home = os.environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
-    return Path(home) / "mizzen" / "xds"
-
-
 class LastGoodFiles:
-    """In files below ``directory``, for one node and one server (``source``). Writes a second after a change, not more."""
+    """In files below ``directory``, for one node and one server (``source``). Writes a second after a change, not more.
 
-    def __init__(self, worker: Worker, directory: Path, node_id: str, source: str) -> None:
+    ``read_only`` is for all but one of several workers, who hear the same.
+    """
+
+    def __init__(self, worker: Worker, directory: Path, node_id: str, source: str, *, read_only: bool = False) -> None:
         self.worker = worker
+        self.read_only = read_only
         self.directory = directory / quote(node_id or "-", safe="") / quote(source, safe="")
         self._changed: dict[str, tuple[Mapping[str, Kept], Collection[str] | None]] = {}
         self._timer: Callback | None = None
@@ -88,7 +86,7 @@ class LastGoodFiles:
         return await self.worker.loop.run_in_executor(None, read_state, self._path(type_url))
 
     def save(self, type_url: str, accepted: Mapping[str, Kept], wanted: Collection[str] | None) -> None:
-        if type_url == SECRET:
+        if self.read_only or type_url == SECRET:
             return
         self._changed[type_url] = (accepted, wanted)
         if self._timer is None and self._writing is None:
