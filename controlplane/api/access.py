@@ -35,11 +35,11 @@ class Rule:
 EVERYBODY = frozenset(Role)
 _RULES = (
     *(Rule(path, public=True) for path in ("/healthz", "/livez", "/readyz", "/version")),
-    Rule("/openapi/", EVERYBODY, frozenset()),
+    Rule("/openapi/", EVERYBODY),
     Rule("/api/"),
     Rule("/apis/"),
-    Rule("/api", EVERYBODY, frozenset()),
-    Rule("/apis", EVERYBODY, frozenset()),
+    Rule("/api", EVERYBODY),
+    Rule("/apis", EVERYBODY),
     Rule("/"),
 )
 

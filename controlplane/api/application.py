@@ -17,12 +17,15 @@ from starlette.types import ASGIApp
 from controlplane.api import gnostic
 from controlplane.api.access import Gate, Rule
 from controlplane.api.discovery import AGGREGATED_VERSIONS, Registry
+from controlplane.api.joining import RULES as JOIN_RULES
+from controlplane.api.joining import Joining
 from controlplane.api.openapi import OpenApi
+from controlplane.api.past import HISTORY, Past
 from controlplane.api.resources import Parse, Resources
 from controlplane.api.rest import Rest
 from controlplane.api.status import JSON, ApiError
 from controlplane.api.watching import Watches
-from controlplane.model.credentials import Authenticator
+from controlplane.model.credentials import Authenticator, JoinTokens
 from controlplane.model.kinds import Kind
 from controlplane.model.resource import Origin, ResourceKey
 from controlplane.model.store import Store, Unavailable
@@ -45,6 +48,7 @@ class Application:
         parse: Parse,
         authenticator: Authenticator,
         *,
+        join_tokens: JoinTokens | None = None,
         routes: Sequence[BaseRoute] = (),
         rules: Sequence[Rule] = (),
         names: Collection[str] = (),
@@ -53,14 +57,16 @@ class Application:
         version: str = "0",
         most_requests: int = 400,
         most_watches: int = 2000,
+        bookmark_every: float = 30.0,
     ) -> None:
         self.resources = Resources(store, kinds, parse, origin_of)
-        self.watches = Watches(store)
+        self.watches = Watches(store, bookmark_every=bookmark_every)
         self._registry = Registry(kinds)
         self._ready = ready
         self._version = version
         self._openapi: asyncio.Task[OpenApi] | None = None
         rest = Rest(self._registry, self.resources, self.watches)
+        joining = () if join_tokens is None else Joining(join_tokens).routes()
         starlette = Starlette(
             routes=[
                 *(Route(path, self._health) for path in ("/healthz", "/livez")),
@@ -77,6 +83,8 @@ class Application:
                 Route("/openapi/v3/apis/{group}/{version}", self._openapi_v3),
                 Route("/api/{version}/{rest:path}", rest.core, methods=_METHODS),
                 Route("/apis/{group}/{version}/{rest:path}", rest.group, methods=_METHODS),
+                Route(HISTORY, Past(self._registry, store).history),
+                *joining,
                 *routes,
             ],
             exception_handlers={
@@ -87,7 +95,12 @@ class Application:
         )
         starlette.router.redirect_slashes = False
         self.asgi: ASGIApp = Gate(
-            starlette, authenticator, names=names, rules=rules, most=most_requests, most_watches=most_watches
+            starlette,
+            authenticator,
+            names=names,
+            rules=(*JOIN_RULES, *rules),
+            most=most_requests,
+            most_watches=most_watches,
         )
 
     async def start(self) -> None:

@@ -5,6 +5,7 @@ Source: Kubernetes' API concepts and conventions.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote
@@ -36,6 +37,7 @@ from controlplane.model.kinds import Kind
 _JSON_PATCH = "application/json-patch+json"
 _MERGE_PATCH = "application/merge-patch+json"
 _STRATEGIC_PATCH = "application/strategic-merge-patch+json"
+_AT_ONCE = 100
 _TRUE = ("1", "true", "True", "t", "T")
 
 
@@ -161,13 +163,13 @@ class Rest:
             raise ApiError(405, "a collection is deleted namespace by namespace")
         query = _query(request, place.kind)
         listed = orjson.loads(await list_resources(self._resources.store, place, query, Form()))
-        for document in listed["items"]:
-            one = Place(place.kind, place.version, place.namespace, document["metadata"]["name"])
-            try:
-                await self._resources.delete(one, who=identity.name, dry_run=dry_run)
-            except ApiError as error:
-                if error.code != 404:
-                    raise
+        names = [document["metadata"]["name"] for document in listed["items"]]
+        for start in range(0, len(names), _AT_ONCE):
+            some = (Place(place.kind, place.version, place.namespace, name) for name in names[start : start + _AT_ONCE])
+            deletions = (self._resources.delete(one, who=identity.name, dry_run=dry_run) for one in some)
+            for outcome in await asyncio.gather(*deletions, return_exceptions=True):
+                if isinstance(outcome, BaseException) and not (isinstance(outcome, ApiError) and outcome.code == 404):
+                    raise outcome
         return _json(listed)
 
 

@@ -24,7 +24,6 @@ from controlplane.model.resource import ResourceKey
 from controlplane.model.store import Action, Compacted, Event, Store, Stored
 
 _REMEMBERED = 1024
-_BOOKMARK_EVERY = 30.0
 _SHORTEST, _LONGEST = 1800.0, 3600.0
 _SLICE = 250
 
@@ -41,7 +40,7 @@ class WatchQuery:
 class Watches:
     """Gives streams of changes; a change is encoded once for all who watch it. ``close`` ends them all."""
 
-    def __init__(self, store: Store, *, bookmark_every: float = _BOOKMARK_EVERY) -> None:
+    def __init__(self, store: Store, *, bookmark_every: float) -> None:
         self._store = store
         self._bookmark_every = bookmark_every
         self._encoded: OrderedDict[tuple[int, str, str], tuple[Document, bytes]] = OrderedDict()

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
+import json
 import os
 import shutil
+import ssl
 import subprocess
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from email.message import Message
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -52,7 +56,7 @@ async def serve(directory: Path, **arguments: Any) -> AsyncIterator[Served]:
     authority = await CertificateAuthority.open(store)
     tokens = Tokens(store, authority)
     certificates = ServerCertificates(authority)
-    application = Application(store, KINDS, parse, Credentials(tokens, authority), **arguments)
+    application = Application(store, KINDS, parse, Credentials(tokens, authority), join_tokens=tokens, **arguments)
     server = ApiServer(application, "127.0.0.1", 0, certificates.context(client_certificates=True))
     await server.start()
     kubeconfig = directory / "admin.kubeconfig"
@@ -107,6 +111,89 @@ class Background:
         async with serve(self._directory, **self._arguments) as self.served:
             self._started.set()
             await self._end.wait()
+
+
+@dataclass
+class Answer:
+    """A response, read whole."""
+
+    status: int
+    headers: Message
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def message(self) -> str:
+        return str(self.json["message"])
+
+
+class Client:
+    """HTTPS requests with a token (the admin's, unless another is given; "" for none), one connection each."""
+
+    def __init__(self, background: Background, token: str | None = None) -> None:
+        self.background = background
+        self.port = background.served.server.port
+        self.token = background.served.admin_token if token is None else token
+        self.tls = ssl.create_default_context(cadata=background.served.authority.pem.decode())
+
+    def open(
+        self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
+    ) -> tuple[http.client.HTTPSConnection, http.client.HTTPResponse]:
+        """The connection and the response, whose body is not read."""
+        connection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=20, context=self.tls)
+        told = {"Content-Type": "application/json"} if body is not None else {}
+        if self.token:
+            told["Authorization"] = f"Bearer {self.token}"
+        content = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        connection.request(method, path, content, told | (headers or {}))
+        return connection, connection.getresponse()
+
+    def __call__(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
+        """``headers`` are named with underscores."""
+        connection, response = self.open(
+            method, path, body, {name.replace("_", "-"): headers[name] for name in headers}
+        )
+        try:
+            return Answer(response.status, response.headers, response.read())
+        finally:
+            connection.close()
+
+
+class Watcher:
+    """A watch over HTTPS: its events, one by one. A context manager."""
+
+    def __init__(self, client: Client, path: str, **headers: str) -> None:
+        self._connection, self.response = client.open("GET", path, headers=headers)
+
+    def __enter__(self) -> Watcher:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.response.close()
+        self._connection.close()
+
+    def next(self) -> Any:
+        """The next event; None when the stream has ended."""
+        line = self.response.readline()
+        return json.loads(line) if line else None
+
+
+def virtual_service(name: str, namespace: str = "default", **metadata: Any) -> dict[str, Any]:
+    """A small resource."""
+    return {
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "VirtualService",
+        "metadata": {"name": name, "namespace": namespace, **metadata},
+        "spec": {"hosts": [name], "http": [{"route": [{"destination": {"host": name}}]}]},
+    }
+
+
+def collection(namespace: str = "default", version: str = "v1") -> str:
+    """The path of the VirtualServices of a namespace."""
+    return f"/apis/networking.istio.io/{version}/namespaces/{namespace}/virtualservices"
 
 
 def kubectls() -> Sequence[str]:

@@ -46,6 +46,7 @@ spec:
 
 @pytest.fixture
 def namespace() -> str:
+    """One that is not there yet."""
     return f"shop-{uuid.uuid4().hex[:8]}"
 
 
