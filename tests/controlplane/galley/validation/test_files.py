@@ -1,0 +1,133 @@
+"""Faults of resources in files, with file and line; and the command that tells them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from controlplane.cli.main import command
+from controlplane.galley.validation.files import read_resources, validate_files
+
+GOOD = """\
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata:
+  name: reviews
+spec:
+  hosts:
+  - reviews
+  http:
+  - route:
+    - destination:
+        host: reviews
+"""
+
+BAD = """\
+# The first document is empty.
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata:
+  name: ratings
+spec:
+  hosts: [ratings]
+  http:
+  - match:
+    - headers:
+        x-user.name:
+          regex: "(?=a)"
+    route:
+    - destination:
+        host: ratings
+      weight: "1"
+    - weight: 2
+    timeOut: 1s
+---
+apiVersion: v1
+kind: List
+items:
+- apiVersion: networking.istio.io/v1
+  kind: DestinationRule
+  metadata: {name: first}
+  spec: {host: a}
+- apiVersion: networking.istio.io/v1
+  kind: DestinationRule
+  metadata: {name: second}
+  spec:
+    host: a
+    trafficPolicy:
+      tls: {mode: SOME}
+"""
+
+
+def _file(directory: Path, text: str, name: str = "a.yaml") -> str:
+    path = directory / name
+    path.write_text(text)
+    return str(path)
+
+
+def test_every_fault_has_the_line_of_its_field(tmp_path: Path) -> None:
+    found = validate_files([_file(tmp_path, BAD)])
+    assert [(problem.line, problem.resource, problem.cause.path) for problem in found] == [
+        (13, "VirtualService ratings", "spec.http[0].match[0].headers[x-user.name].regex"),
+        (17, "VirtualService ratings", "spec.http[0].route[0].weight"),
+        (18, "VirtualService ratings", "spec.http[0].route[1].destination"),
+        (19, "VirtualService ratings", "spec.http[0].timeOut"),
+        (34, "DestinationRule second", "spec.trafficPolicy.tls.mode"),
+    ]
+    assert "did you mean timeout?" in str(found[3]) and str(found[3]).startswith(f"{tmp_path}/a.yaml:19: ")
+
+
+def test_what_is_right_is_read_with_its_origin(tmp_path: Path) -> None:
+    resources, problems = read_resources([_file(tmp_path, GOOD), _file(tmp_path, BAD, "b.yaml")])
+    assert [str(resource.key) for resource in resources] == [
+        "VirtualService/default/reviews",
+        "DestinationRule/default/first",
+    ]
+    assert resources[1].origin.line == 24
+    assert len(problems) == 5
+
+
+def test_json_has_lines_too(tmp_path: Path) -> None:
+    document = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"x": 1}}
+    (problem,) = validate_files([_file(tmp_path, json.dumps(document, indent=1), "a.json")])
+    assert (problem.line, problem.cause.path) == (8, "data[x]")
+
+
+def test_what_cannot_be_read_is_a_fault_of_the_file(tmp_path: Path) -> None:
+    broken = _file(tmp_path, "a: [\nb: }\n", "broken.yaml")
+    (tmp_path / "bytes.yaml").write_bytes(b"a: \xff")
+    found = validate_files(
+        [broken, str(tmp_path / "none.yaml"), str(tmp_path / "bytes.yaml"), _file(tmp_path, "- 1\n")]
+    )
+    assert [(Path(problem.path).name, problem.line > 0) for problem in found] == [
+        ("broken.yaml", True),
+        ("none.yaml", False),
+        ("bytes.yaml", False),
+        ("a.yaml", True),
+    ]
+
+
+def test_the_same_resource_twice_is_a_fault_of_the_second(tmp_path: Path) -> None:
+    directory = tmp_path / "mesh"
+    (directory / "below").mkdir(parents=True)
+    first, second = _file(directory, GOOD, "a.yaml"), _file(directory / "below", GOOD, "b.yml")
+    _file(directory, "not: looked at", ".hidden.yaml")
+    (problem,) = validate_files([str(directory)])
+    assert problem.path == second and first in problem.cause.message
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "said"), [(GOOD, 0, "right: 1, faults: 0"), (BAD, 1, "right: 1, faults: 5")]
+)
+def test_the_command_tells_all_and_its_status_says_whether(tmp_path: Path, text: str, status: int, said: str) -> None:
+    result = CliRunner().invoke(command, ["validate", _file(tmp_path, text)])
+    assert result.exit_code == status and said in result.output
+
+
+def test_the_command_reads_standard_input() -> None:
+    result = CliRunner().invoke(command, ["validate", "-"], input=BAD)
+    assert result.exit_code == 1 and "-:19: VirtualService ratings: spec.http[0].timeOut" in result.output
