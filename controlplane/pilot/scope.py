@@ -6,7 +6,7 @@ The Translator calls, for each scope, `routes.route_configurations(scope)` and `
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -76,6 +76,11 @@ class Scope(Protocol):
         """Results that outlive the snapshot. Ask it for each piece that can be kept when its neighbours change (a
         virtual host, a filter chain), with a key of all that the piece is made from.
         """
+        ...
+
+    @property
+    def steady(self) -> Hashable:
+        """Equal as long as nothing but VirtualServices, Secrets and endpoints changed of what this scope sees."""
         ...
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ from controlplane.model.registry import selects
 from controlplane.model.resource import Resource, ResourceKey
 from controlplane.model.service import Endpoint, Port, Service, parse_protocol
 from controlplane.pilot.index import matches, overlaps, resolve_host
-from controlplane.pilot.memo import Memo
+from controlplane.pilot.memo import Memo, Same
 from controlplane.pilot.mesh_view import MeshView
 from controlplane.pilot.scope import EgressListener, Rule
 
@@ -90,6 +90,11 @@ class View:
     @property
     def memo(self) -> Memo:
         return self._mesh.memo
+
+    @property
+    def steady(self) -> Hashable:
+        mesh = self._mesh
+        return self.key, mesh.services, mesh.rules, mesh.sidecars, Same(mesh.snapshot.mesh)
 
     @cached_property
     def sidecar(self) -> Resource | None:

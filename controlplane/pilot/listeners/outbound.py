@@ -27,7 +27,8 @@ from controlplane.pilot.listeners.listener import (
 from controlplane.pilot.listeners.tcp import service_chains, speaking_of
 from controlplane.pilot.names import BLACK_HOLE, PASSTHROUGH
 from controlplane.pilot.routes.domains import service_addresses
-from controlplane.pilot.routes.outbound import detected_services, http_ports, routable
+from controlplane.pilot.routes.outbound import detected_services, http_ports
+from controlplane.pilot.routes.outbound_hosts import routable
 from controlplane.pilot.scope import EgressListener, Generated, Scope
 
 

@@ -6,29 +6,26 @@ takes the traffic of a service whose protocol is found out.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from envoy.config.route.v3 import route_components_pb2 as components
 from envoy.config.route.v3 import route_pb2
 
-from controlplane.model.resource import Resource
 from controlplane.model.service import Port, PortProtocol, Service
-from controlplane.pilot.hosts import covers
 from controlplane.pilot.names import PASSTHROUGH, outbound_cluster
-from controlplane.pilot.routes.domains import domains, service_addresses, service_names
+from controlplane.pilot.routes.domains import service_addresses
+from controlplane.pilot.routes.outbound_hosts import HTTP_PORT, claims, outbound_hosts, routable
 from controlplane.pilot.routes.virtual_hosts import (
     RuleView,
     VirtualHost,
     route_configuration,
-    rules_virtual_host,
     service_virtual_host,
     virtual_host,
 )
 from controlplane.pilot.scope import EgressListener, Generated, Scope
 
 FORWARD_PROXY = "http_proxy"  # Istio's name of the forward proxy's routes
-_HTTP_PORT = 80  # what stands for no port in an authority
 
 
 def sidecar_route_configurations(scope: Scope) -> Iterator[Generated]:
@@ -72,24 +69,27 @@ def forward_proxy_routes(scope: Scope) -> Generated:
     """Routes of the forward-proxy port: all services by `NAME:PORT`, and those on port 80 by `NAME`."""
     message = route_pb2.RouteConfiguration(name=FORWARD_PROXY)
     message.validate_clusters.value = False
-    hosts = [host for egress in scope.egress if egress.port is None for host in _virtual_hosts(scope, egress, None)]
-    return route_configuration(scope, message, [*hosts, _unknown_by_authority(scope)])
+    found = [outbound_hosts(scope, egress, None) for egress in scope.egress if egress.port is None]
+    hosts = [host for each in found for host in each.hosts]  # there is one egress listener without a port, or none
+    distinct = all(each.distinct for each in found)
+    return route_configuration(scope, message, [*hosts, _unknown_by_authority(scope)], distinct=distinct)
 
 
 def port_routes(scope: Scope, egress: EgressListener, port: int) -> Generated:
     """Routes of a listener on one port: the services that have this port, with and without it in the authority."""
     message = route_pb2.RouteConfiguration(name=str(port))
     message.validate_clusters.value = False
-    return route_configuration(scope, message, [*_virtual_hosts(scope, egress, port), unknown(scope)])
+    hosts, distinct = outbound_hosts(scope, egress, port)
+    return route_configuration(scope, message, [*hosts, unknown(scope)], distinct=distinct)
 
 
 def service_routes(scope: Scope, egress: EgressListener, service: Service, port: int) -> Generated:
     """Routes of a listener for one service's address: whatever the authority, it is this service."""
     message = route_pb2.RouteConfiguration(name=f"{service.hostname}:{port}")
     message.validate_clusters.value = False
-    claims, _ = _claims(scope, egress, {service.hostname: service})
-    made = service_virtual_host(scope, service, port, ["*"], _view(scope, claims, service.hostname, {}))
-    return route_configuration(scope, message, [made])
+    owner = claims(scope, egress, {service.hostname: service}).by_service.get(service.hostname)
+    rules = None if owner is None else RuleView(scope, owner)
+    return route_configuration(scope, message, [service_virtual_host(scope, service, port, ["*"], rules)])
 
 
 def unknown(scope: Scope) -> VirtualHost:
@@ -155,80 +155,6 @@ def _egress_proxy(scope: Scope) -> str:
     destination = None if policy is None else policy.egress_proxy
     if destination is None or scope.sidecar is None:
         return PASSTHROUGH
-    port = destination.port.number if destination.port is not None else _HTTP_PORT
+    port = destination.port.number if destination.port is not None else HTTP_PORT
     hostname = scope.resolve(destination.host, scope.sidecar.namespace)
     return outbound_cluster(port, destination.subset or "", hostname)
-
-
-def _virtual_hosts(scope: Scope, egress: EgressListener, port: int | None) -> Iterator[VirtualHost]:
-    """Virtual hosts for requests that came for ``port``; None is the forward proxy, which takes all ports."""
-    services = {
-        hostname: service
-        for hostname, service in egress.services.items()
-        if any(routable(each.protocol) and port in (None, each.number) for each in service.ports)
-    }
-    claims, strangers = _claims(scope, egress, services)
-    views: dict[Resource, RuleView] = {}
-    for hostname, service in services.items():
-        names = service_names(service, scope.proxy.namespace, scope.proxy.dns_domain) + service_addresses(service)
-        view = _view(scope, claims, hostname, views)
-        for each in service.ports:
-            if routable(each.protocol) and port in (None, each.number):
-                bare = port is not None or each.number == _HTTP_PORT
-                yield service_virtual_host(scope, service, each.number, domains(names, each.number, bare=bare), view)
-    asked = _HTTP_PORT if port is None else port
-    for host, owner in strangers.items():
-        view = views.get(owner) or RuleView(scope, owner)
-        made = rules_virtual_host(scope, host, asked, domains([host], asked, bare=True), view)
-        if made is not None:
-            yield made
-
-
-def routable(protocol: PortProtocol) -> bool:
-    """Whether requests on a port of that protocol can be routed: those of AUTO can, if they turn out to be HTTP."""
-    return protocol.is_http or protocol is PortProtocol.AUTO
-
-
-def _view(
-    scope: Scope, claims: Mapping[str, Resource], hostname: str, views: dict[Resource, RuleView]
-) -> RuleView | None:
-    owner = claims.get(hostname)
-    if owner is None:
-        return None
-    if owner not in views:
-        views[owner] = RuleView(scope, owner)
-    return views[owner]
-
-
-def _claims(
-    scope: Scope, egress: EgressListener, services: Mapping[str, Service]
-) -> tuple[dict[str, Resource], dict[str, Resource]]:
-    """Which virtual service speaks for which service: the oldest that names it, else the one whose wildcard covers it most
-    closely. And hosts of virtual services that are no services, with theirs.
-    """
-    claims: dict[str, Resource] = {}
-    strangers: dict[str, Resource] = {}
-    wildcards: list[tuple[str, Resource]] = []
-    for owner in egress.virtual_services:
-        if not owner.spec.http:
-            continue
-        for host in owner.spec.hosts:
-            full = scope.resolve(host, owner.namespace)
-            if full in services:
-                claims.setdefault(full, owner)
-            elif full.startswith("*"):
-                wildcards.append((full, owner))
-            else:
-                strangers.setdefault(full, owner)
-    wildcards.sort(key=lambda found: -len(found[0]))  # stable: of two that are equal the older one stays first
-    for wildcard, owner in wildcards:
-        covered = _covered(wildcard, services)
-        for hostname in covered:
-            claims.setdefault(hostname, owner)
-        if not covered:
-            strangers.setdefault(wildcard, owner)
-    return claims, strangers
-
-
-def _covered(wildcard: str, services: Iterable[str]) -> list[str]:
-    return [hostname for hostname in services if covers(wildcard, hostname)]

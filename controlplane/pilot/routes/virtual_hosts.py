@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from envoy.config.route.v3 import route_components_pb2 as components
@@ -48,24 +49,21 @@ def virtual_host(
     return VirtualHost(frozenset(listed), _VIRTUAL_HOSTS_TAG + _length(len(message)) + message, causes)
 
 
-def route_configuration(scope: Scope, message: Any, virtual_hosts: Iterable[VirtualHost]) -> Generated:
+def route_configuration(
+    scope: Scope, message: Any, hosts: Sequence[VirtualHost], *, distinct: bool = False
+) -> Generated:
     """The resource of a `RouteConfiguration` with these virtual hosts; the same object as long as it is the same.
 
-    Domains that a virtual host before has are gone from the later ones, because Envoy wants each of them once.
+    Domains that a virtual host before has are gone from the later ones, because Envoy wants each of them once; with
+    ``distinct`` it is known that there are none.
     """
-    parts = [message.SerializeToString(deterministic=True)]
-    causes: dict[ResourceKey, None] = {}
-    seen: set[str] = set()
-    for each in virtual_hosts:
-        kept = each if seen.isdisjoint(each.domains) else _without(each, seen)
-        if kept is None:
-            continue
-        seen |= kept.domains
-        parts.append(kept.field)
-        causes.update(dict.fromkeys(kept.causes))
-    made = encode_bytes(message.name, b"".join(parts))
-    kept_before = scope.memo.get(("route configuration", made.name, made.version), lambda: made)
-    return Generated(kept_before, tuple(causes))
+    if not distinct:
+        hosts = _with_own_domains(hosts)
+    made = encode_bytes(
+        message.name, b"".join((message.SerializeToString(deterministic=True), *(each.field for each in hosts)))
+    )
+    kept = scope.memo.get(("route configuration", made.name, made.version), lambda: made)
+    return Generated(kept, tuple(dict.fromkeys(chain.from_iterable(each.causes for each in hosts))))
 
 
 def encode_bytes(name: str, value: bytes) -> Encoded:
@@ -165,6 +163,18 @@ def _destination_hosts(rules: Rules) -> Iterable[tuple[str, str]]:
             yield each.destination.host, namespace
         if rule.mirror is not None:
             yield rule.mirror.host, namespace
+
+
+def _with_own_domains(hosts: Iterable[VirtualHost]) -> list[VirtualHost]:
+    """Each host with the domains that none before it has."""
+    seen: set[str] = set()
+    left: list[VirtualHost] = []
+    for each in hosts:
+        kept = each if seen.isdisjoint(each.domains) else _without(each, seen)
+        if kept is not None:
+            seen |= kept.domains
+            left.append(kept)
+    return left
 
 
 def _without(host: VirtualHost, taken: Collection[str]) -> VirtualHost | None:

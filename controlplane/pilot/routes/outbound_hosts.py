@@ -1,0 +1,188 @@
+"""The virtual hosts of what a sidecar's workload sends, made anew only as far as virtual services change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from controlplane.model.resource import Resource
+from controlplane.model.service import PortProtocol, Service
+from controlplane.pilot.hosts import covers
+from controlplane.pilot.routes.domains import domains, service_addresses, service_names
+from controlplane.pilot.routes.virtual_hosts import RuleView, VirtualHost, rules_virtual_host, service_virtual_host
+from controlplane.pilot.scope import EgressListener, Scope
+
+HTTP_PORT = 80  # what stands for no port in an authority
+
+
+def routable(protocol: PortProtocol) -> bool:
+    """Whether requests on a port of that protocol can be routed: those of AUTO can, if they turn out to be HTTP."""
+    return protocol.is_http or protocol is PortProtocol.AUTO
+
+
+class OutboundHosts(NamedTuple):
+    """Virtual hosts, and whether no two of them, nor one for all other hosts (`*`), have a domain in common."""
+
+    hosts: Sequence[VirtualHost]
+    distinct: bool
+
+
+def outbound_hosts(scope: Scope, egress: EgressListener, port: int | None) -> OutboundHosts:
+    """Virtual hosts for requests that came for ``port``; None is the forward proxy, which takes all ports."""
+    key = ("outbound hosts", scope.steady, scope.egress.index(egress), port)
+    return scope.memo.get(key, _Hosts).follow(scope, egress, port)
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """Which virtual service speaks for which service, and hosts of virtual services that are no services, with theirs."""
+
+    by_service: dict[str, Resource] = field(default_factory=dict)
+    strangers: dict[str, Resource] = field(default_factory=dict)
+
+
+def claims(scope: Scope, egress: EgressListener, services: Mapping[str, Service]) -> Claims:
+    """Who speaks for ``services``: the oldest virtual service that names one, else the one whose wildcard covers it most
+    closely.
+    """
+    found = Claims()
+    wildcards: list[tuple[str, Resource]] = []
+    for owner in egress.virtual_services:
+        if not owner.spec.http:
+            continue
+        for host in owner.spec.hosts:
+            full = scope.resolve(host, owner.namespace)
+            if full in services:
+                found.by_service.setdefault(full, owner)
+            elif full.startswith("*"):
+                wildcards.append((full, owner))
+            else:
+                found.strangers.setdefault(full, owner)
+    wildcards.sort(key=lambda each: -len(each[0]))  # stable: of two that are equal the older one stays first
+    for wildcard, owner in wildcards:
+        covered = [hostname for hostname in services if covers(wildcard, hostname)]
+        for hostname in covered:
+            found.by_service.setdefault(hostname, owner)
+        if not covered:
+            found.strangers.setdefault(wildcard, owner)
+    return found
+
+
+class _Place(NamedTuple):
+    """What a virtual host is for: a port of a service, or a name that is none."""
+
+    service: Service | None
+    host: str
+    port: int
+    domains: list[str]
+
+    def make(self, scope: Scope, rules: RuleView | None) -> VirtualHost | None:
+        """Its virtual host; None for a name that is no service, if no rules hold for it here."""
+        if self.service is not None:
+            return service_virtual_host(scope, self.service, self.port, self.domains, rules)
+        assert rules is not None
+        return rules_virtual_host(scope, self.host, self.port, self.domains, rules)
+
+
+class _Hosts:
+    """Virtual hosts as they were last. Everything but virtual services has stayed the same since (`Scope.steady`)."""
+
+    __slots__ = ("_by_owner", "_delegating", "_distinct", "_hosts", "_listed", "_owners", "_places", "_visible")
+
+    def __init__(self) -> None:
+        self._owners: Sequence[Resource] = ()
+        self._listed: Mapping[str, Service] = {}
+        self._visible: Mapping[str, Service] = {}
+        self._places: list[_Place] = []
+        self._hosts: list[VirtualHost | None] = []
+        self._by_owner: dict[Resource, list[int]] = {}
+        self._delegating: set[Resource] = set()
+        self._distinct = False
+
+    def follow(self, scope: Scope, egress: EgressListener, port: int | None) -> OutboundHosts:
+        """The virtual hosts of the newest snapshot."""
+        changed = self._changed(scope, egress)
+        if changed is None:
+            self._make(scope, egress, port)
+        else:
+            for old, new in changed:
+                self._remake(scope, old, new)
+        self._owners, self._listed, self._visible = egress.virtual_services, egress.services, scope.services
+        return OutboundHosts([host for host in self._hosts if host is not None], self._distinct)
+
+    def _remake(self, scope: Scope, old: Resource, new: Resource) -> None:
+        rules = RuleView(scope, new)
+        places = self._by_owner.pop(old, [])
+        for index in places:
+            was, made = self._hosts[index], self._places[index].make(scope, rules)
+            if made is not None and (was is None or was.domains != made.domains):
+                self._distinct = False
+            self._hosts[index] = made
+        self._by_owner[new] = places
+        self._delegating.discard(old)
+        if _delegates(new):
+            self._delegating.add(new)
+
+    def _changed(self, scope: Scope, egress: EgressListener) -> Sequence[tuple[Resource, Resource]] | None:
+        """Virtual services with what they were before, if each of them speaks for the same hosts still; else None."""
+        owners = egress.virtual_services
+        if not self._places or len(owners) != len(self._owners):
+            return None
+        if self._listed != egress.services or self._visible != scope.services:
+            return None
+        changed = [
+            (old, new)
+            for old, new in zip(self._owners, owners, strict=True)
+            if old is not new or new in self._delegating
+        ]
+        if all(_speak_alike(old, new) for old, new in changed):
+            return changed
+        return None
+
+    def _make(self, scope: Scope, egress: EgressListener, port: int | None) -> None:
+        services = {
+            hostname: service
+            for hostname, service in egress.services.items()
+            if any(routable(each.protocol) and port in (None, each.number) for each in service.ports)
+        }
+        claimed = claims(scope, egress, services)
+        self._places, self._hosts, self._by_owner = [], [], {}
+        views: dict[Resource, RuleView] = {}
+        for place, owner in _places(scope, services, claimed, port):
+            rules = None
+            if owner is not None:
+                self._by_owner.setdefault(owner, []).append(len(self._places))
+                rules = views.get(owner)
+                if rules is None:
+                    rules = views[owner] = RuleView(scope, owner)
+            self._places.append(place)
+            self._hosts.append(place.make(scope, rules))
+        self._delegating = {owner for owner in self._by_owner if _delegates(owner)}
+        found = [host.domains for host in self._hosts if host is not None]
+        everything = frozenset[str]().union(*found)
+        self._distinct = "*" not in everything and sum(map(len, found)) == len(everything)
+
+
+def _places(
+    scope: Scope, services: Mapping[str, Service], claimed: Claims, port: int | None
+) -> Iterator[tuple[_Place, Resource | None]]:
+    namespace, dns_domain = scope.proxy.namespace, scope.proxy.dns_domain
+    for hostname, service in services.items():
+        names = service_names(service, namespace, dns_domain) + service_addresses(service)
+        for each in service.ports:
+            if routable(each.protocol) and port in (None, each.number):
+                bare = port is not None or each.number == HTTP_PORT
+                place = _Place(service, hostname, each.number, domains(names, each.number, bare=bare))
+                yield place, claimed.by_service.get(hostname)
+    asked = HTTP_PORT if port is None else port
+    for host, owner in claimed.strangers.items():
+        yield _Place(None, host, asked, domains([host], asked, bare=True)), owner
+
+
+def _speak_alike(old: Resource, new: Resource) -> bool:
+    return old.key == new.key and old.spec.hosts == new.spec.hosts and bool(old.spec.http) == bool(new.spec.http)
+
+
+def _delegates(owner: Resource) -> bool:
+    return any(rule.delegate is not None for rule in owner.spec.http)

@@ -1,0 +1,149 @@
+"""What is made anew after a change is the same as if all of it were: one history of a mesh against a fresh start at each step."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import yaml
+
+from controlplane.model.parsing import parse
+from controlplane.model.resource import Resource, ResourceKey
+from controlplane.pilot.translator import Pilot
+from tests.controlplane.pilot.scene import LISTENER, ROUTES, gateway, sidecar
+
+NAMES = ("a", "b", "c", "d")
+PROXIES = (
+    sidecar(),
+    sidecar(INTERCEPTION_MODE="REDIRECT"),
+    sidecar(namespace="away"),
+    gateway({"app": "edge"}),
+)
+
+
+def service(rng: random.Random) -> str:
+    name = rng.choice(NAMES)
+    port = rng.choice(
+        ("{name: http, port: 80}", "{name: tcp, port: 80}", "{name: http, port: 8080}", "{name: x, port: 80}")
+    )
+    return f"""
+apiVersion: v1
+kind: Service
+metadata: {{name: {name}, namespace: {rng.choice(("shop", "away"))}}}
+spec: {{ports: [{port}], selector: {{app: {name}}}, clusterIP: {rng.choice(("10.0.0.1", "None"))}}}
+"""
+
+
+def virtual_service(rng: random.Random) -> str:
+    action = rng.choice(
+        (
+            f"route: [{{destination: {{host: {rng.choice(NAMES)}}}}}]",
+            f"timeout: {rng.randint(1, 9)}s, route: [{{destination: {{host: {rng.choice(NAMES)}, subset: v1}}}}]",
+            f"delegate: {{name: inner-{rng.randint(1, 2)}, namespace: shop}}",
+            "redirect: {uri: /x}",
+        )
+    )
+    match = rng.choice(("", "match: [{uri: {prefix: /p}}], ", "match: [{sourceNamespace: away}], "))
+    host = rng.choice((*NAMES, "stranger.example", "'*.shop.svc.cluster.local'", "'*.example'"))
+    gateways = rng.choice(("", "gateways: [edge, mesh]", "gateways: [shop/edge]"))
+    return f"""
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: vs-{rng.randint(1, 4)}, namespace: {rng.choice(("shop", "away"))}}}
+spec:
+  hosts: [{host}]
+  http: [{{{match}{action}}}]
+  {gateways}
+"""
+
+
+def delegate(rng: random.Random) -> str:
+    return f"""
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: inner-{rng.randint(1, 2)}, namespace: shop}}
+spec:
+  http: [{{timeout: {rng.randint(1, 9)}s, route: [{{destination: {{host: {rng.choice(NAMES)}}}}}]}}]
+"""
+
+
+def destination_rule(rng: random.Random) -> str:
+    return f"""
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {{name: rule-{rng.randint(1, 3)}, namespace: shop}}
+spec:
+  host: {rng.choice(NAMES)}
+  trafficPolicy: {{loadBalancer: {{consistentHash: {{httpHeaderName: x-{rng.randint(1, 3)}}}}}}}
+"""
+
+
+def sidecar_resource(rng: random.Random) -> str:
+    return f"""
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {{name: scope, namespace: {rng.choice(("shop", "away"))}}}
+spec: {{egress: [{{hosts: ["{rng.choice(("./*", "*/*", "shop/a.shop.svc.cluster.local"))}"]}}]}}
+"""
+
+
+GATEWAY = """
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: edge, namespace: shop}
+spec: {selector: {app: edge}, servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: ["*"]}]}
+"""
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_history_of_changes_comes_to_what_a_fresh_start_makes(seed: int) -> None:
+    rng = random.Random(seed)
+    pilot = Pilot()
+    present: dict[ResourceKey, Resource] = {}
+    makers = (
+        service,
+        service,
+        virtual_service,
+        virtual_service,
+        virtual_service,
+        delegate,
+        destination_rule,
+        sidecar_resource,
+    )
+    for step in range(60):
+        changed: dict[ResourceKey, Resource | None] = {}
+        if present and rng.random() < 0.2:
+            key = rng.choice(sorted(present))
+            del present[key]
+            changed[key] = None
+        else:
+            resource = parse(yaml.safe_load(GATEWAY if step == 0 else rng.choice(makers)(rng)))
+            present[resource.key] = changed[resource.key] = resource
+        pilot.apply(changed)
+        fresh = Pilot()
+        fresh.apply(dict(present))
+        for proxy in PROXIES:
+            for type_url in (ROUTES, LISTENER):
+                found = {name: each.value for name, each in pilot.resources(proxy, type_url).items()}
+                expected = {name: each.value for name, each in fresh.resources(proxy, type_url).items()}
+                assert found == expected, (step, proxy.id, type_url, changed)
+
+
+def test_what_did_not_change_is_the_same_object() -> None:
+    pilot = Pilot()
+    rng = random.Random(7)
+    texts = (GATEWAY, virtual_service(rng), *(service(rng) for _ in range(20)))
+    resources = [parse(yaml.safe_load(text)) for text in texts]
+    pilot.apply({resource.key: resource for resource in resources})
+    before = {proxy.id: dict(pilot.resources(proxy, ROUTES)) for proxy in PROXIES}
+    hidden = parse(
+        yaml.safe_load(
+            delegate(rng).replace("spec:", "spec:\n  hosts: [a]\n  exportTo: ['.']").replace("shop", "other")
+        )
+    )
+    again = parse(yaml.safe_load(GATEWAY))
+    pilot.apply({hidden.key: hidden, again.key: again})
+    for proxy in PROXIES:
+        after = pilot.resources(proxy, ROUTES)
+        assert after.keys() == before[proxy.id].keys()
+        assert all(each is before[proxy.id][name] for name, each in after.items())
