@@ -15,7 +15,7 @@ from tests.controlplane.pilot.scene import LISTENER, ROUTES, gateway, sidecar
 NAMES = ("a", "b", "c", "d")
 PROXIES = (
     sidecar(),
-    sidecar(INTERCEPTION_MODE="REDIRECT"),
+    sidecar("captured-1", INTERCEPTION_MODE="REDIRECT"),
     sidecar(namespace="away"),
     gateway({"app": "edge"}),
 )
