@@ -17,15 +17,15 @@ from starlette.types import ASGIApp
 from controlplane.api import gnostic
 from controlplane.api.access import Gate, Rule
 from controlplane.api.discovery import AGGREGATED_VERSIONS, Registry
-from controlplane.api.joining import RULES as JOIN_RULES
-from controlplane.api.joining import Joining
 from controlplane.api.openapi import OpenApi
 from controlplane.api.past import HISTORY, Past
 from controlplane.api.resources import Parse, Resources
 from controlplane.api.rest import Rest
 from controlplane.api.status import JSON, ApiError
+from controlplane.api.token_routes import RULES as TOKEN_RULES
+from controlplane.api.token_routes import TokenRoutes
 from controlplane.api.watching import Watches
-from controlplane.model.credentials import Authenticator, JoinTokens
+from controlplane.model.credentials import Authenticator, TokenIssuer
 from controlplane.model.kinds import Kind
 from controlplane.model.resource import Origin, ResourceKey
 from controlplane.model.store import Store, Unavailable
@@ -48,7 +48,7 @@ class Application:
         parse: Parse,
         authenticator: Authenticator,
         *,
-        join_tokens: JoinTokens | None = None,
+        tokens: TokenIssuer | None = None,
         routes: Sequence[BaseRoute] = (),
         rules: Sequence[Rule] = (),
         names: Collection[str] = (),
@@ -66,7 +66,7 @@ class Application:
         self._version = version
         self._openapi: asyncio.Task[OpenApi] | None = None
         rest = Rest(self._registry, self.resources, self.watches)
-        joining = () if join_tokens is None else Joining(join_tokens).routes()
+        token_routes = () if tokens is None else TokenRoutes(tokens).routes()
         starlette = Starlette(
             routes=[
                 *(Route(path, self._health) for path in ("/healthz", "/livez")),
@@ -84,7 +84,7 @@ class Application:
                 Route("/api/{version}/{rest:path}", rest.core, methods=_METHODS),
                 Route("/apis/{group}/{version}/{rest:path}", rest.group, methods=_METHODS),
                 Route(HISTORY, Past(self._registry, store).history),
-                *joining,
+                *token_routes,
                 *routes,
             ],
             exception_handlers={
@@ -98,7 +98,7 @@ class Application:
             starlette,
             authenticator,
             names=names,
-            rules=(*JOIN_RULES, *rules),
+            rules=(*TOKEN_RULES, *rules),
             most=most_requests,
             most_watches=most_watches,
         )

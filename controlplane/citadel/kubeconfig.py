@@ -27,7 +27,7 @@ async def keep_admin_kubeconfig(path: Path, server: str, tokens: Tokens, authori
         except Unauthenticated:
             token = None
     if token is None:
-        token = await tokens.issue(Role.ADMIN, "admin")
+        _, token = await tokens.issue(Role.ADMIN, "admin")
     write_kubeconfig(path, server, token, authority.pem)
 
 

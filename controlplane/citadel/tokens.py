@@ -12,12 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from controlplane.citadel.authority import CertificateAuthority
-from controlplane.model.credentials import Identity, JoinToken, Role, Unauthenticated
+from controlplane.model.credentials import Identity, IssuedToken, Role, Unauthenticated
 from controlplane.model.resource import ResourceKey
 from controlplane.model.store import Conflict, Store
 
 TOKEN_KIND = "_Token"
 _PREFIX = "mizzen"
+_JOIN = "join"
 _UNKNOWN = "the token is unknown, revoked or expired"
 _LONGEST = 512
 _WORKLOAD_LIFETIME = datetime.timedelta(hours=24)
@@ -35,44 +36,35 @@ class Tokens:
         self._authority = authority
         self._clock = clock
 
-    async def issue(self, role: Role, name: str, *, lifetime: float | None = None, who: str = "citadel") -> str:
-        """A new token of an admin or a viewer, valid for ``lifetime`` seconds (None: until it is revoked)."""
-        expires = None if lifetime is None else self._clock() + lifetime
-        id, secret = await self._keep({"role": role.value, "name": name, "expires": expires}, who)
-        return f"{_PREFIX}-{role.value}-{id}-{secret}"
+    async def issue(
+        self, role: Role, name: str, *, lifetime: float | None = None, who: str = "citadel"
+    ) -> tuple[IssuedToken, str]:
+        """See TokenIssuer."""
+        return await self._keep(role.value, {"name": name}, lifetime, who)
 
-    async def create(self, namespace: str, service_account: str, *, lifetime: float, who: str) -> tuple[JoinToken, str]:
-        """See JoinTokens."""
-        now = self._clock()
-        document = {
-            "role": "join",
-            "namespace": namespace,
-            "serviceAccount": service_account,
-            "expires": now + lifetime,
-            "created": now,
-            "createdBy": who,
-        }
-        id, secret = await self._keep(document, who)
-        token = JoinToken(id, namespace, service_account, now, now + lifetime, who)
-        return token, f"{_PREFIX}-join-{id}-{secret}-{self._authority.hash}"
+    async def create(
+        self, namespace: str, service_account: str, *, lifetime: float, who: str
+    ) -> tuple[IssuedToken, str]:
+        """See TokenIssuer."""
+        await self.forget()
+        account = {"namespace": namespace, "serviceAccount": service_account}
+        token, text = await self._keep(_JOIN, account, lifetime, who)
+        return token, f"{text}-{self._authority.hash}"
 
-    async def list(self) -> Sequence[JoinToken]:
-        """See JoinTokens: those that are not forgotten yet, used and expired ones included."""
-        found = []
-        for stored in (await self._store.list(TOKEN_KIND)).items:
-            document = json.loads(stored.document)
-            if document["role"] == "join":
-                found.append(_as_join_token(stored.key.name, document))
-        return found
+    async def list(self) -> Sequence[IssuedToken]:
+        """See TokenIssuer."""
+        stored = (await self._store.list(TOKEN_KIND)).items
+        tokens = [_issued(one.key.name, json.loads(one.document)) for one in stored]
+        return sorted(tokens, key=lambda token: token.created)
 
     async def revoke(self, id: str, *, who: str) -> bool:
-        """See JoinTokens. Tokens of admins and viewers are revoked alike."""
+        """See TokenIssuer."""
         return await self._store.delete(ResourceKey(TOKEN_KIND, "", id), expected=None, who=who) is not None
 
     async def join(self, token: str, request: bytes) -> bytes:
-        """See JoinTokens. The certificate is judged before the token is used up, so that a slip does not cost it."""
+        """See TokenIssuer. The certificate is judged before the token is used up, so that a slip does not cost it."""
         document = (await self._find(token))[1]
-        if document["role"] != "join":
+        if document["role"] != _JOIN:
             raise Unauthenticated("only a join token is traded for a certificate")
         chain, _ = self._authority.sign_workload(
             request, document["namespace"], document["serviceAccount"], _WORKLOAD_LIFETIME
@@ -85,7 +77,7 @@ class Tokens:
         Unauthenticated.
         """
         id, document, revision = await self._find(token)
-        if document["role"] != "join":
+        if document["role"] != _JOIN:
             return Identity(Role(document["role"]), document["name"])
         if document.get("used"):
             raise Unauthenticated("the join token has been used before: each serves once")
@@ -109,11 +101,20 @@ class Tokens:
             if expires is not None and expires + age < self._clock():
                 await self._store.delete(stored.key, expected=None, who="citadel")
 
-    async def _keep(self, document: Mapping[str, Any], who: str) -> tuple[str, str]:
-        id, secret = secrets.token_hex(6), secrets.token_hex(32)
-        content = json.dumps({**document, "secret": _hash(secret)}).encode()
-        await self._store.put(ResourceKey(TOKEN_KIND, "", id), content, expected=0, who=who)
-        return id, secret
+    async def _keep(
+        self, role: str, about: Mapping[str, Any], lifetime: float | None, who: str
+    ) -> tuple[IssuedToken, str]:
+        id, secret, now = secrets.token_hex(6), secrets.token_hex(32), self._clock()
+        document = {
+            "role": role,
+            **about,
+            "created": now,
+            "createdBy": who,
+            "expires": None if lifetime is None else now + lifetime,
+            "secret": _hash(secret),
+        }
+        await self._store.put(ResourceKey(TOKEN_KIND, "", id), json.dumps(document).encode(), expected=0, who=who)
+        return _issued(id, document), f"{_PREFIX}-{role}-{id}-{secret}"
 
     async def _find(self, token: str) -> tuple[str, dict[str, Any], int]:
         parts = token.split("-")
@@ -138,13 +139,15 @@ def _hash(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
-def _as_join_token(id: str, document: Mapping[str, Any]) -> JoinToken:
-    return JoinToken(
-        id,
-        document["namespace"],
-        document["serviceAccount"],
-        document["created"],
-        document["expires"],
-        document["createdBy"],
-        bool(document.get("used")),
+def _issued(id: str, document: Mapping[str, Any]) -> IssuedToken:
+    return IssuedToken(
+        id=id,
+        role=Role.WORKLOAD if document["role"] == _JOIN else Role(document["role"]),
+        name=document.get("name", ""),
+        namespace=document.get("namespace", ""),
+        service_account=document.get("serviceAccount", ""),
+        created=document["created"],
+        expires=document["expires"],
+        created_by=document["createdBy"],
+        used=bool(document.get("used")),
     )

@@ -1,8 +1,9 @@
-"""`mizzen token`: join tokens, by which a workload comes into the mesh."""
+"""`mizzen token`: join tokens, by which a workload comes into the mesh, and tokens of people who look or decide."""
 
 from __future__ import annotations
 
 import datetime
+from typing import Any
 
 import click
 
@@ -11,28 +12,49 @@ from controlplane.cli.options import access_options, connect
 
 @click.group()
 def command() -> None:
-    """Make, list and revoke the join tokens of workloads."""
+    """Make, list and revoke tokens: of workloads that join, of viewers and of admins."""
 
 
 @command.command()
 @access_options
 @click.option("--namespace", default="default", show_default=True)
-@click.option("--service-account", required=True, help="Whom the token makes of its bearer.")
-@click.option("--lifetime", type=float, default=3600, show_default=True, metavar="SECONDS")
-def create(data_dir: str | None, kubeconfig: str | None, namespace: str, service_account: str, lifetime: float) -> None:
-    """Print a new join token. It serves once, and is told only now."""
-    body = {"namespace": namespace, "serviceAccount": service_account, "lifetime": lifetime}
+@click.option("--service-account", help="Whom the token makes of its bearer: it is a join token, good once.")
+@click.option("--viewer", metavar="NAME", help="Make a token for somebody who may read all but secrets.")
+@click.option("--admin", metavar="NAME", help="Make a token for somebody who may do everything.")
+@click.option("--lifetime", type=float, metavar="SECONDS", help="[default: 3600 for join tokens, else none]")
+def create(
+    data_dir: str | None,
+    kubeconfig: str | None,
+    namespace: str,
+    service_account: str | None,
+    viewer: str | None,
+    admin: str | None,
+    lifetime: float | None,
+) -> None:
+    """Print a new token. It is told only now."""
+    if sum(each is not None for each in (service_account, viewer, admin)) != 1:
+        raise click.UsageError("say who gets the token: one of --service-account, --viewer and --admin")
+    body: dict[str, Any] = {} if lifetime is None else {"lifetime": lifetime}
+    if service_account is not None:
+        body |= {"namespace": namespace, "serviceAccount": service_account}
+    else:
+        body |= {"role": "viewer" if viewer is not None else "admin", "name": viewer or admin}
     click.echo(connect(data_dir, kubeconfig).request("POST", "/mizzen/v1/tokens", body)["token"])
 
 
 @command.command(name="list")
 @access_options
 def list_(data_dir: str | None, kubeconfig: str | None) -> None:
-    """List join tokens, without their secrets."""
+    """List tokens, without their secrets."""
     for one in connect(data_dir, kubeconfig).request("GET", "/mizzen/v1/tokens"):
-        ends = datetime.datetime.fromtimestamp(one["expires"], datetime.UTC).isoformat(timespec="seconds")
-        state = "used" if one["used"] else "unused"
-        click.echo(f"{one['id']}  {one['namespace']}/{one['service_account']}  {state}  expires {ends}")
+        holder = one["name"] or f"{one['namespace']}/{one['service_account']}"
+        state = "used" if one["used"] else "unused" if one["role"] == "workload" else "good"
+        ends = "does not expire"
+        if one["expires"] is not None:
+            ends = (
+                f"expires {datetime.datetime.fromtimestamp(one['expires'], datetime.UTC).isoformat(timespec='seconds')}"
+            )
+        click.echo(f"{one['id']}  {one['role']}  {holder}  {state}  {ends}")
 
 
 @command.command()

@@ -44,26 +44,40 @@ class Authenticator(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class JoinToken:
-    """A join token as it is listed: its secret is known to its bearer alone. Times are in seconds since the epoch."""
+class IssuedToken:
+    """A token as it is listed: its secret is known to its bearer alone. Times are in seconds since the epoch.
+
+    Those of workloads are join tokens: for a namespace and a service account, good once. The others have a ``name``, and are
+    good until ``expires`` (None: until they are revoked).
+    """
 
     id: str
+    role: Role
+    name: str
     namespace: str
     service_account: str
     created: float
-    expires: float
-    created_by: str = ""
+    expires: float | None
+    created_by: str
     used: bool = False
 
 
-class JoinTokens(Protocol):
-    """Makes, lists and revokes join tokens, and lets workloads trade them for a certificate."""
+class TokenIssuer(Protocol):
+    """Makes, lists and revokes tokens, and lets workloads trade theirs for a certificate."""
 
-    async def create(self, namespace: str, service_account: str, *, lifetime: float, who: str) -> tuple[JoinToken, str]:
-        """A new one, valid for ``lifetime`` seconds, and its text, which is told only now."""
+    async def create(
+        self, namespace: str, service_account: str, *, lifetime: float, who: str
+    ) -> tuple[IssuedToken, str]:
+        """A new join token, valid for ``lifetime`` seconds, and its text, which is told only now."""
         ...
 
-    async def list(self) -> Sequence[JoinToken]: ...
+    async def issue(self, role: Role, name: str, *, lifetime: float | None, who: str) -> tuple[IssuedToken, str]:
+        """A new token of an admin or a viewer, likewise; without a ``lifetime`` it is valid until it is revoked."""
+        ...
+
+    async def list(self) -> Sequence[IssuedToken]:
+        """All that are not forgotten yet, used and expired ones included, the oldest first."""
+        ...
 
     async def revoke(self, id: str, *, who: str) -> bool:
         """Whether there was one."""

@@ -56,7 +56,7 @@ async def serve(directory: Path, **arguments: Any) -> AsyncIterator[Served]:
     authority = await CertificateAuthority.open(store)
     tokens = Tokens(store, authority)
     certificates = ServerCertificates(authority)
-    application = Application(store, KINDS, parse, Credentials(tokens, authority), join_tokens=tokens, **arguments)
+    application = Application(store, KINDS, parse, Credentials(tokens, authority), tokens=tokens, **arguments)
     server = ApiServer(application, "127.0.0.1", 0, certificates.context(client_certificates=True))
     await server.start()
     kubeconfig = directory / "admin.kubeconfig"

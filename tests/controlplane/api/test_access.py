@@ -23,7 +23,7 @@ from tests.controlplane.api.serving import Background, Client, Watcher, collecti
 
 @pytest.fixture
 def viewer(background: Background) -> Client:
-    return Client(background, background.call(background.served.tokens.issue(Role.VIEWER, "looker")))
+    return Client(background, background.call(background.served.tokens.issue(Role.VIEWER, "looker"))[1])
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/livez", "/readyz", "/version"])
@@ -31,7 +31,7 @@ def test_health_and_version_need_no_credential(background: Background, path: str
     assert Client(background, "")("GET", path).status == 200
 
 
-@pytest.mark.parametrize("path", ["/api", "/apis", "/openapi/v2", collection(), "/mizzen/v1/join-tokens", "/nowhere"])
+@pytest.mark.parametrize("path", ["/api", "/apis", "/openapi/v2", collection(), "/mizzen/v1/tokens", "/nowhere"])
 def test_everything_else_needs_one(background: Background, path: str) -> None:
     refused = Client(background, "")("GET", path)
     assert refused.status == 401 and refused.json["kind"] == "Status" and refused.json["reason"] == "Unauthorized"
@@ -67,7 +67,7 @@ def test_a_viewer_reads_but_no_secrets_and_writes_nothing(viewer: Client, client
         ("GET", "/api/v1/secrets"),
         ("GET", f"/api/v1/namespaces/{namespace}/secrets/x"),
         ("GET", "/mizzen/v1/history?kind=Secret&name=x"),
-        ("POST", "/mizzen/v1/join-tokens"),
+        ("POST", "/mizzen/v1/tokens"),
     ):
         refused = viewer(method, path, {} if method != "GET" else None)
         assert refused.status == 403 and "looker" in refused.message, path
