@@ -22,16 +22,18 @@ from controlplane.galley.catalogue import Catalogue
 from controlplane.galley.directory import DirectorySource
 from controlplane.galley.open_store import open_store
 from controlplane.galley.source import Source
+from controlplane.galley.statuses import StatusWriter
 from controlplane.galley.store_source import StoreSource
 from controlplane.model.credentials import Identity, Role, Unauthenticated
 from controlplane.model.election import Election
 from controlplane.model.kinds import KINDS
 from controlplane.model.parsing import parse
 from controlplane.model.proxy import Proxy
-from controlplane.model.resource import Origin, ResourceKey
+from controlplane.model.resource import Origin, Resource, ResourceKey
 from controlplane.model.store import Store, Unavailable
 from controlplane.operator_routes import RULES, operator_routes
 from controlplane.pilot.translator import Pilot
+from controlplane.refusals import Refusals
 from controlplane.settings import InvalidSetting, Settings
 from controlplane.xds.client_status import ClientStatusService
 from controlplane.xds.hub import Hub
@@ -46,6 +48,7 @@ class ControlPlane:
 
     store: Store
     election: Election
+    statuses: StatusWriter
     authority: CertificateAuthority
     certificates: ServerCertificates
     tokens: Tokens
@@ -71,14 +74,33 @@ class ControlPlane:
         await self._prove_who_we_are()
 
         self.pilot = Pilot(domain=settings.mesh_domain)
-        self.hub = Hub(self.pilot, quiet=settings.quiet, longest=settings.longest)
-        self.catalogue = Catalogue(self._sources(), parse, self.hub.changed)
-        self._following = asyncio.create_task(self.catalogue.run())
+        self.catalogue = Catalogue(self._sources(), parse, self._changed)
+        self.statuses = StatusWriter(self.store, self.catalogue.resources)
+        self.hub = Hub(
+            self.pilot,
+            quiet=settings.quiet,
+            longest=settings.longest,
+            verdicts=Refusals(self.pilot, self.statuses.tell_refusals),
+        )
+        self._following = asyncio.create_task(self._follow())
         await self._synced()
         self.hub.flush()
 
         await self._serve_xds()
         await self._serve_api()
+
+    def _changed(self, resources: Mapping[ResourceKey, Resource | None]) -> None:
+        self.hub.changed(resources)
+
+    async def _follow(self) -> None:
+        """What runs as long as the control plane does."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.catalogue.run())
+            group.create_task(self.election.run(self._lead))
+
+    async def _lead(self) -> None:
+        """What one of all control planes on a store does."""
+        await self.statuses.run()
 
     async def _prove_who_we_are(self) -> None:
         settings = self.settings

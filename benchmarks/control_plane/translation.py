@@ -57,7 +57,7 @@ _PROXY = Proxy(
     ProxyType.SIDECAR,
     "team-0",
     "client",
-    "cluster.local",
+    "team-0.svc.cluster.local",
     ("10.255.0.1",),
     {"app": "client"},
     metadata={"HTTP_PROXY_PORT": "15001"},

@@ -128,7 +128,7 @@ class Demo:
         api_port, xds_port = free_port(), free_port()
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "controlplane", "--data-dir", str(self.directory),
-            "--api-address", f"127.0.0.1:{api_port}", "--xds-address", f"127.0.0.1:{xds_port}",
+            "--api-address", f"127.0.0.1:{api_port}", "--xds-address", f"127.0.0.1:{xds_port}", "--secure-xds-address", "",
             stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip
         try:

@@ -33,7 +33,8 @@ class Proxy:
     """One proxy, by its node (`core.v3.Node`): id `TYPE~IP~NAME.NAMESPACE~NAMESPACE.svc.DOMAIN` and metadata.
 
     ``addresses`` are the workload's, the first one the node id's. ``metadata`` is the node's, as a dict. Two proxies on
-    one machine are told apart by ``id``.
+    one machine are told apart by ``id``. ``dns_domain`` is the last part of the id, `NAMESPACE.svc.DOMAIN`: below it and
+    its parents, names may be short.
     """
 
     id: str

@@ -7,7 +7,8 @@ clusters is not waited for before their endpoints go out: Envoy withholds it unt
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+import re
+from collections.abc import Collection, Mapping
 from math import inf
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -21,10 +22,18 @@ _BEHIND_CLUSTERS: Final = frozenset(IN_ORDER[IN_ORDER.index(LISTENER) :])
 
 
 class View(Protocol):
-    """The mesh as one proxy sees it now."""
+    """The mesh as one proxy sees it now, and who hears what the proxy says of it."""
 
     def resources(self, type_url: str, names: Collection[str] | None) -> Mapping[str, Encoded]:
         """What it gets of a type: all, or what there is of these names."""
+        ...
+
+    def refused(self, type_url: str, names: Collection[str], error: str) -> None:
+        """The proxy refuses what was new in the last response of a type; ``names`` are those that the error can be about."""
+        ...
+
+    def accepted(self, type_url: str) -> None:
+        """The proxy takes what it refused before."""
         ...
 
 
@@ -40,12 +49,11 @@ class Say(NamedTuple):
 
 
 class Conversation:
-    """One stream of one proxy. ``incremental`` is delta; ``on_nack(type_url, names, error)`` hears of refusals."""
+    """One stream of one proxy. ``incremental`` is delta."""
 
-    def __init__(self, view: View, *, incremental: bool, on_nack: Callable[[str, Collection[str], str], None]) -> None:
+    def __init__(self, view: View, *, incremental: bool) -> None:
         self.view = view
         self.incremental = incremental
-        self.on_nack = on_nack
         self.watches: dict[str, Watch] = {}
         self.responses = 0
 
@@ -105,9 +113,13 @@ class Conversation:
             return
         if request.HasField("error_detail"):
             watch.on_nack(request.error_detail.message)
-            self.on_nack(watch.type_url, watch.last_sent, watch.error)
+            named = [name for name in watch.last_sent if _names(watch.error, name)]
+            self.view.refused(watch.type_url, named or watch.last_sent, watch.error)
         else:
+            mended = bool(watch.error)
             watch.on_ack()
+            if mended:
+                self.view.accepted(watch.type_url)
 
     # what is said to the proxy
 
@@ -183,3 +195,8 @@ class Conversation:
         ]
         if again:
             watch.asked(again)
+
+
+def _names(text: str, name: str) -> bool:
+    """Whether a text is about something of that name, and not only of one that has it for a part."""
+    return re.search(rf"(?<![\w.|-]){re.escape(name)}(?![\w|-])", text) is not None

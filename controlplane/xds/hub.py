@@ -19,18 +19,37 @@ from controlplane.xds.watch import Update
 log = logging.getLogger("controlplane.xds")
 
 
-class Refusals(Protocol):
-    """Who wants to know what proxies refused."""
+class Verdicts(Protocol):
+    """Who wants to know what proxies refuse."""
+
+    def refused(self, proxy: Proxy, type_url: str, names: Collection[str], error: str) -> None:
+        """A proxy goes on with what it had instead of the resources of these names."""
+        ...
+
+    def accepted(self, proxy: Proxy, type_url: str) -> None:
+        """It refuses nothing of this type any more."""
+        ...
+
+    def left(self, proxy: Proxy) -> None:
+        """Its stream is over, and what it refused is no matter any more."""
+        ...
+
+
+class Ignored:
+    """Verdicts that nobody wants to know."""
 
     def refused(self, proxy: Proxy, type_url: str, names: Collection[str], error: str) -> None: ...
+
+    def accepted(self, proxy: Proxy, type_url: str) -> None: ...
+
+    def left(self, proxy: Proxy) -> None: ...
 
 
 class Hub:
     """Streams subscribe, `changed` pushes.
 
     After a change nothing is sent for ``quiet`` seconds, so that a burst becomes one push; but no change waits longer than
-    ``longest`` seconds. ``on_refused`` hears of every NACK, ``on_pushed`` of every batch of changes with the seconds that it
-    took to tell all sessions.
+    ``longest`` seconds.
     """
 
     def __init__(
@@ -41,14 +60,14 @@ class Hub:
         longest: float = 0.3,
         identifier: str = "mizzen",
         wall_clock: Callable[[], float] = time.time,
-        refusals: Refusals | None = None,
+        verdicts: Verdicts | None = None,
     ) -> None:
         self.translator = translator
         self.quiet = quiet
         self.longest = longest
         self.identifier = identifier
         self.wall_clock = wall_clock
-        self.refusals = refusals
+        self.verdicts: Verdicts = verdicts or Ignored()
         self.sessions: set[Session] = set()
         self.applied = 0  # batches of changes
         self._waiting: dict[ResourceKey, Resource | None] = {}
@@ -130,12 +149,8 @@ class Hub:
     def left(self, session: Session) -> None:
         """A stream is over."""
         self.sessions.discard(session)
+        self.verdicts.left(session.proxy)
         log.info("%s disconnected", session.proxy.id)
-
-    def refused(self, session: Session, type_url: str, names: Collection[str], error: str) -> None:
-        """A proxy refused resources; everybody else goes on."""
-        if self.refusals is not None:
-            self.refusals.refused(session.proxy, type_url, names, error)
 
     def close(self) -> None:
         """Push nothing any more."""

@@ -47,7 +47,7 @@ def parse_node(node: Any) -> Proxy:
         type=ProxyType.PROXYLESS if proxyless else ProxyType(kind),
         namespace=namespace,
         name=named or name,
-        dns_domain=_domain(domain, namespace),
+        dns_domain=domain if ".svc." in domain else f"{namespace}.svc.{domain or 'cluster.local'}",
         addresses=addresses,
         labels=labels,
         service_account=_text(metadata, "SERVICE_ACCOUNT") or labels.get(_LABEL_OF_ACCOUNT, ""),
@@ -61,9 +61,3 @@ def parse_node(node: Any) -> Proxy:
 def _text(metadata: Mapping[str, Any], key: str) -> str:
     value = metadata.get(key)
     return value if isinstance(value, str) else ""
-
-
-def _domain(text: str, namespace: str) -> str:
-    """The mesh's DNS domain (`cluster.local`), from `NAMESPACE.svc.DOMAIN`."""
-    before = f"{namespace}.svc."
-    return text.removeprefix(before) if text.startswith(before) else text.partition(".svc.")[2] or "cluster.local"

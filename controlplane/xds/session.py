@@ -40,7 +40,7 @@ class Session:
         self.node = node
         self.incremental = incremental
         self.confidential = confidential
-        self.conversation = Conversation(self, incremental=incremental, on_nack=self._refused)
+        self.conversation = Conversation(self, incremental=incremental)
         self.connected_at = hub.wall_clock()
         self.bytes_sent = 0
         self.pushes = 0
@@ -110,9 +110,15 @@ class Session:
         body = (delta_body if self.incremental else whole_body)(type_url, update, version, self.hub.identifier)
         return version, body
 
-    def _refused(self, type_url: str, names: Collection[str], error: str) -> None:
+    def refused(self, type_url: str, names: Collection[str], error: str) -> None:
+        """See View."""
         log.warning("%s refuses %s: %s", self.proxy.id, SHORT.get(type_url, type_url), error)
-        self.hub.refused(self, type_url, names, error)
+        self.hub.verdicts.refused(self.proxy, type_url, names, error)
+
+    def accepted(self, type_url: str) -> None:
+        """See View."""
+        log.info("%s accepts %s again", self.proxy.id, SHORT.get(type_url, type_url))
+        self.hub.verdicts.accepted(self.proxy, type_url)
 
     def __repr__(self) -> str:
         return f"<Session {self.proxy.id} {'delta' if self.incremental else 'state of the world'}>"

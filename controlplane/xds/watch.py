@@ -15,6 +15,7 @@ class Update:
 
     resources: Mapping[str, Encoded]
     removed: Collection[str] = ()
+    changed: Collection[str] = ()  # the names of those that are new or different
     shared: bool = False  # whether every proxy of the scope gets these very resources
 
     def __repr__(self) -> str:
@@ -45,7 +46,7 @@ class Watch:
         self.narrow: set[str] | None = None  # what is due is about these names alone
         self.nonce = ""
         self.version = ""
-        self.last_sent: tuple[str, ...] = ()
+        self.last_sent: tuple[str, ...] = ()  # what was new in the last response
         self.acked_version = ""
         self.error = ""
         self.settled = True  # whether the last response was acknowledged, or refused
@@ -107,14 +108,14 @@ class Watch:
             if not (changed or removed or owed):
                 return None
             everything = self.wildcard and not removed and len(changed) == len(current)
-            return Update(current if everything else changed, removed, shared=everything)
+            return Update(current if everything else changed, removed, tuple(changed), shared=everything)
         if not self.whole:
-            return Update(changed) if changed else None
+            return Update(changed, (), tuple(changed)) if changed else None
         if not (changed or removed or owed):
             return None
         if not self.held:
-            return Update(current, removed, shared=self.wildcard)
-        return Update({**current, **{name: sent[name] for name in self.held}}, removed)
+            return Update(current, removed, tuple(changed), shared=self.wildcard)
+        return Update({**current, **{name: sent[name] for name in self.held}}, removed, tuple(changed))
 
     def on_sent(self, update: Update, nonce: str, version: str, now: float) -> None:
         """This was sent."""
@@ -124,7 +125,7 @@ class Watch:
             self.sent.update(update.resources)
             for name in update.removed:
                 self.sent.pop(name, None)
-        self.last_sent = tuple(update.resources)
+        self.last_sent = tuple(update.changed)
         self.nonce = nonce
         self.version = version
         self.settled = False

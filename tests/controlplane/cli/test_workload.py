@@ -47,7 +47,7 @@ def test_the_node_says_who_it_is() -> None:
     assert proxy.type is ProxyType.SIDECAR
     assert (proxy.namespace, proxy.service_account, proxy.addresses) == ("shop", "reviews", ("10.0.0.7",))
     assert proxy.labels == {"app": "reviews", "version": "v2"}
-    assert proxy.dns_domain == "cluster.local"
+    assert proxy.dns_domain == "shop.svc.cluster.local"
 
 
 @pytest.mark.parametrize("kind", ["plaintext", "tls"])

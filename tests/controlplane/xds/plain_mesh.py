@@ -13,7 +13,7 @@ from controlplane.model.changes import Changes
 from controlplane.model.encoded import Encoded, encode
 from controlplane.model.proxy import Proxy
 from controlplane.model.resource import Resource, ResourceKey
-from controlplane.xds.hub import Hub
+from controlplane.xds.hub import Hub, Ignored
 from controlplane.xds.server import DiscoveryServer, DiscoveryService
 from controlplane.xds.type_urls import CLUSTER, ENDPOINTS, LISTENER, ROUTES
 
@@ -69,7 +69,7 @@ class Served:
         self.call(self._start())
 
     async def _start(self) -> None:
-        self.hub = Hub(self.mesh, refusals=_Refusals(self.refused))
+        self.hub = Hub(self.mesh, verdicts=_Refused(self.refused))
 
         async def on_connected(proxy: Proxy) -> None:
             self.connected.append(proxy.id)
@@ -131,7 +131,7 @@ class Served:
         self.loop.close()
 
 
-class _Refusals:
+class _Refused(Ignored):
     def __init__(self, into: list[tuple[str, str]]) -> None:
         self.into = into
 

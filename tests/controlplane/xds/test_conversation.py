@@ -19,8 +19,8 @@ class Talk:
 
     def __init__(self, *, incremental: bool = False) -> None:
         self.mesh: dict[str, dict[str, str]] = {CLUSTER: {}, ENDPOINTS: {}, LISTENER: {}, ROUTES: {}}
-        self.refused: list[tuple[str, Collection[str], str]] = []
-        self.conversation = Conversation(self, incremental=incremental, on_nack=lambda *what: self.refused.append(what))
+        self.verdicts: list[tuple[str, ...]] = []
+        self.conversation = Conversation(self, incremental=incremental)
         self.incremental = incremental
         self.now = 100.0
 
@@ -30,6 +30,12 @@ class Talk:
             for name, version in self.mesh.get(type_url, {}).items()
             if names is None or name in names
         }
+
+    def refused(self, type_url: str, names: Collection[str], error: str) -> None:
+        self.verdicts.append((SHORT[type_url], *names, error))
+
+    def accepted(self, type_url: str) -> None:
+        self.verdicts.append((SHORT[type_url], "accepted"))
 
     def there_is(self, short: str, **names: str | None) -> None:
         """These are in the mesh now, at these versions; None for those that are gone."""
@@ -194,7 +200,7 @@ def test_a_refusal_is_told_with_what_was_sent(talk: Talk) -> None:
     talk.there_is("RDS", r="2")
     talk.hear()
     talk.answer("RDS", error="bad route")
-    assert [(t, list(names), e) for t, names, e in talk.refused] == [(ROUTES, ["r"], "bad route")]
+    assert talk.verdicts == [("RDS", "r", "bad route")]
     watch = talk.conversation.watches[ROUTES]
     assert watch.status == "NACKED"
     assert talk.hear() == []  # the same again would be refused again
@@ -202,6 +208,21 @@ def test_a_refusal_is_told_with_what_was_sent(talk: Talk) -> None:
     talk.hear()
     talk.answer("RDS")
     assert watch.status == "SYNCED"
+    assert talk.verdicts[1:] == [("RDS", "accepted")]
+
+
+def test_a_refusal_is_about_what_was_new_or_what_it_names(talk: Talk) -> None:
+    talk.begin()
+    talk.there_is("CDS", b="1", c="1")
+    talk.hear()
+    talk.answer("CDS", error="cannot take it")
+    talk.there_is("CDS", b="2", d="1")
+    talk.hear()
+    talk.answer("CDS", error="Error adding/updating cluster(s) d: no such type")
+    assert talk.verdicts == [
+        ("CDS", "b", "c", "cannot take it"),
+        ("CDS", "d", "Error adding/updating cluster(s) d: no such type"),
+    ]
 
 
 def test_other_names(talk: Talk) -> None:

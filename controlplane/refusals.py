@@ -1,0 +1,47 @@
+"""From what proxies refuse to the resources that caused it. Part of the composition: it joins xDS, pilot and statuses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+
+from controlplane.model.generation import Translator
+from controlplane.model.proxy import Proxy
+from controlplane.model.resource import ResourceKey
+
+
+class Refusals:
+    """Implements the hub's `Verdicts`; ``on_change`` gets all refusals, in words, by resource."""
+
+    def __init__(
+        self, translator: Translator, on_change: Callable[[Mapping[ResourceKey, Collection[str]]], None]
+    ) -> None:
+        self._translator = translator
+        self._on_change = on_change
+        self._by_proxy: dict[tuple[str, str], tuple[frozenset[ResourceKey], str]] = {}
+
+    def refused(self, proxy: Proxy, type_url: str, names: Collection[str], error: str) -> None:
+        """See Verdicts."""
+        causes = frozenset(key for name in names for key in self._translator.causes(proxy, type_url, name))
+        what = ", ".join(sorted(names)[:3])
+        self._by_proxy[proxy.id, type_url] = (causes, f"{proxy.name}.{proxy.namespace} refuses {what}: {error}")
+        self._tell()
+
+    def accepted(self, proxy: Proxy, type_url: str) -> None:
+        """See Verdicts."""
+        if self._by_proxy.pop((proxy.id, type_url), None) is not None:
+            self._tell()
+
+    def left(self, proxy: Proxy) -> None:
+        """See Verdicts."""
+        gone = [key for key in self._by_proxy if key[0] == proxy.id]
+        for key in gone:
+            del self._by_proxy[key]
+        if gone:
+            self._tell()
+
+    def _tell(self) -> None:
+        found: dict[ResourceKey, list[str]] = {}
+        for causes, words in self._by_proxy.values():
+            for key in causes:
+                found.setdefault(key, []).append(words)
+        self._on_change(found)
