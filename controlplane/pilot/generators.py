@@ -46,8 +46,8 @@ PROXYLESS: Mapping[str, tuple[Callable[[Scope, str], Generated | None], Callable
 
 _EVERYTHING = frozenset(TYPES)
 _TYPES_OF_KIND: Mapping[str, frozenset[str]] = {
-    "Service": _EVERYTHING,
-    "ServiceEntry": _EVERYTHING,
+    "Service": _EVERYTHING - {SECRET},
+    "ServiceEntry": _EVERYTHING - {SECRET},
     "DestinationRule": _EVERYTHING,
     "Sidecar": _EVERYTHING,
     "Gateway": _EVERYTHING,

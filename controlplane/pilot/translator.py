@@ -276,7 +276,7 @@ class _ScopeState:
         if mesh is self.mesh and self.structure == clock.structure:
             return
         if self.structure != clock.structure:
-            self.view = View(self.key, mesh)
+            self.view = View(self.key, mesh, self.view)
             self.structure = clock.structure
             if self.view.sidecar is not None:
                 self.seen.add(self.view.sidecar.key)

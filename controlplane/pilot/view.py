@@ -61,7 +61,7 @@ def scope_key(proxy: Proxy, mesh: MeshView) -> ScopeKey:
 class View:
     """`Scope` over one snapshot."""
 
-    def __init__(self, key: ScopeKey, mesh: MeshView) -> None:
+    def __init__(self, key: ScopeKey, mesh: MeshView, before: View | None = None) -> None:
         self.key = key
         self._mesh = mesh
         self.proxy = Proxy(
@@ -77,6 +77,8 @@ class View:
             metadata={name: json.loads(value) for name, value in key.metadata},
         )
         self._rules: dict[str, Rule | None] = {}
+        if before is not None and before._mesh.rules is mesh.rules and before._mesh.services is mesh.services:
+            self._rules = before._rules
         self._bound: dict[str, Sequence[Resource]] = {}
 
     def follow(self, mesh: MeshView) -> None:
