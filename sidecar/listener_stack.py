@@ -51,7 +51,6 @@ class ListenerStack(PoolStack, HttpStack):
         """A listener and all its filter chains; ``make`` makes it if not the one for those of the bootstrap."""
         name = config.stat_prefix or str(config.address)
         naming = tags.listener(name)
-        self.listener_manager_stats.listener_create_success += 1
         return (make or self.make_listener)(
             config,
             self.worker,

@@ -163,6 +163,7 @@ class Server:
             options=self.options,
             allow_paths=self.bootstrap.admin.allow_paths,
             certificates=lambda: stack.certificates(time.time()),
+            discovered=stack.discovered,
         )
 
     def _quit_by_admin(self) -> None:

@@ -58,6 +58,7 @@ from sidecar.telemetry.log_file import LogFiles
 from sidecar.telemetry.store import StatsStore
 
 if TYPE_CHECKING:
+    from sidecar.admin.dynamic_dumps import DiscoveredView
     from sidecar.admin.terminal import Answers
     from sidecar.client_stack import ClientStack
     from sidecar.cluster.eds import Subscriber
@@ -132,6 +133,7 @@ class Stack(ListenerStack):
         self.listeners = [self.listener(config) for config in bootstrap.static_resources.listeners]
         self._static_waiting, self.waiting = self.waiting, Waiting()
         self.listener_manager_stats.listener_added = len(self.listeners)
+        self.listener_manager_stats.listener_create_success = len(self.listeners)
         for listener in self.listeners:
             self.directory.add(listener)
         self.admin_listener: Listener | None = None
@@ -244,6 +246,10 @@ class Stack(ListenerStack):
         """The certificates in use, for /certs; ``now`` is in seconds since the epoch."""
         return [] if self._tls is None else self._tls.certificates(now)
 
+    def discovered(self) -> DiscoveredView | None:
+        """What was discovered, for /config_dump."""
+        return None if self._xds is None else self._xds.discovered
+
     def connections(self) -> int:
         """How many downstream connections there are."""
         return sum(len(listener.connections) for listener in self.serving())
@@ -345,6 +351,7 @@ class Stack(ListenerStack):
         if not self._stat_names[name]:
             del self._stat_names[name]
             self.xds.forget_statistics(cluster.config)
+        self.xds.forget_cluster(cluster.config)
         if self._tls is not None:
             self._tls.remove_cluster(cluster.config)
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sidecar.config.listener import FilterChain
 from sidecar.config.listener import Listener as ListenerConfig
-from sidecar.core.discovery import DiscoveredResource
 from sidecar.core.waiting import Waiting
 from sidecar.http.connection_manager import ConnectionManager
 from sidecar.lifecycle.asking import Asking
@@ -50,9 +49,7 @@ class XdsListeners:
     def is_static_listener(self, name: str) -> bool:
         return name in self._static
 
-    async def change_listener(self, config: ListenerConfig, message: Any, resource: DiscoveredResource) -> None:
-        worker = self.stack.worker
-        record = Record(config.name, resource.version, resource.payload, worker.epoch + worker.clock())
+    async def change_listener(self, config: ListenerConfig, message: Any, record: Record) -> None:
         self.manager.change(config, version_of(message, record), self._static)
 
     def drop_listener(self, name: str) -> None:

@@ -23,6 +23,7 @@ from sidecar.telemetry.groups import cluster as cluster_groups
 from sidecar.telemetry.groups.cluster import ClusterStats
 from sidecar.telemetry.groups.http2 import Http2CodecStats
 from sidecar.telemetry.groups.server import (
+    ClusterSubscriptionStats,
     ControlPlaneStats,
     EndpointSubscriptionStats,
     RouteSubscriptionStats,
@@ -33,10 +34,11 @@ from sidecar.xds.apply.clusters import ClusterWatcher
 from sidecar.xds.apply.endpoints import EndpointWatcher
 from sidecar.xds.apply.judging import Judge
 from sidecar.xds.apply.listeners import ListenerWatcher
-from sidecar.xds.apply.records import Records
+from sidecar.xds.apply.records import Record, Records
 from sidecar.xds.apply.routes import RouteWatcher
 from sidecar.xds.discovery import XdsDiscovery
 from sidecar.xds.node import make_node
+from sidecar.xds_dump import Discovered
 from sidecar.xds_listener_stack import XdsListeners
 
 if TYPE_CHECKING:
@@ -75,6 +77,8 @@ class XdsStack:
         self.judge = Judge(stack.bootstrap, format_problems, _Names(stack))
         self.discovery: Discovery = self._make_discovery()
         self.clusters = Records(self.now)
+        self.cluster_records: dict[int, Record] = {}  # by the identity of the configuration made of it
+        self.discovered = Discovered(self)
         self.listeners = XdsListeners(stack)
         self.listener_records = Records(self.now)
         self.route_configs: dict[tuple[str, ConfigSource], SharedRoutes] = {}
@@ -103,8 +107,8 @@ class XdsStack:
     async def discover_clusters(self, source: ConfigSource) -> None:
         """Ask for clusters from now on; those that the first answer has are warm when this returns."""
         answered, warm = asyncio.Event(), asyncio.Event()
-        watcher = ClusterWatcher(self.judge, self.pace, self, self.clusters, answered.set, self._around_clusters)
-        stats = self.stack.store.shared(SubscriptionStats, "cluster_manager.cds.")
+        stats = self.stack.store.shared(ClusterSubscriptionStats, "cluster_manager.cds.")
+        watcher = ClusterWatcher(self.judge, self.pace, self, self.clusters, stats, answered.set, self._around_clusters)
         self.discovery.subscribe(source, CLUSTER_URL, None, watcher, stats)
         await answered.wait()
         self.stack.clusters.when_warm(warm.set)
@@ -138,8 +142,13 @@ class XdsStack:
     def is_static(self, name: str) -> bool:
         return name in self._static
 
-    def change(self, config: ClusterConfig) -> None:
-        self.stack.add_cluster(config)
+    def change(self, config: ClusterConfig, record: Record) -> None:
+        self.cluster_records[id(config)] = record
+        try:
+            self.stack.add_cluster(config)
+        except BaseException:
+            del self.cluster_records[id(config)]
+            raise
 
     def drop(self, name: str) -> None:
         self.stack.clusters.remove(name)
@@ -186,6 +195,10 @@ class XdsStack:
 
         self.stack.waiting.add(start)
         routes.close = close
+
+    def forget_cluster(self, config: ClusterConfig) -> None:
+        """The cluster is not in use any more, nor will be."""
+        self.cluster_records.pop(id(config), None)
 
     def forget_statistics(self, config: ClusterConfig) -> None:
         """No cluster counts under this one's name any more."""

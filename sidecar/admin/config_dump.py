@@ -6,10 +6,10 @@ The bootstrap is parsed for each request and written piece by piece; nothing of 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from sidecar.admin.context import AdminContext
+from sidecar.admin.dynamic_dumps import RecordView, Resource, date_text, dynamic_listener, dynamic_resource, wants
 from sidecar.admin.endpoints_dump import endpoint_config
 from sidecar.admin.field_mask import ALL, Mask, fits, parse_mask
 from sidecar.admin.json_text import Array, Object, json_chunks
@@ -25,29 +25,29 @@ _LISTENER = "envoy.config.listener.v3.Listener"
 _ROUTES = "envoy.config.route.v3.RouteConfiguration"
 _SECRET = "envoy.extensions.transport_sockets.tls.v3.Secret"
 _ASSIGNMENT = "envoy.config.endpoint.v3.ClusterLoadAssignment"
+_EXTENSION = "envoy.config.core.v3.TypedExtensionConfig"
+_ADMIN = "envoy.admin.v3."
 
 
-class Resource(NamedTuple):
-    """One entry of a repeated field of a dump; `member` holds `content`: a message, or a lazy object ready to write."""
+class Field(NamedTuple):
+    """A repeated field of a dump: its name, its message, and what is in that."""
 
     name: str
-    member: str
-    content: Any
+    element: str
+    resource_type: str
+    resources: Iterable[Resource] = ()
 
 
 class Dump(NamedTuple):
-    """One of the dumps of `configs`: `type_name` in `envoy.admin.v3`, and its only filled repeated field.
+    """One of the dumps of `configs`: `type_name` in `envoy.admin.v3`, with its filled repeated fields.
 
-    `field`, `element` and `resource_type` name that field, its message and what is in it. The bootstrap's dump has
-    `message` instead.
+    The bootstrap's dump has `message` instead. `version` is that of the last response, empty if there was none.
     """
 
     type_name: str
-    field: str = ""
-    element: str = ""
-    resource_type: str = ""
-    resources: Iterable[Resource] = ()
+    fields: tuple[Field, ...] = ()
     message: Any = None
+    version: str = ""
 
 
 def config_dump_page(context: AdminContext, parameters: dict[str, str]) -> Page:
@@ -60,36 +60,42 @@ def config_dump_page(context: AdminContext, parameters: dict[str, str]) -> Page:
             wanted = compile_pattern(pattern).fullmatch
         except InvalidPatternError as error:
             return _error(400, f"INVALID_ARGUMENT: Error while parsing name_regex from {pattern}: {error}")
-    dumps = _dumps(context, "include_eds" in parameters, wanted)
-    updated = datetime.fromtimestamp(context.started_at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    updated = date_text(context.started_at)
+    dumps = _dumps(context, "include_eds" in parameters, wanted, updated)
     mask_text = parameters.get("mask", "")
     mask = parse_mask(mask_text)
     if resource := parameters.get("resource"):
-        return _one_field(dumps, resource, mask, mask_text, updated)
+        return _one_field(dumps, resource, mask, mask_text)
     kept = [dump for dump in dumps if not mask or _admits(dump, mask)]
     if mask and not kept:
         return _error(400, f"FieldMask {mask_text} could not be successfully applied to any configs.")
     return _page(_dump_value(dump, mask, updated) for dump in kept)
 
 
-def _one_field(dumps: list[Dump], resource: str, mask: Mask, mask_text: str, updated: str) -> Page:
+def _one_field(dumps: list[Dump], resource: str, mask: Mask, mask_text: str) -> Page:
     for dump in dumps:
         descriptor = _descriptor(dump)
-        field = descriptor.fields_by_name.get(resource)
-        if field is None:
+        described = descriptor.fields_by_name.get(resource)
+        if described is None:
             continue
-        if not field.is_repeated:
+        if not described.is_repeated:
             message = f"{resource} is not a repeated field. Use ?mask={resource} to get only this field"
             return _error(400, message)
-        if resource != dump.field:
+        field = next((one for one in dump.fields if one.name == resource), None)
+        if field is None:
             return _page(())
-        inside = {member: message_class(dump.resource_type).DESCRIPTOR for member in _any_members(field.message_type)}
-        if mask and not fits(mask, field.message_type, inside):
+        inside = {
+            member: message_class(field.resource_type).DESCRIPTOR for member in _any_members(described.message_type)
+        }
+        if mask and not fits(mask, described.message_type, inside):
             return _error(400, f"FieldMask paths: {mask_text} could not be successfully used.")
-        return _page(
-            Object(_resource_members(f"{_URL}{dump.element}", dump, entry, mask, updated)) for entry in dump.resources
-        )
+        return _page(Object(_with_type(f"{_URL}{field.element}", entry.members(mask))) for entry in field.resources)
     return _error(404, f"{resource} not found in config dump")
+
+
+def _with_type(type_url: str, members: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+    yield "@type", type_url
+    yield from members
 
 
 def _page(configs: Iterable[Any]) -> Page:
@@ -131,76 +137,137 @@ def _dump_members(dump: Dump, mask: Mask, updated: str) -> Iterator[tuple[str, A
             yield "bootstrap", message_value(dump.message, mask.get("bootstrap", ALL))
         if not mask or "last_updated" in mask:
             yield "last_updated", updated
-    elif not mask or dump.field in mask:
-        rest = iter(dump.resources)
-        first = next(rest, None)
-        if first is not None:
-            entries = (entry for part in ((first,), rest) for entry in part)
-            yield dump.field, Array(Object(_resource_members("", dump, entry, ALL, updated)) for entry in entries)
+        return
+    if dump.version and (not mask or "version_info" in mask):
+        yield "version_info", dump.version
+    for field in dump.fields:
+        if not mask or field.name in mask:
+            rest = iter(field.resources)
+            first = next(rest, None)
+            if first is not None:
+                yield field.name, Array(_entries(first, rest))
 
 
-def _resource_members(
-    type_url: str, dump: Dump, entry: Resource, mask: Mask, updated: str
-) -> Iterator[tuple[str, Any]]:
-    if type_url:
-        yield "@type", type_url
-    if dump.field == "static_secrets" and (not mask or "name" in mask):
-        yield "name", entry.name
-    if not mask or entry.member in mask:
-        if isinstance(entry.content, Object):
-            yield entry.member, entry.content
-        else:
-            yield entry.member, any_members(dump.resource_type, entry.content, mask.get(entry.member, ALL))
-    if dump.field not in ("static_secrets", "static_endpoint_configs") and (not mask or "last_updated" in mask):
-        yield "last_updated", updated
+def _entries(first: Resource, rest: Iterator[Resource]) -> Iterator[Object]:
+    yield Object(first.members(ALL))
+    for entry in rest:
+        yield Object(entry.members(ALL))
 
 
-def _dumps(context: AdminContext, include_eds: bool, wanted: Callable[[str], Any] | None) -> list[Dump]:
+def _static_resource(name: str, member: str, type_name: str, content: Any, updated: str) -> Resource:
+    """`content` is a message, or a lazy object ready to write; `updated` is empty where the time is not shown."""
+
+    def members(mask: Mask) -> Iterator[tuple[str, Any]]:
+        if wants(mask, member):
+            if isinstance(content, Object):
+                yield member, content
+            else:
+                yield member, any_members(type_name, content, mask.get(member, ALL))
+        if updated and wants(mask, "last_updated"):
+            yield "last_updated", updated
+
+    return Resource(name, members)
+
+
+def _dumps(context: AdminContext, include_eds: bool, wanted: Callable[[str], Any] | None, updated: str) -> list[Dump]:
     bootstrap = context.bootstrap.parse()
     static = bootstrap.static_resources
     managers = list(_connection_managers(static.listeners))
+    discovered = context.discovered()
 
-    def named(messages: Iterable[Any], member: str) -> Iterator[Resource]:
-        for message in messages:
-            if wanted is None or wanted(message.name):
-                yield Resource(message.name, member, message)
+    def is_wanted(named: Any) -> bool:
+        return wanted is None or bool(wanted(named.name))
 
-    def by_name(messages: Iterable[Any]) -> list[Any]:
-        return sorted(messages, key=lambda message: message.name)
+    def statics(messages: Iterable[Any], member: str, type_name: str) -> Iterator[Resource]:
+        return (_static_resource(one.name, member, type_name, one, updated) for one in messages if is_wanted(one))
 
-    routes = (routes for packed in managers for routes in _route_configurations(packed))
-    admin = "envoy.admin.v3."
+    def dynamics(records: Iterable[RecordView], member: str, *, named: bool = False) -> Iterator[Resource]:
+        return (dynamic_resource(one, member, named=named) for one in records if is_wanted(one))
+
+    clusters = [_field("clusters.StaticCluster", "static_clusters", _CLUSTER,
+                       statics(_by_name(static.clusters), "cluster", _CLUSTER))]  # fmt: skip
+    listeners = [_field("listeners.StaticListener", "static_listeners", _LISTENER,
+                        statics(static.listeners, "listener", _LISTENER))]  # fmt: skip
+    inline = (routes for packed in managers for routes in _route_configurations(packed))
+    routes = [_field("routes.StaticRouteConfig", "static_route_configs", _ROUTES,
+                     statics(inline, "route_config", _ROUTES))]  # fmt: skip
+    secrets = [_field("secrets.StaticSecret", "static_secrets", _SECRET,
+                      map(_static_secret, filter(is_wanted, _by_name(static.secrets))))]  # fmt: skip
+    versions = ("", "")
+    extensions: list[RecordView] = []
+    has_routes = bool(managers)
+    if discovered is not None:
+        versions = discovered.cluster_version, discovered.listener_version
+        has_routes = discovered.has_routes
+        clusters += [
+            _field("clusters.DynamicCluster", name, _CLUSTER, dynamics(_by_name(found), "cluster"))
+            for name, found in (
+                ("dynamic_active_clusters", discovered.active_clusters()),
+                ("dynamic_warming_clusters", discovered.warming_clusters()),
+            )
+        ]
+        states = map(dynamic_listener, filter(is_wanted, discovered.listener_states()))
+        listeners.append(_field("listeners.DynamicListener", "dynamic_listeners", _LISTENER, states))
+        found = dynamics(discovered.route_configurations(), "route_config")
+        routes.append(_field("routes.DynamicRouteConfig", "dynamic_route_configs", _ROUTES, found))
+        secrets += [
+            _field("secrets.DynamicSecret", name, _SECRET, dynamics(found, "secret", named=True))
+            for name, found in (
+                ("dynamic_active_secrets", discovered.active_secrets()),
+                ("dynamic_warming_secrets", discovered.warming_secrets()),
+            )
+        ]
+        extensions = list(discovered.extensions())
     dumps = [
-        Dump(f"{admin}BootstrapConfigDump", message=bootstrap),
-        _static(f"{admin}ClustersConfigDump", "static_clusters", "StaticCluster", _CLUSTER,
-                named(by_name(static.clusters), "cluster")),
-    ]  # fmt: skip
+        Dump(f"{_ADMIN}BootstrapConfigDump", message=bootstrap),
+        Dump(f"{_ADMIN}ClustersConfigDump", tuple(clusters), version=versions[0]),
+    ]
+    if extensions:
+        filters = _field("ecds.EcdsFilterConfig", "ecds_filters", _EXTENSION, dynamics(extensions, "ecds_filter"))
+        dumps.append(Dump(f"{_ADMIN}EcdsConfigDump", (filters,)))
     if include_eds:
-        clusters = sorted(context.clusters.clusters.values(), key=lambda cluster: cluster.name)
-        dumps.append(
-            _static(f"{admin}EndpointsConfigDump", "static_endpoint_configs", "StaticEndpointConfig", _ASSIGNMENT,
-                    (Resource(cluster.name, "endpoint_config", endpoint_config(cluster))
-                     for cluster in clusters if wanted is None or wanted(cluster.name)))
-        )  # fmt: skip
-    dumps.append(
-        _static(f"{admin}ListenersConfigDump", "static_listeners", "StaticListener", _LISTENER,
-                named(static.listeners, "listener"))
-    )  # fmt: skip
-    if managers:
-        dumps.append(Dump(f"{admin}ScopedRoutesConfigDump"))
-        dumps.append(
-            _static(f"{admin}RoutesConfigDump", "static_route_configs", "StaticRouteConfig", _ROUTES,
-                    named(routes, "route_config"))
-        )  # fmt: skip
-    dumps.append(
-        _static(f"{admin}SecretsConfigDump", "static_secrets", "StaticSecret", _SECRET,
-                named(by_name(static.secrets), "secret"))
-    )  # fmt: skip
+        dumps.append(Dump(f"{_ADMIN}EndpointsConfigDump", _endpoint_fields(context, is_wanted)))
+    dumps.append(Dump(f"{_ADMIN}ListenersConfigDump", tuple(listeners), version=versions[1]))
+    if has_routes:
+        dumps += [Dump(f"{_ADMIN}ScopedRoutesConfigDump"), Dump(f"{_ADMIN}RoutesConfigDump", tuple(routes))]
+    dumps.append(Dump(f"{_ADMIN}SecretsConfigDump", tuple(secrets)))
     return dumps
 
 
-def _static(type_name: str, field: str, element: str, resource_type: str, resources: Iterable[Resource]) -> Dump:
-    return Dump(type_name, field, f"{type_name}.{element}", resource_type, resources)
+def _endpoint_fields(context: AdminContext, is_wanted: Callable[[Any], bool]) -> tuple[Field, ...]:
+    clusters = [one for one in _by_name(context.clusters.clusters.values()) if is_wanted(one)]
+
+    def found(dynamic: bool) -> Iterator[Resource]:
+        for cluster in clusters:
+            if (cluster.config.type == "EDS") is dynamic:
+                yield _static_resource(cluster.name, "endpoint_config", _ASSIGNMENT, endpoint_config(cluster), "")
+
+    return (
+        _field("endpoints.StaticEndpointConfig", "static_endpoint_configs", _ASSIGNMENT, found(False)),
+        _field("endpoints.DynamicEndpointConfig", "dynamic_endpoint_configs", _ASSIGNMENT, found(True)),
+    )
+
+
+def _by_name(named: Iterable[Any]) -> list[Any]:
+    return sorted(named, key=lambda one: one.name)
+
+
+def _static_secret(message: Any) -> Resource:
+    """With its name, and without a time."""
+    inner = _static_resource(message.name, "secret", _SECRET, message, "")
+
+    def members(mask: Mask) -> Iterator[tuple[str, Any]]:
+        if wants(mask, "name"):
+            yield "name", message.name
+        yield from inner.members(mask)
+
+    return Resource(message.name, members)
+
+
+def _field(element: str, name: str, resource_type: str, resources: Iterable[Resource]) -> Field:
+    """`element` is the message in the field: `clusters.StaticCluster` is that of `ClustersConfigDump`."""
+    dump, _, message = element.partition(".")
+    return Field(name, f"{_ADMIN}{dump.capitalize()}ConfigDump.{message}", resource_type, resources)
 
 
 def _connection_managers(listeners: Iterable[Any]) -> Iterator[Any]:

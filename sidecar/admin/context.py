@@ -16,6 +16,7 @@ from sidecar.core.address import Address
 from sidecar.core.head import RequestHead
 
 if TYPE_CHECKING:
+    from sidecar.admin.dynamic_dumps import DiscoveredView
     from sidecar.config.health_check import EndpointHealthCheck
 
 
@@ -159,7 +160,7 @@ class AdminContext:
     (also while the health check is made to fail), `PRE_INITIALIZING` or `INITIALIZING`. `options` are those of the
     command line under Envoy's names (`config_path`, `concurrency`, ...); what is missing is shown as Envoy's default.
     `version` is shown as it is. `explain` tells, for each connection manager, its name and the lines of what it does
-    with a request. `certificates` are the `admin.v3.Certificate`s in use.
+    with a request. `discovered` is None where nothing is. `certificates` are the `admin.v3.Certificate`s in use.
     """
 
     stats: Callable[[Mapping[str, str], bool], StatsPage]
@@ -181,3 +182,4 @@ class AdminContext:
     options: Mapping[str, Any]
     allow_paths: tuple[StringMatcher, ...] = ()
     certificates: Callable[[], list[Any]] = list
+    discovered: Callable[[], DiscoveredView | None] = lambda: None

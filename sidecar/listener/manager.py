@@ -24,6 +24,7 @@ class ListenerManagerStats(Protocol):
     listener_removed: int
     listener_in_place_updated: int
     listener_create_failure: int
+    listener_create_success: int
 
 
 class Surroundings(Protocol):
@@ -181,7 +182,7 @@ class ListenerManager:
             else:
                 self._check_addresses(config, others)
                 warming = self._new_listener(active, config, version)
-        except Exception:
+        except OSError:
             stats.listener_create_failure += 1
             raise
         if known:
@@ -254,6 +255,7 @@ class ListenerManager:
         if self.warming.get(name) is not warming:
             return
         del self.warming[name]
+        self.surroundings.listener_manager_stats.listener_create_success += 1
         active, managed = self.active.get(name), warming.managed
         self.active[name] = managed
         if warming.chains is not None:

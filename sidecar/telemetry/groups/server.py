@@ -160,6 +160,23 @@ class SubscriptionStats(StatGroup):
 
 
 @stat_group
+class ClusterSubscriptionStats(StatGroup):
+    """`cluster_manager.cds.`; times in milliseconds."""
+
+    config_reload: Counter
+    init_fetch_timeout: Counter
+    update_attempt: Counter
+    update_failure: Counter
+    update_rejected: Counter
+    update_success: Counter
+    config_reload_time_ms: Gauge
+    update_time: Gauge
+    version: Gauge
+    version_text: TextReadout
+    update_duration: Histogram
+
+
+@stat_group
 class RouteSubscriptionStats(StatGroup):
     """`http.<stat_prefix>.rds.<route_config_name>.`; times in milliseconds."""
 

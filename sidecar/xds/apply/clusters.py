@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
@@ -9,7 +10,9 @@ from sidecar.config.cluster import Cluster, parse_cluster
 from sidecar.core.discovery import DiscoveredResource, Rejection
 from sidecar.core.pace import Pace
 from sidecar.xds.apply.judging import Judge, Refused
-from sidecar.xds.apply.records import Records
+from sidecar.xds.apply.records import Record, Records
+
+_log = logging.getLogger(__name__)
 
 CLUSTER: Final = "envoy.config.cluster.v3.Cluster"
 
@@ -21,13 +24,20 @@ class Clusters(Protocol):
         """Whether it stands in the bootstrap."""
         ...
 
-    def change(self, config: Cluster) -> None:
-        """Take in a cluster, which warms before it takes the place of an older one. Raises ValueError."""
+    def change(self, config: Cluster, record: Record) -> None:
+        """Take in a cluster, which warms before it takes the place of an older one. Raises ValueError, OSError."""
         ...
 
     def drop(self, name: str) -> None:
         """Let a cluster go; what is under way ends by itself."""
         ...
+
+
+class Counters(Protocol):
+    """Below `cluster_manager.cds.`"""
+
+    config_reload: int
+    config_reload_time_ms: int
 
 
 class ClusterWatcher:
@@ -41,6 +51,7 @@ class ClusterWatcher:
         pace: Pace,
         clusters: Clusters,
         records: Records,
+        stats: Counters,
         answered: Callable[[], None],
         around: Callable[[bool], None],
     ) -> None:
@@ -48,8 +59,11 @@ class ClusterWatcher:
         self.pace = pace
         self.clusters = clusters
         self.records = records
+        self.stats = stats
         self._answered: Callable[[], None] | None = answered
         self._around = around
+        self._warned: set[str] = set()
+        self._changed = False
 
     async def on_update(
         self, resources: Sequence[DiscoveredResource], removed: Sequence[str], version: str, *, whole: bool
@@ -74,9 +88,15 @@ class ClusterWatcher:
                 self.records.drop(name)
                 if not self.clusters.is_static(name):
                     self.clusters.drop(name)
+                    self._changed = True
         finally:
             self._around(False)
-        self.records.version = version
+        if not rejections:
+            self.records.version = version
+        if self._changed:
+            self._changed = False
+            self.stats.config_reload += 1
+            self.stats.config_reload_time_ms = int(self.records.now() * 1000)
         self._first_is_over()
         return rejections
 
@@ -89,13 +109,17 @@ class ClusterWatcher:
             self.records.forgive(resource.name)
             return
         if self.clusters.is_static(resource.name):
-            raise Refused("a cluster of the bootstrap has this name, and is never replaced; give this one its own name")
+            if resource.name not in self._warned:
+                self._warned.add(resource.name)
+                _log.warning("cluster %r is not taken: one of the bootstrap has this name, and stays", resource.name)
+            return
         config = await self.judge.judge(resource, CLUSTER, "cluster", parse_cluster, self.pace)
         try:
-            self.clusters.change(config)
+            self.clusters.change(config, self.records.record(resource))
         except (ValueError, OSError) as error:
             raise Refused(str(error)) from None
         self.records.keep(resource)
+        self._changed = True
 
     def _first_is_over(self) -> None:
         if self._answered is not None:

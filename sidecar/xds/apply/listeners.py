@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
@@ -10,7 +11,9 @@ from sidecar.config.listener import Listener, parse_listener
 from sidecar.core.discovery import DiscoveredResource, Rejection
 from sidecar.core.pace import Pace
 from sidecar.xds.apply.judging import Judge, Refused
-from sidecar.xds.apply.records import Records
+from sidecar.xds.apply.records import Record, Records
+
+_log = logging.getLogger(__name__)
 
 LISTENER: Final = "envoy.config.listener.v3.Listener"
 
@@ -22,7 +25,7 @@ class Listeners(Protocol):
         """Whether it stands in the bootstrap."""
         ...
 
-    async def change_listener(self, config: Listener, message: Any, resource: DiscoveredResource) -> None:
+    async def change_listener(self, config: Listener, message: Any, record: Record) -> None:
         """Take in a listener, which warms before it takes the place of an older one. Raises ValueError, OSError."""
         ...
 
@@ -51,6 +54,7 @@ class ListenerWatcher:
         self.records = records
         self._answered: Callable[[], None] | None = answered
         self._around = around
+        self._warned: set[str] = set()
 
     async def on_update(
         self, resources: Sequence[DiscoveredResource], removed: Sequence[str], version: str, *, whole: bool
@@ -77,7 +81,8 @@ class ListenerWatcher:
                     self.records.refuse(resource, str(refused))
         finally:
             self._around(False)
-        self.records.version = version
+        if not rejections:
+            self.records.version = version
         self._first_is_over()
         return rejections
 
@@ -90,9 +95,10 @@ class ListenerWatcher:
             self.records.forgive(resource.name)
             return
         if self.listeners.is_static_listener(resource.name):
-            raise Refused(
-                "a listener of the bootstrap has this name, and is never replaced; give this one its own name"
-            )
+            if resource.name not in self._warned:
+                self._warned.add(resource.name)
+                _log.warning("listener %r is not taken: one of the bootstrap has this name, and stays", resource.name)
+            return
         messages: list[Any] = []
 
         def parse(node: Node) -> Listener:
@@ -101,7 +107,7 @@ class ListenerWatcher:
 
         config = await self.judge.judge(resource, LISTENER, "listener", parse, self.pace)
         try:
-            await self.listeners.change_listener(config, messages[0], resource)
+            await self.listeners.change_listener(config, messages[0], self.records.record(resource))
         except (ValueError, OSError) as error:
             raise Refused(str(error)) from None
         self.records.keep(resource)

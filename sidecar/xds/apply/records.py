@@ -45,11 +45,11 @@ class Record:
 class Records:
     """Those of one type by name. ``version`` is the last one of a whole response."""
 
-    __slots__ = ("_by_name", "_clock", "version")
+    __slots__ = ("_by_name", "now", "version")
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._by_name: dict[str, Record] = {}
-        self._clock = clock
+        self.now = clock  # seconds since the epoch
         self.version = ""
 
     def is_known(self, resource: DiscoveredResource) -> bool:
@@ -57,18 +57,20 @@ class Records:
         record = self._by_name.get(resource.name)
         return record is not None and same(record.payload, resource.payload)
 
-    def keep(self, resource: DiscoveredResource) -> Record:
-        """This version is in use now."""
-        record = Record(resource.name, resource.version, resource.payload, self._clock())
-        self._by_name[resource.name] = record
-        return record
+    def record(self, resource: DiscoveredResource) -> Record:
+        """The record of a version that comes now."""
+        return Record(resource.name, resource.version, resource.payload, self.now())
+
+    def keep(self, resource: DiscoveredResource) -> None:
+        """This version is in use now, or will be when it is warm."""
+        self._by_name[resource.name] = self.record(resource)
 
     def refuse(self, resource: DiscoveredResource, reason: str) -> None:
         """This version is not."""
         record = self._by_name.get(resource.name)
         if record is None:
             record = self._by_name[resource.name] = Record(resource.name, "", None, 0.0)
-        record.failure = Failure(resource.payload, resource.version, reason, self._clock())
+        record.failure = Failure(resource.payload, resource.version, reason, self.now())
 
     def forgive(self, name: str) -> None:
         """What is in use has been sent again: nothing is refused any more."""
