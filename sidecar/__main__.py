@@ -13,7 +13,7 @@ from typing import Any
 
 from sidecar import __version__
 from sidecar.config.problems import ConfigurationError
-from sidecar.core.hot_restart import HOT_RESTART_VERSION
+from sidecar.core.hot_restart import HOT_RESTART_VERSION, RESTART_TIMEOUT
 
 log = logging.getLogger("sidecar.main")
 
@@ -100,6 +100,13 @@ def _add_life_cycle(made: argparse.ArgumentParser) -> None:
         default=900.0,
         metavar="SECONDS",
         help="how long the old process of a hot restart may drain",
+    )
+    add(
+        "--restart-timeout-s",
+        type=_seconds,
+        default=RESTART_TIMEOUT,
+        metavar="SECONDS",
+        help="how long the next process of a hot restart may take until it serves",
     )
     add("--base-id", type=_count_or_none, metavar="N", help="where the processes of a hot restart find each other")
     add("--base-id-path", metavar="FILE", help="write the base id there")
@@ -251,8 +258,8 @@ async def _run(options: argparse.Namespace) -> int:
     if worker is None and options.concurrency > 1 and options.mode == "serve":
         return await _run_workers(options)
     server = Server(
-        options.config,
-        config_yaml=options.config_yaml,
+        options.config if worker is None else _given(worker[2].pop(0)),
+        config_yaml=options.config_yaml if worker is None else None,
         drain_time=options.drain_time_s,
         announce_time=options.drain_announce_s,
         drain_strategy=options.drain_strategy,
@@ -264,6 +271,8 @@ async def _run(options: argparse.Namespace) -> int:
         worker=None if worker is None else worker[0],
     )
     if worker is not None:
+        server.source = options.config or "--config-yaml"
+        server.warnings = []  # the parent has said them
         return await _work(server, *worker)
     if options.mode == "validate":
         return await validate(server)
@@ -271,7 +280,13 @@ async def _run(options: argparse.Namespace) -> int:
     from sidecar.lifecycle.serving import Serving
 
     base_id, successor = find_predecessor(options)
-    serving = Serving(server, parent_shutdown_time=options.parent_shutdown_time_s, base_id=base_id, successor=successor)
+    serving = Serving(
+        server,
+        parent_shutdown_time=options.parent_shutdown_time_s,
+        restart_timeout=options.restart_timeout_s,
+        base_id=base_id,
+        successor=successor,
+    )
     return await serving.run()
 
 
@@ -282,7 +297,7 @@ async def _run_workers(options: argparse.Namespace) -> int:
     from sidecar.server import load
 
     def read() -> Any:
-        return load(options.config, options.config_yaml, options.service_node, options.service_cluster)[0]
+        return load(options.config, options.config_yaml, options.service_node, options.service_cluster)
 
     base_id, successor = find_predecessor(options)
     fleet = Fleet(
@@ -291,10 +306,22 @@ async def _run_workers(options: argparse.Namespace) -> int:
         drain_time=options.drain_time_s,
         announce_time=options.drain_announce_s,
         parent_shutdown_time=options.parent_shutdown_time_s,
+        restart_timeout=options.restart_timeout_s,
         base_id=base_id,
         successor=successor,
     )
     return await fleet.run()
+
+
+def _given(descriptor: int) -> Any:
+    """The Bootstrap message that the parent of this worker has read for it."""
+    from sidecar.bootstrap.load import BOOTSTRAP
+    from sidecar.config.extensions import message_class
+
+    message = message_class(BOOTSTRAP)()
+    message.ParseFromString(os.pread(descriptor, os.fstat(descriptor).st_size, 0))
+    os.close(descriptor)
+    return message
 
 
 async def _work(server: Any, number: int, sock: Any, shared: list[int]) -> int:

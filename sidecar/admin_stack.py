@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
 
 from sidecar.admin.terminal import AdminTerminal, Answers, connection_manager_config
 from sidecar.config.listener import FilterChain as FilterChainConfig
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 ADMIN_FILTER = NetworkFilter("admin", DirectResponseConfig(b""))
 """Stands in the admin listener's filter chain, whose terminal is made in another way."""
+
+_LAST_ANSWERS = 1.0  # seconds
 
 
 def admin_listener(stack: Stack, answers: Answers) -> Listener:
@@ -62,3 +66,21 @@ def admin_listener(stack: Stack, answers: Answers) -> Listener:
         ConnectionLimit(),
         ConnectionLimit(),
     )
+
+
+async def finish_answers(listener: Listener) -> None:
+    """Let what is being answered leave; what is not read within a second is cut off."""
+    listener.stop_accepting()
+    until = time.monotonic() + _LAST_ANSWERS
+    while time.monotonic() < until and any(
+        _answering(connection)
+        for chain in listener.chains
+        if isinstance(chain.terminal, ConnectionManager)
+        for connection in chain.terminal.connections
+    ):
+        await asyncio.sleep(0.005)
+
+
+def _answering(connection: Any) -> bool:
+    transport = connection.transport
+    return not transport.is_closing() and (connection.streams() or transport.get_write_buffer_size())

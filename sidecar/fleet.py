@@ -14,33 +14,29 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from sidecar.admin.fleet import FleetAdmin, FleetContext
-from sidecar.admin.page import Page
 from sidecar.config.bootstrap import Bootstrap
+from sidecar.config.listener import Listener
 from sidecar.config.problems import ConfigurationError
+from sidecar.core.hot_restart import RESTART_TIMEOUT
 from sidecar.core.worker import Worker
+from sidecar.fleet_answers import FleetAnswers
+from sidecar.lifecycle.generation import SOON, Generation
 from sidecar.lifecycle.handover import HandoverError, Predecessor, Sockets, Successor, close_all
 from sidecar.lifecycle.phases import Event, Life, Phase
 from sidecar.lifecycle.supervisor import notify_supervisor
 from sidecar.lifecycle.worker_process import State, WorkerProcess
 from sidecar.listener.balanced import Exchange
+from sidecar.listener.sockets import addresses_of, key_of, listen_for_each
 from sidecar.listener.sockets import close as close_socket
-from sidecar.listener.sockets import listen_for_each
+from sidecar.server import FIRST_WORDS
 from sidecar.stack import Stack
 from sidecar.telemetry.configured_settings import compile_settings
-from sidecar.telemetry.merged import Merged, snapshot
-from sidecar.telemetry.stats_query import stats_page
 from sidecar.telemetry.store import StatsStore
 
 log = logging.getLogger("sidecar.fleet")
 
-_BACK_OFF = 0.1
-_LONGEST_BACK_OFF = 30.0
-_FORGIVEN_AFTER = 60.0
-"""Seconds after which the death of a worker does not lengthen the wait for its replacement any more."""
-
-_SOON = 5.0
-"""Seconds that a worker has to end after the time for its drain is over."""
+Loaded = tuple[Bootstrap, bytes, list[str]]
+"""The checked bootstrap, its serialised message, and warnings."""
 
 
 class Fleet:
@@ -48,21 +44,23 @@ class Fleet:
 
     def __init__(
         self,
-        load: Callable[[], Bootstrap],
+        load: Callable[[], Loaded],
         concurrency: int,
         *,
         drain_time: float,
         announce_time: float,
         parent_shutdown_time: float,
+        restart_timeout: float = RESTART_TIMEOUT,
         base_id: Any = None,
         successor: Successor | None = None,
     ) -> None:
         self._load = load
-        self.bootstrap = load()
+        self._loaded = load()
         self.concurrency = concurrency
         self.drain_time = drain_time
         self.announce_time = announce_time
         self.parent_shutdown_time = parent_shutdown_time
+        self.restart_timeout = restart_timeout
         self.base_id = base_id
         self.successor = successor
         self.epoch = 0
@@ -70,35 +68,43 @@ class Fleet:
         self.life = Life(self._entered)
         self.stack: Stack | None = None
         self.sockets: Sockets = {}
-        self.workers: dict[int, WorkerProcess] = {}
-        self.leaving: set[WorkerProcess] = set()
+        self.current: Generation | None = None
+        self.coming: Generation | None = None
+        self.leaving: list[Generation] = []
         self.health_check_failed = False
         self.started_at = time.time()
+        self._others: frozenset[str] = frozenset()  # keys of sockets on which another process serves
         self._now = asyncio.Event()
-        self._changed = asyncio.Event()
+        self._starting: asyncio.Task[bool] | None = None
         self._rolling: asyncio.Task[None] | None = None
         self._ending: asyncio.Task[None] | None = None
-        self._deaths: dict[int, list[float]] = {}
         self._pending: list[Any] = []
         self._predecessors: list[Predecessor] = []
-        self._coming: dict[int, WorkerProcess] = {}
-        self._exchange = Exchange(concurrency)
+
+    @property
+    def bootstrap(self) -> Bootstrap:
+        """The configuration that is served."""
+        return self._loaded[0]
 
     # the beginning
 
     async def run(self) -> int:
         """Start all workers, and keep them running until a signal; the exit status."""
+        self._starting = self.loop.create_task(self._start())
         for number in (signal.SIGTERM, signal.SIGINT):
             self.loop.add_signal_handler(number, self._on_end_signal, number)
         self.loop.add_signal_handler(signal.SIGHUP, self._on_hang_up)
         self.loop.add_signal_handler(signal.SIGUSR1, self._on_reopen)
         try:
-            if not await self._start():
+            if not await self._starting:
                 return 1
         except (OSError, HandoverError) as error:
             log.critical("cannot start: %s", error)
             return 1
+        except asyncio.CancelledError:
+            return 0
         else:
+            self._starting = None
             await self._now.wait()
             return 0
         finally:
@@ -107,22 +113,23 @@ class Fleet:
 
     async def _start(self) -> bool:
         self.stack = stack = self._build()
+        if self.base_id is not None:
+            self.base_id.prepare()
         inherited = {} if self.successor is None else await self.successor.take_sockets()
+        self._others = frozenset(inherited)
         try:
-            for config in self.bootstrap.static_resources.listeners:
-                if config.bind_to_port:
-                    self.sockets |= listen_for_each(config, self.concurrency, inherited)
+            for config in _bound(self.bootstrap):
+                self.sockets |= listen_for_each(config, self.concurrency, inherited)
             stack.bind(inherited)
         finally:
             close_all(inherited)
         if self.successor is not None:
             self.epoch = self.successor.epoch
         self.life.on(Event.BOUND)
-        if not await self._start_all():
+        coming = self.coming = self._generation(self._loaded, self.sockets, self.epoch)
+        if await coming.start():
             return False
-        for number, worker in self._coming.items():
-            self.workers[number] = worker
-        self._coming = {}
+        self.coming, self.current = None, coming
         self.life.on(Event.INITIALIZED)
         stack.listen()
         if self.successor is not None:
@@ -130,13 +137,18 @@ class Fleet:
         if self.base_id is not None:
             self.base_id.listen(self.loop, self._on_successor)
         notify_supervisor("READY=1")
-        log.info("%d workers serve", len(self.workers))
+        log.info("%d workers serve", len(coming.workers))
         return True
 
     def _succeed(self, successor: Successor, stack: Stack) -> None:
-        successor.on_statistics = lambda changes: self.workers[0].order(changes=changes)
+        self._others = frozenset()
+        successor.on_statistics = self._count_on
         if stack.admin_listener is not None:
-            stack.admin_listener.shared = False
+            stack.admin_listener.shared = frozenset()
+            stack.admin_listener.pause_accepting()  # until it is told where counters go on
+            resume = stack.admin_listener.resume_accepting
+            successor.on_connections = lambda connections: resume()
+            self.loop.call_later(FIRST_WORDS, resume)
             successor.serving([*self.sockets, *stack.admin_listener.keys])
         else:
             successor.serving(self.sockets)
@@ -149,81 +161,30 @@ class Fleet:
             node=whole.node, admin=whole.admin, stats_config=whole.stats_config, layered_runtime=whole.layered_runtime
         )
         stack = Stack(bare, Worker(self.loop), StatsStore(compile_settings(bare.stats_config)))
-        admin = self.bootstrap.admin
-        if admin is not None and admin.address is not None:
-            context = FleetContext(
-                self._ask_one, self._ask_all, self._stats, self._state, self._set_health_check, self._drain_listeners,
-                self._now.set, self.started_at, time.time, admin.allow_paths,
-            )  # fmt: skip
-            stack.add_admin(FleetAdmin(context))
+        if whole.admin is not None and whole.admin.address is not None:
+            stack.add_admin(FleetAnswers(self, stack).admin(whole.admin.allow_paths))
         return stack
 
-    def _sockets_of(self, number: int) -> Sockets:
-        """Those that a worker serves on: every Nth, or the one that all share."""
-        step = self.concurrency
-        return {key: each[number::step] if len(each) >= step else each for key, each in self.sockets.items()}
-
-    async def _start_all(self) -> bool:
-        """A generation of workers in ``_coming``: one first, so that what is wrong is said once. Whether all serve."""
-        self._coming = {}
-        exchange = self._exchange
-        for numbers in ((0,), range(1, self.concurrency)):
-            for number in numbers:
-                self._coming[number] = WorkerProcess(self, number, self._sockets_of(number), exchange.of_worker(number))
-            while any(worker.state is State.STARTING for worker in self._coming.values()):
-                self._changed.clear()
-                await self._changed.wait()
-                if self._now.is_set():
-                    return False
-            if not all(worker.state is State.SERVING for worker in self._coming.values()):
-                return False
-        return True
-
-    # what workers tell
-
-    def on_serving(self, worker: WorkerProcess) -> None:
-        self._changed.set()
-
-    def on_changes(self, worker: WorkerProcess, changes: list[Any]) -> None:
-        """A worker that leaves tells what it has counted: its replacement counts on from there."""
-        replacement = self.workers.get(worker.number)
-        if replacement is not None and replacement is not worker and self.life.phase is Phase.SERVING:
-            replacement.order(changes=changes)
-        else:
-            self._pending.append(changes)
-
-    def on_exit(self, worker: WorkerProcess, status: int, before: State) -> None:
-        self.leaving.discard(worker)
-        self._changed.set()
-        if self.workers.get(worker.number) is not worker:
-            return
-        if self.life.phase is not Phase.SERVING or before is State.DRAINING:
-            del self.workers[worker.number]
-            return
-        self._exchange.board.close(worker.number)
-        now = time.monotonic()
-        deaths = self._deaths[worker.number] = [
-            death for death in self._deaths.get(worker.number, ()) if now - death < _FORGIVEN_AFTER
-        ]
-        wait = min(_LONGEST_BACK_OFF, _BACK_OFF * 2 ** len(deaths))
-        deaths.append(now)
-        log.error("worker %d (process %d) has ended with status %d; starting another in %.1f s", worker.number,
-                  worker.pid, status, wait)  # fmt: skip
-        self.loop.call_later(wait, self._replace, worker)
-
-    def _replace(self, dead: WorkerProcess) -> None:
-        if self.life.phase is Phase.SERVING and self.workers.get(dead.number) is dead:
-            try:
-                self.workers[dead.number] = WorkerProcess(
-                    self, dead.number, self._sockets_of(dead.number), self._exchange.of_worker(dead.number)
-                )
-            except OSError as error:
-                log.error("cannot start worker %d: %s", dead.number, error)
-                self.loop.call_later(_LONGEST_BACK_OFF, self._replace, dead)
+    def _generation(self, loaded: Loaded, sockets: Sockets, epoch: int) -> Generation:
+        _, serialized, warnings = loaded
+        for warning in warnings:
+            log.warning("%s", warning)
+        exchange = Exchange(self.concurrency)
+        return Generation(serialized, self.concurrency, sockets, exchange, epoch, self.restart_timeout, self._count_on)
 
     def serving(self) -> list[WorkerProcess]:
         """The workers that serve now, by their numbers."""
-        return [worker for _, worker in sorted(self.workers.items()) if worker.state is State.SERVING]
+        return [] if self.current is None else self.current.serving()
+
+    def _count_on(self, changes: list[Any]) -> None:
+        """What workers that leave have counted: one that stays counts on from there."""
+        serving = self.serving()
+        if serving:
+            for waiting in (*self._pending, changes):
+                serving[0].order(changes=waiting)
+            self._pending.clear()
+        else:
+            self._pending.append(changes)
 
     # restarts
 
@@ -246,59 +207,45 @@ class Fleet:
     async def _try_to_roll(self) -> str:
         """Why it has failed, if it has."""
         try:
-            bootstrap = await asyncio.to_thread(self._load)
+            loaded = await asyncio.to_thread(self._load)
         except ConfigurationError as error:
             return str(error)
-        if bootstrap.admin != self.bootstrap.admin:
+        if loaded[0].admin != self.bootstrap.admin:
             log.warning("admin: what has changed there takes effect with the next start, not with SIGHUP")
         before = self.sockets
-        known = {key: list(each) for key, each in before.items()}
         after: Sockets = {}
         try:
-            for config in bootstrap.static_resources.listeners:
-                if config.bind_to_port:
-                    after |= listen_for_each(config, self.concurrency, known)
+            known = {key: list(each) for key, each in before.items()}
+            for config in _bound(loaded[0]):
+                after |= listen_for_each(config, self.concurrency, known)
+            coming = self.coming = self._generation(loaded, after, self.epoch + 1)
+            reason = await coming.start()
         except OSError as error:
-            close_all({key: each for key, each in after.items() if key not in before})
-            return str(error)
+            reason = str(error)
+        if reason:
+            if self.coming is not None:
+                self._retire(self.coming, frozenset(before))
+                self.coming = None
+            _close_new(after, before)
+            return reason
+        assert self.current is not None
+        old, self.current, self.coming = self.current, coming, None
+        self._loaded = loaded
         self.sockets = after
-        exchange, self._exchange = self._exchange, Exchange(self.concurrency)
-        self.epoch += 1
-        try:
-            started = await self._start_all()
-        except OSError as error:
-            started = False
-            log.error("cannot start a worker: %s", error)
-        if not started:
-            self.epoch -= 1
-            self.sockets = before
-            exchange, self._exchange = self._exchange, exchange
-            exchange.end()
-            self._send_away(self._coming, frozenset(before))
-            close_all({key: each for key, each in after.items() if key not in before})
-            self._coming = {}
-            return "one of them has ended"
-        exchange.end()
-        old, self.workers = self.workers, self._coming
-        self._coming = {}
-        self.bootstrap = bootstrap
-        for key in before.keys() - after.keys():
-            close_all({key: before[key]})  # the old workers serve what is queued there
-        self._send_away(old, frozenset(after))
+        self.epoch = coming.epoch
+        self.health_check_failed = False  # the new workers do not know of it
+        for (
+            key,
+            each,
+        ) in before.items():  # the old workers serve what is queued on those that are not configured any more
+            close_all({key: [sock for sock in each if sock not in after.get(key, ())]})
+        self._retire(old, frozenset(after))
         return ""
 
-    def _send_away(self, workers: dict[int, WorkerProcess], keys: frozenset[str]) -> None:
-        for worker in workers.values():
-            if worker.state is State.SERVING:
-                worker.hand_over(keys, self.parent_shutdown_time)
-                self.leaving.add(worker)
-                self.loop.call_later(self.parent_shutdown_time + _SOON, self._kill, worker)
-            elif worker.state is State.STARTING:
-                worker.kill()
-
-    def _kill(self, worker: WorkerProcess) -> None:
-        if worker.state is not State.ENDED:
-            worker.kill()
+    def _retire(self, generation: Generation, keys: frozenset[str]) -> None:
+        self.leaving = [one for one in self.leaving if one.alive()]
+        self.leaving.append(generation)
+        generation.hand_over(keys, self.parent_shutdown_time)
 
     # the next parent
 
@@ -322,14 +269,24 @@ class Fleet:
         self.life.on(Event.HANDED_OVER)
         if self.base_id is not None:
             self.base_id.give_up(remove=False)
-        assert self.stack is not None
+        assert self.stack is not None and self.current is not None
         if self.stack.admin_listener is not None:
-            self.stack.admin_listener.shared = True
+            self.stack.admin_listener.shared = keys.intersection(self.stack.admin_listener.keys)
             self.stack.admin_listener.stop_accepting()
+        self._stop_rolling()
         close_all(self.sockets)
         self.sockets = {}
-        self._send_away(self.workers, keys)
+        self._retire(self.current, keys)
         self._ending = self.loop.create_task(self._when_empty(self.parent_shutdown_time))
+
+    def _stop_rolling(self) -> None:
+        """No next generation: what of it serves already drains with the others."""
+        if self._rolling is not None:
+            self._rolling.cancel()
+        coming, self.coming = self.coming, None
+        if coming is not None:
+            _close_new(coming.sockets, self.sockets)
+            self._retire(coming, frozenset(self.sockets))
 
     def changes(self, *, ending: bool = False) -> Iterator[list[Any]]:
         """What our workers have told since the last call."""
@@ -338,7 +295,7 @@ class Fleet:
 
     def connections(self) -> int:
         """How many downstream connections our workers have."""
-        return sum(worker.connections for worker in (*self.workers.values(), *self.leaving))
+        return sum(worker.connections for worker in self._alive())
 
     def stop_soon(self) -> None:
         """End: the time for the drain is over."""
@@ -350,60 +307,69 @@ class Fleet:
         log.info("%s: %s", after.name.lower(), event.value)
 
     def _on_end_signal(self, number: signal.Signals) -> None:
-        if self._ending is not None or self.life.phase is not Phase.SERVING:
+        if self._starting is not None and not self._starting.done():
+            log.info("%s: stopping before the start was complete", number.name)
+            self._starting.cancel()
+        elif self._ending is not None or self.life.phase is not Phase.SERVING:
             log.warning("%s: stopping at once", number.name)
             self._now.set()
-            self._changed.set()
-            return
-        log.info("%s: draining for at most %.0f seconds", number.name, self.drain_time)
-        notify_supervisor("STOPPING=1")
-        self._ending = self.loop.create_task(self._drain())
+        else:
+            log.info("%s: draining for at most %.0f seconds", number.name, self.drain_time)
+            notify_supervisor("STOPPING=1")
+            self._ending = self.loop.create_task(self._drain())
 
     async def _drain(self) -> None:
+        self._stop_rolling()
         self.life.on(Event.ASKED_TO_END)
         for worker in self.serving():
             worker.order(announce=True)
         await asyncio.sleep(self.announce_time)
         self.life.on(Event.ANNOUNCED_LONG_ENOUGH)
         close_all(self.sockets)
-        for worker in (*self.workers.values(), *self._coming.values()):
-            if worker.state is State.SERVING:
-                worker.drain(self.drain_time)
-            elif worker.state is State.STARTING:
-                worker.kill()
-        for worker in self.leaving:
-            worker.order(hurry=True)
+        if self.current is not None:
+            self.current.drain(self.drain_time)
+        for generation in self.leaving:
+            for worker in generation.alive():
+                worker.order(hurry=True)
         await self._when_empty(self.drain_time)
 
     async def _when_empty(self, limit: float) -> None:
-        until = time.monotonic() + limit + _SOON
+        until = time.monotonic() + limit + SOON
         while (left := self._alive()) and time.monotonic() < until:
             await asyncio.sleep(0.02)
         self.life.on(Event.OUT_OF_TIME if left else Event.EMPTY)
         self._now.set()
 
-    def _alive(self) -> list[WorkerProcess]:
-        known = {*self.workers.values(), *self._coming.values(), *self.leaving}
-        return [worker for worker in known if worker.state is not State.ENDED]
+    def _generations(self) -> list[Generation]:
+        return [one for one in (self.current, self.coming, *self.leaving) if one is not None]
+
+    def _alive(self) -> set[WorkerProcess]:
+        return {worker for generation in self._generations() for worker in generation.alive()}
 
     async def _stop(self) -> None:
+        if self.stack is not None:
+            await self.stack.finish_answers()
         self.life.on(Event.STOPPED)
         for task in (self._rolling, self._ending):
             if task is not None:
                 task.cancel()
-        for worker in self._alive():
-            worker.kill()
-        async with asyncio.timeout(_SOON):
-            while self._alive():
-                await asyncio.sleep(0.01)
+        for generation in self._generations():
+            generation.kill()
+        until = time.monotonic() + SOON
+        while self._alive() and time.monotonic() < until:
+            await asyncio.sleep(0.01)
         if self.base_id is not None:
             self.base_id.give_up(remove=True)
         for predecessor in self._predecessors:
             predecessor.end()
         if self.successor is not None:
             self.successor.close()
-        for sock in (sock for each in self.sockets.values() for sock in each):
-            close_socket(sock) if sock.fileno() >= 0 else None
+        for key, each in self.sockets.items():
+            if key in self._others:
+                close_all({key: each})
+            else:
+                for sock in each:
+                    close_socket(sock)
         if self.stack is not None:
             await self.stack.close()
 
@@ -411,78 +377,58 @@ class Fleet:
         for worker in self.serving():
             worker.order(reopen=True)
 
-    # the administration interface
+    # what the administration interface asks for: `fleet_answers.py`
 
-    def _state(self) -> str:
+    def state(self) -> str:
+        """As /ready says it."""
         if self.life.phase is Phase.SERVING and (self.health_check_failed or not self.serving()):
             return "DRAINING" if self.health_check_failed else "INITIALIZING"
         return self.life.state
 
-    def _set_health_check(self, failed: bool) -> None:
-        self.health_check_failed = failed
+    def answering(self) -> list[WorkerProcess]:
+        """The workers whose numbers are ours: those that serve, or drain the last of the sockets."""
+        return [] if self.current is None else self.current.answering()
 
-    async def _ask_one(self, method: bytes, target: bytes) -> Page:
-        return _page(await _first(self.serving()).ask(**_question(method, target)))
+    def moving(self) -> list[WorkerProcess]:
+        """The workers that leave, and have not told yet what they had counted before."""
+        return [one for each in self.leaving for one in each.alive() if one.state is State.DRAINING and not one.told]
 
-    async def _ask_all(self, method: bytes, target: bytes) -> list[Page]:
-        _first(self.serving())
-        asked = [worker.ask(**_question(method, target)) for worker in self.serving()]
-        replies = await asyncio.gather(*asked, return_exceptions=True)
-        pages = [_page(reply) for reply in replies if not isinstance(reply, BaseException)]
-        if not pages:
-            raise ConnectionResetError("the workers have ended")
-        return pages
+    def quit(self) -> None:
+        """End at once."""
+        self._now.set()
 
-    async def _stats(self, parameters: dict[str, str], as_prometheus: bool) -> Any:
-        assert self.stack is not None
-        asked = [worker.ask(snapshot=None) for worker in self.serving()]
-        merged = Merged(self.stack.store.settings)
-        for part in snapshot(self.stack.scraped_store()):
-            merged.add(part, "admin.")
-        for reply in await asyncio.gather(*asked, return_exceptions=True):
-            if not isinstance(reply, BaseException):
-                for part in reply.parts:
-                    merged.add(part)
-                    await asyncio.sleep(0)
-        return stats_page(merged.store, parameters, as_prometheus=as_prometheus)
-
-    async def _drain_listeners(self, target: bytes, *, graceful: bool, skip_exit: bool, inboundonly: bool) -> None:
-        """The sockets are closed here, too, so that nothing is queued there that nobody serves."""
+    def give_up_sockets(self, *, inboundonly: bool, after: float) -> list[str]:
+        """Close the sockets of listeners here, too, after so many seconds, so that nothing is queued there that nobody serves.
+        The names of the listeners, whose workers must own the sockets then.
+        """
         chosen = [
             config
             for config in self.bootstrap.static_resources.listeners
             if not inboundonly or config.traffic_direction == "INBOUND"
         ]
-        names = {config.name for config in chosen}
-        if not skip_exit or not graceful:
-            for worker in self.serving():
-                worker.order(own=sorted(names))
-            if graceful:
-                self.loop.call_later(max(0.0, self.drain_time - 0.05), self._give_up_sockets, chosen)
-            else:
-                self._give_up_sockets(chosen)
-        await self._ask_all(b"POST", target)
+        keys = [key_of(config, address) for config in chosen for address, _ in addresses_of(config)]
 
-    def _give_up_sockets(self, chosen: list[Any]) -> None:
-        from sidecar.listener.sockets import addresses_of, key_of
+        def close() -> None:
+            for key in keys:
+                close_all({key: self.sockets.pop(key, [])})
 
-        for config in chosen:
-            for address, _ in addresses_of(config):
-                close_all({"": self.sockets.pop(key_of(config, address), [])})
+        if after:
+            self.loop.call_later(after, close)
+        else:
+            close()
+        return sorted({config.name for config in chosen})
 
     def __repr__(self) -> str:
-        return f"<Fleet of {len(self.workers)} workers>"
+        return f"<Fleet of {self.concurrency} workers>"
 
 
-def _question(method: bytes, target: bytes) -> dict[str, Any]:
-    return {"ask": None, "method": method.decode("latin-1"), "target": target.decode("latin-1")}
+def _bound(bootstrap: Bootstrap) -> list[Listener]:
+    return [config for config in bootstrap.static_resources.listeners if config.bind_to_port]
 
 
-def _first(workers: list[WorkerProcess]) -> WorkerProcess:
-    if not workers:
-        raise ConnectionRefusedError("no worker serves")
-    return workers[0]
-
-
-def _page(reply: Any) -> Page:
-    return Page(reply.status, reply.content_type, b"".join(part["data"].encode("latin-1") for part in reply.parts))
+def _close_new(sockets: Sockets, known: Sockets) -> None:
+    """Close what is not ``known``, and remove the files of such Unix sockets."""
+    for key, each in sockets.items():
+        for sock in each:
+            if sock not in known.get(key, ()):
+                close_socket(sock)

@@ -56,7 +56,7 @@ class Overload:
         self.clockwork = clockwork
         self.resets = store.shared(groups.StreamResetStats, "envoy.overload_actions.reset_high_memory_stream.")
         if config is None:
-            config = default_overload_manager(memory_limit(), most_connections(), anonymous_memory())
+            config = default_overload_manager(memory_limit() // worker.workers, most_connections(), anonymous_memory())
             by_runtime = limit.maximum
         else:
             by_runtime = float("inf")  # what the overload manager says goes before the runtime's key

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("sidecar.server")
 
+FIRST_WORDS = 1.0  # seconds that a process which has handed over has to tell what it had counted
 _COLLECT_AFTER = 50_000  # allocations; requests make no cycles, so the collector has little to find
 
 
@@ -116,13 +117,14 @@ class Server:
     def _build(self) -> Stack:
         if self.seed is not None:
             log.info("under the seed %d: what is left to chance can be repeated", self.seed)
-        worker = Worker(asyncio.get_running_loop(), seed=self.seed, number=self.worker or 0)
+        workers = self.options.get("concurrency", 1)
+        worker = Worker(asyncio.get_running_loop(), seed=self.seed, number=self.worker or 0, workers=workers)
         try:
             make = Listener if self.balancer is None else self.balancer.listener
             store = StatsStore(compile_settings(self.bootstrap.stats_config))
             stack = Stack(self.bootstrap, worker, store, make, self.xds_state_dir)
             stack.drain_time, stack.drain_strategy = self.drain_time, self.drain_strategy
-            stack.server_stats.concurrency = self.options.get("concurrency", 1)
+            stack.server_stats.concurrency = workers
             if self.bootstrap.admin is not None and self.bootstrap.admin.address is not None:
                 from sidecar.admin.admin import Admin
 
@@ -324,6 +326,11 @@ class Server:
             log.warning("%d connections are cut off: the time for the drain is over", left)
         self.life.on(Event.OUT_OF_TIME if left else Event.EMPTY)
 
+    async def finish_answers(self) -> None:
+        """Let what the administration interface is answering leave, within a second."""
+        if self.stack is not None:
+            await self.stack.finish_answers()
+
     async def stop(self) -> None:
         """Close everything now; log files are written out."""
         for asking in self._asking:
@@ -351,9 +358,15 @@ class Server:
         stats = stack.server_stats
         stats.hot_restart_epoch = self.epoch
         stats.hot_restart_generation = self.epoch + 1
+        admin = stack.admin_listener
+        if admin is not None:  # so that no counter is seen below what it was
+            admin.pause_accepting()
+            stack.worker.wheel.call_in(FIRST_WORDS, admin.resume_accepting)
 
         def on_connections(connections: int) -> None:
             stats.parent_connections = connections
+            if admin is not None:
+                admin.resume_accepting()
 
         successor.on_statistics = Receiver(stack.store).add
         successor.on_connections = on_connections
@@ -376,7 +389,7 @@ class Server:
         if stack is None:
             return
         for listener in stack.bound():
-            listener.shared = not keys.isdisjoint(listener.keys)
+            listener.shared = keys.intersection(listener.keys)
         self.life.on(Event.HANDED_OVER)
 
     def own_sockets(self, names: Collection[str] | None = None) -> None:
@@ -385,7 +398,7 @@ class Server:
         """
         for listener in () if self.stack is None else self.stack.bound():
             if names is None or listener.config.name in names:
-                listener.shared = False
+                listener.shared = frozenset()
 
     def announced(self) -> None:
         """Fail readiness; whoever says so, says when to drain, too."""

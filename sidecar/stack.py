@@ -306,6 +306,13 @@ class Stack(ListenerStack):
 
         self.admin_listener = admin_listener(self, answers)
 
+    async def finish_answers(self) -> None:
+        """Take no more questions to the administration interface, and let the answers leave, within a second."""
+        if self.admin_listener is not None:
+            from sidecar.admin_stack import finish_answers
+
+            await finish_answers(self.admin_listener)
+
     def explain(self, request: RequestHead) -> Iterator[tuple[str, list[str]]]:
         """For each connection manager, what it would do with ``request``, and why."""
         for routes in self.routed.values():

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Coroutine, Iterable, Sequence
+from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 from sidecar.admin.context import StatsPage
@@ -25,8 +26,11 @@ _COUNTED: Final = frozenset(
 )  # fmt: skip
 """What `/clusters` counts of a host; the rest is the same in all workers, or one's own view."""
 
-Ask = Callable[[bytes, bytes], Coroutine[Any, Any, list[Page]]]
-"""Asks every worker that serves for a page; the pages in the order of the workers."""
+Ask = Callable[[bytes, bytes], Coroutine[Any, Any, tuple[list[Page], list[int]]]]
+"""Asks every worker for a page; the pages in the order of the workers, and the numbers of those that do not answer."""
+
+MISSING: Final = b"x-mizzen-missing"
+"""The header of an answer in which the numbers of some workers are missing: which, as a list of their numbers."""
 
 
 class FleetContext(NamedTuple):
@@ -34,10 +38,10 @@ class FleetContext(NamedTuple):
 
     ask_one: Callable[[bytes, bytes], Coroutine[Any, Any, Page]]
     ask_all: Ask
-    stats: Callable[[dict[str, str], bool], Coroutine[Any, Any, StatsPage]]
+    stats: Callable[[dict[str, str], bool], Coroutine[Any, Any, tuple[StatsPage, list[int]]]]
     server_state: Callable[[], str]
     health_check: Callable[[bool], None]
-    drain_listeners: Callable[..., Coroutine[Any, Any, None]]
+    drain_listeners: Callable[..., Coroutine[Any, Any, list[int]]]
     quit: Callable[[], None]
     started_at: float
     wall_clock: Callable[[], float]
@@ -74,32 +78,33 @@ class FleetAdmin:
         given = first_values(parameters)
         try:
             if path in ("/stats", "/stats/prometheus"):
-                made = await context.stats(given, path == "/stats/prometheus")
-                return Page(made.status, made.content_type, made.body)
+                made, missing = await context.stats(given, path == "/stats/prometheus")
+                return Page(made.status, made.content_type, made.body, fields=_without(missing))
             if path == "/drain_listeners" and method == b"POST":
-                await context.drain_listeners(
+                missing = await context.drain_listeners(
                     target,
                     graceful="graceful" in given,
                     skip_exit="skip_exit" in given,
                     inboundonly="inboundonly" in given,
                 )
-                return ok()
+                return _done(ok(), missing)
             if path in _ORDERS and method == b"POST":
                 return await self._order(method, target, path, parameters)
             if path in ("/clusters", "/memory"):
-                return _joined(path, given, await context.ask_all(method, target))
+                pages, missing = await context.ask_all(method, target)
+                return replace(_joined(path, given, pages), fields=_without(missing))
             page = await context.ask_one(method, target)
             return self._of_the_whole(page) if path == "/server_info" and page.status == 200 else page
         except ConnectionError:
             return text("no worker serves\n", 503)
 
     async def _order(self, method: bytes, target: bytes, path: str, parameters: list[tuple[str, str]]) -> Page:
-        pages = await self.context.ask_all(method, target)
+        pages, missing = await self.context.ask_all(method, target)
         if path == "/logging":
             logging_page(parameters)
         elif path.startswith("/healthcheck/"):
             self.context.health_check(path.endswith("fail"))
-        return pages[0]
+        return _done(pages[0], missing)
 
     def _of_the_whole(self, page: Page) -> Page:
         info = json.loads(_bytes(page))
@@ -109,6 +114,18 @@ class FleetAdmin:
 
     def __repr__(self) -> str:
         return f"<FleetAdmin, {len(self._asking)} pages are on their way>"
+
+
+def _without(missing: Sequence[int]) -> tuple[tuple[bytes, bytes], ...]:
+    return ((MISSING, ", ".join(f"worker {number}" for number in missing).encode()),) if missing else ()
+
+
+def _done(page: Page, missing: Sequence[int]) -> Page:
+    """What an order is answered with: 503 if not all have heard of it yet."""
+    if not missing:
+        return page
+    names = ", ".join(f"worker {number}" for number in missing)
+    return replace(text(f"not answered yet, and done when it answers again: {names}\n", 503), fields=_without(missing))
 
 
 def _bytes(page: Page) -> bytes:

@@ -17,13 +17,14 @@ ERROR: Final = "text/plain"
 class Page:
     """An answer: HTTP status, content type, body. A body that is an iterator is written one chunk in a loop turn.
 
-    `after` is called once the body has been sent whole.
+    `after` is called once the body has been sent whole; `fields` are headers of this answer alone.
     """
 
     status: int
     content_type: str
     body: bytes | Iterator[bytes]
     after: Callable[[], None] | None = None
+    fields: tuple[tuple[bytes, bytes], ...] = ()
 
 
 def text(body: str, status: int = 200) -> Page:

@@ -114,7 +114,7 @@ class Answer:
         request = stream.request
         stream.response_code_details = "admin_filter_response"
         self.after = page.after
-        head = ResponseHead(page.status, [(b"content-type", page.content_type.encode()), *_FIELDS])
+        head = ResponseHead(page.status, [(b"content-type", page.content_type.encode()), *_FIELDS, *page.fields])
         if request.method == b"HEAD" or not page.body:
             stream.on_response_head(head, True)
             self._sent()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import sys
+from collections.abc import Iterator
 from typing import NamedTuple
 
 
@@ -42,16 +43,44 @@ def anonymous_memory() -> int:
         return process_memory().anonymous
 
 
-def memory_limit() -> int:
-    """The bytes that this process may use: what its control group allows, at most what the machine has."""
+def memory_limit(groups: str = "/proc/self/cgroup", root: str = "/sys/fs/cgroup") -> int:
+    """The bytes that this process may use: the least that its control groups allow, and at most what the machine has.
+
+    ``groups`` is the file that names the control groups, ``root`` where their file systems are mounted. A group counts with all
+    around it; in a container, which often sees its own group as the root, that is one.
+    """
     try:
         limit = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGESIZE")
     except (ValueError, OSError):
         limit = sys.maxsize
-    for file_name in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+    for file_name in _limits(groups, root):
         try:
             with open(file_name, encoding="ascii") as file:
                 limit = min(limit, int(file.read()))
         except (OSError, ValueError):  # there is none, or it says "max"
             continue
     return limit
+
+
+def _limits(groups: str, root: str) -> Iterator[str]:
+    """The files that may hold a limit: `hierarchy:controllers:/path` lines name the groups (man 7 cgroups)."""
+    try:
+        with open(groups, encoding="utf-8", errors="surrogateescape") as file:
+            lines = file.read().splitlines()
+    except OSError:
+        lines = []
+    yield f"{root}/memory.max"
+    yield f"{root}/memory/memory.limit_in_bytes"
+    for line in lines:
+        _, controllers, path = [*line.split(":", 2), "", ""][:3]
+        if not controllers:
+            mounted, name = root, "memory.max"
+        elif "memory" in controllers.split(","):
+            mounted, name = f"{root}/memory", "memory.limit_in_bytes"
+        else:
+            continue
+        inner = ""
+        for part in path.split("/"):
+            if part and part != "..":
+                inner = f"{inner}/{part}"
+                yield f"{mounted}{inner}/{name}"

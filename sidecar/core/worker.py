@@ -13,7 +13,7 @@ from sidecar.core.timer_wheel import TimerWheel
 
 class Worker:
     """One event loop and what stands around it. ``clock`` is monotonic, in seconds; add ``epoch`` for wall-clock time.
-    ``number`` tells the workers of one sidecar apart.
+    ``number`` tells the workers of one sidecar apart; there are ``workers`` of them.
 
     ``random`` decides about requests, in the order in which they come, and about nothing else: so the same requests meet the
     same decisions under the same ``seed``, whatever timers do meanwhile. Those have sources of their own.
@@ -31,6 +31,7 @@ class Worker:
         "seed",
         "tasks",
         "wheel",
+        "workers",
     )
 
     def __init__(
@@ -40,9 +41,11 @@ class Worker:
         wall_clock: Callable[[], float] = time.time,
         seed: int | None = None,
         number: int = 0,
+        workers: int = 1,
     ) -> None:
         self.loop = loop
         self.number = number
+        self.workers = workers
         self.clock = clock
         self.epoch = wall_clock() - clock()
         self.wheel = TimerWheel(loop, clock)

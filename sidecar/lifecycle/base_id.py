@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import random
 import socket
@@ -14,6 +15,8 @@ import stat
 from collections.abc import Callable
 
 from sidecar.lifecycle.handover import HandoverError, peer_is_ours
+
+log = logging.getLogger("sidecar.main")
 
 
 def directory() -> str:
@@ -38,7 +41,9 @@ class BaseId:
     def __init__(self, number: int) -> None:
         self.number = number
         self.path = os.path.join(directory(), f"{number}.sock")
+        self._prepared = f"{self.path}.{os.getpid()}"
         self._listening: socket.socket | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     @classmethod
     def unused(cls) -> BaseId:
@@ -64,16 +69,32 @@ class BaseId:
             raise HandoverError(f"--base-id {self.number}: the process at {self.path} is another user's")
         return sock
 
-    def listen(self, loop: asyncio.AbstractEventLoop, on_connection: Callable[[socket.socket], None]) -> None:
-        """Be the process that has this base id, in the place of the one that had it. Raises OSError."""
+    def prepare(self) -> None:
+        """All of ``listen`` that can fail, done before another process is told to make room. Raises HandoverError."""
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        new = f"{self.path}.{os.getpid()}"
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(new)
-        sock.bind(new)
-        sock.listen()
-        sock.setblocking(False)
-        os.rename(new, self.path)
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._prepared)
+            sock.bind(self._prepared)
+            sock.listen()
+            sock.setblocking(False)
+        except OSError as error:
+            sock.close()
+            raise HandoverError(
+                f"--base-id {self.number}: cannot listen on {self._prepared}: {error.strerror or error}"
+            ) from error
+        self._listening = sock
+
+    def listen(self, loop: asyncio.AbstractEventLoop, on_connection: Callable[[socket.socket], None]) -> None:
+        """Be the process that has this base id, in the place of the one that had it; ``prepare`` comes first."""
+        sock = self._listening
+        assert sock is not None, "it has not been prepared"
+        try:
+            os.rename(self._prepared, self.path)
+        except OSError as error:  # we serve all the same
+            log.error("--base-id %d: nobody can take over from this process: %s: %s", self.number, self.path,
+                      error.strerror)  # fmt: skip
+            return
 
         def accept() -> None:
             try:
@@ -86,18 +107,22 @@ class BaseId:
                 accepted.close()
 
         loop.add_reader(sock.fileno(), accept)
-        self._listening = sock
         self._loop = loop
 
     def give_up(self, *, remove: bool) -> None:
-        """Have it no more; ``remove`` says that no other process has it either."""
-        if self._listening is not None:
-            self._loop.remove_reader(self._listening.fileno())
-            self._listening.close()
-            self._listening = None
-            if remove:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(self.path)
+        """Have it no more; ``remove`` says that no other process has it either. What was only prepared is undone."""
+        sock, self._listening = self._listening, None
+        if sock is None:
+            return
+        if self._loop is None:
+            remove, path = True, self._prepared
+        else:
+            self._loop.remove_reader(sock.fileno())
+            path = self.path
+        sock.close()
+        if remove:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
 
     def __repr__(self) -> str:
         return f"<BaseId {self.number}{' (ours)' if self._listening is not None else ''}>"

@@ -247,7 +247,11 @@ def pair() -> tuple[socket.socket, socket.socket]:
 
 
 def peer_is_ours(sock: socket.socket) -> bool:
-    """Whether the process at the other end runs as our user, or as root."""
+    """Whether the process at the other end runs as our user, or as root; where the system does not tell (only Linux does), the
+    directory of the socket, which is ours alone, has to do.
+    """
+    if not hasattr(socket, "SO_PEERCRED"):
+        return True
     credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
     user = int.from_bytes(credentials[4:8], "little")
     return user in (0, os.getuid())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from sidecar.lifecycle.environment import inherited_channel
+from sidecar.lifecycle.environment import inherited_base_id, inherited_channel
 from sidecar.lifecycle.handover import HandoverError, Successor
 
 
@@ -51,7 +51,11 @@ def _base_id(options: Any) -> Any:
         return None
     from sidecar.lifecycle.base_id import BaseId
 
-    base_id = BaseId.unused() if options.use_dynamic_base_id else BaseId(options.base_id)
+    if options.use_dynamic_base_id:
+        chosen = inherited_base_id()
+        base_id = BaseId.unused() if chosen is None else BaseId(chosen)
+    else:
+        base_id = BaseId(options.base_id)
     if options.base_id_path:
         try:
             with open(options.base_id_path, "w") as file:

@@ -32,6 +32,7 @@ class WorkerLink:
         self._telling = Telling(self._loop, self._channel, server)
         self._tells = False
         self._draining: asyncio.Task[None] | None = None
+        self._answers: dict[int, Iterator[dict[str, Any]]] = {}
 
     async def run(self) -> int:
         """Until the parent says that it is over, or is gone; the exit status."""
@@ -44,6 +45,11 @@ class WorkerLink:
             log.critical("cannot start: %s", error)
             return 1
         await self._over.wait()
+        for question, parts in self._answers.items():
+            for part in parts:
+                self._channel.send({"part": question, **part})
+            self._channel.send({"last": question})
+        self._answers.clear()
         if self._tells:
             self._telling.end()
         await self._server.stop()
@@ -99,16 +105,23 @@ class WorkerLink:
         self._send_parts(number, ({"data": chunk.decode("latin-1")} for chunk in body))
 
     def _send_parts(self, number: int, parts: Iterator[dict[str, Any]]) -> None:
+        self._answers[number] = parts
+        self._send_part(number)
+
+    def _send_part(self, number: int) -> None:
         """One part in a turn of the loop, so that requests do not wait for them."""
-        if self._channel.queued >= _MOST_QUEUED:
-            self._loop.call_later(0.005, self._send_parts, number, parts)
+        if number not in self._answers:
             return
-        part = next(parts, None)
+        if self._channel.queued >= _MOST_QUEUED:
+            self._loop.call_later(0.005, self._send_part, number)
+            return
+        part = next(self._answers[number], None)
         if part is None:
+            del self._answers[number]
             self._channel.send({"last": number})
             return
         self._channel.send({"part": number, **part})
-        self._loop.call_soon(self._send_parts, number, parts)
+        self._loop.call_soon(self._send_part, number)
 
     def __repr__(self) -> str:
         return f"<WorkerLink {self._server!r}>"

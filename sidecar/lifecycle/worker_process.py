@@ -15,6 +15,9 @@ from sidecar.lifecycle.children import Child
 from sidecar.lifecycle.environment import WORKER
 from sidecar.lifecycle.handover import give_sockets, pair
 
+_LAST_WORDS = 1.0
+"""Seconds for what a worker has said before its end, should another process hold its end of the channel open."""
+
 
 class State(Enum):
     """Of a worker."""
@@ -38,9 +41,10 @@ class Parent(Protocol):
 class Reply:
     """What a worker says to a question: the head of a page, if it is one, and its parts."""
 
-    __slots__ = ("content_type", "parts", "status")
+    __slots__ = ("content_type", "heard", "parts", "status")
 
     def __init__(self) -> None:
+        self.heard = 0
         self.status = 0
         self.content_type = ""
         self.parts: list[Message] = []
@@ -58,17 +62,28 @@ class WorkerProcess:
         self.number = number
         self.state = State.STARTING
         self.connections = 0
+        self.told = False
+        """Whether it has told, in a drain, what it had counted before."""
+        self.silent = False
+        """Whether it has left a question unanswered, and not said a word since."""
         self._sockets = sockets
         self._loop = asyncio.get_running_loop()
         self._numbers = itertools.count()
         self._asked: dict[int, tuple[Reply, asyncio.Future[Reply]]] = {}
+        self._status: int | None = None
+        self._said_all = False
         ours, theirs = pair()
         with theirs:
             self.channel = Channel(self._loop, ours)
             self.channel.on_message = self._on_message
+            self.channel.on_end = self._on_end
             descriptors = (theirs.fileno(), *shared)
             text = ":".join(map(str, (number, *descriptors)))
-            self._child = Child(self._loop, {WORKER: text}, descriptors, self._on_exit)
+            try:
+                self._child = Child(self._loop, {WORKER: text}, descriptors, self._on_exit)
+            except OSError:
+                self.channel.close()
+                raise
         self.pid = self._child.pid
 
     # what it is told
@@ -77,14 +92,29 @@ class WorkerProcess:
         """Tell it something that is not answered."""
         self.channel.send(message)
 
-    def ask(self, **question: Any) -> asyncio.Future[Reply]:
-        """Its reply; a ConnectionError if it ends before that. ``question`` maps what is asked for to nothing or more."""
+    async def ask(self, patience: float, **question: Any) -> Reply:
+        """Its reply; ``question`` maps what is asked for to nothing or more. Raises a ConnectionError if it ends before that,
+        and TimeoutError if it says nothing for ``patience`` seconds: at once, as long as the last question is like that.
+        """
+        if self.silent:
+            raise TimeoutError
         number = next(self._numbers)
         (first, _), *_ = question.items()
+        reply = Reply()
         future: asyncio.Future[Reply] = self._loop.create_future()
-        self._asked[number] = (Reply(), future)
+        self._asked[number] = (reply, future)
         self.channel.send({**question, first: number})
-        return future
+        try:
+            while True:
+                heard = reply.heard
+                await asyncio.wait((future,), timeout=patience)
+                if future.done():
+                    return future.result()
+                if reply.heard == heard:
+                    self.silent = True
+                    raise TimeoutError
+        finally:
+            self._asked.pop(number, None)
 
     def drain(self, limit: float | None) -> None:
         """Let it drain the last of these sockets: nobody takes over from it."""
@@ -103,6 +133,7 @@ class WorkerProcess:
     # what it says
 
     def _on_message(self, message: Message, descriptors: list[int]) -> None:
+        self.silent = False
         if "take" in message:
             give_sockets(self.channel, self._sockets, self.parent.epoch - 1)
         elif "serving" in message:
@@ -113,28 +144,46 @@ class WorkerProcess:
             self.parent.on_changes(self, message["changes"])
         elif "connections" in message:
             self.connections = message["connections"]
-        elif "page" in message:
-            reply, _ = self._asked[message["page"]]
+            self.told = True
+        else:
+            self._on_reply(message)
+
+    def _on_reply(self, message: Message) -> None:
+        number = next((message[kind] for kind in ("page", "part", "last") if kind in message), None)
+        if number not in self._asked:
+            return  # nobody waits for it any more
+        reply, future = self._asked[number]
+        reply.heard += 1
+        if "page" in message:
             reply.status, reply.content_type = message["status"], message["content_type"]
         elif "part" in message:
-            self._asked[message["part"]][0].parts.append(message)
-        elif "last" in message:
-            reply, future = self._asked.pop(message["last"])
-            if not future.done():
-                future.set_result(reply)
+            reply.parts.append(message)
+        elif not future.done():
+            future.set_result(reply)
 
     def _on_exit(self, status: int) -> None:
-        self._loop.call_later(0.05, self._gone, status)  # the last that it said may still be on its way
+        self._status = status
+        if self._said_all:
+            self._gone()
+        else:
+            self._loop.call_later(_LAST_WORDS, self._gone)  # what it said last is still on its way
 
-    def _gone(self, status: int) -> None:
+    def _on_end(self) -> None:
+        self._said_all = True
+        if self._status is not None:
+            self._gone()
+
+    def _gone(self) -> None:
+        if self.state is State.ENDED:
+            return
+        assert self._status is not None
         self.channel.close()
         before, self.state = self.state, State.ENDED
         self.connections = 0
         for _, future in self._asked.values():
             if not future.done():
                 future.set_exception(ConnectionResetError("the worker has ended"))
-        self._asked.clear()
-        self.parent.on_exit(self, status, before)
+        self.parent.on_exit(self, self._status, before)
 
     def __repr__(self) -> str:
         return f"<WorkerProcess {self.number}, process {self.pid}, {self.state.value}>"

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sidecar.core.address import Address
-from sidecar.core.descriptors import receive_descriptors
+from sidecar.core.descriptors import memory_file, receive_descriptors
 from sidecar.listener.accepted import Descriptor
 from sidecar.listener.listener import Listener
 
@@ -84,7 +84,7 @@ class Exchange:
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
-        self._descriptor = os.memfd_create("mizzen-board")
+        self._descriptor = memory_file("mizzen-board")
         os.ftruncate(self._descriptor, Board.size(workers))
         self.board = Board(self._descriptor, workers)
         self._pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM) for _ in range(workers)]
@@ -94,6 +94,10 @@ class Exchange:
     def of_worker(self, number: int) -> list[int]:
         """The descriptors of a worker's part: the board, its inbox, and the outboxes to all."""
         return [self._descriptor, self._pairs[number][0].fileno(), *(sender.fileno() for _, sender in self._pairs)]
+
+    def close(self, number: int) -> None:
+        """A worker is gone, and takes no connections until its replacement says so."""
+        self.board.close(number)
 
     def end(self) -> None:
         """Close all of it here; the workers have theirs."""

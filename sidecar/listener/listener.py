@@ -48,8 +48,8 @@ class Listener:
     """``bind``, ``start``, then in the end ``drain`` and ``close``. All filter chains are made in the constructor.
 
     ``limit`` is this listener's own connection limit, ``global_limit`` the one that listeners share. ``filters`` are
-    the listener filters, ``directory`` knows the listeners that `use_original_dst` may hand connections to. ``shared``
-    says that another process listens on the same sockets; ``keys`` are theirs, by which it finds them.
+    the listener filters, ``directory`` knows the listeners that `use_original_dst` may hand connections to. ``keys`` are
+    those of the sockets, by which another process finds them; ``shared`` are those on which one listens, too.
     """
 
     __slots__ = ("config", "worker", "stats", "worker_stats", "limit", "global_limit", "access_loggers", "filters",
@@ -89,7 +89,7 @@ class Listener:
         self._backing_off = False
         self._by_descriptor = type(worker.loop).__module__.startswith("uvloop")
         self.keys: tuple[str, ...] = ()
-        self.shared = False
+        self.shared: frozenset[str] = frozenset()
         self._paused = False
         self._at_once = self._per_event
         self._longest_queue: float = inf
@@ -137,7 +137,7 @@ class Listener:
     def bind(self, inherited: sockets.Inherited | None = None) -> None:
         """Listen on all addresses, without accepting yet. Raises BindError, and then listens on none.
 
-        What another process already listens on is taken out of ``inherited``; the listener is ``shared`` then.
+        What another process already listens on is taken out of ``inherited``; its key is ``shared`` then.
         """
         if not self.config.bind_to_port:
             return
@@ -168,21 +168,22 @@ class Listener:
             self._watch_socket(sock)
 
     def stop_accepting(self) -> None:
-        """Accept what is queued, then listen no more; connections stay. While another process listens on the same sockets
+        """Accept what is queued, then listen no more; connections stay. Where another process listens on the same socket
         (``shared``), what is queued is left to it.
         """
+        left = [sock for key, sock in zip(self.keys, self.sockets, strict=True) if key in self.shared]
         for sock in self._accepting:
             self.worker.loop.remove_reader(sock.fileno())
-            while not self.shared and self._accept(sock, self._per_event) == self._per_event:
+            while sock not in left and self._accept(sock, self._per_event) == self._per_event:
                 pass
         self._accepting.clear()
         self._known.clear()
         for sock in self.sockets:
-            if self.shared:
+            if sock in left:
                 sock.close()
             else:
                 sockets.close(sock)
-        self.sockets = []
+        self.keys, self.sockets = (), []
 
     def drain(self) -> None:
         """Stop accepting, and let every connection finish what it does."""

@@ -48,29 +48,31 @@ def key_of(config: Listener, address: Address) -> str:
     return f"{config.name} {address}" if port_varies else str(address)
 
 
-def listen(config: Listener, inherited: Inherited | None = None) -> tuple[list[tuple[str, socket.socket]], bool]:
-    """Listening, non-blocking sockets for each address of the listener, each with its ``key_of``, and whether any of them
-    is ``inherited``. Raises BindError; then none stays open.
+def listen(
+    config: Listener, inherited: Inherited | None = None
+) -> tuple[list[tuple[str, socket.socket]], frozenset[str]]:
+    """Listening, non-blocking sockets for each address of the listener, each with its ``key_of``, and the keys of those that
+    are ``inherited``. Raises BindError; then none stays open.
     """
     sockets: list[tuple[str, socket.socket]] = []
-    shared = False
+    shared: set[str] = set()
     for address, options in addresses_of(config):
         key = key_of(config, address)
         found = inherited.pop(key, None) if inherited else None
         if found:
-            shared = True
+            shared.add(key)
             sockets += [(key, sock) for sock in found]
             continue
         try:
             sockets.append((key, _listen_on(config, address, options)))
         except OSError as error:
-            for _, sock in sockets:
-                if shared:
+            for key, sock in sockets:
+                if key in shared:
                     sock.close()
                 else:
                     close(sock)
             raise BindError(config.name, address, error) from error
-    return sockets, shared
+    return sockets, frozenset(shared)
 
 
 def listen_for_each(config: Listener, count: int, inherited: Inherited) -> dict[str, list[socket.socket]]:
@@ -84,6 +86,9 @@ def listen_for_each(config: Listener, count: int, inherited: Inherited) -> dict[
         key = key_of(config, address)
         here = found[key] = inherited.pop(key, [])
         alone = isinstance(address, Pipe) or not config.enable_reuse_port
+        if not alone:
+            for sock in here:  # it may have been made without
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         try:
             while len(here) < (1 if alone else count):
                 bound = address

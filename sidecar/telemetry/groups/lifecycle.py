@@ -1,4 +1,4 @@
-"""Statistics of a drain."""
+"""Statistics of a drain, and of several workers."""
 
 from __future__ import annotations
 
@@ -13,3 +13,10 @@ class DrainStats(StatGroup):
 
     connections: Gauge
     phase: Gauge
+
+
+@stat_group
+class WorkerPresence(StatGroup):
+    """`server.worker_N.`, of one of several workers: 1 when it did not answer, and its numbers are in none of these."""
+
+    missing: Gauge
