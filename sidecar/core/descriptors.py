@@ -5,7 +5,6 @@ from __future__ import annotations
 import array
 import os
 import socket
-import tempfile
 
 _CLOSE_ON_EXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)  # Linux has it
 
@@ -34,6 +33,8 @@ def memory_file(name: str, content: bytes = b"") -> int:
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create(name)
     else:
+        import tempfile  # half a megabyte
+
         with tempfile.TemporaryFile(prefix=name) as file:
             descriptor = os.dup(file.fileno())
     written = 0
