@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("sidecar.server")
 
 FIRST_WORDS = 1.0  # seconds that a process which has handed over has to tell what it had counted
+_ON_THE_WAY = 0.02  # seconds in which other workers have seen that this one takes no more
 _COLLECT_AFTER = 50_000  # allocations; requests make no cycles, so the collector has little to find
 
 
@@ -318,13 +319,20 @@ class Server:
         """Wait until no connection is left, at most ``timeout`` seconds, in a drain that has begun."""
         assert self.stack is not None
         until = time.monotonic() + timeout
-        while (left := self.stack.unfinished()) and time.monotonic() < until:
+        if self.balancer is not None:
+            await asyncio.sleep(_ON_THE_WAY)
+        while (left := self._unfinished()) and time.monotonic() < until:
             if self._drain_stats is not None:
                 self._drain_stats.connections = left
             await asyncio.sleep(0.02)
         if left:
             log.warning("%d connections are cut off: the time for the drain is over", left)
         self.life.on(Event.OUT_OF_TIME if left else Event.EMPTY)
+
+    def _unfinished(self) -> int:
+        """How many connections there are, those included that another worker has passed on to this one just now."""
+        assert self.stack is not None
+        return self.stack.unfinished() + (0 if self.balancer is None else self.balancer.coming())
 
     async def finish_answers(self) -> None:
         """Let what the administration interface is answering leave, within a second."""

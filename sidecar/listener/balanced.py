@@ -58,6 +58,12 @@ class Board:
         """Of the worker itself: so many connections, or CLOSED."""
         self._numbers[(index * self._workers + worker) * (2 + self._workers)] = connections
 
+    def coming(self, worker: int) -> int:
+        """How many connections were passed to a worker, and have not come to it yet."""
+        numbers, width = self._numbers, 2 + self._workers
+        rows = range(worker * width, LISTENERS * self._workers * width, self._workers * width)
+        return sum(sum(numbers[row + 2 : row + width]) - numbers[row + 1] for row in rows)
+
     def received(self, index: int, worker: int) -> None:
         """Of the worker itself: one that was passed on to it has come."""
         self._numbers[(index * self._workers + worker) * (2 + self._workers) + 1] += 1
@@ -150,6 +156,10 @@ class Balancer:
         """Take no more; what is on its way here is served still."""
         self.taking = False
         self._board.close(self.number)
+
+    def coming(self) -> int:
+        """How many connections others have passed on to this worker that have not come yet."""
+        return self._board.coming(self.number)
 
     def tell(self, index: int, connections: int) -> None:
         """How many connections this worker has on the listener with this index."""

@@ -231,7 +231,7 @@ class ListenerManager:
             for sock in (sock for socks in lent.values() for sock in socks):
                 sock.close()
         if lent or active is not None:
-            listener.shared = False
+            listener.shared = frozenset()
         return Warming(config, Managed(listener, version), waiting)
 
     def _new_chains(self, active: Managed, config: ListenerConfig, version: Version) -> Warming:
@@ -266,7 +266,8 @@ class ListenerManager:
                 self._drain(active, gone, whole=False)
         else:
             if active is not None:
-                active.listener.shared = True  # what waits in the queues of the sockets is for the new one
+                # what waits in the queues of the sockets is for the new one
+                active.listener.shared = frozenset(managed.listener.keys)
                 active.listener.stop_accepting()
             self.surroundings.replaced(None if active is None else active.listener, managed.listener)
             if self.started:
@@ -282,7 +283,7 @@ class ListenerManager:
         warming.waiting.cancel()
         listener = warming.managed.listener
         if warming.chains is None:
-            listener.shared = name in self.active
+            listener.shared = frozenset(self.active[name].listener.keys if name in self.active else ())
             listener.close()
             self.surroundings.dispose(listener, listener.chains, whole=True)
         else:

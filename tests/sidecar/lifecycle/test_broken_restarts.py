@@ -149,12 +149,12 @@ def _is_zombie(pid: int) -> bool:
 def test_a_next_process_that_hangs_is_ended(write: Write) -> None:
     port, admin = free_ports(2)
     config = write(at(port, admin))
-    with Process("sidecar", "-c", config, "--restart-timeout-s", "1") as process:
+    with Process("sidecar", "-c", config, "--restart-timeout-s", "5") as process:
         starts(process, 1)
         os.unlink(config)
         os.mkfifo(config)  # nobody ever writes to it
         process.send(signal.SIGHUP)
-        process.wait_for("the next process does not serve after 1 s")
+        process.wait_for("the next process does not serve after 5 s")
         process.wait_for("this one goes on")
         assert children_of(process.child.pid) == []
         assert get(port)[2] == "hello"

@@ -86,3 +86,27 @@ def test_a_worker_that_has_ended_or_drains_gets_none() -> None:
         exchange.end()
 
     asyncio.run(run())
+
+
+def test_what_is_on_its_way_to_a_worker_counts_until_it_has_come() -> None:
+    """So that a drain does not end before it."""
+
+    async def run() -> None:
+        exchange = Exchange(2)
+        (one, _), (two, taking) = (worker(exchange, number) for number in range(2))
+        one.start()
+        two.start()
+        one.tell(0, 5)
+        with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()):
+            sock, _ = server.accept()
+            with sock:
+                assert one.pass_on(0, sock.fileno())
+            two.stop()
+            assert (one.coming(), two.coming()) == (0, 1)
+            async with asyncio.timeout(10):
+                while two.coming():
+                    await asyncio.sleep(0.001)
+            assert taking.limit.active == 1
+        exchange.end()
+
+    asyncio.run(run())
