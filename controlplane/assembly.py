@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from importlib import metadata
 from typing import Any
 
 from controlplane.api.application import Application
@@ -191,6 +192,7 @@ class ControlPlane:
             rules=RULES,
             names=settings.names,
             origin_of=self._origin_of,
+            version=_version(),
             ready=lambda: self._following is not None and not self._following.done(),
         )
         self.api = ApiServer(
@@ -250,6 +252,13 @@ async def _open_store(settings: Settings) -> tuple[Store, Election]:
         return await open_store(settings.store or str(settings.data_dir / "store.sqlite"))
     except (ValueError, Unavailable) as error:
         raise InvalidSetting(f"--store: {error}") from None
+
+
+def _version() -> str:
+    try:
+        return metadata.version("mizzen")
+    except metadata.PackageNotFoundError:
+        return "unreleased"
 
 
 def _text(address: tuple[str, int]) -> str:

@@ -76,6 +76,8 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        if len(scope["path"]) > 1 and scope["path"].endswith("/"):
+            scope["path"] = scope["path"][:-1]  # generated clients ask for `/version/` and `/apis/`
         watch = b"watch=" in scope["query_string"] and scope["method"] == "GET"
         if (self._watches >= self._most_watches) if watch else (self._requests >= self._most):
             error = ApiError(429, "too many requests at once, please try again later", headers={"Retry-After": "1"})
@@ -134,7 +136,7 @@ class Gate:
         if len(hosts) != 1 or not self._is_own(hosts[0]):
             raise ApiError(
                 403,
-                "forbidden: the request is for another host than this server; it goes by its address and --api-name",
+                "forbidden: the request is for another host than this server; add its name with --name",
             )
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc.lower() != hosts[0].lower():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import platform
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -121,7 +122,15 @@ class Application:
 
     async def _told_version(self, request: Request) -> Response:
         major, minor = _KUBERNETES
-        return _json({"major": major, "minor": minor, "gitVersion": f"v{major}.{minor}.0+mizzen-{self._version}"})
+        told = {
+            "major": major,
+            "minor": minor,
+            "gitVersion": f"v{major}.{minor}.0+mizzen-{self._version}",
+            "platform": f"{platform.system().lower()}/{platform.machine()}",
+            "compiler": platform.python_implementation(),
+        }
+        # Typed clients take none of Kubernetes' own fields for missing.
+        return _json({**told, **dict.fromkeys(("gitCommit", "gitTreeState", "buildDate", "goVersion"), "")})
 
     # --- Discovery
 

@@ -289,7 +289,7 @@ def test_a_namespace_is_deleted_with_all_that_is_in_it(client: Client, namespace
         ("GET", "/api/v1/namespaces/default/_tokens", 404),
         ("GET", "/api/v1/_Token", 404),
         ("GET", f"{collection()}/a/scale", 404),
-        ("GET", f"{collection()}/", 404),
+        ("GET", f"{collection()}//", 404),
         ("GET", "/apis/networking.istio.io/v1/virtualservices/a", 404),
         ("GET", "/api/v1/namespaces/default/namespaces/x", 404),
         ("DELETE", "/apis/networking.istio.io/v1/virtualservices", 405),
