@@ -27,10 +27,9 @@ class DeltaState(TypeState):
         self.fresh = True
 
     @property
-    def wanted(self) -> dict[str, None]:
+    def all_names(self) -> dict[str, Any]:
         """All names that are asked for, ``*`` for everything among them."""
-        names = dict.fromkeys(sorted(self.names))
-        return {_ALL: None, **names} if self.is_wildcard else names
+        return {_ALL: None, **self.wanted} if self.wildcards else self.wanted
 
 
 class DeltaMultiplexer(Multiplexer[DeltaState]):
@@ -40,17 +39,17 @@ class DeltaMultiplexer(Multiplexer[DeltaState]):
         return DeltaState(type_url)
 
     def make_request(self, state: DeltaState) -> Any:
-        wanted, asked = state.wanted, state.asked
+        wanted, asked = state.all_names, state.asked
         request = DeltaDiscoveryRequest(type_url=state.type_url)
         if state.fresh:
             if not wanted:
                 return None
             if list(wanted) != [_ALL]:  # else to name nothing means all
-                request.resource_names_subscribe.extend(wanted)
+                request.resource_names_subscribe.extend(sorted(wanted))
             for name, kept in state.accepted.items():
                 request.initial_resource_versions[name] = kept.version
         else:
-            request.resource_names_subscribe.extend(name for name in wanted if name not in asked)
+            request.resource_names_subscribe.extend(sorted(name for name in wanted if name not in asked))
             request.resource_names_unsubscribe.extend(sorted(asked.difference(wanted)))
         if state.acks:
             request.response_nonce, error = state.acks[0]
@@ -62,7 +61,7 @@ class DeltaMultiplexer(Multiplexer[DeltaState]):
 
     def on_sent(self, state: DeltaState) -> None:
         state.fresh = False
-        state.asked = set(state.wanted)
+        state.asked = set(state.all_names)
         if state.acks:
             state.acks.popleft()
 

@@ -31,19 +31,39 @@ Job = Callable[[], Awaitable[None]]
 class TypeState:
     """One type on one stream: who is interested, what was accepted, by name."""
 
-    __slots__ = ("accepted", "answered", "expiries", "interests", "type_url")
+    __slots__ = ("accepted", "answered", "expiries", "interests", "type_url", "wanted", "wildcards")
 
     def __init__(self, type_url: str) -> None:
         self.type_url = type_url
         self.interests: dict[Interest, None] = {}
+        self.wanted: dict[str, int] = {}
+        """How many ask for a resource, by its name."""
+        self.wildcards = 0
+        """How many want all that there are."""
         self.accepted: dict[str, Kept] = {}
         self.expiries: dict[str, Callback] = {}
         self.answered = False
 
-    @property
-    def is_wildcard(self) -> bool:
-        """Whether somebody wants all that there are."""
-        return any(interest.names is None for interest in self.interests)
+    def add(self, names: frozenset[str] | None) -> None:
+        """Somebody wants these."""
+        if names is None:
+            self.wildcards += 1
+        else:
+            for name in names:
+                self.wanted[name] = self.wanted.get(name, 0) + 1
+
+    def remove(self, names: frozenset[str] | None) -> list[str]:
+        """Somebody wants these no more; those that nobody wants by name any more."""
+        if names is None:
+            self.wildcards -= 1
+            return [name for name in self.accepted if name not in self.wanted]
+        gone = []
+        for name in names:
+            self.wanted[name] -= 1
+            if not self.wanted[name]:
+                del self.wanted[name]
+                gone.append(name)
+        return gone
 
     @property
     def names(self) -> dict[str, None]:
@@ -119,6 +139,7 @@ class Multiplexer(Generic[StateType]):
         interest.source = self
         interest.stats.update_attempt += 1
         state.interests[interest] = None
+        state.add(interest.names)
         if self.stream.started:
             self.want(type_url)
         else:
@@ -131,7 +152,8 @@ class Multiplexer(Generic[StateType]):
     def changed(self, interest: Interest, before: frozenset[str] | None) -> None:
         interest.stats.update_attempt += 1
         state = self.types[interest.type_url]
-        self._forget_unwanted(state, before or ())
+        state.add(interest.names)
+        self._forget(state, state.remove(before))
         self.want(interest.type_url)
         if interest.names is not None:
             self._hand_over_known(state, interest, interest.names - (before or frozenset()))
@@ -140,11 +162,10 @@ class Multiplexer(Generic[StateType]):
         """An interest has ended."""
         state = self.types[interest.type_url]
         del state.interests[interest]
-        if interest.names is None and not state.is_wildcard:
-            self._forget_unwanted(state, list(state.accepted))
-        elif interest.names:
-            self._forget_unwanted(state, interest.names)
-        self.want(interest.type_url)
+        gone = state.remove(interest.names)
+        self._forget(state, gone)
+        if gone or interest.names is None:
+            self.want(interest.type_url)
         if self.on_empty is not None and not state.interests:
             self.on_empty()
 
@@ -319,7 +340,7 @@ class Multiplexer(Generic[StateType]):
                 state.accepted[resource.name] = Kept(
                     resource.version, resource.payload.type_url, resource.payload.value
                 )
-        self.last_good.save(state.type_url, state.accepted, None if state.is_wildcard else state.names)
+        self.last_good.save(state.type_url, state.accepted, None if state.wildcards else state.wanted)
 
     def expire_in(self, state: StateType, name: str, seconds: float) -> None:
         """The resource lives so long unless the server says so again; 0 for ever. Source: "xDS TTL"."""
@@ -355,8 +376,7 @@ class Multiplexer(Generic[StateType]):
     async def _repeat(self, state: StateType, interest: Interest, names: list[str]) -> None:
         known = [state.accepted[name].resource(name) for name in names if name in state.accepted]
         if known and not interest.is_closed:
-            version = known[0].version
-            await interest.deliver(known, [], version, whole=interest.names is None)
+            await interest.tell(known, [], known[0].version, whole=interest.names is None)
 
     async def _restore(self, state: StateType, interest: Interest, over: bool) -> None:
         """Use what was good in an earlier run. ``over``: there is no time left to wait for the server."""
@@ -367,12 +387,9 @@ class Multiplexer(Generic[StateType]):
         elif over and not (interest.answered or interest.is_closed):
             interest.unavailable()
 
-    def _forget_unwanted(self, state: StateType, names: Iterable[str]) -> None:
-        if state.is_wildcard:
-            return
-        still = state.names
-        for name in names:
-            if name not in still:
+    def _forget(self, state: StateType, names: Iterable[str]) -> None:
+        if not state.wildcards:
+            for name in names:
                 state.accepted.pop(name, None)
                 self._unexpire(state, name)
 

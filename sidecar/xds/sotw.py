@@ -40,7 +40,7 @@ class SotwMultiplexer(Multiplexer[SotwState]):
         if not state.unsaid:
             return None
         names = list(state.names)
-        if state.is_wildcard:
+        if state.wildcards:
             if names:
                 names.insert(0, "*")
         elif not names and not state.named:
@@ -56,7 +56,7 @@ class SotwMultiplexer(Multiplexer[SotwState]):
     def on_sent(self, state: SotwState) -> None:
         state.unsaid = False
         state.error = None
-        state.named = state.named or not state.is_wildcard
+        state.named = state.named or not state.wildcards
 
     def on_new_stream(self, state: SotwState) -> None:
         state.nonce = ""
@@ -83,7 +83,7 @@ class SotwMultiplexer(Multiplexer[SotwState]):
             here.update(beats)
             again = [state.accepted[name].resource(name) for name in beats]
             rejections, bad = await self.hand_over(state, [*resources, *again], (), version, rejections, whole=whole)
-            gone = [name for name in state.accepted if name not in here] if whole and state.is_wildcard else []
+            gone = [name for name in state.accepted if name not in here] if whole and state.wildcards else []
             self.keep(state, resources, gone, bad)
         for name, seconds in lives.items():
             self.expire_in(state, name, seconds)
