@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
@@ -21,6 +22,7 @@ from controlplane.citadel.server_certificates import ServerCertificates
 from controlplane.citadel.tokens import Tokens
 from controlplane.galley.catalogue import Catalogue
 from controlplane.galley.directory import DirectorySource
+from controlplane.galley.mirror import FilesMirror, ShownStore
 from controlplane.galley.open_store import open_store
 from controlplane.galley.source import Source
 from controlplane.galley.statuses import StatusWriter
@@ -49,6 +51,7 @@ class ControlPlane:
 
     store: Store
     election: Election
+    mirror: FilesMirror
     statuses: StatusWriter
     authority: CertificateAuthority
     certificates: ServerCertificates
@@ -76,6 +79,7 @@ class ControlPlane:
 
         self.pilot = Pilot(domain=settings.mesh_domain)
         self.catalogue = Catalogue(self._sources(), parse, self._changed)
+        self.mirror = FilesMirror(self.store, KINDS, socket.gethostname())
         self.statuses = StatusWriter(self.store, self.catalogue.resources)
         self.hub = Hub(
             self.pilot,
@@ -92,12 +96,18 @@ class ControlPlane:
 
     def _changed(self, resources: Mapping[ResourceKey, Resource | None]) -> None:
         self.hub.changed(resources)
+        self.mirror.changed(resources)
 
     async def _follow(self) -> None:
         """What runs as long as the control plane does."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self.catalogue.run())
             group.create_task(self.election.run(self._lead))
+            group.create_task(self._show_files())
+
+    async def _show_files(self) -> None:
+        await self.catalogue.synced()
+        await self.mirror.run()
 
     async def _lead(self) -> None:
         """What one of all control planes on a store does."""
@@ -183,7 +193,7 @@ class ControlPlane:
     async def _serve_api(self) -> None:
         settings = self.settings
         application = Application(
-            self.store,
+            ShownStore(self.store),
             KINDS,
             parse,
             self.credentials,
