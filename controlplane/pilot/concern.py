@@ -32,6 +32,8 @@ def concerns(view: View, mesh: MeshView, key: ResourceKey) -> bool:
         return view.sidecar is resource
     if key.kind == "Gateway":
         return view.proxy.type is ProxyType.ROUTER and resource in view.gateways
+    if key.kind == "EnvoyFilter":
+        return resource in view.envoy_filters
     if key.kind == "Secret":
         return key.namespace == view.proxy.namespace
     return True

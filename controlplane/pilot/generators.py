@@ -11,6 +11,7 @@ from controlplane.model.mesh_config import MESH_CONFIG_MAP
 from controlplane.model.resource import ResourceKey
 from controlplane.pilot import proxyless
 from controlplane.pilot.clusters import outbound_clusters
+from controlplane.pilot.envoy_filter import extension_configs, patched_clusters, patched_listeners, patched_routes
 from controlplane.pilot.inbound_clusters import inbound_clusters
 from controlplane.pilot.listeners import inbound_listeners, outbound_listeners
 from controlplane.pilot.routes import route_configurations
@@ -22,18 +23,23 @@ CLUSTER = f"{_PREFIX}config.cluster.v3.Cluster"
 ENDPOINTS = f"{_PREFIX}config.endpoint.v3.ClusterLoadAssignment"
 LISTENER = f"{_PREFIX}config.listener.v3.Listener"
 ROUTES = f"{_PREFIX}config.route.v3.RouteConfiguration"
+EXTENSION_CONFIG = f"{_PREFIX}config.core.v3.TypedExtensionConfig"
 SECRET = f"{_PREFIX}extensions.transport_sockets.tls.v3.Secret"
-TYPES = (CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET)
+TYPES = (CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET, EXTENSION_CONFIG)
 
 SHARED: Mapping[str, Callable[[Scope], Iterable[Generated]]] = {
-    CLUSTER: outbound_clusters,
-    LISTENER: outbound_listeners,
-    ROUTES: route_configurations,
+    CLUSTER: lambda scope: patched_clusters(scope, outbound_clusters(scope)),
+    LISTENER: lambda scope: patched_listeners(scope, outbound_listeners(scope)),
+    ROUTES: lambda scope: patched_routes(scope, route_configurations(scope)),
     SECRET: secrets,
+    EXTENSION_CONFIG: extension_configs,
 }
 """What all proxies of a scope get alike. Endpoints are made by name."""
 
-OWN: Mapping[str, Callable[[Workload], Iterable[Generated]]] = {CLUSTER: inbound_clusters, LISTENER: inbound_listeners}
+OWN: Mapping[str, Callable[[Workload], Iterable[Generated]]] = {
+    CLUSTER: lambda workload: patched_clusters(workload.scope, inbound_clusters(workload), own=True),
+    LISTENER: lambda workload: patched_listeners(workload.scope, inbound_listeners(workload), own=True),
+}
 """What is a proxy's own."""
 
 PROXYLESS: Mapping[str, tuple[Callable[[Scope, str], Generated | None], Callable[[Scope], Iterable[str]]]] = {
@@ -44,7 +50,7 @@ PROXYLESS: Mapping[str, tuple[Callable[[Scope, str], Generated | None], Callable
 }
 """What gRPC clients without a proxy get: what makes the resource of a name, and the names that there are."""
 
-_EVERYTHING = frozenset(TYPES)
+_EVERYTHING = frozenset(TYPES) - {EXTENSION_CONFIG}
 _TYPES_OF_KIND: Mapping[str, frozenset[str]] = {
     "Service": _EVERYTHING - {SECRET},
     "ServiceEntry": _EVERYTHING - {SECRET},
@@ -53,6 +59,7 @@ _TYPES_OF_KIND: Mapping[str, frozenset[str]] = {
     "Gateway": _EVERYTHING,
     "VirtualService": frozenset({LISTENER, ROUTES}),
     "Secret": frozenset({SECRET}),
+    "EnvoyFilter": frozenset({CLUSTER, LISTENER, ROUTES, EXTENSION_CONFIG}),
 }
 
 OWN_KINDS = frozenset({"WorkloadEntry", "WorkloadGroup", "Pod"})

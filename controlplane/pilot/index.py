@@ -273,6 +273,18 @@ def relevant_labels(resources: Mapping[str, Spaces], mesh: MeshConfig) -> dict[s
     return {namespace: frozenset(names) for namespace, names in found.items()}
 
 
+def asked_metadata(resources: Mapping[str, Spaces]) -> frozenset[str]:
+    """The metadata of nodes that EnvoyFilters ask for."""
+    return frozenset(
+        name
+        for names in resources.get("EnvoyFilter", {}).values()
+        for resource in names.values()
+        for patch in resource.spec.config_patches
+        if patch.match is not None and patch.match.proxy is not None
+        for name in patch.match.proxy.metadata
+    )
+
+
 def _failover_labels(spec: Any) -> Iterable[str]:
     """The labels that `failoverPriority` compares in a DestinationRule."""
     policies = [spec.traffic_policy, *(subset.traffic_policy for subset in spec.subsets)]

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from controlplane.model.resource import Resource
 from controlplane.model.snapshot import Snapshot, oldest_first
-from controlplane.pilot.index import RuleIndex, ServiceIndex, SidecarIndex, VirtualServiceIndex, relevant_labels
+from controlplane.pilot.index import (
+    RuleIndex,
+    ServiceIndex,
+    SidecarIndex,
+    VirtualServiceIndex,
+    asked_metadata,
+    relevant_labels,
+)
 from controlplane.pilot.memo import Memo
 
 _LABELLED = ("Sidecar", "DestinationRule", "EnvoyFilter", "ProxyConfig", "Telemetry", "VirtualService")
@@ -19,6 +26,7 @@ class MeshView:
     sidecars: SidecarIndex
     gateways: list[Resource]
     labels: dict[str, frozenset[str]]
+    metadata: frozenset[str]
 
     def __init__(self, snapshot: Snapshot, memo: Memo, before: MeshView | None = None) -> None:
         self.snapshot = snapshot
@@ -49,9 +57,9 @@ class MeshView:
         else:
             self.gateways = oldest_first(snapshot.of_kind("Gateway"))
         if before is not None and same_mesh and all(_same(before, snapshot, kind) for kind in _LABELLED):
-            self.labels = before.labels
+            self.labels, self.metadata = before.labels, before.metadata
         else:
-            self.labels = relevant_labels(resources, mesh)
+            self.labels, self.metadata = relevant_labels(resources, mesh), asked_metadata(resources)
 
 
 def _same(before: MeshView, snapshot: Snapshot, kind: str) -> bool:

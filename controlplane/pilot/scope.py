@@ -111,6 +111,11 @@ class Scope(Protocol):
         """Gateways that select this proxy (routers only), the oldest first."""
         ...
 
+    @property
+    def envoy_filters(self) -> Sequence[Resource]:
+        """EnvoyFilters that select this proxy: of its namespace and of the root namespace."""
+        ...
+
     def virtual_services(self, gateway: str = "mesh") -> Sequence[Resource]:
         """Visible VirtualServices bound to a gateway (`mesh`, or `NAMESPACE/NAME`), the oldest first.
 

@@ -44,7 +44,9 @@ def scope_key(proxy: Proxy, mesh: MeshView) -> ScopeKey:
         asked = mesh.labels.get("", frozenset()) | mesh.labels.get(proxy.namespace, frozenset())
         labels = tuple(sorted((name, proxy.labels[name]) for name in asked if name in proxy.labels))
     metadata = tuple(
-        (name, json.dumps(proxy.metadata[name], sort_keys=True)) for name in SHARED_METADATA if name in proxy.metadata
+        (name, json.dumps(proxy.metadata[name], sort_keys=True))
+        for name in (*SHARED_METADATA, *sorted(mesh.metadata.difference(SHARED_METADATA)))
+        if name in proxy.metadata
     )
     return ScopeKey(
         proxy.type,
@@ -116,6 +118,17 @@ class View:
         if self.proxy.type is not ProxyType.ROUTER:
             return ()
         return [gateway for gateway in self._mesh.gateways if selects(gateway.spec.selector, self.proxy.labels)]
+
+    @cached_property
+    def envoy_filters(self) -> Sequence[Resource]:
+        snapshot = self._mesh.snapshot
+        return [
+            resource
+            for namespace in dict.fromkeys((snapshot.root_namespace, self.proxy.namespace))
+            for resource in snapshot.of_kind("EnvoyFilter", namespace)
+            if resource.spec.workload_selector is None
+            or selects(resource.spec.workload_selector.labels, self.proxy.labels)
+        ]
 
     @cached_property
     def services(self) -> Mapping[str, Service]:

@@ -64,6 +64,10 @@ class Scene:
         """Add or change the resources of YAML texts."""
         self.pilot.apply({resource.key: resource for text in texts for resource in resources_of(text)})
 
+    def remove(self, *texts: str) -> None:
+        """Take the resources of YAML texts away."""
+        self.pilot.apply({resource.key: None for text in texts for resource in resources_of(text)})
+
     def listeners(self, proxy: Proxy) -> dict[str, Any]:
         """`Listener` messages by name."""
         found = self.pilot.resources(proxy, LISTENER)
