@@ -58,7 +58,7 @@ apiVersion: networking.istio.io/v1
 kind: VirtualService
 metadata: {name: secure, namespace: shop}
 spec:
-  hosts: [secure, other.example]
+  hosts: [secure, one.example, "*.two.example", never.example]
   tls:
   - match: [{port: 8443, sniHosts: [one.example]}]
     route: [{destination: {host: secure, subset: one}}]
