@@ -23,12 +23,12 @@ from controlplane.citadel.tokens import Tokens
 from controlplane.galley.catalogue import Catalogue
 from controlplane.galley.directory import DirectorySource
 from controlplane.galley.mirror import FilesMirror, ShownStore
-from controlplane.galley.open_store import open_store
+from controlplane.galley.open_store import OpenStore, open_store
 from controlplane.galley.source import Source
 from controlplane.galley.statuses import StatusWriter
 from controlplane.galley.store_source import StoreSource
 from controlplane.model.credentials import Identity, Role, Unauthenticated
-from controlplane.model.election import Election
+from controlplane.model.election import Election, Presence
 from controlplane.model.kinds import KINDS
 from controlplane.model.parsing import parse
 from controlplane.model.proxy import Proxy
@@ -52,6 +52,7 @@ class ControlPlane:
     store: Store
     election: Election
     mirror: FilesMirror
+    presence: Presence
     statuses: StatusWriter
     authority: CertificateAuthority
     certificates: ServerCertificates
@@ -74,7 +75,7 @@ class ControlPlane:
     async def start(self) -> None:
         """Everything serves when it returns. Raises OSError, InvalidSetting; what had started is stopped by `stop`."""
         settings = self.settings
-        self.store, self.election = await _open_store(settings)
+        self.store, self.election, self.presence = await _open_store(settings)
         await self._prove_who_we_are()
 
         self.pilot = Pilot(domain=settings.mesh_domain)
@@ -255,8 +256,8 @@ class ControlPlane:
             await self.store.close()
 
 
-async def _open_store(settings: Settings) -> tuple[Store, Election]:
-    """The store that the settings name, and who of those that share it writes statuses. Raises InvalidSetting."""
+async def _open_store(settings: Settings) -> OpenStore:
+    """The store that the settings name, and those that share it. Raises InvalidSetting."""
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         return await open_store(settings.store or str(settings.data_dir / "store.sqlite"))

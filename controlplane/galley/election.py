@@ -1,17 +1,15 @@
-"""The election of one among several control planes, by a key in etcd that lives as long as its lease.
-https://etcd.io/docs/v3.4/learning/api/#lease-api
-"""
+"""The election of one among several control planes, by a key in etcd that lives as long as its lease."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
 
 from controlplane.galley.etcd_client import EtcdClient, OutOfRange, Refused, raw, text
+from controlplane.galley.leases import leased
 from controlplane.model.store import Unavailable
 
 _log = logging.getLogger(__name__)
@@ -59,37 +57,28 @@ class EtcdElection:
 
     async def _stand(self, lead: Callable[[], Awaitable[None]]) -> None:
         """One term, from the lease to its end."""
-        loop = asyncio.get_running_loop()
-        begun = loop.time()
-        lease = str((await self._client.call("lease/grant", {"TTL": str(self._lease)}))["ID"])
-        keeping = asyncio.create_task(self._keep(lease, begun + self._lease))
-        try:
-            while not await self._win(lease):
+        async with leased(self._client, self._lease) as lease:
+            while not await self._win(lease.identity):
                 gone = asyncio.create_task(self._wait_for_end())
-                done, _ = await asyncio.wait([gone, keeping], return_when=asyncio.FIRST_COMPLETED)
+                done, _ = await asyncio.wait([gone, lease.ended], return_when=asyncio.FIRST_COMPLETED)
                 gone.cancel()
                 for task in done:
                     task.result()
-                if keeping in done:
+                if lease.ended in done:
                     return
             _log.info("election: %s leads now", self._identity)
             self.leading = True
             leading = asyncio.ensure_future(_run(lead))
             try:
-                await asyncio.wait([keeping, leading], return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait([lease.ended, leading], return_when=asyncio.FIRST_COMPLETED)
                 if leading.done():
                     leading.result()
-                    await keeping
+                    await lease.ended
             finally:
                 self.leading = False
                 leading.cancel()
                 await asyncio.wait([leading])
                 _log.info("election: %s does not lead any more", self._identity)
-        finally:
-            keeping.cancel()
-            with contextlib.suppress(Unavailable, Refused, OutOfRange, TimeoutError):
-                async with asyncio.timeout(1):
-                    await self._client.call("lease/revoke", {"ID": lease})
 
     async def _win(self, lease: str) -> bool:
         key = text(self._key)
@@ -114,29 +103,6 @@ class EtcdElection:
             async for each in answers:
                 if each.get("canceled") or any(event.get("type") == "DELETE" for event in each.get("events", ())):
                     return
-
-    async def _keep(self, lease: str, until: float) -> None:
-        """Keep the lease alive; return when it has ended, or may end before it can be kept alive again.
-
-        ``until`` is when it ends if nothing is heard any more, in the loop's time.
-        """
-        loop = asyncio.get_running_loop()
-        while True:
-            await asyncio.sleep(self._lease / 3)
-            sent = loop.time()
-            try:
-                async with asyncio.timeout_at(until - self._lease / 10):
-                    answer = await self._client.call("lease/keepalive", {"ID": lease})
-            except TimeoutError:
-                return
-            except (Unavailable, Refused) as error:
-                _log.info("election: %s", error)
-                if loop.time() >= until - self._lease / 10:
-                    return
-                continue
-            if not int(answer.get("result", {}).get("TTL", 0)):
-                return
-            until = sent + self._lease
 
 
 async def _run(lead: Callable[[], Awaitable[None]]) -> None:

@@ -9,6 +9,7 @@ from envoy.config.cluster.v3 import cluster_pb2
 
 from controlplane.model.encoded import encode
 from controlplane.model.proxy import ProxyType
+from controlplane.model.registration import ENDPOINTS_METADATA
 from controlplane.model.resource import ResourceKey
 from controlplane.model.service import PortProtocol, parse_protocol
 from controlplane.pilot import names
@@ -16,7 +17,6 @@ from controlplane.pilot.connection_pool import apply_limits, apply_protocol
 from controlplane.pilot.memo import Same
 from controlplane.pilot.scope import Generated, Workload
 from controlplane.pilot.traffic_policy import policy_for
-from controlplane.pilot.workload import APP_ENDPOINTS
 
 Cluster = cluster_pb2.Cluster
 PASSTHROUGH_SOURCE = "127.0.0.6"  # capture lets connections from here through
@@ -88,7 +88,7 @@ def application(workload: Workload, number: int, told: str = "") -> str:
         return f"{workload.address}:{told.rpartition(':')[2]}"
     if told:
         return told
-    metadata = workload.proxy.metadata.get(APP_ENDPOINTS)
+    metadata = workload.proxy.metadata.get(ENDPOINTS_METADATA)
     if workload.proxy.intercepts and not (metadata and str(number) in metadata):
         return ""
     return workload.application(number)

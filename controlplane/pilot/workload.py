@@ -6,15 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from controlplane.model.conversion import endpoint_ports
 from controlplane.model.proxy import Proxy, ProxyType
+from controlplane.model.registration import ENDPOINTS_METADATA, entry_of, group_of, served_ports
 from controlplane.model.registry import selector_of, selects, workload_labels
 from controlplane.model.resource import Resource, ResourceKey
 from controlplane.model.service import Endpoint, Service
 from controlplane.model.snapshot import Snapshot
 from controlplane.pilot.mesh_view import MeshView
 from controlplane.pilot.scope import Scope, Target
-
-APP_ENDPOINTS = "APP_ENDPOINTS"
-GROUP = "AUTO_REGISTER_GROUP"
 
 
 class ProxyWorkload:
@@ -30,7 +28,7 @@ class ProxyWorkload:
         return self.proxy.addresses[0] if self.proxy.addresses else ""
 
     def application(self, number: int) -> str:
-        told = self.proxy.metadata.get(APP_ENDPOINTS)
+        told = self.proxy.metadata.get(ENDPOINTS_METADATA)
         if isinstance(told, Mapping) and str(number) in told:
             return str(told[str(number)])
         return f"127.0.0.1:{number}"
@@ -75,16 +73,16 @@ def _is(endpoint: Endpoint, proxy: Proxy) -> bool:
         return endpoint.workload.name == proxy.name
     if not endpoint.address.startswith("127."):
         return True
-    told = proxy.metadata.get(APP_ENDPOINTS)
+    told = proxy.metadata.get(ENDPOINTS_METADATA)
     return isinstance(told, Mapping) and any(str(number) in told for number in endpoint.ports.values())
 
 
 def _own_ports(proxy: Proxy, snapshot: Snapshot) -> Mapping[str, int]:
-    group = proxy.metadata.get(GROUP)
+    group = group_of(proxy)
     if group:
-        resource = snapshot.get(ResourceKey("WorkloadGroup", proxy.namespace, str(group)))
+        resource = snapshot.get(ResourceKey("WorkloadGroup", proxy.namespace, group))
         if resource is not None:
-            return dict(resource.spec.template.ports or {})
+            return dict(served_ports(resource.spec.template.ports or {}, proxy))
     pod = snapshot.get(ResourceKey("Pod", proxy.namespace, proxy.name))
     if pod is not None:
         return {
@@ -95,8 +93,8 @@ def _own_ports(proxy: Proxy, snapshot: Snapshot) -> Mapping[str, int]:
 
 
 def _own_entry(proxy: Proxy, snapshot: Snapshot) -> Resource | None:
-    """The WorkloadEntry that stands for a proxy: of its name, else one of its address and labels."""
-    named = snapshot.get(ResourceKey("WorkloadEntry", proxy.namespace, proxy.name))
+    """The WorkloadEntry that stands for a proxy: the one it has registered, else of its name, else of its address and labels."""
+    named = snapshot.get(entry_of(proxy)) or snapshot.get(ResourceKey("WorkloadEntry", proxy.namespace, proxy.name))
     if named is not None:
         return named
     for resource in snapshot.of_kind("WorkloadEntry", proxy.namespace):

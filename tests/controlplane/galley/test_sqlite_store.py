@@ -168,13 +168,13 @@ def test_every_acknowledged_write_was_synced_first(tmp_path: Path) -> None:
 
 def test_it_is_there_again_after_it_was_closed(tmp_path: Path) -> None:
     async def scenario() -> None:
-        store, _ = await open_store(f"sqlite:{tmp_path / 'store.db'}")
+        store, _, _ = await open_store(f"sqlite:{tmp_path / 'store.db'}")
         one = await store.put(key("a"), b"1", expected=0, who="ann")
         gone = await store.put(key("b"), b"2", expected=0, who="ann")
         await store.delete(gone.key, expected=None, who="bob")
         await store.close()
-        store, election = await open_store(str(tmp_path / "store.db"))
-        assert election.leading
+        store, election, presence = await open_store(str(tmp_path / "store.db"))
+        assert election.leading and await presence.alive() == (presence.identity,)
         assert await store.get(one.key) == one and await store.revision() == 3
         assert [event.action for event in await take(store, 3, 0)] == [Action.ADDED, Action.ADDED, Action.DELETED]
         assert (await store.put(key("c"), b"", expected=0, who="")).revision == 4
