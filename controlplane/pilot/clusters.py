@@ -204,7 +204,12 @@ def _fixed(scope: Scope) -> Iterable[Generated]:
     black_hole = Cluster(name=names.BLACK_HOLE, type=Cluster.STATIC)
     set_duration(black_hole.connect_timeout, scope.mesh.connect_timeout)
     yield _generated(black_hole, ())
-    passthrough = Cluster(name=names.PASSTHROUGH, type=Cluster.ORIGINAL_DST, lb_policy=Cluster.CLUSTER_PROVIDED)
-    apply_limits(passthrough, None, None, scope.mesh)
-    apply_protocol(passthrough, PortProtocol.AUTO, None, scope.mesh)
-    yield _generated(passthrough, ())
+    for name in (names.PASSTHROUGH, names.PASSTHROUGH_BY_AUTHORITY):
+        passthrough = Cluster(name=name, type=Cluster.ORIGINAL_DST, lb_policy=Cluster.CLUSTER_PROVIDED)
+        if name == names.PASSTHROUGH_BY_AUTHORITY:
+            # A connection to the forward proxy has the proxy's own address: where it is meant to go the request says.
+            passthrough.original_dst_lb_config.use_http_header = True
+            passthrough.original_dst_lb_config.http_header_name = ":authority"
+        apply_limits(passthrough, None, None, scope.mesh)
+        apply_protocol(passthrough, PortProtocol.AUTO, None, scope.mesh)
+        yield _generated(passthrough, ())

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 BLACK_HOLE = "BlackHoleCluster"
 PASSTHROUGH = "PassthroughCluster"
+PASSTHROUGH_BY_AUTHORITY = "PassthroughByAuthorityCluster"  # not Istio's: of its forward proxy nothing passes through
 INBOUND_PASSTHROUGH = "InboundPassthroughCluster"
 
 

@@ -89,7 +89,7 @@ class OriginalDst(Timed):
     def _override(self, context: LoadBalancerContext) -> Address | None:
         """What the header names, None without the header; one that is no address and port counts as invalid."""
         request = context.request
-        value = None if request is None else request.get(self.config.http_header_name)
+        value = None if request is None else request.lookup(self.config.http_header_name)
         if value is None:
             return None
         address = _parse(value.decode("latin-1"))

@@ -13,7 +13,7 @@ from envoy.config.route.v3 import route_components_pb2 as components
 from envoy.config.route.v3 import route_pb2
 
 from controlplane.model.service import Port, PortProtocol, Service
-from controlplane.pilot.names import PASSTHROUGH, outbound_cluster
+from controlplane.pilot.names import PASSTHROUGH, PASSTHROUGH_BY_AUTHORITY, outbound_cluster
 from controlplane.pilot.routes.domains import service_addresses
 from controlplane.pilot.routes.outbound_hosts import HTTP_PORT, claims, outbound_hosts, routable
 from controlplane.pilot.routes.virtual_hosts import (
@@ -138,7 +138,7 @@ def _passing(cluster: str) -> Any:
 
 
 def _allow_addresses() -> VirtualHost:
-    passing = _passing(PASSTHROUGH)
+    passing = _passing(PASSTHROUGH_BY_AUTHORITY)
     passing.match.headers.add(name=":authority").string_match.safe_regex.regex = _ADDRESS_AND_PORT
     answer = components.Route(
         name="unknown_host",

@@ -78,7 +78,7 @@ def proxy(
         type=type,
         namespace=namespace,
         name=name,
-        dns_domain="cluster.local",
+        dns_domain=f"{namespace}.svc.cluster.local",
         addresses=(address,),
         labels=labels or {},
         locality=locality,

@@ -152,7 +152,7 @@ PROXY = "127.0.0.1_15002"
         ("far.away.svc.cluster.local:80", "far.away"),
         ("far", "502"),
         ("nowhere.example", "502"),
-        ("127.0.0.1:81", "PassthroughCluster"),
+        ("127.0.0.1:81", "PassthroughByAuthorityCluster"),
     ],
 )
 def test_the_forward_proxy_knows_services_by_all_their_names(plane: Plane, host: str, expected: str) -> None:

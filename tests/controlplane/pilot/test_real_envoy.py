@@ -98,7 +98,12 @@ def served() -> Iterator[Served]:
     except EnvoyUnavailableError as error:
         pytest.skip(str(error))
     pilot = Pilot()
-    change(pilot, every_policy() + "---" + EXTERNAL)
+    outbound, inbound = free_ports(2)
+    captured = (
+        "---\nkind: ConfigMap\nmetadata: istio-system/istio\n"
+        f"data: {{mesh: 'proxyListenPort: {outbound}\n\n  proxyInboundListenPort: {inbound}'}}\n"
+    )
+    change(pilot, every_policy() + "---" + EXTERNAL + captured)
     running = Served(pilot)
     yield running
     running.close()

@@ -78,6 +78,9 @@ def test_the_header_is_heard_only_when_configured(clock: Clock) -> None:
     cluster, _ = cluster_of(clock, use_http_header=True, http_header_name=b"x-other")
     assert picked(cluster, with_header(b"10.9.9.9:99")) == "10.0.0.1:80"
     assert picked(cluster, with_header(b"10.9.9.9:99", b"x-other")) == "10.9.9.9:99"
+    cluster, _ = cluster_of(clock, use_http_header=True, http_header_name=b":authority")
+    proxied = Context(request=RequestHead(b"GET", b"/", b"10.8.8.8:88", []), connection=redirected("10.0.0.1", 80))
+    assert picked(cluster, proxied) == "10.8.8.8:88"
 
 
 @pytest.mark.parametrize(
