@@ -34,6 +34,8 @@ def concerns(view: View, mesh: MeshView, key: ResourceKey) -> bool:
         return view.proxy.type is ProxyType.ROUTER and resource in view.gateways
     if key.kind == "EnvoyFilter":
         return resource in view.envoy_filters
+    if key.kind == "Telemetry":
+        return resource in view.telemetries
     if key.kind == "Secret":
         return key.namespace == view.proxy.namespace
     return True

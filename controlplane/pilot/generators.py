@@ -59,6 +59,7 @@ _TYPES_OF_KIND: Mapping[str, frozenset[str]] = {
     "Gateway": _EVERYTHING,
     "VirtualService": frozenset({LISTENER, ROUTES}),
     "Secret": frozenset({SECRET}),
+    "Telemetry": frozenset({LISTENER}),
     "EnvoyFilter": frozenset({CLUSTER, LISTENER, ROUTES, EXTENSION_CONFIG}),
 }
 

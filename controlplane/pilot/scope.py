@@ -116,6 +116,11 @@ class Scope(Protocol):
         """EnvoyFilters that select this proxy: of its namespace and of the root namespace."""
         ...
 
+    @property
+    def telemetries(self) -> Sequence[Resource]:
+        """Telemetry resources of this proxy: of the root namespace, of its own, and those that select it."""
+        ...
+
     def virtual_services(self, gateway: str = "mesh") -> Sequence[Resource]:
         """Visible VirtualServices bound to a gateway (`mesh`, or `NAMESPACE/NAME`), the oldest first.
 

@@ -12,6 +12,7 @@ from controlplane.model.proxy import Locality, Proxy, ProxyType
 from controlplane.model.registry import selects
 from controlplane.model.resource import Resource, ResourceKey
 from controlplane.model.service import Endpoint, Port, Service, parse_protocol
+from controlplane.model.snapshot import oldest_first
 from controlplane.pilot.index import matches, overlaps, resolve_host
 from controlplane.pilot.memo import Memo, Same
 from controlplane.pilot.mesh_view import MeshView
@@ -129,6 +130,24 @@ class View:
             if resource.spec.workload_selector is None
             or selects(resource.spec.workload_selector.labels, self.proxy.labels)
         ]
+
+    @cached_property
+    def telemetries(self) -> Sequence[Resource]:
+        snapshot = self._mesh.snapshot
+        spaces = dict.fromkeys((snapshot.root_namespace, self.proxy.namespace))
+        found = [
+            resource
+            for namespace in spaces
+            for resource in oldest_first(snapshot.of_kind("Telemetry", namespace))
+            if not resource.spec.targets
+        ]
+        general = [resource for resource in found if resource.spec.selector is None]
+        selecting = [
+            resource
+            for resource in found
+            if resource.spec.selector is not None and selects(resource.spec.selector.match_labels, self.proxy.labels)
+        ]
+        return [*general, *selecting]
 
     @cached_property
     def services(self) -> Mapping[str, Service]:

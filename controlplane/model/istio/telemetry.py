@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from controlplane.model.causes import Cause, Reason
+from controlplane.model.istio.log_filter import parse_log_filter
 from controlplane.model.istio.policy_selection import TargetedPolicy
 from controlplane.model.oneof import exclusive
 from controlplane.model.resource import Model
@@ -147,6 +148,16 @@ class Filter(Model):
     """A CEL expression: what is logged."""
 
     expression: Str
+
+    def problems(self) -> Iterable[Cause]:
+        try:
+            parse_log_filter(self.expression)
+        except ValueError as error:
+            yield Cause(
+                "expression",
+                f"{error}: compare response.code with numbers (==, !=, >, >=, <, <=), joined by && and ||",
+                Reason.NOT_SUPPORTED,
+            )
 
 
 class AccessLogging(Model):

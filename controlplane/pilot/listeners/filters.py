@@ -14,7 +14,8 @@ from envoy.extensions.filters.http.router.v3 import router_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb2
 from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
 
-from controlplane.pilot.listeners.access_logs import access_logs
+from controlplane.pilot.listeners.access_logs import CLIENT, SERVER, access_logs
+from controlplane.pilot.scope import Scope
 
 HTTP_CONNECTION_MANAGER = "envoy.filters.network.http_connection_manager"
 TCP_PROXY = "envoy.filters.network.tcp_proxy"
@@ -23,7 +24,7 @@ SERVER_NAME = "istio-envoy"  # what Istio's proxies say in `server`
 _Manager = hcm_pb2.HttpConnectionManager
 
 
-def connection_manager(mesh: Any, stat_prefix: str, *, inbound: bool = False, edge: bool = False) -> Any:
+def connection_manager(scope: Scope, stat_prefix: str, *, inbound: bool = False, edge: bool = False) -> Any:
     """An `HttpConnectionManager` without routes: give it `rds` or `route_config`, and pack it with `http_filter`.
 
     With ``inbound`` it stands before the workload's own application, with ``edge`` it is a gateway's, which trusts nothing
@@ -32,12 +33,12 @@ def connection_manager(mesh: Any, stat_prefix: str, *, inbound: bool = False, ed
     manager = _Manager(
         stat_prefix=stat_prefix,
         server_name=SERVER_NAME,
-        access_log=access_logs(mesh),
+        access_log=access_logs(scope, SERVER if inbound else CLIENT),
         upgrade_configs=[_Manager.UpgradeConfig(upgrade_type="websocket")],
     )
     manager.stream_idle_timeout.FromNanoseconds(0)
     manager.use_remote_address.value = edge
-    _normalize(manager, mesh)
+    _normalize(manager, scope.mesh)
     if inbound:
         manager.forward_client_cert_details = _Manager.APPEND_FORWARD
     elif edge:
@@ -75,12 +76,19 @@ def http_filter(manager: Any) -> Any:
 
 
 def tcp_filter(
-    mesh: Any, clusters: Sequence[tuple[str, int]], stat_prefix: str = "", idle_timeout: float | None = None
+    scope: Scope,
+    clusters: Sequence[tuple[str, int]],
+    stat_prefix: str = "",
+    idle_timeout: float | None = None,
+    *,
+    inbound: bool = False,
 ) -> Any:
     """The network filter of a TCP proxy to one cluster, or to several by their weights. ``idle_timeout`` is in seconds,
     0 for none, None for Envoy's own hour.
     """
-    proxy = tcp_proxy_pb2.TcpProxy(stat_prefix=stat_prefix or clusters[0][0], access_log=access_logs(mesh))
+    proxy = tcp_proxy_pb2.TcpProxy(
+        stat_prefix=stat_prefix or clusters[0][0], access_log=access_logs(scope, SERVER if inbound else CLIENT)
+    )
     weighted = [(name, weight) for name, weight in clusters if weight > 0]
     if len(clusters) == 1 or len(weighted) == 1:
         proxy.cluster = (weighted or list(clusters))[0][0]

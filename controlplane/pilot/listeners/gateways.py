@@ -44,7 +44,7 @@ def gateway_listeners(scope: Scope) -> Iterator[Generated]:
 def _chains(scope: Scope, server: GatewayServer, address: str, causes: list[ResourceKey]) -> list[Any]:
     if server.is_http:
         name = listener_name(address, server.port)
-        manager = use_rds(connection_manager(scope.mesh, f"outbound_{name}", edge=True), server.route_name)
+        manager = use_rds(connection_manager(scope, f"outbound_{name}", edge=True), server.route_name)
         if not server.terminates_tls:
             return [chain(http_filter(manager))]
         return [_with_tls(chain(http_filter(manager), **_server_names(server)), server, _HTTP_ALPN)]
@@ -82,7 +82,7 @@ def _automatic(scope: Scope, server: GatewayServer) -> list[Any]:
                 continue
             for subset in ("", *(rule.subsets if rule is not None else ())):
                 cluster = sni_cluster(port.number, subset, service.hostname)
-                made.append(chain(tcp_filter(scope.mesh, [(cluster, 1)]), server_names=[cluster]))
+                made.append(chain(tcp_filter(scope, [(cluster, 1)]), server_names=[cluster]))
     return made
 
 

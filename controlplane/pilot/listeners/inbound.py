@@ -171,14 +171,16 @@ def _forward_proxy(workload: Workload, port: int) -> Generated:
 
 def _chains(workload: Workload, entrance: Entrance, **match: Any) -> list[Any]:
     """Filter chains for one entrance: requests to its routes, connections to the application, or by what is found out."""
-    mesh, number = workload.scope.mesh, entrance.number
+    number = entrance.number
     name = listener_name(ANY_ADDRESS, number)
-    manager = connection_manager(mesh, f"inbound_{name}", inbound=True)
+    manager = connection_manager(workload.scope, f"inbound_{name}", inbound=True)
     manager.route_config.CopyFrom(inbound_routes(number, entrance.hostname))
     requests = http_filter(manager)
     if entrance.protocol.is_http:
         return [chain(requests, name=name, **match)]
-    connections = chain(tcp_filter(mesh, [(inbound_cluster(number), 1)]), name=f"{name}_tcp", **match)
+    connections = chain(
+        tcp_filter(workload.scope, [(inbound_cluster(number), 1)], inbound=True), name=f"{name}_tcp", **match
+    )
     if entrance.protocol is not PortProtocol.AUTO:
         return [connections]
     return [chain(requests, name=name, application_protocols=PLAIN_HTTP, **match), connections]
@@ -194,12 +196,14 @@ def _virtual_inbound(workload: Workload, entrances: Sequence[Entrance]) -> Gener
     mesh = workload.scope.mesh
     arrival = mesh.proxy_inbound_listen_port
     black_hole = chain(
-        tcp_filter(mesh, [(BLACK_HOLE, 1)]),
+        tcp_filter(workload.scope, [(BLACK_HOLE, 1)], inbound=True),
         name="virtualInbound-blackhole",
         destination_port=wrappers_pb2.UInt32Value(value=arrival),
     )
     listener = new_listener(ANY_ADDRESS, arrival, [black_hole, *chains], INBOUND, name="virtualInbound", mesh=mesh)
-    listener.default_filter_chain.CopyFrom(chain(tcp_filter(mesh, [(INBOUND_PASSTHROUGH, 1)]), name="virtualInbound"))
+    listener.default_filter_chain.CopyFrom(
+        chain(tcp_filter(workload.scope, [(INBOUND_PASSTHROUGH, 1)], inbound=True), name="virtualInbound")
+    )
     # Before the inspectors: it is the original port that says what is expected.
     inspectors = list(listener.listener_filters)
     del listener.listener_filters[:]

@@ -58,7 +58,7 @@ def bound(scope: Scope, egress: EgressListener) -> bool:
 
 def outbound_manager(scope: Scope, address: str, port: int, routes: str) -> Any:
     """The network filter for requests that are routed by the route configuration of that name."""
-    manager = connection_manager(scope.mesh, f"outbound_{listener_name(address, port)}")
+    manager = connection_manager(scope, f"outbound_{listener_name(address, port)}")
     return http_filter(use_rds(manager, routes))
 
 
@@ -159,7 +159,7 @@ def _virtual_outbound(scope: Scope) -> Generated:
     arrival = scope.mesh.proxy_listen_port
     # What was sent to this port itself would come here again and again.
     black_hole = chain(
-        tcp_filter(scope.mesh, [(BLACK_HOLE, 1)]),
+        tcp_filter(scope, [(BLACK_HOLE, 1)]),
         name="virtualOutbound-blackhole",
         destination_port=wrappers_pb2.UInt32Value(value=arrival),
     )
@@ -171,7 +171,7 @@ def _virtual_outbound(scope: Scope) -> Generated:
 
 def _elsewhere(scope: Scope) -> Any:
     """Connections to where no service is: on to there, or nowhere."""
-    return tcp_filter(scope.mesh, [(PASSTHROUGH if scope.outbound_policy == "ALLOW_ANY" else BLACK_HOLE, 1)])
+    return tcp_filter(scope, [(PASSTHROUGH if scope.outbound_policy == "ALLOW_ANY" else BLACK_HOLE, 1)])
 
 
 def _add(chains: list[Any], more: list[Any]) -> None:

@@ -37,7 +37,7 @@ def service_chains(
         return made
     cluster = outbound_cluster(port.number, "", service.hostname)
     rule = scope.destination_rule(service.hostname)
-    filter_ = tcp_filter(scope.mesh, [(cluster, 1)], idle_timeout=idle_timeout(rule, port.number))
+    filter_ = tcp_filter(scope, [(cluster, 1)], idle_timeout=idle_timeout(rule, port.number))
     if not port.protocol.is_tls:
         return [*made, chain(filter_)]
     name = service.hostname
@@ -135,4 +135,4 @@ def _filter(scope: Scope, owner: Resource, route: Any, port: int) -> Any:
     rule = scope.destination_rule(hostname)
     stat_prefix = clusters[0][0] if len(clusters) == 1 else owner.name
     timeout = idle_timeout(rule, destination_port(scope, first, hostname, port))
-    return tcp_filter(scope.mesh, clusters, stat_prefix, timeout)
+    return tcp_filter(scope, clusters, stat_prefix, timeout)
