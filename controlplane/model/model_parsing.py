@@ -31,27 +31,33 @@ def parse_model(model: type[Parsed], document: Any, path: str = "") -> Parsed:
 
 def problems(model: Model, path: str = "") -> Iterator[Cause]:
     """What a model and all that are below it say of themselves."""
-    for cause in model.problems():
-        yield cause.below(path)
+    for at, each in models(model, path):
+        for cause in each.problems():
+            yield cause.below(at)
+
+
+def models(model: Model, path: str = "") -> Iterator[tuple[str, Model]]:
+    """A model and all that are below it, each with its path."""
+    yield path, model
     for name, field in type(model).model_fields.items():
         value = getattr(model, name)
         if value and isinstance(value, (Model, tuple, Mapping)):
-            yield from _problems_below(value, joined(path, field.alias or name))
+            yield from _models_below(value, joined(path, field.alias or name))
 
 
-def _problems_below(value: Any, path: str) -> Iterator[Cause]:
+def _models_below(value: Any, path: str) -> Iterator[tuple[str, Model]]:
     if isinstance(value, Model):
-        yield from problems(value, path)
+        yield from models(value, path)
     elif isinstance(value, tuple):
         for index, item in enumerate(value):
             if not isinstance(item, Model):
                 return
-            yield from problems(item, f"{path}[{index}]")
-    elif isinstance(value, Mapping):
+            yield from models(item, f"{path}[{index}]")
+    else:
         for key, item in value.items():
             if not isinstance(item, Model):
                 return
-            yield from problems(item, f"{path}[{key}]")
+            yield from models(item, f"{path}[{key}]")
 
 
 def without_nulls(value: Any) -> Any:
