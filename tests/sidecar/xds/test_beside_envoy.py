@@ -22,7 +22,7 @@ from tests.sidecar.xds.world import World
 Step = Callable[[World], Awaitable[None]]
 
 _STATISTICS = re.compile(
-    r"(?:cluster_manager\.cds|listener_manager\.lds|control_plane|cluster\.[bc]|http\.l2\.rds\.r2)\."
+    r"(?:cluster_manager\.cds|listener_manager\.lds|control_plane|cluster\.c|http\.l2\.rds\.r2)\."
     r"(?:update_(?:attempt|success|failure|rejected)|version|version_text|connected_state|identifier|init_fetch_timeout"
     r"|rate_limit_enforced): .*"
 )
