@@ -80,6 +80,7 @@ class DeltaMultiplexer(Multiplexer[DeltaState]):
         resources: list[DiscoveredResource] = []
         lives: dict[str, float] = {}
         for one in response.resources:
+            await self.pace.breathe()
             if one.HasField("ttl"):
                 lives[one.name] = one.ttl.seconds + one.ttl.nanos / 1e9
             if not one.HasField("resource"):
@@ -98,7 +99,7 @@ class DeltaMultiplexer(Multiplexer[DeltaState]):
         removed = list(response.removed_resources)
         version = response.system_version_info
         rejections, bad = await self.hand_over(state, resources, removed, version, rejections, whole=False)
-        self.keep(state, resources, removed, bad)
+        await self.keep(state, resources, removed, bad)
         for name, seconds in lives.items():
             self.expire_in(state, name, seconds)
         if current():

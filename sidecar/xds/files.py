@@ -11,6 +11,7 @@ import logging
 import os
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from envoy.service.discovery.v3.discovery_pb2 import DiscoveryResponse
@@ -21,6 +22,7 @@ from sidecar.config.config_source import PathConfigSource
 from sidecar.config.problems import ConfigurationError, Problem
 from sidecar.config.source import Source
 from sidecar.core.discovery import Rejection
+from sidecar.core.pace import Pace
 from sidecar.core.worker import Worker
 from sidecar.xds.inotify import Inotify
 from sidecar.xds.interest import Interest
@@ -43,6 +45,7 @@ class FileSubscription:
         over: Callable[[FileSubscription], None],
     ) -> None:
         self.worker = worker
+        self.pace = Pace(worker.clock)
         self.path = source.path
         self.over = over
         self.interest = interest
@@ -89,7 +92,7 @@ class FileSubscription:
         interest = self.interest
         rejections: list[Rejection] = []
         try:
-            response = await self.worker.loop.run_in_executor(None, read_response, self.path, rejections)
+            response = await self.pace.aside(partial(read_response, self.path, rejections))
         except ConfigurationError as error:
             log.warning("%r: stays as it is: %s", interest, error)
             interest.failed()
@@ -97,7 +100,7 @@ class FileSubscription:
                 interest.unavailable()
             return
         response.type_url = interest.type_url
-        resources = without_doubles(decode(response, rejections, {}, ()), rejections)
+        resources = without_doubles(await decode(response, rejections, {}, (), self.pace), rejections)
         whole = interest.names is None and not rejections
         mine = [resource for resource in resources if interest.wants(resource.name)]
         own = await interest.deliver(mine, (), response.version_info, whole=whole, refused=rejections)

@@ -13,6 +13,7 @@ import os
 import tempfile
 import zlib
 from collections.abc import Collection, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 from urllib.parse import quote
@@ -22,6 +23,7 @@ from google.protobuf.any_pb2 import Any as Packed
 from google.protobuf.message import DecodeError
 
 from sidecar.core.discovery import DiscoveredResource
+from sidecar.core.pace import Pace
 from sidecar.core.timer_wheel import Callback
 from sidecar.core.worker import Worker
 from sidecar.xds.resource_types import SECRET
@@ -74,6 +76,7 @@ class LastGoodFiles:
 
     def __init__(self, worker: Worker, directory: Path, node_id: str, source: str, *, read_only: bool = False) -> None:
         self.worker = worker
+        self.pace = Pace(worker.clock)
         self.read_only = read_only
         self.directory = directory / quote(node_id or "-", safe="") / quote(source, safe="")
         self._changed: dict[str, tuple[Mapping[str, Kept], Collection[str] | None]] = {}
@@ -83,7 +86,7 @@ class LastGoodFiles:
     async def read(self, type_url: str) -> Mapping[str, Kept]:
         if type_url == SECRET:
             return {}
-        return await self.worker.loop.run_in_executor(None, read_state, self._path(type_url))
+        return await self.pace.aside(partial(read_state, self._path(type_url)))
 
     def save(self, type_url: str, accepted: Mapping[str, Kept], wanted: Collection[str] | None) -> None:
         if self.read_only or type_url == SECRET:
@@ -118,7 +121,7 @@ class LastGoodFiles:
 
     async def _write_elsewhere(self, changed: Mapping[str, tuple[Mapping[str, Kept], Collection[str] | None]]) -> None:
         try:
-            await self.worker.loop.run_in_executor(None, self._write_all, changed)
+            await self.pace.aside(partial(self._write_all, changed))
         finally:
             self._writing = None
         if self._changed and self._timer is None:

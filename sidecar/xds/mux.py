@@ -12,9 +12,10 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from functools import partial
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from sidecar.core.discovery import DiscoveredResource, Rejection
+from sidecar.core.pace import Pace
 from sidecar.core.timer_wheel import Callback
 from sidecar.core.worker import Worker
 from sidecar.xds.interest import Interest
@@ -22,8 +23,6 @@ from sidecar.xds.last_good import Kept, LastGood
 from sidecar.xds.stream import DiscoveryStream
 
 log = logging.getLogger("sidecar.xds")
-
-_SLICE: Final = 0.003
 
 Job = Callable[[], Awaitable[None]]
 
@@ -99,6 +98,7 @@ class Multiplexer(Generic[StateType]):
         self.node_once = node_once
         self.last_good = last_good
         self.types: dict[str, StateType] = {}
+        self.pace = Pace(worker.clock)
         self.stream = make_stream(self)
         self.on_empty: Callable[[], object] | None = None
         """Called when nobody is interested any more, by those whose stream is for one."""
@@ -299,8 +299,6 @@ class Multiplexer(Generic[StateType]):
         by_name = {resource.name: resource for resource in resources}
         gone = dict.fromkeys(removed)
         rejections, bad = list(refused), set()
-        clock = self.worker.clock
-        began = clock()
         for interest in list(state.interests):
             if interest.is_closed:
                 continue
@@ -322,12 +320,10 @@ class Multiplexer(Generic[StateType]):
             for rejection in own:
                 rejections.append(rejection)
                 bad.update([rejection.name] if rejection.name else [resource.name for resource in mine])
-            if clock() - began > _SLICE:
-                await asyncio.sleep(0)
-                began = clock()
+            await self.pace.breathe()
         return rejections, bad
 
-    def keep(
+    async def keep(
         self, state: StateType, resources: Sequence[DiscoveredResource], gone: Iterable[str], bad: Collection[str]
     ) -> None:
         """Remember what was accepted: ``resources`` but for those that are ``bad``; ``gone`` are no more."""
@@ -335,6 +331,7 @@ class Multiplexer(Generic[StateType]):
             state.accepted.pop(name, None)
             self._unexpire(state, name)
         for resource in resources:
+            await self.pace.breathe()
             if resource.name not in bad:
                 self._unexpire(state, resource.name)
                 state.accepted[resource.name] = Kept(
@@ -363,7 +360,7 @@ class Multiplexer(Generic[StateType]):
         if name in state.expiries or name not in state.accepted:
             return
         await self.hand_over(state, [], [name], "", (), whole=False)
-        self.keep(state, [], [name], ())
+        await self.keep(state, [], [name], ())
 
     # what is known already
 

@@ -12,6 +12,7 @@ from google.rpc.status_pb2 import Status
 
 from sidecar.config.extensions import UnknownType
 from sidecar.core.discovery import DiscoveredResource, Rejection
+from sidecar.core.pace import Pace
 from sidecar.xds.resource_types import resource_name
 
 _WRAPPER: Final = "type.googleapis.com/envoy.service.discovery.v3.Resource"
@@ -19,8 +20,8 @@ _INTERNAL: Final = 13
 _MAX_MESSAGE: Final = 4096
 
 
-def decode(
-    response: Any, rejections: list[Rejection], lives: dict[str, float], known: Container[str]
+async def decode(
+    response: Any, rejections: list[Rejection], lives: dict[str, float], known: Container[str], pace: Pace
 ) -> list[DiscoveredResource]:
     """The resources of a response, each with its name; what cannot be read is rejected.
 
@@ -29,6 +30,7 @@ def decode(
     """
     resources = []
     for packed in response.resources:
+        await pace.breathe()
         name, version = "", response.version_info
         if packed.type_url == _WRAPPER:
             try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from envoy.service.discovery.v3.discovery_pb2 import DiscoveryRequest
@@ -16,6 +17,7 @@ from sidecar.config.source import Source
 from sidecar.core.client import ClientOptions, Clients, RequestFailed
 from sidecar.core.discovery import Rejection
 from sidecar.core.head import RequestHead
+from sidecar.core.pace import Pace
 from sidecar.core.worker import Worker
 from sidecar.xds.files import read_text
 from sidecar.xds.interest import Interest
@@ -45,6 +47,7 @@ class RestSubscription:
         over: Callable[[RestSubscription], None],
     ) -> None:
         self.worker = worker
+        self.pace = Pace(worker.clock)
         self.api = api
         self.path = path
         self.node = node
@@ -119,13 +122,13 @@ class RestSubscription:
         interest = self.interest
         rejections: list[Rejection] = []
         try:
-            response = await self.worker.loop.run_in_executor(None, read_text, Source(body, "response"), rejections)
+            response = await self.pace.aside(partial(read_text, Source(body, "response"), rejections))
         except ConfigurationError as error:
             log.warning("%r: the answer is not a DiscoveryResponse: %s", interest, error)
             interest.rejected()
             return
         response.type_url = interest.type_url
-        resources = without_doubles(decode(response, rejections, {}, ()), rejections)
+        resources = without_doubles(await decode(response, rejections, {}, (), self.pace), rejections)
         mine = [resource for resource in resources if interest.wants(resource.name)]
         whole = interest.names is None and not rejections
         own = await interest.deliver(mine, (), response.version_info, whole=whole, refused=rejections)

@@ -75,7 +75,9 @@ class SotwMultiplexer(Multiplexer[SotwState]):
             return
         rejections: list[Rejection] = []
         lives: dict[str, float] = {}
-        resources = without_doubles(decode(response, rejections, lives, state.accepted.keys()), rejections)
+        resources = without_doubles(
+            await decode(response, rejections, lives, state.accepted.keys(), self.pace), rejections
+        )
         whole = not rejections
         here = {resource.name for resource in resources}
         beats = [name for name in lives if name not in here]
@@ -84,7 +86,7 @@ class SotwMultiplexer(Multiplexer[SotwState]):
             again = [state.accepted[name].resource(name) for name in beats]
             rejections, bad = await self.hand_over(state, [*resources, *again], (), version, rejections, whole=whole)
             gone = [name for name in state.accepted if name not in here] if whole and state.wildcards else []
-            self.keep(state, resources, gone, bad)
+            await self.keep(state, resources, gone, bad)
         for name, seconds in lives.items():
             self.expire_in(state, name, seconds)
         if not rejections:
