@@ -66,8 +66,12 @@ class _Rules(NamedTuple):
 
 
 def check(message: Message, refuse: Refuse, path: str = "") -> None:
-    """Call `refuse` for every constraint that `message`, or a message inside it, does not meet."""
-    _walk(message, refuse, (None, f".{path}") if path else None)
+    """Call `refuse` for every constraint that `message`, or a message inside it, does not meet, and for every field that its
+    type has not here: one of a later version of the API, which a serialised message may have.
+    """
+    where = (None, f".{path}") if path else None
+    _refuse_unknown(message, refuse, where)
+    _walk(message, refuse, where)
 
 
 def _walk(message: Any, refuse: Refuse, where: Where) -> None:
@@ -128,7 +132,20 @@ def _descend(message: Any, refuse: Refuse, where: Where) -> None:
         refuse(path_of((where, ".value") if type_name in TYPED_STRUCTS else where), str(error), "")
     else:
         converted = type_name in TYPED_STRUCTS and inside.DESCRIPTOR.full_name not in TYPED_STRUCTS
+        _refuse_unknown(inside, refuse, where)
         _walk(inside, refuse, (where, ".value") if converted else where)
+
+
+def _refuse_unknown(message: Message, refuse: Refuse, where: Where) -> None:
+    serialized = message.SerializePartialToString()
+    message.DiscardUnknownFields()  # quicker than to look for them, and most have none
+    if len(message.SerializePartialToString()) == len(serialized):
+        return
+    from sidecar.config.unknown_fields import unknown_fields  # only for what is wrong
+
+    for path, number, type_name in unknown_fields(type(message).FromString(serialized)):
+        place = f"{path_of(where)}.{path}".strip(".")
+        refuse(place, f"has a field {number} that {type_name} has not here", "leave out what is newer than xds-protos")
 
 
 _rules: dict[type[Message], _Rules] = {}

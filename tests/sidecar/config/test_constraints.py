@@ -299,3 +299,23 @@ def test_durations_are_shown_as_they_are_written(nanos: int, text: str) -> None:
 def test_no_rules_are_no_checks() -> None:
     assert string_checks(validate_pb2.StringRules()) == []
     assert number_checks(validate_pb2.DoubleRules()) == []
+
+
+def test_fields_that_a_serialised_message_has_and_its_type_has_not_are_refused() -> None:
+    inside = message_class("envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy")()
+    inside.ParseFromString(b"\x0a\x01s\x12\x01c\xba\x3e\x01a")
+    message = message_class("envoy.config.listener.v3.Listener")()
+    message.address.socket_address.address = "127.0.0.1"
+    message.address.socket_address.port_value = 1
+    message.address.MergeFromString(b"\xca\x3e\x01a")
+    found = message.filter_chains.add().filters.add(name="tcp")
+    found.typed_config.Pack(inside)
+    problems: list[tuple[str, str]] = []
+    check(message, lambda path, problem, what_to_do: problems.append((path, problem)))
+    assert problems == [
+        ("address", "has a field 1001 that envoy.config.core.v3.Address has not here"),
+        (
+            "filter_chains[0].filters[0].typed_config",
+            "has a field 999 that envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy has not here",
+        ),
+    ]
