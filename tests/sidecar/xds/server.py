@@ -80,8 +80,9 @@ class Conversation:
 
     def cut(self) -> None:
         """Cut the connection that the stream is on."""
-        if self.open:
-            self.stream._stream.connection._transport.abort()
+        transport = getattr(self.stream._stream.connection, "_transport", None)  # None when it is over
+        if transport is not None:
+            transport.abort()
 
     async def end(self) -> None:
         """End the stream with OK."""

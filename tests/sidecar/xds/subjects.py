@@ -57,10 +57,13 @@ async def discovering(
     *,
     state: Path | None = None,
     http2: bool = True,
+    protocol: Mapping[str, Any] | None = None,
+    control_plane: Any = None,
     **api: Any,
 ) -> AsyncIterator[XdsDiscovery]:
     """Subscriptions of a sidecar whose management server is the cluster `xds` on this port."""
-    made = over_http2(cluster("xds", port)) if http2 else cluster("xds", port)
+    explicit = {"explicit_http_config": {"http2_protocol_options": protocol or {}}}
+    made = over_http2(cluster("xds", port), **explicit) if http2 else cluster("xds", port)
     async with Server({"node": {"id": "it", "cluster": "us"}, "static_resources": {"clusters": [made]}}) as server:
         stack = server.stack
         assert stack is not None
@@ -71,6 +74,7 @@ async def discovering(
             make_node(NodeIdentity("it", "us", {"NAMESPACE": "shop"}), "1.2.3"),
             ads,
             state_directory=state,
+            stats=control_plane,
         )
         try:
             yield discovery
