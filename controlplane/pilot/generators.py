@@ -66,6 +66,9 @@ _TYPES_OF_KIND: Mapping[str, frozenset[str]] = {
 OWN_KINDS = frozenset({"WorkloadEntry", "WorkloadGroup", "Pod"})
 """Kinds that say what a proxy's own workload is."""
 
+SHARED_KINDS = frozenset({"VirtualService", "Gateway", "Secret"})
+"""Kinds that say nothing about what is a proxy's own."""
+
 
 def types_of(key: ResourceKey) -> frozenset[str]:
     """The types that are made from a resource for all proxies that see it; nothing for kinds that say nothing to them."""

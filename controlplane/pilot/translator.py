@@ -24,6 +24,7 @@ from controlplane.pilot.generators import (
     OWN_KINDS,
     PROXYLESS,
     SHARED,
+    SHARED_KINDS,
     TYPES,
     types_of,
 )
@@ -125,18 +126,12 @@ class Pilot:
             return names
         hosts = set(changes.endpoints)
         for key in changes.resources:
-            if key.kind == "ServiceEntry":
-                resource = self.snapshot.get(key)
-                if resource is None:
-                    return names
-                hosts.update(host.lower() for host in resource.spec.hosts)
-            elif key.kind == "Service":
+            if key.kind == "Service":
                 hosts.add(f"{key.name}.{key.namespace}.svc.{self.snapshot.domain}")
             elif ENDPOINTS in types_of(key):
                 return names
-        return [
-            name for name in names if (parts := names_of.parse_cluster(name)) is not None and parts.hostname in hosts
-        ]
+        ends = tuple(f"{separator}{host}" for host in hosts for separator in ("|", "_."))
+        return [name for name in names if name.endswith(ends)]
 
     def causes(self, proxy: Proxy, type_url: str, name: str) -> Collection[ResourceKey]:
         own = self._proxy(proxy)
@@ -183,6 +178,7 @@ class _Clock:
         self.now = 0
         self.structure = 0  # anything but endpoints
         self._types: dict[str, int] = {}
+        self._own_types: dict[str, int] = {}
         self._mesh = 0
         self._virtual_services = 0
         self._services: dict[str, int] = {}  # by namespace
@@ -195,6 +191,8 @@ class _Clock:
             if types:
                 self.structure = self.now
             self._types.update(dict.fromkeys(types, self.now))
+            if key.kind not in SHARED_KINDS:
+                self._own_types.update(dict.fromkeys(types, self.now))
             if key.kind == "VirtualService":
                 self._virtual_services = self.now
             elif key == MESH_CONFIG_MAP:
@@ -220,9 +218,13 @@ class _Clock:
         )
 
     def of_type(self, type_url: str, *, with_virtual_services: bool) -> int:
-        """When anything changed last that resources of a type are made from."""
+        """When anything changed last that a scope's resources of a type are made from."""
         at = self._types.get(type_url, 0)
         return max(at, self._virtual_services) if with_virtual_services else at
+
+    def of_own(self, type_url: str) -> int:
+        """When anything changed last that a proxy's own resources of a type are made from, but for its workload."""
+        return self._own_types.get(type_url, 0)
 
 
 class _Made:
@@ -395,7 +397,7 @@ class _ProxyState:
     def made(self, type_url: str, shared: _ScopeState, mesh: MeshView, clock: _Clock) -> _Made:
         found = self._made.get(type_url)
         served = self.targets(mesh, clock)
-        stamp = (clock.of_type(type_url, with_virtual_services=False), self.key, served)
+        stamp = (clock.of_own(type_url), self.key, served)
         before = found.stamp if found is not None else None
         if found is None or before[0] != stamp[0] or before[1] != stamp[1] or before[2] is not served:  # type: ignore[index]
             workload = ProxyWorkload(self.proxy, shared.view, served)
