@@ -60,14 +60,15 @@ def cluster_type(service: Service, port: Port, scope: Scope) -> Any:
     """How endpoints are found: `Cluster.EDS`, STRICT_DNS, LOGICAL_DNS or ORIGINAL_DST.
 
     A headless service's connections keep the address that they have, if they are captured: its names are its endpoints'.
+    So do those to a service of resolution NONE; what is not captured was sent to the proxy, which looks the name up itself.
     """
     if service.resolution is Resolution.DNS:
         return Cluster.STRICT_DNS
     if service.resolution is Resolution.DNS_ROUND_ROBIN:
         return Cluster.LOGICAL_DNS
-    if service.resolution is Resolution.NONE:
-        return Cluster.ORIGINAL_DST
     captured = scope.proxy.intercepts and scope.proxy.type is ProxyType.SIDECAR
+    if service.resolution is Resolution.NONE:
+        return Cluster.ORIGINAL_DST if captured or service.wildcard else Cluster.STRICT_DNS
     return Cluster.ORIGINAL_DST if service.headless and captured and not port.protocol.is_http else Cluster.EDS
 
 
@@ -163,7 +164,7 @@ def _dns(
     set_duration(cluster.dns_refresh_rate, scope.mesh.dns_refresh_rate)
     cluster.respect_dns_ttl = True
     cluster.dns_lookup_family = Cluster.V4_ONLY if cluster.type == Cluster.LOGICAL_DNS else Cluster.ALL
-    endpoints: Sequence[Endpoint] = scope.endpoints(service)
+    endpoints: Sequence[Endpoint] = () if service.resolution is Resolution.NONE else scope.endpoints(service)
     if not endpoints:
         address = service.external_name or service.hostname
         target = port.target if isinstance(port.target, int) and port.target else port.number

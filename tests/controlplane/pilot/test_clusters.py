@@ -221,12 +221,19 @@ spec:
         ),
         ("DNS_ROUND_ROBIN", "[]", {"type": "LOGICAL_DNS"}),
         ("STATIC", "[{address: 10.1.1.1}]", {"type": "EDS", "eds_cluster_config": {"eds_config": {"ads": {}}}}),
-        ("NONE", "[]", {"type": "ORIGINAL_DST", "lb_policy": "CLUSTER_PROVIDED", "common_lb_config": None}),
+        ("NONE", "[]", {"type": "STRICT_DNS"}),  # what was sent to the proxy has no other address
     ],
 )
 def test_a_resolution_decides_how_endpoints_are_found(resolution: str, endpoints: str, expected: Any) -> None:
     pilot = mesh(ENTRY % (resolution, endpoints))
     holds(expected, document(clusters(pilot, proxy())["outbound|80||api.example.com"]))
+
+
+def test_captured_connections_to_a_service_without_resolution_keep_their_address() -> None:
+    pilot = mesh(ENTRY % ("NONE", "[]"))
+    expected = {"type": "ORIGINAL_DST", "lb_policy": "CLUSTER_PROVIDED", "common_lb_config": None}
+    captured = proxy(INTERCEPTION_MODE="REDIRECT")
+    holds(expected, document(clusters(pilot, captured)["outbound|80||api.example.com"]))
 
 
 def test_names_are_looked_up_with_their_target_port() -> None:

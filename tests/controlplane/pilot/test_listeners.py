@@ -175,7 +175,8 @@ def test_an_egress_listener_serves_the_services_of_its_port(plane: Plane) -> Non
     assert who(plane, "127.0.0.1_80", "a") == "a"
     assert who(plane, "127.0.0.1_80", "a.shop.svc.cluster.local:80") == "a"
     assert who(plane, "127.0.0.1_80", "two-ports") == "two-ports"
-    assert who(plane, "127.0.0.1_80", "far.away") == "PassthroughCluster"  # not in this listener's hosts
+    assert who(plane, "127.0.0.1_80", "far.away") == "502"  # not in this listener's hosts
+    assert who(plane, "127.0.0.1_80", "127.0.0.1:81") == "PassthroughByAuthorityCluster"
 
 
 def test_connections_are_split_by_weight(plane: Plane) -> None:
