@@ -20,6 +20,7 @@ from controlplane.citadel.authority import CertificateAuthority
 from controlplane.citadel.kubeconfig import keep_admin_kubeconfig
 from controlplane.citadel.server_certificates import ServerCertificates
 from controlplane.citadel.tokens import Tokens
+from controlplane.discovery.registration import Registration, RegistrationFailed
 from controlplane.galley.catalogue import Catalogue
 from controlplane.galley.directory import DirectorySource
 from controlplane.galley.mirror import FilesMirror, ShownStore
@@ -41,7 +42,7 @@ from controlplane.settings import InvalidSetting, Settings
 from controlplane.xds.client_status import ClientStatusService
 from controlplane.xds.hub import Hub
 from controlplane.xds.rest import RestDiscovery
-from controlplane.xds.server import DiscoveryServer, DiscoveryService, is_loopback
+from controlplane.xds.server import DiscoveryServer, DiscoveryService, NotAdmitted, is_loopback
 
 log = logging.getLogger("controlplane")
 
@@ -53,6 +54,7 @@ class ControlPlane:
     election: Election
     mirror: FilesMirror
     presence: Presence
+    registration: Registration
     statuses: StatusWriter
     authority: CertificateAuthority
     certificates: ServerCertificates
@@ -88,6 +90,9 @@ class ControlPlane:
             longest=settings.longest,
             verdicts=Refusals(self.pilot, self.statuses.tell_refusals),
         )
+        self.registration = Registration(
+            self.store, self.presence, grace=settings.grace, leading=lambda: self.election.leading
+        )
         self._following = asyncio.create_task(self._follow())
         await self._synced()
         self.hub.flush()
@@ -105,6 +110,8 @@ class ControlPlane:
             group.create_task(self.catalogue.run())
             group.create_task(self.election.run(self._lead))
             group.create_task(self._show_files())
+            group.create_task(self.presence.run())
+            group.create_task(self.registration.run())
 
     async def _show_files(self) -> None:
         await self.catalogue.synced()
@@ -159,13 +166,16 @@ class ControlPlane:
             await server.start()
 
     def _discovery_service(self, admit: Any) -> DiscoveryService:
-        return DiscoveryService(self.hub, admit=admit, on_connected=self._connected, on_disconnected=self._disconnected)
+        return DiscoveryService(
+            self.hub, admit=admit, on_connected=self._connected, on_disconnected=self.registration.disconnected
+        )
 
     async def _connected(self, proxy: Proxy) -> None:
-        """A proxy's stream has begun."""
-
-    async def _disconnected(self, proxy: Proxy) -> None:
-        """A proxy's stream is over."""
+        """A proxy's stream has begun: its workload is in the mesh before the proxy is told what the mesh is."""
+        try:
+            await self.registration.connected(proxy)
+        except RegistrationFailed as error:
+            raise NotAdmitted(str(error)) from error
 
     async def _identify(self, metadata: Mapping[str, Any], certificate: Any) -> Identity:
         value = metadata.get("authorization", "")
@@ -240,6 +250,8 @@ class ControlPlane:
 
     async def stop(self) -> None:
         """Stop serving, the last thing that was started first. Proxies go on with what they have."""
+        if hasattr(self, "registration"):
+            self.registration.stop()
         if hasattr(self, "api"):
             await self.api.stop()
         for server in self.xds_servers.values():

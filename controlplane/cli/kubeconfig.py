@@ -33,7 +33,8 @@ def default_data_dir() -> Path:
 
 
 def find_access(data_dir: str | None = None, kubeconfig: str | None = None) -> Access:
-    """By `--kubeconfig`, `--data-dir`, `$MIZZEN_KUBECONFIG`, or the default data directory; the first that is given.
+    """By `--kubeconfig`, `--data-dir`, `$MIZZEN_KUBECONFIG`, or the default data directory (a demo's, if there is none else);
+    the first that is given.
 
     Raises click.ClickException that says where it looked.
     """
@@ -45,6 +46,8 @@ def find_access(data_dir: str | None = None, kubeconfig: str | None = None) -> A
         path = Path(os.environ[ENVIRONMENT])
     else:
         path = default_data_dir() / FILE
+        if not path.exists() and (demo := default_data_dir() / "demo" / FILE).exists():
+            path = demo
     try:
         text = path.read_text()
     except OSError as error:

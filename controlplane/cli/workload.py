@@ -16,6 +16,10 @@ from controlplane.model.kinds import KINDS
 PROXY_PORT: Final = 15001  # of the forward proxy on loopback, where nothing is captured; Istio's outbound port
 ADMIN_PORT: Final = 15000
 
+# A label of its own for the names of clusters, as Istio's proxies have it: by Envoy's rules they end at their first dot, and
+# names of services have many.
+_CLUSTER_NAME: Final = r"^cluster\.((outbound_?[|.][^|.]*[|.][^|.]*[|.](?:.+?\.svc\.cluster\.local|[^.]*)|[^.]*)\.)"
+
 _NOT_A_LABEL = re.compile(r"[^a-z0-9]+")
 
 
@@ -160,6 +164,7 @@ def bootstrap_document(workload: Workload, discovery: Discovery) -> dict[str, An
             },
         },
         "admin": {"address": _socket_address("127.0.0.1", workload.admin_port)},
+        "stats_config": {"stats_tags": [{"tag_name": "cluster_name", "regex": _CLUSTER_NAME}]},
         "dynamic_resources": {
             "lds_config": source,
             "cds_config": source,

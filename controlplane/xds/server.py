@@ -71,6 +71,10 @@ class Raw(CodecBase):
             raise GRPCError(Status.INVALID_ARGUMENT, f"not a {message_type.DESCRIPTOR.full_name}") from error
 
 
+class NotAdmitted(Exception):
+    """A proxy cannot be served as it is; the message tells it what to do."""
+
+
 # Who may be this proxy; raises PermissionError with the reason. Called with the call's metadata and the peer's certificate
 # (DER), None on plaintext connections.
 Admit = Callable[[Proxy, Mapping[str, Any], Any], Awaitable[None]]
@@ -79,7 +83,8 @@ Admit = Callable[[Proxy, Mapping[str, Any], Any], Awaitable[None]]
 class DiscoveryService:
     """The handlers of one address. ``admit`` is None where everybody on this machine may ask (plaintext on loopback).
 
-    ``on_connected`` is awaited before a proxy is answered, ``on_disconnected`` after its stream's end.
+    ``on_connected`` is awaited before a proxy is answered, and may raise NotAdmitted; ``on_disconnected`` is called when
+    its stream is over.
     """
 
     def __init__(
@@ -137,7 +142,11 @@ class DiscoveryService:
             incremental=incremental,
             confidential=self.admit is not None,
         )
-        await self.on_connected(proxy)
+        try:
+            await self.on_connected(proxy)
+        except NotAdmitted as error:
+            log.warning("%s", error)
+            raise GRPCError(Status.FAILED_PRECONDITION, str(error)) from error
         self.hub.joined(session)
         try:
             await self._converse(stream, session, first, type_url)

@@ -59,13 +59,18 @@ def read(source: str, exposition: str) -> dict[Way, Counted]:
         if match is None:
             continue
         metric, labels, value = match[1], dict(_LABEL.findall(match[2])), int(match[3])
-        if metric in ("envoy_http_fault_aborts_injected", "envoy_http_fault_delays_injected") and value:
+        # What is in between is what Envoy's rules leave of a name with dots in it.
+        if (
+            metric.startswith("envoy_http_")
+            and metric.endswith(("_fault_aborts_injected", "_fault_delays_injected"))
+            and value
+        ):
             what = "aborted by a fault" if "aborts" in metric else "delayed by a fault"
             counted = ways.setdefault(Way(source, f"({what})"), Counted())
             counted.requests += value
             counted.failed += value if "aborts" in metric else 0
             continue
-        way = _way(source, labels.get("envoy_cluster_name", ""))
+        way = _way(source, labels.get("cluster_name", ""))
         if way is None:
             continue
         if metric == "envoy_cluster_upstream_rq_completed":

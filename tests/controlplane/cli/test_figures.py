@@ -8,20 +8,20 @@ from controlplane.cli.bookshop.figures import Counted, Way, read, rows
 
 BEFORE = """\
 # TYPE envoy_cluster_upstream_rq_completed counter
-envoy_cluster_upstream_rq_completed{envoy_cluster_name="outbound|9080|v2|reviews.shop.svc.cluster.local"} 10
-envoy_cluster_upstream_rq_completed{envoy_cluster_name="outbound|9080||details.shop.svc.cluster.local"} 0
-envoy_cluster_upstream_rq_completed{envoy_cluster_name="inbound|9080||"} 7
-envoy_cluster_upstream_rq_completed{envoy_cluster_name="xds-grpc"} 3
+envoy_cluster_upstream_rq_completed{cluster_name="outbound|9080|v2|reviews.shop.svc.cluster.local"} 10
+envoy_cluster_upstream_rq_completed{cluster_name="outbound|9080||details.shop.svc.cluster.local"} 0
+envoy_cluster_upstream_rq_completed{cluster_name="inbound|9080||"} 7
+envoy_cluster_upstream_rq_completed{cluster_name="xds-grpc"} 3
 """
 AFTER = """\
-envoy_cluster_upstream_rq_completed{envoy_cluster_name="outbound|9080|v2|reviews.shop.svc.cluster.local"} 30
-envoy_cluster_upstream_rq_xx{envoy_response_code_class="5",envoy_cluster_name="outbound|9080|v2|reviews.shop.svc.cluster.local"} 5
-envoy_cluster_upstream_rq_xx{envoy_response_code_class="2",envoy_cluster_name="inbound|9080||"} 25
-envoy_cluster_upstream_rq_time_bucket{envoy_cluster_name="outbound|9080|v2|reviews.shop.svc.cluster.local",le="5"} 10
-envoy_cluster_upstream_rq_time_bucket{envoy_cluster_name="outbound|9080|v2|reviews.shop.svc.cluster.local",le="10"} 20
-envoy_cluster_upstream_rq_time_bucket{envoy_cluster_name="outbound|9080|v2|reviews.shop.svc.cluster.local",le="+Inf"} 20
-envoy_cluster_upstream_rq_completed{envoy_cluster_name="inbound|9080||"} 7
-envoy_http_fault_aborts_injected{envoy_http_conn_manager_prefix="outbound"} 4
+envoy_cluster_upstream_rq_completed{cluster_name="outbound|9080|v2|reviews.shop.svc.cluster.local"} 30
+envoy_cluster_upstream_rq_xx{envoy_response_code_class="5",cluster_name="outbound|9080|v2|reviews.shop.svc.cluster.local"} 5
+envoy_cluster_upstream_rq_xx{envoy_response_code_class="2",cluster_name="inbound|9080||"} 25
+envoy_cluster_upstream_rq_time_bucket{cluster_name="outbound|9080|v2|reviews.shop.svc.cluster.local",le="5"} 10
+envoy_cluster_upstream_rq_time_bucket{cluster_name="outbound|9080|v2|reviews.shop.svc.cluster.local",le="10"} 20
+envoy_cluster_upstream_rq_time_bucket{cluster_name="outbound|9080|v2|reviews.shop.svc.cluster.local",le="+Inf"} 20
+envoy_cluster_upstream_rq_completed{cluster_name="inbound|9080||"} 7
+envoy_http_0_0_1_15001_fault_aborts_injected{envoy_http_conn_manager_prefix="outbound_127"} 4
 """
 
 
