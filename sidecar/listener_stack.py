@@ -15,6 +15,7 @@ from sidecar.config.network_filters import DirectResponse as DirectResponseConfi
 from sidecar.config.network_filters import NetworkFilter, NetworkRbac
 from sidecar.config.network_filters import TcpProxy as TcpProxyConfig
 from sidecar.config.network_rate_limit import NetworkRateLimit
+from sidecar.core.waiting import Waiting
 from sidecar.http_stack import HttpStack
 from sidecar.listener.connection_limits import ConnectionLimit, listener_limit
 from sidecar.listener.directory import Directory
@@ -39,6 +40,7 @@ class ListenerStack(PoolStack, HttpStack):
     """Makes listeners; what the other parts of the stack have is declared here and set there."""
 
     make_listener: Callable[..., Listener]
+    waiting: Waiting
     directory: Directory
     global_limit: ConnectionLimit
     listener_manager_stats: ListenerManagerStats
@@ -94,7 +96,7 @@ class ListenerStack(PoolStack, HttpStack):
         listener = context.config
         naming = tags.listener(listener.stat_prefix or str(listener.address))
         judges = [one for one in chain.filters[:-1] if isinstance(one.typed_config, NetworkRbac)]
-        return self.tls.terminal(
+        secured = self.tls.terminal(
             chain,
             terminal,
             build_network_filters(judges, self.worker, self.network_filter_stats),
@@ -102,6 +104,9 @@ class ListenerStack(PoolStack, HttpStack):
             self.store.shared(ListenerStats, *naming),
             listener.per_connection_buffer_limit_bytes,
         )
+        for secret in secured.tls.rotation.discovered:
+            self.waiting.add(secret.start)
+        return secured
 
     def _plain_terminal(self, chain: FilterChainConfig, last: NetworkFilter, context: ListenerContext) -> Any:
         listener = context.config

@@ -24,7 +24,7 @@ from sidecar.config.cluster import Cluster as ClusterConfig
 from sidecar.config.dns import DnsSettings
 from sidecar.core.address import Address
 from sidecar.core.head import RequestHead
-from sidecar.core.waiting import Waiting
+from sidecar.core.waiting import Start, Waiting
 from sidecar.core.worker import Worker
 from sidecar.http.connection_manager import ConnectionManager
 from sidecar.listener.connection_limits import global_limit
@@ -153,7 +153,12 @@ class Stack(ListenerStack):
         if self._tls is None:
             from sidecar.tls_stack import TlsStack
 
-            self._tls = TlsStack(self.worker, self.store, self.bootstrap.static_resources.secrets)
+            self._tls = TlsStack(
+                self.worker,
+                self.store,
+                self.bootstrap.static_resources.secrets,
+                lambda kind, reference: self.xds.secrets.source(kind, reference),
+            )
         return self._tls
 
     @property
@@ -401,6 +406,9 @@ class Stack(ListenerStack):
             stats = self.store.shared(DnsStats, "dns.cares.")
             found = self.resolvers[settings] = DnsResolver(self.worker.loop, settings, stats)
         return found
+
+    def needs_of(self, config: ClusterConfig) -> Sequence[Start]:
+        return () if self._tls is None else self._tls.needs_of(config)
 
     def endpoints(self, config: ClusterConfig, subscriber: Subscriber) -> Callable[[], None]:
         return self.xds.endpoints(config, subscriber)

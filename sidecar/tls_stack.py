@@ -13,6 +13,7 @@ from sidecar.config.tls_matches import match_for
 from sidecar.config.tls_secret_file import load_certificate_secret, load_validation_secret
 from sidecar.config.tls_secrets import Secret
 from sidecar.core.tls_options import OFFERING_HTTP1, TransportSocketOptions
+from sidecar.core.waiting import Start
 from sidecar.core.worker import Worker
 from sidecar.listener.client_hello import parse_client_hello
 from sidecar.listener.terminal import ConnectionFilter, SocketTerminal
@@ -25,7 +26,7 @@ from sidecar.transport.bridged_session import bridging
 from sidecar.transport.downstream import DownstreamTls
 from sidecar.transport.handshake_limit import HandshakeLimit
 from sidecar.transport.inventory import Inventory
-from sidecar.transport.secrets import Secrets
+from sidecar.transport.secrets import Discover, Secrets
 from sidecar.transport.terminal import TlsTerminal
 from sidecar.transport.upstream import UpstreamTls
 from sidecar.transport.watching import FileWatcher
@@ -34,7 +35,7 @@ from sidecar.transport.watching import FileWatcher
 class TlsStack:
     """Makes the TLS of filter chains and clusters. What it makes raises TlsContextError, with its place in front."""
 
-    def __init__(self, worker: Worker, store: StatsStore, static: Iterable[Secret]) -> None:
+    def __init__(self, worker: Worker, store: StatsStore, static: Iterable[Secret], discover: Discover) -> None:
         self.worker = worker
         self.store = store
         self.watcher = FileWatcher(worker.wheel)
@@ -43,6 +44,7 @@ class TlsStack:
             {secret.name: secret.value for secret in static},
             load_certificate_secret,
             load_validation_secret,
+            discover,
         )
         self.limit = HandshakeLimit()
         self.downstream: list[DownstreamTls] = []
@@ -126,6 +128,11 @@ class TlsStack:
             context, self.secrets, stats, self.worker, self.limit, options, config.per_connection_buffer_limit_bytes
         )
         self.inventory.add(tls.rotation)
+
+    def needs_of(self, config: ClusterConfig) -> list[Start]:
+        """The secrets of a cluster that are discovered, to be asked for when it starts."""
+        _, made = self.upstream.get(id(config), (config, {}))
+        return [source.start for tls in made.values() for source in tls.rotation.discovered]
 
     def remove_cluster(self, config: ClusterConfig) -> None:
         """The cluster is gone; connections that are open go on."""

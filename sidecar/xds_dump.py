@@ -63,10 +63,14 @@ class Discovered:
                 yield shared.watcher.record
 
     def active_secrets(self) -> Iterator[Record]:
-        return iter(())
+        for watcher in self.xds.secret_watchers():
+            if watcher.record is not None:
+                yield watcher.record
 
     def warming_secrets(self) -> Iterator[Record]:
-        return iter(())
+        for watcher in self.xds.secret_watchers():
+            if watcher.record is None:
+                yield Record(watcher.name, "", None, self.xds.now())
 
     def extensions(self) -> Iterator[Record]:
         return iter(())

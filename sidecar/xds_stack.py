@@ -44,6 +44,8 @@ from sidecar.xds_listener_stack import XdsListeners
 if TYPE_CHECKING:
     from sidecar.route_stack import ManagerRoutes
     from sidecar.stack import Stack
+    from sidecar.xds.apply.secrets import SecretWatcher
+    from sidecar.xds_secret_stack import XdsSecrets
 
 _URL: Final = "type.googleapis.com/"
 CLUSTER_URL: Final = _URL + "envoy.config.cluster.v3.Cluster"
@@ -80,6 +82,7 @@ class XdsStack:
         self.cluster_records: dict[int, Record] = {}  # by the identity of the configuration made of it
         self.discovered = Discovered(self)
         self.listeners = XdsListeners(stack)
+        self._secrets: XdsSecrets | None = None
         self.listener_records = Records(self.now)
         self.route_configs: dict[tuple[str, ConfigSource], SharedRoutes] = {}
         self.assignments: dict[Subscriber, EndpointWatcher] = {}
@@ -195,6 +198,21 @@ class XdsStack:
 
         self.stack.waiting.add(start)
         routes.close = close
+
+    # secrets
+
+    @property
+    def secrets(self) -> XdsSecrets:
+        """The part for secrets, loaded for the first who asks."""
+        if self._secrets is None:
+            from sidecar.xds_secret_stack import XdsSecrets
+
+            self._secrets = XdsSecrets(self)
+        return self._secrets
+
+    def secret_watchers(self) -> Iterator[SecretWatcher]:
+        """Those of the secrets that are asked for."""
+        return iter(()) if self._secrets is None else self._secrets.watchers()
 
     def forget_cluster(self, config: ClusterConfig) -> None:
         """The cluster is not in use any more, nor will be."""

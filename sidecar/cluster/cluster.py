@@ -13,6 +13,7 @@ from sidecar.cluster.lingering import keep_healthy, without_failed
 from sidecar.cluster.load_balancers.layered import Balancer
 from sidecar.cluster.slices import Slices
 from sidecar.core.address import Address
+from sidecar.core.waiting import Start
 
 if TYPE_CHECKING:
     from sidecar.cluster.client_side_weights import ClientSideWeights
@@ -53,6 +54,7 @@ class Cluster:
         "discovery",
         "health_checker",
         "keeps_healthy",
+        "needs",
         "waits_for_hosts",
         "initialised",
         "by_locality",
@@ -89,6 +91,7 @@ class Cluster:
         self.discovery: Discovery | None = None
         self.health_checker: HealthChecker | None = None
         self.keeps_healthy = True  # a host that is no longer to be found stays while its checks succeed
+        self.needs: Sequence[Start] = ()
         self.waits_for_hosts = True
         self.initialised = False
         self.by_locality = self.by_zones = False
@@ -109,7 +112,12 @@ class Cluster:
         return [host for host_set in self.host_sets for host in host_set.hosts]
 
     def start(self) -> None:
-        """Begin to look for hosts; for those that the configuration lists that is done at once."""
+        """Begin to look for hosts; for those that the configuration lists that is done at once. The cluster is not ready before
+        it has all that it needs besides.
+        """
+        self._holds = len(self.needs)
+        for need in self.needs:
+            need(self._one_need_less())
         if self.load_reports is not None:
             self.load_reports.start()
         if self.discovery is None:
@@ -120,6 +128,18 @@ class Cluster:
                 self.hosts_known()
         if self.health_checker is not None:
             self.health_checker.start()
+
+    def _one_need_less(self) -> Callable[[], None]:
+        met = False
+
+        def there() -> None:
+            nonlocal met
+            if not met:
+                met = True
+                self._holds -= 1
+                self._become_ready()
+
+        return there
 
     def close(self) -> None:
         """Stop looking for hosts, and pick none from now on. Hosts leave as if they had been removed."""
@@ -138,16 +158,6 @@ class Cluster:
         self._finish(no_host)
         for callback in waiting:
             callback()
-
-    def hold(self) -> Callable[[], None]:
-        """The cluster is not ready until what this returns is called: secrets are still to come, say."""
-        self._holds += 1
-
-        def release() -> None:
-            self._holds -= 1
-            self._become_ready()
-
-        return release
 
     def when_ready(self, callback: Callable[[], object]) -> None:
         """Call back once the cluster is initialised, or closed before that: now, if it is."""

@@ -25,6 +25,7 @@ from sidecar.config.core_types import NO_LOCALITY, Locality
 from sidecar.config.dns import DnsSettings
 from sidecar.config.lb_policies import ClientSideWeightedRoundRobin, OriginalDstLbConfig
 from sidecar.core.timer_wheel import TimerWheel
+from sidecar.core.waiting import Start
 
 if TYPE_CHECKING:
     from sidecar.cluster.eds import Subscriber
@@ -68,6 +69,10 @@ class Surroundings(Protocol):
 
     def resolver(self, settings: DnsSettings) -> Resolver:
         """The resolver for these settings; asked for only by DNS clusters. It is closed by whoever made it."""
+        ...
+
+    def needs_of(self, config: ClusterConfig) -> Sequence[Start]:
+        """What a cluster cannot do without, and has not got yet: secrets that are discovered."""
         ...
 
     def endpoints(self, config: ClusterConfig, subscriber: Subscriber) -> Callable[[], None]:
@@ -301,6 +306,7 @@ def make_cluster(
         cluster.health_checker = surroundings.health_checker(cluster)
         cluster.keeps_healthy = not config.ignore_health_on_host_removal
     cluster.waits_for_hosts = config.wait_for_warm_on_init
+    cluster.needs = surroundings.needs_of(config)
     if config.type in ("STRICT_DNS", "LOGICAL_DNS"):
         discover = StrictDns if config.type == "STRICT_DNS" else LogicalDns
         jitter = random_for(f"dns {config.name}")

@@ -11,12 +11,16 @@ import binascii
 import os
 import re
 from dataclasses import dataclass, field
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from sidecar.config.fields import Node
 from sidecar.config.matcher import StringMatcher, parse_string_matcher
 
+if TYPE_CHECKING:
+    from sidecar.config.config_source import ConfigSource
+
 _TYPES_OF_SAN: Final = ("EMAIL", "DNS", "URI", "IP_ADDRESS")
+_AT_ONCE: Final = "files are read at once"
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}|[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){31}")
 
 
@@ -94,7 +98,8 @@ class CertificateValidationContext:
 
 @dataclass(frozen=True, slots=True)
 class SecretReference:
-    """A secret by name: one of the bootstrap's when `path` is empty, else one in that file, which is watched.
+    """A secret by name: one in the file at `path`, which is watched; one that is discovered, if there is a `source`; else one of
+    the bootstrap's.
 
     `watched_directory` is empty when the file itself is watched.
     """
@@ -102,6 +107,7 @@ class SecretReference:
     name: str
     path: str = ""
     watched_directory: str = ""
+    source: ConfigSource | None = None
 
 
 Certificates: TypeAlias = TlsCertificate | SecretReference
@@ -203,22 +209,23 @@ def parse_secret_reference(node: Node, kind: str) -> SecretReference:
         return SecretReference(name)
     if source.enum("resource_api_version") == "V2":
         source.refuse("V2 is no more", "resource_api_version", "make it V3")
-    source.ignore("initial_fetch_timeout", "files are read at once")
     match source.which("config_source_specifier"):
         case "path":
+            source.ignore("initial_fetch_timeout", _AT_ONCE)
             return SecretReference(name, source.get("path"))
         case "path_config_source":
+            source.ignore("initial_fetch_timeout", _AT_ONCE)
             path = source.child("path_config_source")
             if path is not None:
                 return SecretReference(name, path.get("path"), _watched_directory(path))
         case None:
             source.refuse("names no source", do="add path_config_source")
-        case other:
-            source._take(other)  # so that this is the only complaint
-            source.refuse(
-                "secrets over gRPC (SDS) are not implemented by Mizzen yet", other,
-                "use path_config_source, static secrets, or files in the context itself",
-            )  # fmt: skip
+        case _:
+            from sidecar.config.config_source import parse_config_source  # only for those who use it
+
+            if not name:
+                node.refuse("is required to ask for the secret", "name", "name it as the server does")
+            return SecretReference(name, source=parse_config_source(source))
     return SecretReference(name)
 
 

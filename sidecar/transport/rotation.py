@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from sidecar.config.tls import CommonTlsContext
 from sidecar.config.tls_secrets import (
@@ -15,7 +15,7 @@ from sidecar.config.tls_secrets import (
     TlsCertificate,
 )
 from sidecar.transport.contexts import TlsContextError
-from sidecar.transport.secrets import Secrets, SecretSource
+from sidecar.transport.secrets import DiscoveredSecret, Secrets, SecretSource
 from sidecar.transport.watching import FileWatch, FileWatcher
 
 _log = logging.getLogger(__name__)
@@ -68,6 +68,12 @@ class Rotation(Generic[Made]):
         except TlsContextError as error:
             self.close()
             raise TlsContextError(f"{place}: {error}" if place else str(error)) from None
+
+    @property
+    def discovered(self) -> list[DiscoveredSecret[Any]]:
+        """Those of the secrets that a management server sends."""
+        sources: list[Any] = [*self._certificates, self._validation]
+        return [source for source in sources if isinstance(source, DiscoveredSecret)]
 
     def close(self) -> None:
         """Hear of changes no more."""

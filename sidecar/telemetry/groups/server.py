@@ -195,6 +195,22 @@ class RouteSubscriptionStats(StatGroup):
 
 
 @stat_group
+class SecretSubscriptionStats(StatGroup):
+    """`sds.<name>.`; times in milliseconds."""
+
+    init_fetch_timeout: Counter
+    update_attempt: Counter
+    update_empty: Counter
+    update_failure: Counter
+    update_rejected: Counter
+    update_success: Counter
+    update_time: Gauge
+    version: Gauge
+    version_text: TextReadout
+    update_duration: Histogram
+
+
+@stat_group
 class EndpointSubscriptionStats(StatGroup):
     """`cluster.<name>.` of an EDS cluster: what `ClusterStats` has not of its subscription."""
 

@@ -163,6 +163,12 @@ class Stages:
     def resolver(self, settings: DnsSettings) -> Resolver:
         return self.scripted
 
+    def needs_of(self, config: ClusterConfig) -> tuple[()]:
+        return ()
+
+    def endpoints(self, config: ClusterConfig, subscriber: Any) -> Callable[[], None]:
+        raise AssertionError(f"{config.name} is no EDS cluster")
+
 
 def seeded() -> Random:
     """The same dice in every run."""

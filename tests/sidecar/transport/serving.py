@@ -26,7 +26,7 @@ from sidecar.config.tls import (
     parse_upstream_tls_context,
 )
 from sidecar.config.tls_secret_file import load_certificate_secret, load_validation_secret
-from sidecar.config.tls_secrets import CertificateValidationContext, TlsCertificate
+from sidecar.config.tls_secrets import CertificateValidationContext, SecretReference, TlsCertificate
 from sidecar.core.address import Address
 from sidecar.core.stream_info import ConnectionInfo
 from sidecar.core.tls_options import OFFERING_NOTHING, TransportSocketOptions
@@ -187,7 +187,11 @@ def restricted(lowest: ssl.TLSVersion, highest: ssl.TLSVersion, suites: str = ""
 
 def secrets(watcher: FileWatcher, **static: TlsCertificate | CertificateValidationContext) -> Secrets:
     """What finds secrets, the static ones being these."""
-    return Secrets(watcher, static, load_certificate_secret, load_validation_secret)
+
+    def discover(kind: Any, reference: SecretReference) -> Any:
+        raise LookupError(reference.name)
+
+    return Secrets(watcher, static, load_certificate_secret, load_validation_secret, discover)
 
 
 @dataclass
