@@ -5,8 +5,8 @@ stream -> filters -> router -> cluster; `stack.py` has what stands before and be
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sidecar.cluster.cluster import Cluster
 from sidecar.cluster.host import Host
@@ -19,6 +19,7 @@ from sidecar.config.core_types import SubstitutionFormatString
 from sidecar.config.filters.router import Router as RouterConfig
 from sidecar.config.filters.stateful_session import StatefulSession
 from sidecar.config.http_connection_manager import HttpConnectionManager
+from sidecar.config.http_filters import HttpFilter as HttpFilterConfig
 from sidecar.config.listener import Listener as ListenerConfig
 from sidecar.core.http_filter import HttpFilter
 from sidecar.core.worker import Worker
@@ -100,7 +101,7 @@ class HttpStack:
         filters = [(one, make_filter(one.config, one.name, context)) for one in configured]
         first = self.early_logs(config)
         heading = f"listener {listener.name}, connection manager {config.stat_prefix}"
-        sessions = any(isinstance(one.config, StatefulSession) for one in configured)
+        sessions = asks_for_hosts(configured)
         routes = ManagerRoutes(self, heading, config.route_config, router_config.suppress_envoy_headers, sessions)
         router = Router(
             self.worker,
@@ -166,6 +167,8 @@ class HttpStack:
         manager.lane = routes.make_lane()
         if config.rds is not None:
             self.xds.discover_routes(config.rds, config.stat_prefix, routes)
+        if any(one.discovery is not None for one in configured):
+            self.xds.discover_filters(manager, routes, ChainParts(first, filters, context))
         return manager
 
     def remove_manager(self, manager: ConnectionManager) -> None:
@@ -309,6 +312,25 @@ class HttpStack:
         stream.response_code = status
         default = b"text/plain" if config.json_format is None else b"application/json"
         return render(stream, body), ((b"content-type", config.content_type or default),)
+
+
+class ChainParts(NamedTuple):
+    """What the filter chains of a connection manager are made of: what comes ``first``, then the ``filters`` as configured, each
+    with the instance that most routes share.
+    """
+
+    first: list[HttpFilter]
+    filters: list[tuple[HttpFilterConfig, HttpFilter]]
+    context: FilterContext
+
+    def chain(self) -> FilterChain:
+        """The chain of routes that say nothing to filters."""
+        return FilterChain([*self.first, *(instance for one, instance in self.filters if not one.disabled)])
+
+
+def asks_for_hosts(filters: Iterable[HttpFilterConfig]) -> bool:
+    """Whether any of the filters asks for the hosts that requests go to."""
+    return any(isinstance(one.config, StatefulSession) for one in filters)
 
 
 def user_filter(name: str) -> Any:

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
+
+from google.protobuf import any_pb2
 
 from sidecar.admin.dynamic_dumps import ListenerStates
+from sidecar.config.extensions import message_class
 from sidecar.xds.apply.records import Record
 
 if TYPE_CHECKING:
     from sidecar.xds_stack import XdsStack
+
+SECRET: Final = "envoy.extensions.transport_sockets.tls.v3.Secret"
+
+
+def _no_secret(name: str) -> Any:
+    """A secret that has not come."""
+    packed = any_pb2.Any()
+    packed.Pack(message_class(SECRET)(name=name))
+    return packed
 
 
 class Discovered:
@@ -70,10 +82,12 @@ class Discovered:
     def warming_secrets(self) -> Iterator[Record]:
         for watcher in self.xds.secret_watchers():
             if watcher.record is None:
-                yield Record(watcher.name, "", None, self.xds.now())
+                yield Record(watcher.name, "uninitialized", _no_secret(watcher.name), watcher.asked)
 
     def extensions(self) -> Iterator[Record]:
-        return iter(())
+        for watcher in self.xds.extension_watchers():
+            if watcher.record is not None:
+                yield watcher.record
 
     def __repr__(self) -> str:
         return f"<Discovered of {self.xds!r}>"

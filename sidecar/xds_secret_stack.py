@@ -46,7 +46,7 @@ class XdsSecrets:
         xds = self.xds
         with xds.stack.store.recording():  # they are not of the listener that is the first to ask
             stats = xds.stack.store.shared(SecretSubscriptionStats, f"sds.{reference.name}.")
-        watcher = SecretWatcher(reference.name, xds.judge, xds.pace, secret, check, stats, xds.now)
+        watcher = SecretWatcher(reference.name, xds.judge, xds.pace, secret, check, xds.now)
         self._watchers[secret] = watcher
         subscription = xds.discovery.subscribe(
             reference.source, f"type.googleapis.com/{SECRET}", (reference.name,), watcher, stats

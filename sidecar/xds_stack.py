@@ -42,9 +42,13 @@ from sidecar.xds_dump import Discovered
 from sidecar.xds_listener_stack import XdsListeners
 
 if TYPE_CHECKING:
+    from sidecar.http.connection_manager import ConnectionManager
+    from sidecar.http_stack import ChainParts
     from sidecar.route_stack import ManagerRoutes
     from sidecar.stack import Stack
+    from sidecar.xds.apply.extensions import ExtensionWatcher
     from sidecar.xds.apply.secrets import SecretWatcher
+    from sidecar.xds_filter_stack import XdsFilters
     from sidecar.xds_secret_stack import XdsSecrets
 
 _URL: Final = "type.googleapis.com/"
@@ -83,6 +87,7 @@ class XdsStack:
         self.discovered = Discovered(self)
         self.listeners = XdsListeners(stack)
         self._secrets: XdsSecrets | None = None
+        self._filters: XdsFilters | None = None
         self.listener_records = Records(self.now)
         self.route_configs: dict[tuple[str, ConfigSource], SharedRoutes] = {}
         self.assignments: dict[Subscriber, EndpointWatcher] = {}
@@ -213,6 +218,20 @@ class XdsStack:
     def secret_watchers(self) -> Iterator[SecretWatcher]:
         """Those of the secrets that are asked for."""
         return iter(()) if self._secrets is None else self._secrets.watchers()
+
+    # filters
+
+    def discover_filters(self, manager: ConnectionManager, routes: ManagerRoutes, parts: ChainParts) -> None:
+        """Give the filters of a connection manager their configurations as they are discovered. Raises ValueError."""
+        if self._filters is None:
+            from sidecar.xds_filter_stack import XdsFilters  # only for those who use it
+
+            self._filters = XdsFilters(self)
+        self._filters.discover(manager, routes, parts)
+
+    def extension_watchers(self) -> Iterator[ExtensionWatcher]:
+        """Those of the filter configurations that are asked for."""
+        return iter(()) if self._filters is None else self._filters.watchers()
 
     def forget_cluster(self, config: ClusterConfig) -> None:
         """The cluster is not in use any more, nor will be."""

@@ -215,6 +215,10 @@ def parse_http_filters(nodes: Iterable[Node]) -> tuple[HttpFilter, ...]:
     nodes = list(nodes)
     filters = tuple(map(parse_http_filter, nodes))
     for position, node in enumerate(nodes):
+        if filters[position].discovery is not None:
+            if position == len(nodes) - 1:
+                node.refuse("is the last of its filter chain, and not the router", do="end the chain with the router")
+            continue
         extension = node.extension(known=HTTP_FILTERS)
         if extension is None:
             continue
@@ -256,6 +260,9 @@ def _parse_upgrade_configs(nodes: Iterable[Node]) -> tuple[UpgradeConfig, ...]:
         if upgrade_type in upgrades:
             node.refuse("names an upgrade that another one names too", "upgrade_type", "keep one of them")
         filters = node.children("filters")
+        for one in filters:
+            if one.which("config_type") == "config_discovery":
+                one.refuse("is not implemented by Mizzen for upgrades", "config_discovery", "use typed_config")
         upgrades[upgrade_type] = UpgradeConfig(
             upgrade_type, parse_http_filters(filters) if filters else None, node.wrapped("enabled", True)
         )

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from sidecar.config.extensions import TYPED_STRUCTS
+from sidecar.config.extensions import TYPED_STRUCTS, type_name_of
 from sidecar.config.fields import Node
 
 if TYPE_CHECKING:
+    from sidecar.config.config_source import ConfigSource
     from sidecar.config.filters import (
         adaptive_concurrency,
         admission_control,
@@ -108,12 +109,32 @@ _WRAPPER = "envoy.config.route.v3.FilterConfig"
 
 
 @dataclass(frozen=True, slots=True)
+class MissingConfig:
+    """That of a filter whose configuration has not come, and has no default."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigDiscovery:
+    """Where the configuration of a filter comes from; it must be of one of `type_urls`. Nobody waits for it if
+    `without_warming`.
+    """
+
+    config_source: ConfigSource
+    type_urls: tuple[str, ...]
+    without_warming: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class HttpFilter:
-    """One filter of the chain. A `disabled` one runs only where a route, virtual host or cluster enables it."""
+    """One filter of the chain. A `disabled` one runs only where a route, virtual host or cluster enables it.
+
+    With `discovery` the configuration comes later and may change; `config` is the default, which holds until then.
+    """
 
     name: str
-    config: FilterConfig
+    config: FilterConfig | MissingConfig
     disabled: bool = False
+    discovery: ConfigDiscovery | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,12 +152,54 @@ def parse_http_filter(node: Node) -> HttpFilter:
     """`HttpFilter` of the HTTP connection manager. A filter that Mizzen has not got is refused, optional or not."""
     node.ignore("is_optional", _OPTIONAL)
     name = node.get("name")
+    if node.which("config_type") == "config_discovery":
+        return _parse_discovered(node, name)
     config = node.extension(known=HTTP_FILTERS)
     return HttpFilter(
         name,
         _nothing() if config is None else _parse(config, HTTP_FILTERS) or _nothing(),
         node.get("disabled"),
     )
+
+
+def _parse_discovered(node: Node, name: str) -> HttpFilter:
+    """`core.v3.ExtensionConfigSource`."""
+    from sidecar.config.config_source import parse_config_source  # only for those who use it
+
+    discovery = node.child("config_discovery")
+    source = None if discovery is None else discovery.child("config_source")
+    if discovery is None or source is None:
+        node.refuse("is required", "config_discovery.config_source", "say where the configuration comes from")
+        return HttpFilter(name, MissingConfig())
+    type_urls = discovery.get("type_urls")
+    for type_url in type_urls:
+        if type_name_of(type_url) not in HTTP_FILTERS and type_name_of(type_url) not in TYPED_STRUCTS:
+            discovery.refuse(
+                f"{type_url!r} is not implemented by Mizzen",
+                "type_urls",
+                f"known here: {', '.join(sorted(HTTP_FILTERS))}",
+            )
+    default: FilterConfig | MissingConfig = MissingConfig()
+    without_warming = discovery.get("apply_default_config_without_warming")
+    if discovery.has("default_config"):
+        config = discovery.any("default_config", HTTP_FILTERS)
+        if config is not None:
+            default = _parse(config, HTTP_FILTERS) or _nothing()
+    elif without_warming:
+        discovery.refuse("needs default_config", "apply_default_config_without_warming", "add default_config")
+    return HttpFilter(
+        name,
+        default,
+        node.get("disabled"),
+        ConfigDiscovery(parse_config_source(source), type_urls, without_warming),
+    )
+
+
+def parse_extension_config(node: Node) -> FilterConfig:
+    """`core.v3.TypedExtensionConfig` of an HTTP filter."""
+    config = node.extension(known=[one for one in HTTP_FILTERS if not one.endswith(".Router")])
+    parsed: FilterConfig = _nothing() if config is None else _parse(config, HTTP_FILTERS) or _nothing()
+    return parsed
 
 
 def parse_typed_per_filter_config(node: Node) -> Mapping[str, PerFilterConfig]:

@@ -35,6 +35,10 @@ def make_filter(config: Any, name: str, context: FilterContext) -> HttpFilter:
             from sidecar.filters.ratelimit import make_rate_limit
 
             return make_rate_limit(config, name, context)
+        case "MissingConfig":
+            from sidecar.filters.missing_config import MissingConfigFilter
+
+            return MissingConfigFilter(name)
         case "Cors":
             return NamedFilter(name)
         case "HeaderMutation":

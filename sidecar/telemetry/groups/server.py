@@ -199,8 +199,26 @@ class SecretSubscriptionStats(StatGroup):
     """`sds.<name>.`; times in milliseconds."""
 
     init_fetch_timeout: Counter
+    key_rotation_failed: Counter
     update_attempt: Counter
-    update_empty: Counter
+    update_failure: Counter
+    update_rejected: Counter
+    update_success: Counter
+    update_time: Gauge
+    version: Gauge
+    version_text: TextReadout
+    update_duration: Histogram
+
+
+@stat_group
+class ExtensionSubscriptionStats(StatGroup):
+    """`extension_config_discovery.http_filter.<name>.`; times in milliseconds."""
+
+    config_conflict: Counter
+    config_fail: Counter
+    config_reload: Counter
+    init_fetch_timeout: Counter
+    update_attempt: Counter
     update_failure: Counter
     update_rejected: Counter
     update_success: Counter

@@ -28,12 +28,6 @@ class Taker(Protocol):
         ...
 
 
-class Counters(Protocol):
-    """Below `sds.<name>.`"""
-
-    update_empty: int
-
-
 class SecretWatcher:
     """The ``ResourceWatcher`` of the secret called ``name``. ``check`` raises ValueError for what cannot be used."""
 
@@ -44,16 +38,15 @@ class SecretWatcher:
         pace: Pace,
         taker: Taker,
         check: Callable[[Value], None],
-        stats: Counters,
         clock: Callable[[], float],
     ) -> None:
         self.name = name
+        self.asked = clock()
         self.record: Record | None = None
         self.judge = judge
         self.pace = pace
         self.taker = taker
         self.check = check
-        self.stats = stats
         self.clock = clock
 
     async def on_update(
@@ -62,7 +55,6 @@ class SecretWatcher:
         """A secret that is gone leaves the one that there is, as in Envoy."""
         resource = next((one for one in resources if one.name == self.name), None)
         if resource is None:
-            self.stats.update_empty += 1
             self.taker.answer()
             return ()
         if self.record is not None and same(self.record.payload, resource.payload):

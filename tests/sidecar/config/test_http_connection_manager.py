@@ -231,8 +231,25 @@ def test_the_request_id_extension_of_envoy_is_accepted() -> None:
             "holds for HTTP/1 too",
         ),
         (
-            {"route_config": None, "rds": {"route_config_name": "r", "config_source": {"ads": {}}}},
-            ".rds",
+            {"route_config": None, "rds": {"config_source": {"path": "/dev/null"}}},
+            ".rds.route_config_name",
+            "is required",
+        ),
+        (
+            {
+                "route_config": None,
+                "scoped_routes": {
+                    "name": "s",
+                    "scope_key_builder": {
+                        "fragments": [
+                            {"header_value_extractor": {"name": "x", "element": {"separator": "=", "key": "k"}}}
+                        ]
+                    },
+                    "scoped_rds": {"scoped_rds_config_source": {"ads": {}}},
+                    "rds_config_source": {"ads": {}},
+                },
+            },
+            ".scoped_routes",
             "is not implemented by Mizzen",
         ),
         (

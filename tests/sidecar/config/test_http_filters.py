@@ -160,7 +160,7 @@ def test_disabled() -> None:
         ({"name": "f"}, "typed_config", "is required to tell which extension is meant"),
         (
             {"name": "f", "config_discovery": {"config_source": {"ads": {}}, "type_urls": ["x"]}},
-            "config_discovery",
+            "config_discovery.type_urls",
             "is not implemented by Mizzen",
         ),
     ],

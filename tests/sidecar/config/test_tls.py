@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from sidecar.config.config_source import ADS, ConfigSource
 from sidecar.config.fields import Node
 from sidecar.config.matcher import StringMatcher
 from sidecar.config.tls import (
@@ -316,16 +317,18 @@ def test_clients_that_are_refused(common: Document, fields: Document, path: str,
     assert any(place == path and words in text for place, text in found), found
 
 
-def test_secrets_over_grpc_are_refused_with_advice() -> None:
+def test_secrets_that_are_discovered() -> None:
+    reference = {"name": "default", "sds_config": {"ads": {}, "initial_fetch_timeout": "3s"}}
+    common = {"tls_certificates": [], "tls_certificate_sds_secret_configs": [reference]}
+    (found,) = downstream(common).common_tls_context.tls_certificates
+    assert found == SecretReference("default", source=ConfigSource(ADS, 3.0))
+    place = "common_tls_context.tls_certificate_sds_secret_configs[0]"
+    nameless = {"tls_certificates": [], "tls_certificate_sds_secret_configs": [{**reference, "name": ""}]}
+    assert refused_downstream(nameless)[0][0] == f"{place}.name"
     service = {"google_grpc": {"target_uri": "unix:/sds", "stat_prefix": "sds"}}
-    sources: list[Document] = [{"ads": {}}, {"api_config_source": {"api_type": "GRPC", "grpc_services": [service]}}]
-    for source in sources:
-        reference = {"name": "default", "sds_config": source}
-        common = {"tls_certificates": [], "tls_certificate_sds_secret_configs": [reference]}
-        [(path, problem)] = refused_downstream(common)
-        place = "common_tls_context.tls_certificate_sds_secret_configs[0].sds_config"
-        assert path == f"{place}.{next(iter(source))}"
-        assert problem == "secrets over gRPC (SDS) are not implemented by Mizzen yet"
+    of_google = {**reference, "sds_config": {"api_config_source": {"api_type": "GRPC", "grpc_services": [service]}}}
+    refused = refused_downstream({"tls_certificates": [], "tls_certificate_sds_secret_configs": [of_google]})
+    assert [path for path, _ in refused] == [f"{place}.sds_config.api_config_source.grpc_services[0].google_grpc"]
 
 
 def test_references_to_secrets_in_files() -> None:
