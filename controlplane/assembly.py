@@ -167,7 +167,11 @@ class ControlPlane:
 
     def _discovery_service(self, admit: Any) -> DiscoveryService:
         return DiscoveryService(
-            self.hub, admit=admit, on_connected=self._connected, on_disconnected=self.registration.disconnected
+            self.hub,
+            admit=admit,
+            on_connected=self._connected,
+            on_disconnected=self.registration.disconnected,
+            on_health=self.registration.report_health,
         )
 
     async def _connected(self, proxy: Proxy) -> None:

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from controlplane.api.status import ApiError
 from controlplane.model.credentials import Authenticator, Identity, Role, Unauthenticated
+from controlplane.model.store import Unavailable
 
 _log = logging.getLogger(__name__)
 
@@ -113,6 +114,10 @@ class Gate:
             if begun:
                 raise
             await error.response()(scope, receive, send)
+        except Unavailable as error:  # who it is from cannot be found out
+            if begun:
+                raise
+            await ApiError(503, str(error), headers={"Retry-After": "1"}).response()(scope, receive, send)
         except Exception:
             if begun:
                 raise

@@ -84,7 +84,7 @@ class DiscoveryService:
     """The handlers of one address. ``admit`` is None where everybody on this machine may ask (plaintext on loopback).
 
     ``on_connected`` is awaited before a proxy is answered, and may raise NotAdmitted; ``on_disconnected`` is called when
-    its stream is over.
+    its stream is over, ``on_health`` when it tells whether its workload is well, and if not why.
     """
 
     def __init__(
@@ -94,11 +94,13 @@ class DiscoveryService:
         admit: Admit | None,
         on_connected: Callable[[Proxy], Awaitable[None]],
         on_disconnected: Callable[[Proxy], Awaitable[None]],
+        on_health: Callable[[Proxy, bool, str], Awaitable[None]],
     ) -> None:
         self.hub = hub
         self.admit = admit
         self.on_connected = on_connected
         self.on_disconnected = on_disconnected
+        self.on_health = on_health
 
     def __mapping__(self) -> dict[str, Handler]:
         """grpclib's table of methods."""
@@ -158,6 +160,11 @@ class DiscoveryService:
         async def listen() -> None:
             request = first
             while request is not None:
+                if request.type_url == type_urls.HEALTH:  # no subscription: an error says that the workload is ill
+                    healthy = not request.HasField("error_detail")
+                    await self.on_health(session.proxy, healthy, request.error_detail.message)
+                    request = await stream.recv_message()
+                    continue
                 if type_url:
                     request.type_url = request.type_url or type_url
                 if not request.type_url or (type_url and request.type_url != type_url):

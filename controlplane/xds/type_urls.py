@@ -19,6 +19,9 @@ SECRET: Final = _PREFIX + "envoy.extensions.transport_sockets.tls.v3.Secret"
 EXTENSION: Final = _PREFIX + "envoy.config.core.v3.TypedExtensionConfig"
 RUNTIME: Final = _PREFIX + "envoy.service.runtime.v3.Runtime"
 
+HEALTH: Final = _PREFIX + "istio.v1.HealthInformation"
+"""Not a resource: by requests of this type a proxy says how its workload is, as Istio's agent does."""
+
 IN_ORDER: Final = (CLUSTER, ENDPOINTS, SECRET, EXTENSION, LISTENER, ROUTES, SCOPED_ROUTES, VIRTUAL_HOST, RUNTIME)
 
 # In the state of the world a response of these types holds all that there is: what it does not name is gone.

@@ -63,6 +63,7 @@ class Served:
         self.refused: list[tuple[str, str]] = []
         self.connected: list[str] = []
         self.disconnected: list[str] = []
+        self.health: list[tuple[str, bool, str]] = []
         self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self._thread.start()
         self.port = 0
@@ -77,7 +78,16 @@ class Served:
         async def on_disconnected(proxy: Proxy) -> None:
             self.disconnected.append(proxy.id)
 
-        service = DiscoveryService(self.hub, admit=None, on_connected=on_connected, on_disconnected=on_disconnected)
+        async def on_health(proxy: Proxy, healthy: bool, message: str) -> None:
+            self.health.append((proxy.id, healthy, message))
+
+        service = DiscoveryService(
+            self.hub,
+            admit=None,
+            on_connected=on_connected,
+            on_disconnected=on_disconnected,
+            on_health=on_health,
+        )
         self.server = DiscoveryServer([service], "127.0.0.1", self.port)
         await self.server.start()
         self.port = self.server.address[1]
