@@ -2,34 +2,42 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from typing import Any
 
 from starlette.requests import Request
 
+from controlplane.api.protobuf_body import MEDIA_TYPE, InvalidProtobuf, parse_protobuf
 from controlplane.api.status import ApiError
 from controlplane.api.yaml_body import InvalidYaml, parse_yaml
 
 LARGEST_BODY = 3 * 1024 * 1024
 _DEEPEST = 100
+_PATIENCE = 30.0  # seconds for a whole body
 _MOST_VALUES = 500_000
 _LARGEST_YAML = 256 * 1024  # which is slow to read, and JSON is there
 
 
 async def read_body(request: Request, largest: int = LARGEST_BODY) -> bytes:
-    """The whole body. Raises ApiError 413 as soon as more than ``largest`` bytes are announced or come."""
+    """The whole body. Raises ApiError 413 as soon as more than ``largest`` bytes are announced or come, 408 if they
+    take too long."""
     if request.headers.get("content-encoding", "identity") != "identity":
         raise ApiError(415, "compressed bodies are not accepted: send it as it is")
     announced = request.headers.get("content-length", "0")
     if announced.isdigit() and int(announced) > largest:
         raise _too_large(largest)
     parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > largest:
-            raise _too_large(largest)
-        parts.append(part)
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            async for part in request.stream():
+                size += len(part)
+                if size > largest:
+                    raise _too_large(largest)
+                parts.append(part)
+    except TimeoutError:
+        raise ApiError(408, f"the body of the request did not come within {_PATIENCE:.0f} seconds") from None
     return b"".join(parts)
 
 
@@ -84,11 +92,22 @@ def decode_yaml(body: bytes) -> Any:
         raise ApiError(400, f"the body is not valid YAML: {error}") from None
 
 
+def decode_protobuf(body: bytes) -> Any:
+    """Kubernetes' protobuf, as JSON's types."""
+    try:
+        value = parse_protobuf(body)
+    except InvalidProtobuf as error:
+        raise ApiError(415, f"the body cannot be taken as {MEDIA_TYPE}: {error}") from None
+    _measure(value)
+    return value
+
+
 DECODERS: dict[str, Callable[[bytes], Any]] = {
     "application/json": decode_json,
     "application/yaml": decode_yaml,
     "application/x-yaml": decode_yaml,
     "text/yaml": decode_yaml,
+    MEDIA_TYPE: decode_protobuf,
 }
 
 

@@ -65,7 +65,7 @@ class Resources:
         self._origin_of = origin_of
 
     async def start(self) -> None:
-        """See to it that the namespaces are there which every mesh has."""
+        """See to it that the namespaces are there which every mesh has, and finish deletions that were cut short."""
         for name in PERMANENT_NAMESPACES:
             kind = self._kinds["Namespace"]
             document = admission.created({"metadata": {"name": name}}, kind, "", name)
@@ -75,6 +75,9 @@ class Resources:
                 )
             except Conflict:
                 continue
+        for stored in (await self.store.list("Namespace")).items:
+            if _is_ending(stored):
+                await self._empty_namespace(stored.key, "mizzen")
 
     async def get(self, place: Place) -> Document:
         """Raises ApiError 404."""
@@ -101,6 +104,12 @@ class Resources:
             stored = await self.store.put(place.key, orjson.dumps(result), expected=0, who=who)
         except Conflict:
             raise already_exists(place.kind, name) from None
+        if place.kind.namespaced:
+            try:
+                await self._check_namespace(namespace)  # it may have ended meanwhile, and must not leave this behind
+            except ApiError:
+                await self.store.delete(place.key, expected=None, who=who)
+                raise
         return told(stored, place)
 
     async def change(
@@ -173,14 +182,17 @@ class Resources:
         ended = {**_without_revision(current), "status": {"phase": "Terminating"}}
         ended["apiVersion"] = place.kind.api_version
         await self.store.put(place.key, orjson.dumps(ended), expected=None, who=who)
+        await self._empty_namespace(place.key, who)
+        return current
+
+    async def _empty_namespace(self, key: ResourceKey, who: str) -> None:
         for kind in self._kinds.values():
             if kind.namespaced:
-                keys = [stored.key for stored in (await self.store.list(kind.name, place.name)).items]
+                keys = [stored.key for stored in (await self.store.list(kind.name, key.name)).items]
                 for start in range(0, len(keys), _AT_ONCE):  # which share what makes them durable
                     some = keys[start : start + _AT_ONCE]
-                    await asyncio.gather(*(self.store.delete(key, expected=None, who=who) for key in some))
-        await self.store.delete(place.key, expected=None, who=who)
-        return current
+                    await asyncio.gather(*(self.store.delete(one, expected=None, who=who) for one in some))
+        await self.store.delete(key, expected=None, who=who)
 
     async def _stored(self, place: Place) -> Stored:
         stored = await self.store.get(place.key)
@@ -194,7 +206,7 @@ class Resources:
         if stored is None:
             if self._origin_of(key) is None:
                 raise not_found(self._kinds["Namespace"], namespace)
-        elif (orjson.loads(stored.document).get("status") or {}).get("phase") == "Terminating":
+        elif _is_ending(stored):
             raise ApiError(
                 403,
                 f"unable to create new content in namespace {namespace} because it is being terminated",
@@ -223,6 +235,10 @@ def told(stored: Stored, place: Place) -> Document:
     document["apiVersion"] = place.api_version
     document["metadata"]["resourceVersion"] = str(stored.revision)
     return document
+
+
+def _is_ending(namespace: Stored) -> bool:
+    return bool((orjson.loads(namespace.document).get("status") or {}).get("phase") == "Terminating")
 
 
 def _without_revision(document: Document) -> Document:

@@ -248,6 +248,11 @@ async def _delete_options(request: Request) -> tuple[bool, str | None, str | Non
 
 def _warnings(document: Document) -> dict[str, str] | None:
     """Kubernetes' `Warning` headers, which kubectl shows: for what is dropped."""
-    if document.get("status"):
+    if _says_something(document.get("status")):
         return {"Warning": '299 - "status is not taken here: write it to the status subresource"'}
     return None
+
+
+def _says_something(value: Any) -> bool:
+    """Whether there is more than the empty objects that clients send where they have nothing to say."""
+    return any(map(_says_something, value.values())) if isinstance(value, dict) else bool(value)

@@ -8,6 +8,7 @@ import socket
 import ssl
 from collections.abc import Iterator
 
+import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -26,7 +27,12 @@ class _Uvicorn(uvicorn.Server):
 
 
 class _Protocol(H11Protocol):
-    """HTTP/1.1 whose requests carry the client's certificate, if it showed one, in `state["certificate"]` (DER)."""
+    """HTTP/1.1 whose requests carry the client's certificate, if it showed one, in `state["certificate"]` (DER), and whose
+    clients cannot keep a connection by sending the head of a request bit by bit, or none.
+    """
+
+    patience = 15.0  # seconds for a whole head
+    _deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -34,6 +40,24 @@ class _Protocol(H11Protocol):
         certificate = tls.getpeercert(binary_form=True) if tls is not None else None
         if certificate is not None:
             self.app_state = {**self.app_state, "certificate": certificate}
+        self._expect_head()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self._deadline is not None:
+            self._deadline.cancel()
+
+    def _expect_head(self) -> None:
+        waits = self.conn.their_state is h11.IDLE
+        if waits and self._deadline is None:
+            self._deadline = self.loop.call_later(self.patience, self.transport.close)
+        elif not waits and self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
 
 
 class ApiServer:

@@ -26,6 +26,7 @@ from controlplane.citadel.authority import CertificateAuthority
 from controlplane.citadel.kubeconfig import keep_admin_kubeconfig
 from controlplane.citadel.server_certificates import ServerCertificates
 from controlplane.citadel.tokens import Tokens
+from controlplane.galley.mirror import FilesMirror, ShownStore
 from controlplane.galley.sqlite_store import SqliteStore
 from controlplane.model.kinds import KINDS
 from controlplane.model.parsing import parse
@@ -38,6 +39,7 @@ class Served:
     """A server that runs, and what it was made of."""
 
     store: SqliteStore
+    mirror: FilesMirror
     authority: CertificateAuthority
     tokens: Tokens
     application: Application
@@ -56,15 +58,21 @@ async def serve(directory: Path, **arguments: Any) -> AsyncIterator[Served]:
     authority = await CertificateAuthority.open(store)
     tokens = Tokens(store, authority)
     certificates = ServerCertificates(authority)
-    application = Application(store, KINDS, parse, Credentials(tokens, authority), tokens=tokens, **arguments)
+    mirror = FilesMirror(store, KINDS, "test")
+    mirroring = asyncio.create_task(mirror.run())
+    application = Application(
+        ShownStore(store), KINDS, parse, Credentials(tokens, authority), tokens=tokens, **arguments
+    )
     server = ApiServer(application, "127.0.0.1", 0, certificates.context(client_certificates=True))
     await server.start()
     kubeconfig = directory / "admin.kubeconfig"
     await keep_admin_kubeconfig(kubeconfig, server.url, tokens, authority)
     try:
-        yield Served(store, authority, tokens, application, server, kubeconfig)
+        yield Served(store, mirror, authority, tokens, application, server, kubeconfig)
     finally:
         await server.stop()
+        mirroring.cancel()
+        await asyncio.wait([mirroring])
         await store.close()
 
 

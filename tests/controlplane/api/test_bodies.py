@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from controlplane.api.body import LARGEST_BODY
+from controlplane.api.protobuf_body import InvalidProtobuf, parse_protobuf
 from controlplane.api.yaml_body import InvalidYaml, parse_yaml
 from tests.controlplane.api.serving import Client, collection, virtual_service
 
@@ -100,7 +104,7 @@ def test_yaml_is_read_as_kubernetes_reads_it() -> None:
 
 
 @pytest.mark.parametrize(
-    "media_type", ["text/plain", "application/vnd.kubernetes.protobuf", "application/apply-patch+yaml"]
+    "media_type", ["text/plain", "application/vnd.kubernetes.protobuf", "application/apply-patch+yaml", "text/html"]
 )
 def test_other_media_types_get_415(client: Client, namespace: str, media_type: str) -> None:
     refused = client("POST", collection(namespace), virtual_service("a", namespace), Content_Type=media_type)
@@ -138,3 +142,28 @@ def test_nothing_is_stored_of_what_is_refused(client: Client, namespace: str) ->
         ("spec.http[0].timeout", "FieldValueInvalid")
     ]
     assert names(client, namespace) == []
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"", "does not begin"),
+        (b"k8s\x00", "is not read as protobuf"),
+        (b"k8s\x00\x0a\x09\x0a\x02v1\x12\x03Pod", "Pod of v1 is not read as protobuf: send JSON"),
+        (b"k8s\x00\x0a\x0f\x0a\x02v1\x12\x09ConfigMap\x12\x05\x0a\x63\x00", "cut off"),
+        (b"k8s\x00\x0a\x0f\x0a\x02v1\x12\x09ConfigMap\x12\x02\x4a\x00", "field 9 of ConfigMap"),
+        (b"k8s\x00" + b"\xff" * 20, "64 bits"),
+        (b"k8s\x00\x0b", "wire type 3"),
+        (b"k8s\x00\x0a\x04\x0a\x02\xff\xff", "not UTF-8"),
+    ],
+)
+def test_protobuf_that_is_not_read(client: Client, namespace: str, body: bytes, message: str) -> None:
+    path = f"/api/v1/namespaces/{namespace}/configmaps"
+    refused = client("POST", path, body, Content_Type="application/vnd.kubernetes.protobuf")
+    assert refused.status == 415 and message in refused.message
+
+
+@given(st.binary(max_size=200))
+def test_protobuf_is_read_or_refused_whatever_comes(body: bytes) -> None:
+    with contextlib.suppress(InvalidProtobuf):
+        parse_protobuf(b"k8s\x00\x0a\x0d\x0a\x02v1\x12\x07Service\x12" + bytes([min(len(body), 127)]) + body)

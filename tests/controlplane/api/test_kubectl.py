@@ -174,6 +174,45 @@ def test_apply_of_a_directory(kubectl: Kubectl, namespace: str, tmp_path: Path) 
     assert kubectl("apply", "-f", str(tmp_path)).count("created") == 3
 
 
+def test_apply_with_prune(kubectl: Kubectl, applied: str) -> None:
+    kept = RESOURCES.format(namespace=applied).split("---")[1].replace("name: reviews", "name: ratings", 1)
+    option = "--prune-allowlist" if "--prune-allowlist" in kubectl("apply", "--help") else "--prune-whitelist"
+    pruned = kubectl(
+        "apply", "-f", "-", "--prune", "-l", "app=reviews", option, "networking.istio.io/v1/VirtualService", input=kept
+    )
+    assert "ratings created" in pruned and "reviews pruned" in pruned
+    assert kubectl("get", "vs", "-n", applied, "-o", "name") == "virtualservice.networking.istio.io/ratings\n"
+
+
+def test_create_and_replace(kubectl: Kubectl, applied: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"\xff\x00")
+    for arguments in (
+        ["configmap", "settings", "--from-literal=a=b", f"--from-file={tmp_path}/file"],
+        ["secret", "generic", "keys", "--from-literal=password=secret"],
+        ["service", "clusterip", "front", "--tcp=80:8080", "--tcp=443:tls"],
+        ["service", "clusterip", "headless", "--clusterip=None"],
+        ["service", "externalname", "outside", "--external-name=example.com"],
+        ["service", "nodeport", "node", "--tcp=80", "--node-port=30080"],
+    ):
+        wanted = json.loads(kubectl("create", *arguments, "-n", applied, "--dry-run=client", "-o", "json"))
+        kubectl("create", *arguments, "-n", applied)
+        made = as_json(kubectl, "get", arguments[0], wanted["metadata"]["name"], "-n", applied)
+        for field in ("data", "binaryData"):
+            assert made.get(field) == wanted.get(field)
+        for field, value in wanted.get("spec", {}).items():
+            if field == "ports":
+                value = [{**port, "targetPort": port.get("targetPort") or port["port"]} for port in value]
+            assert made["spec"][field] == value, field
+        assert made["metadata"].get("labels") == wanted["metadata"].get("labels")
+    assert "password:  6 bytes" in kubectl("describe", "secret", "keys", "-n", applied)
+    kubectl("create", "namespace", f"{applied}-more")
+    text = RESOURCES.format(namespace=applied).split("---")[1]
+    assert "AlreadyExists" in kubectl("create", "-f", "-", input=text, status=1)
+    assert "replaced" in kubectl("replace", "-f", "-", input=text.replace("1.5s", "2s"))
+    assert as_json(kubectl, "get", "vs", "reviews", "-n", applied)["spec"]["http"][0]["timeout"] == "2s"
+    assert "replaced" in kubectl("replace", "--force", "-f", "-", input=text)
+
+
 def test_delete(kubectl: Kubectl, applied: str) -> None:
     assert kubectl("delete", "vs", "reviews", "-n", applied) == (
         'virtualservice.networking.istio.io "reviews" deleted\n'

@@ -277,6 +277,21 @@ def test_a_namespace_is_deleted_with_all_that_is_in_it(client: Client, namespace
         assert client("DELETE", f"/api/v1/namespaces/{name}").status == 403
 
 
+def test_the_deletion_of_a_namespace_that_was_cut_short_is_finished_at_the_next_start(tmp_path: Path) -> None:
+    with Background(tmp_path) as background:
+        client = Client(background)
+        namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}}
+        client("POST", "/api/v1/namespaces", namespace)
+        client("POST", collection("shop"), virtual_service("a", "shop"))
+        client("PATCH", "/api/v1/namespaces/shop/status", {"status": {"phase": "Terminating"}}, Content_Type=MERGE)
+        refused = client("POST", collection("shop"), virtual_service("b", "shop"))
+        assert refused.status == 403 and "being terminated" in refused.message
+    with Background(tmp_path) as background:
+        client = Client(background)
+        assert client("GET", "/api/v1/namespaces/shop").status == 404
+        assert client("GET", collection("shop")).json["items"] == []
+
+
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
