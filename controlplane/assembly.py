@@ -1,7 +1,8 @@
 """The composition root of the control plane: top to bottom the way of a configuration.
 
 sources (directories, the API's store) -> catalogue: parsed, judged, merged -> pilot: Envoy resources -> hub: who has to hear
-of it -> xDS streams -> proxies; what those refuse goes back into the statuses of the resources that caused it.
+of it -> xDS streams -> proxies; what those refuse goes back into the statuses of the resources that caused it, and so does
+what analysis finds.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from controlplane.citadel.kubeconfig import keep_admin_kubeconfig
 from controlplane.citadel.server_certificates import ServerCertificates
 from controlplane.citadel.tokens import Tokens
 from controlplane.discovery.registration import Registration, RegistrationFailed
+from controlplane.galley.analysis.following import FollowingAnalysis
 from controlplane.galley.catalogue import Catalogue
 from controlplane.galley.directory import DirectorySource
 from controlplane.galley.mirror import FilesMirror, ShownStore
@@ -56,6 +58,7 @@ class ControlPlane:
     presence: Presence
     registration: Registration
     statuses: StatusWriter
+    analysis: FollowingAnalysis
     authority: CertificateAuthority
     certificates: ServerCertificates
     tokens: Tokens
@@ -93,6 +96,11 @@ class ControlPlane:
         self.registration = Registration(
             self.store, self.presence, grace=settings.grace, leading=lambda: self.election.leading
         )
+        self.analysis = FollowingAnalysis(
+            self.catalogue.resources,
+            self.statuses.tell_findings,
+            lambda: [session.proxy for session in self.hub.sessions],
+        )
         self._following = asyncio.create_task(self._follow())
         await self._synced()
         self.hub.flush()
@@ -103,6 +111,7 @@ class ControlPlane:
     def _changed(self, resources: Mapping[ResourceKey, Resource | None]) -> None:
         self.hub.changed(resources)
         self.mirror.changed(resources)
+        self.analysis.changed()
 
     async def _follow(self) -> None:
         """What runs as long as the control plane does."""
@@ -119,7 +128,9 @@ class ControlPlane:
 
     async def _lead(self) -> None:
         """What one of all control planes on a store does."""
-        await self.statuses.run()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.statuses.run())
+            group.create_task(self.analysis.run())
 
     async def _prove_who_we_are(self) -> None:
         settings = self.settings
@@ -180,6 +191,7 @@ class ControlPlane:
             await self.registration.connected(proxy)
         except RegistrationFailed as error:
             raise NotAdmitted(str(error)) from error
+        self.analysis.changed()
 
     async def _identify(self, metadata: Mapping[str, Any], certificate: Any) -> Identity:
         value = metadata.get("authorization", "")

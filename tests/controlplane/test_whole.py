@@ -189,6 +189,40 @@ def test_what_a_proxy_refuses_is_in_the_status_of_what_caused_it(shop: Shop) -> 
     shop.mesh.settle(3)
 
 
+def test_what_does_not_fit_together_is_in_the_status_and_leaves_it_when_it_does(shop: Shop) -> None:
+    rule = {
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "DestinationRule",
+        "metadata": {"name": "misspelt", "namespace": "shop"},
+        "spec": {"host": "rewievs"},
+    }
+    shop.mesh.apply(rule)
+
+    def codes() -> list[str]:
+        status = shop.mesh.get("DestinationRule", "shop", "misspelt").get("status", {})
+        return [one["type"]["code"] for one in status.get("validationMessages", ())]
+
+    until(lambda: codes() == ["IST0174"], "the status says that there is no such service")
+    assert "[IST0174] (DestinationRule shop/misspelt)" in shop.mesh.mizzen("analyze")
+    shop.mesh.apply({**rule, "spec": {"host": "ratings.shop.example.com"}})
+    shop.mesh.apply(
+        {
+            "apiVersion": "networking.istio.io/v1",
+            "kind": "ServiceEntry",
+            "metadata": {"name": "far", "namespace": "shop"},
+            "spec": {
+                "hosts": ["ratings.shop.example.com"],
+                "ports": [{"number": 80, "name": "http", "protocol": "HTTP"}],
+            },
+        }
+    )
+    until(lambda: codes() == [], "the status says nothing any more")
+    shop.mesh.mizzen("delete", "-f", str(_written(shop.directory, rule)))
+    far = {**rule, "kind": "ServiceEntry", "metadata": {"name": "far", "namespace": "shop"}}
+    shop.mesh.mizzen("delete", "-f", str(_written(shop.directory, far)))
+    shop.mesh.settle(3)
+
+
 def _written(directory: Path, document: Any) -> Path:
     path = directory / "document.json"
     path.write_text(json.dumps(document))

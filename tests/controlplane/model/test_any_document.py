@@ -13,8 +13,13 @@ from controlplane.model.parsing import parse
 from tests.controlplane.model.documents import document
 from tests.controlplane.model.test_good_documents import GOOD
 
-_SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from(
-    ["", "*", "a", "*.a", "1s", "-1s", "10.0.0.0/8", "/", "(", "%", "unix://", "ns/name", "~/*"]
+_SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=8)
+    | st.sampled_from(["", "*", "a", "*.a", "1s", "-1s", "10.0.0.0/8", "/", "(", "%", "unix://", "ns/name", "~/*"])
 )
 _JSON = st.recursive(
     _SCALARS,
