@@ -78,7 +78,7 @@ def route_configuration(scope: Scope, name: str) -> Generated | None:
     egress = _egress(scope, service)
     if egress is None:
         return None
-    full = service_routes(scope, egress, service, port.number)
+    full = service_routes(scope, egress, service, port)
 
     def make() -> Generated:
         message = route_pb2.RouteConfiguration.FromString(full.resource.value)

@@ -165,7 +165,7 @@ def _entrances(workload: Workload) -> list[Entrance]:
 
 
 def _forward_proxy(workload: Workload, port: int) -> Generated:
-    manager = outbound_manager(workload.scope, LOOPBACK, port, FORWARD_PROXY)
+    manager = outbound_manager(workload.scope, LOOPBACK, port, FORWARD_PROXY, tunnels=True)
     return generated(workload.scope, new_listener(LOOPBACK, port, [chain(manager)], OUTBOUND, mesh=workload.scope.mesh))
 
 

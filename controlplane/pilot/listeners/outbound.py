@@ -7,12 +7,14 @@ Names as in Istio: `ADDRESS_PORT`, `virtualOutbound`.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from google.protobuf import wrappers_pb2
 
 from controlplane.model.resource import ResourceKey
 from controlplane.model.service import Port, PortProtocol, Service
+from controlplane.pilot.hosts import speaking_of
 from controlplane.pilot.listeners.filters import connection_manager, http_filter, tcp_filter, use_rds
 from controlplane.pilot.listeners.listener import (
     ANY_ADDRESS,
@@ -24,11 +26,12 @@ from controlplane.pilot.listeners.listener import (
     listener_name,
     new_listener,
 )
-from controlplane.pilot.listeners.tcp import service_chains, speaking_of
+from controlplane.pilot.listeners.tcp import service_chains
 from controlplane.pilot.names import BLACK_HOLE, PASSTHROUGH
 from controlplane.pilot.routes.domains import service_addresses
 from controlplane.pilot.routes.outbound import detected_services, http_ports
-from controlplane.pilot.routes.outbound_hosts import routable
+from controlplane.pilot.routes.tunnels import CONNECT
+from controlplane.pilot.routes.virtual_hosts import routable
 from controlplane.pilot.scope import EgressListener, Generated, Scope
 
 
@@ -56,9 +59,11 @@ def bound(scope: Scope, egress: EgressListener) -> bool:
     return not scope.proxy.intercepts or egress.capture_mode == "NONE"
 
 
-def outbound_manager(scope: Scope, address: str, port: int, routes: str) -> Any:
-    """The network filter for requests that are routed by the route configuration of that name."""
+def outbound_manager(scope: Scope, address: str, port: int, routes: str, *, tunnels: bool = False) -> Any:
+    """The network filter for requests that are routed by the route configuration of that name, with ``tunnels`` CONNECT, too."""
     manager = connection_manager(scope, f"outbound_{listener_name(address, port)}")
+    if tunnels:
+        manager.upgrade_configs.add(upgrade_type=CONNECT)
     return http_filter(use_rds(manager, routes))
 
 
@@ -100,6 +105,9 @@ def _explicit(scope: Scope, egress: EgressListener, port: Port) -> Generated | N
 
 def _captured(scope: Scope, egress: EgressListener) -> Iterator[Generated]:
     """Behind `virtualOutbound`: a listener for each port of HTTP, and for each address of services of other protocols."""
+    egress = replace(
+        egress, virtual_services=[owner for owner in egress.virtual_services if owner.spec.tcp or owner.spec.tls]
+    )
     taken = {each.port.number for each in scope.egress if each.port is not None}
     wildcard: dict[int, list[tuple[Service, Port]]] = {}
     for service in egress.services.values():

@@ -13,7 +13,6 @@ from envoy.config.core.v3 import address_pb2
 
 from controlplane.model.resource import Resource
 from controlplane.model.service import Port, Service
-from controlplane.pilot.hosts import covers
 from controlplane.pilot.listeners.filters import tcp_filter
 from controlplane.pilot.listeners.listener import chain
 from controlplane.pilot.names import outbound_cluster
@@ -62,16 +61,6 @@ def routed_chains(
                 seen.add(key)
                 made.append(one)
     return made
-
-
-def speaking_of(scope: Scope, owners: Sequence[Resource], hostname: str) -> list[Resource]:
-    """The virtual services with TCP or TLS routes that have a host which is, or covers, ``hostname``."""
-    return [
-        owner
-        for owner in owners
-        if (owner.spec.tcp or owner.spec.tls)
-        and any(covers(scope.resolve(host, owner.namespace), hostname) for host in owner.spec.hosts)
-    ]
 
 
 def idle_timeout(rule: Rule | None, port: int) -> float | None:

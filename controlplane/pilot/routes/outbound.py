@@ -12,10 +12,11 @@ from envoy.config.route.v3 import route_pb2
 
 from controlplane.model.service import Port, PortProtocol, Service
 from controlplane.pilot.routes.domains import service_addresses
-from controlplane.pilot.routes.outbound_hosts import claims, outbound_hosts, routable
+from controlplane.pilot.routes.outbound_hosts import claims, outbound_hosts
 from controlplane.pilot.routes.unknown_hosts import unknown_host
 from controlplane.pilot.routes.virtual_hosts import (
     RuleView,
+    routable,
     route_configuration,
     service_virtual_host,
 )
@@ -37,7 +38,7 @@ def sidecar_route_configurations(scope: Scope) -> Iterator[Generated]:
                 if number not in taken:
                     yield port_routes(scope, egress, number)
             for service, port in detected_services(egress):
-                yield service_routes(scope, egress, service, port.number)
+                yield service_routes(scope, egress, service, port)
 
 
 def http_ports(egress: EgressListener) -> list[int]:
@@ -80,9 +81,9 @@ def port_routes(scope: Scope, egress: EgressListener, port: int) -> Generated:
     return route_configuration(scope, message, [*hosts, unknown_host(scope, captured=captured)], distinct=distinct)
 
 
-def service_routes(scope: Scope, egress: EgressListener, service: Service, port: int) -> Generated:
+def service_routes(scope: Scope, egress: EgressListener, service: Service, port: Port) -> Generated:
     """Routes of a listener for one service's address: whatever the authority, it is this service."""
-    message = route_pb2.RouteConfiguration(name=f"{service.hostname}:{port}")
+    message = route_pb2.RouteConfiguration(name=f"{service.hostname}:{port.number}")
     message.validate_clusters.value = False
     owner = claims(scope, egress, {service.hostname: service}).by_service.get(service.hostname)
     rules = None if owner is None else RuleView(scope, owner)

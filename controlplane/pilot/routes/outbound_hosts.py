@@ -7,18 +7,19 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from controlplane.model.resource import Resource
-from controlplane.model.service import PortProtocol, Service
-from controlplane.pilot.hosts import covers
+from controlplane.model.service import Port, PortProtocol, Service
+from controlplane.pilot.hosts import covers, speaking_of
 from controlplane.pilot.routes.domains import domains, service_addresses, service_names
-from controlplane.pilot.routes.virtual_hosts import RuleView, VirtualHost, rules_virtual_host, service_virtual_host
+from controlplane.pilot.routes.virtual_hosts import (
+    RuleView,
+    VirtualHost,
+    routable,
+    rules_virtual_host,
+    service_virtual_host,
+)
 from controlplane.pilot.scope import EgressListener, Scope
 
 HTTP_PORT = 80  # what stands for no port in an authority
-
-
-def routable(protocol: PortProtocol) -> bool:
-    """Whether requests on a port of that protocol can be routed: those of AUTO can, if they turn out to be HTTP."""
-    return protocol.is_http or protocol is PortProtocol.AUTO
 
 
 class OutboundHosts(NamedTuple):
@@ -74,15 +75,16 @@ class _Place(NamedTuple):
 
     service: Service | None
     host: str
-    port: int
+    port: Port
     domains: list[str]
+    tunnels: Sequence[Resource] | None = None
 
     def make(self, scope: Scope, rules: RuleView | None) -> VirtualHost | None:
         """Its virtual host; None for a name that is no service, if no rules hold for it here."""
         if self.service is not None:
-            return service_virtual_host(scope, self.service, self.port, self.domains, rules)
+            return service_virtual_host(scope, self.service, self.port, self.domains, rules, self.tunnels)
         assert rules is not None
-        return rules_virtual_host(scope, self.host, self.port, self.domains, rules)
+        return rules_virtual_host(scope, self.host, self.port.number, self.domains, rules)
 
 
 class _Hosts:
@@ -144,12 +146,12 @@ class _Hosts:
         services = {
             hostname: service
             for hostname, service in egress.services.items()
-            if any(routable(each.protocol) and port in (None, each.number) for each in service.ports)
+            if any(_served(each, port) for each in service.ports)
         }
         claimed = claims(scope, egress, services)
         self._places, self._hosts, self._by_owner = [], [], {}
         views: dict[Resource, RuleView] = {}
-        for place, owner in _places(scope, services, claimed, port):
+        for place, owner in _places(scope, egress, services, claimed, port):
             rules = None
             if owner is not None:
                 self._by_owner.setdefault(owner, []).append(len(self._places))
@@ -164,23 +166,38 @@ class _Hosts:
         self._distinct = "*" not in everything and sum(map(len, found)) == len(everything)
 
 
+def _served(port: Port, asked: int | None) -> bool:
+    """Whether a port of a service has a virtual host: the forward proxy (None) opens tunnels to what is no HTTP."""
+    if asked is None:
+        return port.protocol is not PortProtocol.UDP
+    return port.number == asked and routable(port.protocol)
+
+
 def _places(
-    scope: Scope, services: Mapping[str, Service], claimed: Claims, port: int | None
+    scope: Scope, egress: EgressListener, services: Mapping[str, Service], claimed: Claims, port: int | None
 ) -> Iterator[tuple[_Place, Resource | None]]:
+    connections = [owner for owner in egress.virtual_services if owner.spec.tcp]
     namespace, dns_domain = scope.proxy.namespace, scope.proxy.dns_domain
     for hostname, service in services.items():
         names = service_names(service, namespace, dns_domain) + service_addresses(service)
         for each in service.ports:
-            if routable(each.protocol) and port in (None, each.number):
-                bare = port is not None or each.number == HTTP_PORT
-                place = _Place(service, hostname, each.number, domains(names, each.number, bare=bare))
-                yield place, claimed.by_service.get(hostname)
+            if not _served(each, port):
+                continue
+            bare = port is not None or (each.number == HTTP_PORT and routable(each.protocol))
+            tunnels = None
+            if port is None and not each.protocol.is_http:
+                tunnels = speaking_of(scope, connections, hostname)
+            place = _Place(service, hostname, each, domains(names, each.number, bare=bare), tunnels)
+            yield place, claimed.by_service.get(hostname) if routable(each.protocol) else None
     asked = HTTP_PORT if port is None else port
     for host, owner in claimed.strangers.items():
-        yield _Place(None, host, asked, domains([host], asked, bare=True)), owner
+        yield _Place(None, host, Port(asked), domains([host], asked, bare=True)), owner
 
 
 def _speak_alike(old: Resource, new: Resource) -> bool:
+    """Whether a change leaves everything as it is but the routes of the hosts that a virtual service speaks for."""
+    if old.spec.tcp or new.spec.tcp:
+        return False
     return old.key == new.key and old.spec.hosts == new.spec.hosts and bool(old.spec.http) == bool(new.spec.http)
 
 

@@ -11,6 +11,7 @@ from envoy.config.route.v3 import route_components_pb2 as components
 
 from controlplane.pilot.names import PASSTHROUGH, PASSTHROUGH_BY_AUTHORITY, outbound_cluster
 from controlplane.pilot.routes.outbound_hosts import HTTP_PORT
+from controlplane.pilot.routes.tunnels import tunnel
 from controlplane.pilot.routes.virtual_hosts import VirtualHost, virtual_host
 from controlplane.pilot.scope import Scope
 
@@ -67,7 +68,11 @@ def _allow_addresses() -> VirtualHost:
         direct_response=components.DirectResponseAction(status=_BAD_GATEWAY),
     )
     answer.direct_response.body.inline_string = _NO_SUCH_HOST
-    return virtual_host("allow_any", ["*"], [passing, answer])
+    through = tunnel(components.Route.FromString(passing.SerializeToString()))
+    refused = components.Route.FromString(answer.SerializeToString())
+    refused.match.CopyFrom(components.RouteMatch())
+    refused.match.connect_matcher.SetInParent()
+    return virtual_host("allow_any", ["*"], [passing, through, refused, answer])
 
 
 def _egress_proxy(scope: Scope) -> str:

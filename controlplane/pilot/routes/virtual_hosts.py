@@ -16,10 +16,11 @@ from envoy.config.route.v3 import route_pb2
 
 from controlplane.model.encoded import Encoded, encode
 from controlplane.model.resource import Resource, ResourceKey
-from controlplane.model.service import Service
+from controlplane.model.service import Port, PortProtocol, Service
 from controlplane.pilot.routes.delegates import Rules, effective_rules
 from controlplane.pilot.routes.matching import MESH
 from controlplane.pilot.routes.rules import default_route, rule_routes, selected_conditions
+from controlplane.pilot.routes.tunnels import tunnel_route
 from controlplane.pilot.scope import Generated, Scope
 
 _VIRTUAL_HOSTS_TAG = bytes((route_pb2.RouteConfiguration.VIRTUAL_HOSTS_FIELD_NUMBER << 3 | 2,))
@@ -106,25 +107,42 @@ class RuleView:
 
 
 def service_virtual_host(
-    scope: Scope, service: Service, port: int, domains: Sequence[str], rules: RuleView | None
+    scope: Scope,
+    service: Service,
+    port: Port,
+    domains: Sequence[str],
+    rules: RuleView | None,
+    tunnels: Sequence[Resource] | None = None,
 ) -> VirtualHost:
-    """The virtual host of a service's port: by ``rules``, or where they do not hold, to the service itself."""
+    """The virtual host of a service's port: by ``rules``, or where they do not hold, to the service itself.
+
+    With ``tunnels`` (the virtual services with TCP routes that speak of it, or none) CONNECT is answered, too; and where
+    no requests can be routed, nothing else.
+    """
+    number = port.number
     rule = scope.destination_rule(service.hostname)
     key = (
         "virtual host",
         service,
-        port,
+        number,
         tuple(domains),
         rule,
-        None if rules is None else rules.key(port),
+        None if rules is None else rules.key(number),
         str(scope.mesh.default_http_retry_policy),
+        None if tunnels is None else (tuple(tunnels), scope.steady if tunnels else None),
     )
 
     def make() -> VirtualHost:
-        routes = rules.routes(port) if rules is not None else []
-        causes = (*(rules.causes if rules is not None else ()), *service.origins)
-        made = routes or [default_route(scope, service, port, rule)]
-        return virtual_host(f"{service.hostname}:{port}", domains, made, causes)
+        name = f"{service.hostname}:{number}"
+        causes = (
+            *(rules.causes if rules is not None else ()),
+            *(owner.key for owner in tunnels or ()),
+            *service.origins,
+        )
+        made = [tunnel_route(scope, service, number, tunnels)] if tunnels is not None else []
+        if routable(port.protocol):
+            made += (rules.routes(number) if rules is not None else []) or [default_route(scope, service, number, rule)]
+        return virtual_host(name, domains, made, causes)
 
     return scope.memo.get(key, make)
 
@@ -139,6 +157,11 @@ def rules_virtual_host(
         return virtual_host(f"{host}:{port}", domains, routes, rules.causes) if routes else None
 
     return scope.memo.get(("virtual host", host, tuple(domains), rules.key(port)), make)
+
+
+def routable(protocol: PortProtocol) -> bool:
+    """Whether requests on a port of that protocol can be routed: those of AUTO can, if they turn out to be HTTP."""
+    return protocol.is_http or protocol is PortProtocol.AUTO
 
 
 class _Serialised:

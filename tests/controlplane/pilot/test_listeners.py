@@ -222,3 +222,35 @@ def test_registry_only_refuses_what_is_not_in_the_mesh(mode: str, tmp_path: Path
         assert who(plane, PROXY, "a") == "a"
         assert who(plane, PROXY, "nowhere.example") == "502"
         assert who(plane, PROXY, "127.0.0.1:81") == "502"
+
+
+def tunnelled(plane: Plane, target: str, data: bytes) -> tuple[int, str]:
+    """The status of a CONNECT through the forward proxy, and who answers what is sent through the tunnel."""
+    with socket.create_connection(("127.0.0.1", plane.ports[PROXY]), timeout=10) as connection:
+        connection.sendall(f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n".encode())
+        head = b""
+        while b"\r\n\r\n" not in head:
+            more = connection.recv(4096)
+            assert more, head
+            head += more
+        status = int(head.split(b" ")[1])
+        if status != 200:
+            return status, ""
+        connection.sendall(data)
+        answer = head.partition(b"\r\n\r\n")[2]
+        while more := connection.recv(4096):
+            answer += more
+    return status, short(answer.decode())
+
+
+def test_the_forward_proxy_opens_tunnels_to_what_is_no_http(plane: Plane) -> None:
+    assert tunnelled(plane, "vault:8443", hello("vault")) == (200, "vault:8443")
+    assert tunnelled(plane, "own.shop.svc.cluster.local:6000", b"\0hello") == (200, "own:6000")
+    found = {tunnelled(plane, "db.shop:5432", b"\0hello")[1] for _ in range(40)}
+    assert found == {"db/v1:5432", "db/v2:5432"}  # its TCP route holds
+
+
+def test_the_forward_proxy_opens_tunnels_to_addresses_alone_where_it_knows_no_service(plane: Plane) -> None:
+    assert tunnelled(plane, "127.0.0.1:81", b"\0hello") == (200, "PassthroughByAuthorityCluster")
+    assert tunnelled(plane, "nowhere.example:443", b"")[0] == 502
+    assert tunnelled(plane, "a:80", b"")[0] == 404  # requests to services of HTTP are routed one by one
