@@ -30,6 +30,7 @@ from sidecar.telemetry.groups.server import (
     SubscriptionStats,
 )
 from sidecar.telemetry.groups.tls import TlsStats
+from sidecar.telemetry.tags import Naming
 from sidecar.xds.apply.clusters import ClusterWatcher
 from sidecar.xds.apply.endpoints import EndpointWatcher
 from sidecar.xds.apply.judging import Judge
@@ -62,6 +63,7 @@ EXTENSION_URL: Final = _URL + "envoy.config.core.v3.TypedExtensionConfig"
 _OF_CLUSTERS: Final = (
     (cluster_groups.ClusterStats, ""),
     (EndpointSubscriptionStats, ""),
+    (ControlPlaneStats, "control_plane."),
     (cluster_groups.BreakerStats, "circuit_breakers.default."),
     (cluster_groups.BreakerStats, "circuit_breakers.high."),
     (cluster_groups.BreakerRemainingStats, "circuit_breakers.default."),
@@ -102,8 +104,15 @@ class XdsStack:
             make_node(stack.bootstrap.node, __version__),
             None if dynamic is None else dynamic.ads_config,
             state_directory=Path(stack.xds_state_directory) if stack.xds_state_directory else None,
-            stats=stack.store.shared(ControlPlaneStats, "control_plane."),
+            make_stats=self._stream_stats,
         )
+
+    def _stream_stats(self, subscription: Any) -> ControlPlaneStats:
+        """Of the stream that all types share; of another one, below the statistics of the subscription that it is for."""
+        found = Naming("")
+        if subscription is not None:
+            found = Naming(subscription.prefix, subscription.tags, subscription.extracted_prefix)
+        return self.stack.store.shared(ControlPlaneStats, *found.below("control_plane."))
 
     def now(self) -> float:
         """Seconds since the epoch."""

@@ -33,7 +33,8 @@ class XdsDiscovery:
     """Makes subscriptions. ``ads`` is the bootstrap's `ads_config`; its stream is opened for the first who wants it.
 
     ``node`` is the `core.v3.Node` that requests carry (see ``node.make_node``). What was good last is kept below
-    ``state_directory``, None for not at all. ``stats`` are those of the stream of ADS.
+    ``state_directory``, None for not at all. ``make_stats`` gives a stream its counters: that of ADS for None, else that of
+    the subscription which has these.
     """
 
     def __init__(
@@ -44,14 +45,14 @@ class XdsDiscovery:
         ads: ApiConfigSource | None = None,
         *,
         state_directory: Path | None = None,
-        stats: ControlPlaneCounters | None = None,
+        make_stats: Callable[[SubscriptionCounters | None], ControlPlaneCounters] = lambda of: UncountedStream(),
     ) -> None:
         self.worker = worker
         self.clients = clients
         self.node = node
         self.ads = ads
         self.state_directory = state_directory
-        self.stats = stats or UncountedStream()
+        self.make_stats = make_stats
         self._ads: Multiplexer[Any] | None = None
         self._others: dict[object, Callable[[], None]] = {}
         self._inotify: Inotify | None = None
@@ -108,7 +109,8 @@ class XdsDiscovery:
     def _alone(self, api: ApiConfigSource, interest: Interest) -> Subscription:
         paths = ENDPOINTS[interest.type_url]
         assert api.grpc_service is not None
-        mux = self._multiplexer(api, paths.stream, paths.delta, UncountedStream(), api.grpc_service.cluster_name)
+        stats = UncountedStream() if isinstance(interest.stats, Uncounted) else self.make_stats(interest.stats)
+        mux = self._multiplexer(api, paths.stream, paths.delta, stats, api.grpc_service.cluster_name)
 
         def end() -> None:
             mux.close()
@@ -144,7 +146,7 @@ class XdsDiscovery:
         if self._ads is None:
             if self.ads is None:
                 raise ValueError("ads needs dynamic_resources.ads_config")
-            self._ads = self._multiplexer(self.ads, ADS_STREAM, ADS_DELTA, self.stats, "ads")
+            self._ads = self._multiplexer(self.ads, ADS_STREAM, ADS_DELTA, self.make_stats(None), "ads")
         return self._ads
 
     def _multiplexer(

@@ -19,8 +19,9 @@ _TYPE = "type.googleapis.com/envoy.extensions.filters."
 
 
 def eds_cluster(name: str, **fields: Any) -> Any:
-    """A cluster whose endpoints come over ADS."""
-    return ParseDict({"name": name, "type": "EDS", "eds_cluster_config": {"eds_config": OVER_ADS}, **fields}, Cluster())
+    """A cluster whose endpoints come over ADS, with these fields changed; None removes one."""
+    made = {"name": name, "type": "EDS", "eds_cluster_config": {"eds_config": OVER_ADS}, **fields}
+    return ParseDict({field: value for field, value in made.items() if value is not None}, Cluster())
 
 
 def assignment(name: str, *ports: int) -> Any:

@@ -12,7 +12,7 @@ from sidecar.config.config_source import ADS, ApiConfigSource, ConfigSource
 from sidecar.config.grpc_service import GrpcService
 from sidecar.core.discovery import DiscoveredResource, Rejection
 from sidecar.server import Server
-from sidecar.telemetry.groups.server import SubscriptionStats
+from sidecar.telemetry.groups.server import ControlPlaneStats, SubscriptionStats
 from sidecar.xds.discovery import XdsDiscovery
 from sidecar.xds.node import make_node
 from tests.sidecar.bootstraps import cluster
@@ -74,7 +74,7 @@ async def discovering(
             make_node(NodeIdentity("it", "us", {"NAMESPACE": "shop"}), "1.2.3"),
             ads,
             state_directory=state,
-            stats=control_plane,
+            make_stats=lambda of: control_plane or ControlPlaneStats(),
         )
         try:
             yield discovery

@@ -47,7 +47,9 @@ def bootstrap(port: int, api_type: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("api_type", ["GRPC", "DELTA_GRPC"])
-async def test_a_sidecar_serves_without_its_server_and_follows_it_when_it_is_back(api_type: str, tmp_path: Path) -> None:
+async def test_a_sidecar_serves_without_its_server_and_follows_it_when_it_is_back(
+    api_type: str, tmp_path: Path
+) -> None:
     application = await asyncio.start_server(answering, "127.0.0.1", 0)
     port = application.sockets[0].getsockname()[1]
     made = World(
