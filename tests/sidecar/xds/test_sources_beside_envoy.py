@@ -39,7 +39,7 @@ async def statistics(proxy: Proxy) -> list[str]:
 async def counted(proxy: Proxy, *lines: str) -> list[str]:
     """The statistics, when these are among them."""
     async with asyncio.timeout(15):
-        while not set(lines) <= set(found := await statistics(proxy)):
+        while not set(lines) <= set(await statistics(proxy)):
             await asyncio.sleep(0.02)
     return await statistics(proxy)  # the page before may have begun before it was so
 
