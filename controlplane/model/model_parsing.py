@@ -18,15 +18,30 @@ Parsed = TypeVar("Parsed", bound=Model)
 
 
 def parse_model(model: type[Parsed], document: Any, path: str = "") -> Parsed:
-    """One model from its part of a document, which stands at ``path``. Raises Invalid."""
+    """One model from its part of a document, which stands at ``path``. Raises Invalid with all that is wrong."""
+    body = without_nulls(document)
+    causes: list[Cause] = []
+    spec: Parsed | None = None
     try:
-        spec = model.model_validate(without_nulls(document), by_alias=True, by_name=False)
+        spec = model.model_validate(body, by_alias=True, by_name=False)
     except ValidationError as error:
-        raise Invalid([_cause(model, each, path) for each in error.errors(include_url=False)]) from None
-    causes = list(problems(spec, path))
-    if causes:
+        errors = error.errors(include_url=False)
+        causes = [_cause(model, each, path) for each in errors]
+        if all(cause.unknown for cause in causes):  # the rest can be judged as if they were not there
+            for each in errors:
+                _remove(body, each["loc"])
+            spec = model.model_validate(body, by_alias=True, by_name=False)
+    if spec is not None:
+        causes.extend(problems(spec, path))
+    if causes or spec is None:
         raise Invalid(causes)
     return spec
+
+
+def _remove(body: Any, steps: Sequence[int | str]) -> None:
+    for step in steps[:-1]:
+        body = body[step]
+    body.pop(steps[-1], None)
 
 
 def problems(model: Model, path: str = "") -> Iterator[Cause]:

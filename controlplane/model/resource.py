@@ -91,7 +91,7 @@ class Model(BaseModel):
         "extra": "forbid",
         "frozen": True,
         "populate_by_name": True,
-        "alias_generator": lambda name: _camel_case(name),
+        "alias_generator": lambda name: camel_case(name),
     }
 
     def problems(self) -> Iterable[Cause]:
@@ -102,6 +102,7 @@ class Model(BaseModel):
         return ()
 
 
-def _camel_case(name: str) -> str:
+def camel_case(name: str) -> str:
+    """A field's name as documents have it: "perTryTimeout" for "per_try_timeout"."""
     first, *others = name.rstrip("_").split("_")
     return first + "".join(word[:1].upper() + word[1:] for word in others)

@@ -5,6 +5,7 @@ Schemas say what fields there are and what they may be; what holds between field
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
@@ -14,9 +15,11 @@ from pydantic_core import core_schema
 
 from controlplane.model.kinds import KINDS, Kind
 from controlplane.model.kubernetes.tolerance import Tolerant
+from controlplane.model.resource import camel_case
 
 OBJECT_META = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
 LIST_META = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta"
+_NAMED = re.compile(r"``(\w+)``")  # fields, as docstrings name them
 _REF = "#/components/schemas/{model}"
 
 
@@ -153,6 +156,8 @@ def _plain(schema: Any) -> Any:
             plain["x-kubernetes-preserve-unknown-fields"] = True
         elif key == "const":
             plain["enum"] = [value]
+        elif key == "description":
+            plain[key] = _NAMED.sub(lambda match: f"`{camel_case(match[1])}`", value)
         else:
             plain[key] = _plain(value)
     return plain

@@ -39,7 +39,7 @@ class Destination(Model):
             yield Cause("host", '"*" is every service: name the one that traffic goes to')
         elif complaint := wildcard_domain_complaint(self.host):
             yield Cause("host", complaint)
-        if self.subset and (complaint := dns_label_complaint(self.subset)):
+        if self.subset and (complaint := dns_label_complaint(self.subset.lower())):
             yield Cause("subset", complaint)
 
 

@@ -21,7 +21,7 @@ class Subset(Model):
     traffic_policy: TrafficPolicy | None = None
 
     def problems(self) -> Iterable[Cause]:
-        if complaint := dns_label_complaint(self.name):
+        if complaint := dns_label_complaint(self.name.lower()):
             yield Cause("name", complaint)
         yield from selector_problems(self.labels, "labels")
 

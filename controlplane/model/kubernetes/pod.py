@@ -13,8 +13,8 @@ from controlplane.model.values import Port, Str
 _CONTAINER_FIELDS = frozenset(
     (
         "args", "command", "env", "envFrom", "image", "imagePullPolicy", "lifecycle", "livenessProbe", "readinessProbe",
-        "resizePolicy", "resources", "restartPolicy", "securityContext", "startupProbe", "stdin", "stdinOnce",
-        "targetContainerName", "terminationMessagePath", "terminationMessagePolicy", "tty", "volumeDevices",
+        "resizePolicy", "resources", "restartPolicy", "restartPolicyRules", "securityContext", "startupProbe", "stdin",
+        "stdinOnce", "targetContainerName", "terminationMessagePath", "terminationMessagePolicy", "tty", "volumeDevices",
         "volumeMounts", "workingDir",
     )
 )  # fmt: skip
@@ -52,10 +52,10 @@ class Pod(Tolerant):
     passed_over = frozenset(
         (
             "activeDeadlineSeconds", "affinity", "automountServiceAccountToken", "dnsConfig", "dnsPolicy",
-            "enableServiceLinks", "ephemeralContainers", "hostAliases", "hostIPC", "hostPID", "hostUsers",
+            "enableServiceLinks", "ephemeralContainers", "hostAliases", "hostnameOverride", "hostIPC", "hostPID", "hostUsers",
             "imagePullSecrets", "initContainers", "os", "overhead", "preemptionPolicy", "priority", "priorityClassName",
             "readinessGates", "resourceClaims", "resources", "restartPolicy", "runtimeClassName", "schedulerName",
             "schedulingGates", "securityContext", "serviceAccount", "setHostnameAsFQDN", "shareProcessNamespace",
-            "terminationGracePeriodSeconds", "tolerations", "topologySpreadConstraints", "volumes",
+            "terminationGracePeriodSeconds", "tolerations", "topologySpreadConstraints", "volumes", "workloadRef",
         )
     )  # fmt: skip

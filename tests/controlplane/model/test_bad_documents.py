@@ -80,7 +80,7 @@ BAD = [
     ("VirtualService", _http(f"{{{_ROUTE}, retries: {{attempts: 1, backoff: 1us}}}}"), {"spec.http[0].retries.backoff": I}),
     ("VirtualService", _http(f"{{{_ROUTE}, fault: {{}}}}"), {"spec.http[0].fault": R}),
     ("VirtualService", _http(f"{{{_ROUTE}, fault: {{delay: {{}}, abort: {{}}}}}}"), {"spec.http[0].fault.delay.fixedDelay": R, "spec.http[0].fault.abort": R}),
-    ("VirtualService", _http(f"{{{_ROUTE}, fault: {{delay: {{exponentialDelay: 1s}}, abort: {{http2Error: x}}}}}}"), {"spec.http[0].fault.delay.exponentialDelay": I, "spec.http[0].fault.abort.http2Error": I}),
+    ("VirtualService", _http(f"{{{_ROUTE}, fault: {{delay: {{exponentialDelay: 1s}}, abort: {{http2Error: x}}}}}}"), {"spec.http[0].fault.delay.exponentialDelay": I, "spec.http[0].fault.delay.fixedDelay": R, "spec.http[0].fault.abort.http2Error": I, "spec.http[0].fault.abort": R}),
     ("VirtualService", _http(f"{{{_ROUTE}, fault: {{abort: {{httpStatus: 500, grpcStatus: NOPE}}}}}}"), {"spec.http[0].fault.abort.grpcStatus": N}),
     ("VirtualService", _http(f"{{{_ROUTE}, fault: {{abort: {{httpStatus: 700, percentage: {{value: -1}}}}}}}}"), {"spec.http[0].fault.abort.percentage.value": I}),
     ("VirtualService", _http(f"{{{_ROUTE}, mirror: {{host: b}}, mirrors: [{{destination: {{host: c}}}}]}}"), {"spec.http[0].mirrors": I}),

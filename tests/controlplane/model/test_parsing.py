@@ -79,6 +79,24 @@ spec:
     assert refused["spec.http[0].cors_policy"][1].endswith("did you mean corsPolicy?")
 
 
+def test_fields_that_are_not_known_do_not_hide_what_else_is_wrong() -> None:
+    refused = _refused("""
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: reviews}
+spec:
+  hosts: ["a*b"]
+  htp: []
+  http: [{route: [{destination: {host: reviews, subst: v1}, weight: -1}]}]
+""")
+    assert set(refused) == {
+        "spec.htp",
+        "spec.hosts[0]",
+        "spec.http[0].route[0].destination.subst",
+        "spec.http[0].route[0].weight",
+    }
+
+
 @pytest.mark.parametrize(
     ("text", "path", "reason"),
     [

@@ -47,6 +47,7 @@ def test_what_may_be_left_out_is_not_required_and_null_is_no_type() -> None:
 
 def test_what_is_passed_over_and_how_lists_are_merged_is_in_the_schemas_of_the_core() -> None:
     schemas = openapi_schemas("", "v1")
+    assert "`targetPort` is a number" in schemas["mizzen.Service.ServicePort"]["description"]
     service = schemas["mizzen.Service.Service"]["properties"]
     assert "sessionAffinity" in service and "type" not in service["sessionAffinity"]
     assert service["ports"]["x-kubernetes-patch-merge-key"] == "port"
