@@ -37,9 +37,6 @@ def apply_balancer(cluster: Any, policy: Policy, mesh: MeshConfig) -> None:
         _consistent_hash(cluster, settings.consistent_hash)
         return
     simple = str(settings.simple or "UNSPECIFIED")
-    if simple == "PASSTHROUGH":
-        cluster.lb_policy = Cluster.CLUSTER_PROVIDED
-        return
     if simple == "RANDOM":
         cluster.lb_policy = Cluster.RANDOM
     elif simple == "ROUND_ROBIN":

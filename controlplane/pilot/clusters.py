@@ -14,7 +14,7 @@ from controlplane.model.service import Endpoint, Port, PortProtocol, Resolution,
 from controlplane.pilot import client_tls, names
 from controlplane.pilot.balancing import apply_balancer, apply_outlier_detection, locality_settings, set_duration
 from controlplane.pilot.connection_pool import apply_limits, apply_protocol
-from controlplane.pilot.endpoints import fill_load_assignment
+from controlplane.pilot.endpoints import fill_load_assignment, is_address
 from controlplane.pilot.memo import Same
 from controlplane.pilot.scope import Generated, Rule, Scope
 from controlplane.pilot.traffic_policy import Policy, policy_for
@@ -57,19 +57,33 @@ def passes_through_tls(scope: Scope) -> bool:
 
 
 def cluster_type(service: Service, port: Port, scope: Scope) -> Any:
-    """How endpoints are found: `Cluster.EDS`, STRICT_DNS, LOGICAL_DNS or ORIGINAL_DST.
+    """How endpoints are found: `Cluster.EDS`, STATIC, STRICT_DNS, LOGICAL_DNS or ORIGINAL_DST.
 
-    A headless service's connections keep the address that they have, if they are captured: its names are its endpoints'.
-    So do those to a service of resolution NONE; what is not captured was sent to the proxy, which looks the name up itself.
+    Where connections are captured, those to a service without resolution keep the address that they have, and so do those
+    to a headless service, whose names are its endpoints'. Elsewhere a connection has no address but the proxy's: it goes to
+    the service's own addresses, or its name is looked up.
     """
     if service.resolution is Resolution.DNS:
         return Cluster.STRICT_DNS
     if service.resolution is Resolution.DNS_ROUND_ROBIN:
         return Cluster.LOGICAL_DNS
-    captured = scope.proxy.intercepts and scope.proxy.type is ProxyType.SIDECAR
     if service.resolution is Resolution.NONE:
-        return Cluster.ORIGINAL_DST if captured or service.wildcard else Cluster.STRICT_DNS
-    return Cluster.ORIGINAL_DST if service.headless and captured and not port.protocol.is_http else Cluster.EDS
+        if captures(scope):
+            return Cluster.ORIGINAL_DST
+        if _own_addresses(service):
+            return Cluster.STATIC
+        return Cluster.ORIGINAL_DST if service.wildcard else Cluster.STRICT_DNS
+    return Cluster.ORIGINAL_DST if service.headless and captures(scope) and not port.protocol.is_http else Cluster.EDS
+
+
+def captures(scope: Scope) -> bool:
+    """Whether connections come with the address that they were meant for."""
+    return scope.proxy.intercepts and scope.proxy.type is ProxyType.SIDECAR
+
+
+def _own_addresses(service: Service) -> list[str]:
+    """The service's addresses, without ranges."""
+    return [address for address in service.addresses if is_address(address)]
 
 
 def _service_clusters(scope: Scope, service: Service, rule: Rule | None, for_sni: bool) -> Iterator[Generated]:
@@ -138,7 +152,7 @@ def _common(
 ) -> None:
     cluster.type = cluster_type(service, port, scope)
     balancer = policy.load_balancer
-    if balancer is not None and str(balancer.simple or "") == "PASSTHROUGH":
+    if balancer is not None and balancer.simple == "PASSTHROUGH" and captures(scope):
         cluster.type = Cluster.ORIGINAL_DST
     if cluster.type == Cluster.EDS:
         cluster.eds_cluster_config.eds_config.ads.SetInParent()
@@ -153,22 +167,26 @@ def _common(
         cluster.ClearField("common_lb_config")
         for config in ("ring_hash_lb_config", "maglev_lb_config", "round_robin_lb_config", "least_request_lb_config"):
             cluster.ClearField(config)
-    elif cluster.type in (Cluster.STRICT_DNS, Cluster.LOGICAL_DNS):
-        _dns(cluster, scope, service, port, subset, policy, rule)
+    elif cluster.type != Cluster.EDS:
+        _inline(cluster, scope, service, port, subset, policy, rule)
     _metadata(cluster, service, rule, subset)
 
 
-def _dns(
+def _inline(
     cluster: Any, scope: Scope, service: Service, port: Port, subset: str, policy: Policy, rule: Rule | None
 ) -> None:
-    set_duration(cluster.dns_refresh_rate, scope.mesh.dns_refresh_rate)
-    cluster.respect_dns_ttl = True
-    cluster.dns_lookup_family = Cluster.V4_ONLY if cluster.type == Cluster.LOGICAL_DNS else Cluster.ALL
+    """Endpoints as a part of the cluster: names that are looked up, or the service's own addresses."""
+    if cluster.type != Cluster.STATIC:
+        set_duration(cluster.dns_refresh_rate, scope.mesh.dns_refresh_rate)
+        cluster.respect_dns_ttl = True
+        cluster.dns_lookup_family = Cluster.V4_ONLY if cluster.type == Cluster.LOGICAL_DNS else Cluster.ALL
     endpoints: Sequence[Endpoint] = () if service.resolution is Resolution.NONE else scope.endpoints(service)
     if not endpoints:
-        address = service.external_name or service.hostname
+        found = (
+            _own_addresses(service) if cluster.type == Cluster.STATIC else [service.external_name or service.hostname]
+        )
         target = port.target if isinstance(port.target, int) and port.target else port.number
-        endpoints = (Endpoint(address, {port.number: target}),)
+        endpoints = [Endpoint(address, {port.number: target}) for address in found]
     if cluster.type == Cluster.LOGICAL_DNS:
         endpoints = endpoints[:1]  # Envoy's LOGICAL_DNS has one name
     labels = rule.subsets[subset].labels if rule is not None and subset in rule.subsets else {}

@@ -133,8 +133,15 @@ def document(cluster: Any) -> Any:
 @pytest.mark.parametrize("name", EXPECTED)
 def test_a_policy_in_its_cluster(name: str) -> None:
     pilot = mesh(service(name) + "---\n" + rule(name, POLICIES[name]))
-    found = document(clusters(pilot, proxy(namespace="shop"))[f"outbound|9080||{name}.shop.svc.cluster.local"])
-    holds(EXPECTED[name], found)
+    captured = {"INTERCEPTION_MODE": "REDIRECT"} if name == "passthrough" else {}
+    found = clusters(pilot, proxy(namespace="shop", **captured))[f"outbound|9080||{name}.shop.svc.cluster.local"]
+    holds(EXPECTED[name], document(found))
+
+
+def test_connections_that_are_not_captured_have_no_address_to_pass_on_to() -> None:
+    pilot = mesh(service("passthrough") + "---\n" + rule("passthrough", POLICIES["passthrough"]))
+    found = document(clusters(pilot, proxy(namespace="shop"))["outbound|9080||passthrough.shop.svc.cluster.local"])
+    holds({"type": "EDS", "lb_policy": "LEAST_REQUEST"}, found)
 
 
 def test_every_policy_has_its_expectation_or_is_about_endpoints() -> None:
@@ -229,11 +236,27 @@ def test_a_resolution_decides_how_endpoints_are_found(resolution: str, endpoints
     holds(expected, document(clusters(pilot, proxy())["outbound|80||api.example.com"]))
 
 
-def test_captured_connections_to_a_service_without_resolution_keep_their_address() -> None:
-    pilot = mesh(ENTRY % ("NONE", "[]"))
-    expected = {"type": "ORIGINAL_DST", "lb_policy": "CLUSTER_PROVIDED", "common_lb_config": None}
-    captured = proxy(INTERCEPTION_MODE="REDIRECT")
-    holds(expected, document(clusters(pilot, captured)["outbound|80||api.example.com"]))
+@pytest.mark.parametrize(
+    ("host", "more", "expected", "where"),
+    [
+        ("one.example.com", "", "STRICT_DNS", ["one.example.com:80"]),
+        ("one.example.com", ", addresses: [10.5.5.5, 10.6.0.0/16]", "STATIC", ["10.5.5.5:80"]),
+        ("'*.example.com'", "", "ORIGINAL_DST", []),
+        ("'*.example.com'", ", addresses: [10.6.0.0/16]", "ORIGINAL_DST", []),
+    ],
+)
+def test_without_resolution(host: str, more: str, expected: str, where: list[str]) -> None:
+    """Captured connections keep their address; the others go where the service's addresses or its name lead."""
+    pilot = mesh(
+        f"kind: ServiceEntry\nmetadata: shop/entry\nspec: {{hosts: [{host}], resolution: NONE{more},"
+        " ports: [{number: 80, name: http, protocol: HTTP}]}\n"
+    )
+    name = f"outbound|80||{host.strip(chr(39))}"
+    plain = clusters(pilot, proxy())[name]
+    assert plain.DiscoveryType.Name(plain.type) == expected
+    assert addresses(plain.load_assignment) == where
+    captured = document(clusters(pilot, proxy("other", INTERCEPTION_MODE="REDIRECT"))[name])
+    holds({"type": "ORIGINAL_DST", "lb_policy": "CLUSTER_PROVIDED", "common_lb_config": None}, captured)
 
 
 def test_names_are_looked_up_with_their_target_port() -> None:

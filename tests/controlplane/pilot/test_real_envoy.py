@@ -53,6 +53,21 @@ spec:
   ports: [{number: 443, name: tls, protocol: TLS}]
 ---
 kind: ServiceEntry
+metadata: shop/none-by-address
+spec:
+  hosts: [mail.example.com]
+  addresses: [10.7.7.7]
+  resolution: NONE
+  ports: [{number: 25, name: smtp, protocol: TCP}]
+---
+kind: ServiceEntry
+metadata: shop/none-by-name
+spec:
+  hosts: [www.example.com]
+  resolution: NONE
+  ports: [{number: 443, name: tls, protocol: TLS}]
+---
+kind: ServiceEntry
 metadata: shop/static
 spec:
   hosts: [static.example.com]
