@@ -85,7 +85,6 @@ def route_configuration(scope: Scope, name: str) -> Generated | None:
         message.name = name
         for host in message.virtual_hosts:
             kept = [reduced for route in host.routes if (reduced := _reduced(route)) is not None]
-            host.ClearField("include_request_attempt_count")
             del host.routes[:]
             host.routes.extend(kept)
         return Generated(encode(name, message), full.causes)

@@ -10,10 +10,12 @@ from envoy.config.listener.v3 import listener_components_pb2 as components
 from envoy.extensions.filters.http.cors.v3 import cors_pb2
 from envoy.extensions.filters.http.fault.v3 import fault_pb2
 from envoy.extensions.filters.http.grpc_stats.v3 import config_pb2 as grpc_stats_pb2
+from envoy.extensions.filters.http.grpc_web.v3 import grpc_web_pb2
 from envoy.extensions.filters.http.router.v3 import router_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb2
 from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
 
+from controlplane.model.service import PortProtocol
 from controlplane.pilot.listeners.access_logs import CLIENT, SERVER, access_logs
 from controlplane.pilot.scope import Scope
 
@@ -24,11 +26,18 @@ SERVER_NAME = "istio-envoy"  # what Istio's proxies say in `server`
 _Manager = hcm_pb2.HttpConnectionManager
 
 
-def connection_manager(scope: Scope, stat_prefix: str, *, inbound: bool = False, edge: bool = False) -> Any:
+def connection_manager(
+    scope: Scope,
+    stat_prefix: str,
+    *,
+    inbound: bool = False,
+    edge: bool = False,
+    protocol: PortProtocol = PortProtocol.HTTP,
+) -> Any:
     """An `HttpConnectionManager` without routes: give it `rds` or `route_config`, and pack it with `http_filter`.
 
     With ``inbound`` it stands before the workload's own application, with ``edge`` it is a gateway's, which trusts nothing
-    that clients say of themselves.
+    that clients say of themselves. Where ``protocol`` is gRPC, calls are counted; where it is gRPC-Web, they are made gRPC.
     """
     manager = _Manager(
         stat_prefix=stat_prefix,
@@ -46,16 +55,20 @@ def connection_manager(scope: Scope, stat_prefix: str, *, inbound: bool = False,
     if inbound or edge:
         details = manager.set_current_client_cert_details
         details.subject.value = details.dns = details.uri = True
-    filters: list[tuple[str, Any]] = [
-        ("envoy.filters.http.grpc_stats", grpc_stats_pb2.FilterConfig(emit_filter_state=True)),
-    ]
+    if inbound and protocol is PortProtocol.GRPC_WEB:
+        _add_filter(manager, "envoy.filters.http.grpc_web", grpc_web_pb2.GrpcWeb())
+    if protocol in (PortProtocol.GRPC, PortProtocol.GRPC_WEB):
+        _add_filter(manager, "envoy.filters.http.grpc_stats", grpc_stats_pb2.FilterConfig(emit_filter_state=True))
     if not inbound:
-        filters.append(("envoy.filters.http.fault", fault_pb2.HTTPFault()))
-        filters.append(("envoy.filters.http.cors", cors_pb2.Cors()))
-    filters.append(("envoy.filters.http.router", router_pb2.Router()))
-    for name, config in filters:
-        manager.http_filters.add(name=name).typed_config.Pack(config, deterministic=True)
+        # Routes that have faults or a policy for origins switch these on; all other requests pass by them.
+        _add_filter(manager, "envoy.filters.http.fault", fault_pb2.HTTPFault(), disabled=True)
+        _add_filter(manager, "envoy.filters.http.cors", cors_pb2.Cors(), disabled=True)
+    _add_filter(manager, "envoy.filters.http.router", router_pb2.Router())
     return manager
+
+
+def _add_filter(manager: Any, name: str, config: Any, *, disabled: bool = False) -> None:
+    manager.http_filters.add(name=name, disabled=disabled).typed_config.Pack(config, deterministic=True)
 
 
 def use_rds(manager: Any, name: str) -> Any:

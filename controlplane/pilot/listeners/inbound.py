@@ -173,7 +173,7 @@ def _chains(workload: Workload, entrance: Entrance, **match: Any) -> list[Any]:
     """Filter chains for one entrance: requests to its routes, connections to the application, or by what is found out."""
     number = entrance.number
     name = listener_name(ANY_ADDRESS, number)
-    manager = connection_manager(workload.scope, f"inbound_{name}", inbound=True)
+    manager = connection_manager(workload.scope, f"inbound_{name}", inbound=True, protocol=entrance.protocol)
     manager.route_config.CopyFrom(inbound_routes(number, entrance.hostname))
     requests = http_filter(manager)
     if entrance.protocol.is_http:

@@ -59,9 +59,17 @@ def bound(scope: Scope, egress: EgressListener) -> bool:
     return not scope.proxy.intercepts or egress.capture_mode == "NONE"
 
 
-def outbound_manager(scope: Scope, address: str, port: int, routes: str, *, tunnels: bool = False) -> Any:
+def outbound_manager(
+    scope: Scope,
+    address: str,
+    port: int,
+    routes: str,
+    *,
+    protocol: PortProtocol = PortProtocol.HTTP,
+    tunnels: bool = False,
+) -> Any:
     """The network filter for requests that are routed by the route configuration of that name, with ``tunnels`` CONNECT, too."""
-    manager = connection_manager(scope, f"outbound_{listener_name(address, port)}")
+    manager = connection_manager(scope, f"outbound_{listener_name(address, port)}", protocol=protocol)
     if tunnels:
         manager.upgrade_configs.add(upgrade_type=CONNECT)
     return http_filter(use_rds(manager, routes))
@@ -90,7 +98,7 @@ def _explicit(scope: Scope, egress: EgressListener, port: Port) -> Generated | N
                 _add(chains, service_chains(scope, service, as_said, owners))
                 causes += [owner.key for owner in owners]
     if routable(port.protocol):
-        manager = outbound_manager(scope, address, port.number, str(port.number))
+        manager = outbound_manager(scope, address, port.number, str(port.number), protocol=port.protocol)
         if port.protocol is PortProtocol.AUTO and chains:
             chains.append(chain(manager, application_protocols=PLAIN_HTTP))
         else:

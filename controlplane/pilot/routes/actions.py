@@ -44,10 +44,12 @@ def plain_action(cluster: str, scope: Scope, hashed: Sequence[Any] = ()) -> Any:
 
 
 def set_timeout(action: Any, seconds: float | None) -> None:
-    """A request's timeout; None and 0 are none. A gRPC request may ask for less, and without a timeout for anything."""
-    nanoseconds = round((seconds or 0.0) * 1e9)
-    action.timeout.FromNanoseconds(nanoseconds)
-    action.max_grpc_timeout.FromNanoseconds(nanoseconds)
+    """A request's timeout; None and 0 are none.
+
+    Deadlines of gRPC requests are for their clients and servers to keep. Envoy's field for them is deprecated, and complained
+    of in its log for every route.
+    """
+    action.timeout.FromNanoseconds(round((seconds or 0.0) * 1e9))
 
 
 def apply_redirect(redirect: Any, route: Any, port: int) -> None:

@@ -23,7 +23,6 @@ def inbound_routes(port: int, hostname: str) -> Any:
     )
     route.route.cluster = cluster
     route.route.timeout.FromNanoseconds(0)
-    route.route.max_grpc_timeout.FromNanoseconds(0)
     route.route.retry_policy.retry_on = "reset-before-request"
     route.route.retry_policy.num_retries.value = 2
     message = route_pb2.RouteConfiguration(name=cluster)

@@ -55,7 +55,6 @@ def _passing(cluster: str) -> Any:
     route = components.Route(name="allow_any", match=components.RouteMatch(prefix="/"))
     route.route.cluster = cluster
     route.route.timeout.FromNanoseconds(0)
-    route.route.max_grpc_timeout.FromNanoseconds(0)
     return route
 
 

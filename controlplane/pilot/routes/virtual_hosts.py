@@ -45,7 +45,7 @@ def virtual_host(
     """A virtual host of finished routes. ``require_tls`` ALL answers plain requests with a redirect to `https`."""
     listed = list(dict.fromkeys(domains))
     message = components.VirtualHost(
-        name=name, domains=listed, routes=routes, include_request_attempt_count=True, require_tls=require_tls
+        name=name, domains=listed, routes=routes, require_tls=require_tls
     ).SerializeToString(deterministic=True)
     return VirtualHost(frozenset(listed), _VIRTUAL_HOSTS_TAG + _length(len(message)) + message, causes)
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import threading
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -15,13 +16,14 @@ class Answering:
 
     What does not begin with a letter is no HTTP (a ClientHello, say): it is answered with the name alone.
 
-    A request with `x-answers: 503,200` gets that status on its first attempt, and this one on the second (the proxy counts
-    in `x-envoy-attempt-count`). Everything that arrived is in ``requests``. A context manager; ``ports`` are by name.
+    A request with `x-answers: 503,200` gets that status on its first attempt, and this one on the second (attempts have
+    one `x-request-id`). Everything that arrived is in ``requests``. A context manager; ``ports`` are by name.
     """
 
     def __init__(self, names: Iterable[str]) -> None:
         self.ports: dict[str, int] = {}
         self.requests: list[dict[str, Any]] = []
+        self._attempts: Counter[tuple[str, str]] = Counter()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -63,7 +65,9 @@ class Answering:
         self.requests.append(request)
         status = 200
         if answers := headers.get("x-answers"):
-            attempt = int(headers.get("x-envoy-attempt-count", "1"))
+            asked = name, headers.get("x-request-id", "")
+            self._attempts[asked] += 1
+            attempt = self._attempts[asked]
             statuses = answers.split(",")
             status = int(statuses[min(attempt, len(statuses)) - 1])
         body = json.dumps(request).encode()

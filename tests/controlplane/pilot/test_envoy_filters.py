@@ -77,13 +77,13 @@ def at(name: str, sub: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("operation", "match", "expected"),
     [
-        ("INSERT_FIRST", None, ["header_mutation", "grpc_stats", "fault", "cors", "router"]),
-        ("ADD", None, ["grpc_stats", "fault", "cors", "header_mutation", "router"]),
-        ("INSERT_BEFORE", "router", ["grpc_stats", "fault", "cors", "header_mutation", "router"]),
-        ("INSERT_BEFORE", "fault", ["grpc_stats", "header_mutation", "fault", "cors", "router"]),
-        ("INSERT_AFTER", "fault", ["grpc_stats", "fault", "header_mutation", "cors", "router"]),
-        ("INSERT_AFTER", "nothing", ["grpc_stats", "fault", "cors", "router"]),
-        ("REPLACE", "fault", ["grpc_stats", "header_mutation", "cors", "router"]),
+        ("INSERT_FIRST", None, ["header_mutation", "fault", "cors", "router"]),
+        ("ADD", None, ["fault", "cors", "header_mutation", "router"]),
+        ("INSERT_BEFORE", "router", ["fault", "cors", "header_mutation", "router"]),
+        ("INSERT_BEFORE", "fault", ["header_mutation", "fault", "cors", "router"]),
+        ("INSERT_AFTER", "fault", ["fault", "header_mutation", "cors", "router"]),
+        ("INSERT_AFTER", "nothing", ["fault", "cors", "router"]),
+        ("REPLACE", "fault", ["header_mutation", "cors", "router"]),
     ],
 )
 def test_http_filters_are_put_where_the_operation_says(operation: str, match: str | None, expected: list[str]) -> None:
@@ -93,7 +93,6 @@ def test_http_filters_are_put_where_the_operation_says(operation: str, match: st
 
 def test_http_filters_are_removed() -> None:
     assert http_filters(patch("HTTP_FILTER", "REMOVE", listener=at(MANAGER, "envoy.filters.http.cors"))) == [
-        "grpc_stats",
         "fault",
         "router",
     ]
