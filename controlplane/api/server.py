@@ -15,6 +15,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from controlplane.api.application import Application
 
 _BACKLOG = 512
+_FAREWELL = 0.3  # seconds
 _LARGEST_HEAD = 64 * 1024
 
 
@@ -45,6 +46,12 @@ class _Protocol(H11Protocol):
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         self._expect_head()
+
+    def shutdown(self) -> None:
+        """The server stops: a client that has no request under way, and says nothing to the end of TLS, is cut off soon."""
+        super().shutdown()
+        if self.cycle is None or self.cycle.response_complete:
+            self.loop.call_later(_FAREWELL, self.transport.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)

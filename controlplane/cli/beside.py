@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import json
 import os
 import signal
@@ -15,6 +16,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from controlplane.cli.workload import Workload
+
+_LIBC = ctypes.CDLL(None)  # before any fork, where nothing may be loaded
+_PR_SET_PDEATHSIG = 1
 
 
 class SidecarFailed(Exception):
@@ -47,6 +51,7 @@ class Sidecar:
         self.process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "sidecar", "--config", str(config), "--drain-time-s", str(max(1, round(self.drain))),
             stdin=asyncio.subprocess.DEVNULL, stdout=self._log, stderr=self._log, start_new_session=True,
+            preexec_fn=end_with_parent,
         )  # fmt: skip
 
     async def wait_ready(self, timeout: float) -> None:
@@ -104,6 +109,11 @@ class Sidecar:
         self._directory.cleanup()
 
 
+def end_with_parent() -> None:
+    """In a child before it becomes its program: it gets SIGTERM when its parent dies, however that comes about."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
+
+
 async def ask(host: str, port: int, path: str, timeout: float = 2.0) -> bytes:
     """A GET of an administration interface: the whole response, head included; empty if there is none."""
     try:
@@ -129,18 +139,20 @@ def environment_of(workload: Workload) -> dict[str, str]:
 
 async def run_command(command: Sequence[str], environment: Mapping[str, str]) -> asyncio.subprocess.Process:
     """Start a program that gets the signals that we get. Raises OSError if it cannot be started."""
-    process = await asyncio.create_subprocess_exec(*command, env=dict(environment))
     loop = asyncio.get_running_loop()
+    started: list[asyncio.subprocess.Process] = []
 
     def pass_on(number: signal.Signals) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            process.send_signal(number)
+        for process in started:
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(number)
 
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGQUIT):
         loop.add_signal_handler(number, pass_on, number)
     # Ctrl-C in a terminal reaches the whole process group, the program too; it need not be told twice.
     loop.add_signal_handler(signal.SIGINT, lambda: None if os.isatty(0) else pass_on(signal.SIGINT))
-    return process
+    started.append(await asyncio.create_subprocess_exec(*command, env=dict(environment)))
+    return started[0]
 
 
 def free_port(address: str = "127.0.0.1") -> int:
@@ -149,3 +161,14 @@ def free_port(address: str = "127.0.0.1") -> int:
         probe.bind((address, 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def is_free(address: str, port: int) -> bool:
+    """Whether nothing listens on a TCP port."""
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, port))
+        except OSError:
+            return False
+    return True

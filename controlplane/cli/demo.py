@@ -25,7 +25,7 @@ from rich.table import Table
 from rich.text import Text
 
 from controlplane.cli.api import Api, ApiError
-from controlplane.cli.beside import Sidecar, SidecarFailed, ask, environment_of, free_port
+from controlplane.cli.beside import Sidecar, SidecarFailed, ask, end_with_parent, environment_of, free_port, is_free
 from controlplane.cli.bookshop.application import PORT
 from controlplane.cli.bookshop.figures import Counted, Row, Way, merged, read, rows
 from controlplane.cli.documents import read_documents
@@ -70,7 +70,8 @@ class Demo:
         self.rate = rate
         self.interval = interval
         self.plain = plain
-        self.workloads = [_workload(number, *one) for number, one in enumerate(SERVICES, 1)]
+        network = _free_network()
+        self.workloads = [_workload(f"{network}.{number}", *one) for number, one in enumerate(SERVICES, 1)]
         self.stopped = asyncio.Event()
         self.views = 0
         self.failed_views = 0
@@ -91,6 +92,7 @@ class Demo:
                     await asyncio.gather(starting, return_exceptions=True)
                 else:
                     starting.result()
+                    api.close()
                     self._say_what_to_try()
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(duration):
@@ -129,7 +131,7 @@ class Demo:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "controlplane", "--data-dir", str(self.directory),
             "--api-address", f"127.0.0.1:{api_port}", "--xds-address", f"127.0.0.1:{xds_port}", "--secure-xds-address", "",
-            stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, preexec_fn=end_with_parent,
         )  # fmt: skip
         try:
             self.discovery = Discovery(f"127.0.0.1:{xds_port}")
@@ -282,11 +284,20 @@ class Demo:
         return Group(table, Text(f"{self.views} page views, {self.failed_views} failed"))
 
 
-def _workload(number: int, service: str, version: str) -> Workload:
+def _free_network() -> str:
+    """The first of the networks 127.0.1, 127.0.2, ... in which no address of the shop is taken."""
+    for third in range(1, 255):
+        network = f"127.0.{third}"
+        if all(is_free(f"{network}.{number}", PORT) for number in range(1, len(SERVICES) + 1)):
+            return network
+    raise click.ClickException(f"port {PORT} is taken on every loopback address: end what listens there")
+
+
+def _workload(address: str, service: str, version: str) -> Workload:
     return Workload(
         service=service,
         namespace=NAMESPACE,
-        address=f"127.0.1.{number}",
+        address=address,
         port=PORT,
         app=f"127.0.0.1:{free_port()}",
         version=version,
@@ -301,6 +312,7 @@ async def _application(workload: Workload, directory: Path) -> AsyncIterator[Non
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "controlplane.cli.bookshop.application", workload.service, workload.version, workload.app,
         env=environment_of(workload), stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+        preexec_fn=end_with_parent,
     )  # fmt: skip
     try:
         yield

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import socket
+import time
 from typing import Any
 
 import click
 
-from controlplane.cli.beside import Sidecar, SidecarFailed, environment_of, free_port, run_command
+from controlplane.cli.beside import Sidecar, SidecarFailed, environment_of, free_port, is_free, run_command
 from controlplane.cli.options import access_options, connect, discovery_of, workload_of, workload_options
 from controlplane.cli.workload import ADMIN_PORT, PROXY_PORT, Discovery, Workload, bootstrap_document, ensure_resources
 
@@ -63,10 +63,27 @@ async def run(
         except OSError as error:
             click.echo(f"Error: {arguments[0]}: {error.strerror}", err=True)
             return 127
-        status = await process.wait()
+        keeping = asyncio.create_task(keep_running(sidecar))
+        try:
+            status = await process.wait()
+        finally:
+            keeping.cancel()
+            await asyncio.gather(keeping, return_exceptions=True)
         return 128 - status if status < 0 else status
     finally:
         await sidecar.stop()
+
+
+async def keep_running(sidecar: Sidecar) -> None:
+    """A sidecar that ends before its service is started again, at most every second at first, then less often."""
+    pause = 1.0
+    while sidecar.process is not None:
+        began = time.monotonic()
+        status = await sidecar.process.wait()
+        click.echo(f"the sidecar ended with status {status}; it is started again in {pause:.0f} s", err=True)
+        await asyncio.sleep(pause)
+        pause = 1.0 if time.monotonic() - began > 60 else min(pause * 2, 30.0)
+        await sidecar.start()
 
 
 def with_free_ports(workload: Workload) -> Workload:
@@ -74,16 +91,6 @@ def with_free_ports(workload: Workload) -> Workload:
     proxy, admin = workload.proxy_port, workload.admin_port
     return dataclasses.replace(
         workload,
-        proxy_port=free_port() if proxy == PROXY_PORT and not _is_free(proxy) else proxy,
-        admin_port=free_port() if admin == ADMIN_PORT and not _is_free(admin) else admin,
+        proxy_port=free_port() if proxy == PROXY_PORT and not is_free("127.0.0.1", proxy) else proxy,
+        admin_port=free_port() if admin == ADMIN_PORT and not is_free("127.0.0.1", admin) else admin,
     )
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True

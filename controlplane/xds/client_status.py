@@ -16,6 +16,7 @@ from grpclib.exceptions import GRPCError
 from grpclib.server import Stream
 
 from controlplane.xds.hub import Hub
+from controlplane.xds.server import certificate_of
 from controlplane.xds.session import Session
 from controlplane.xds.type_urls import SECRET, SHORT
 from controlplane.xds.watch import Watch
@@ -96,7 +97,7 @@ class ClientStatusService:
         if self.admit is None:
             return
         try:
-            await self.admit(dict(stream.metadata or {}), stream.peer.cert() if stream.peer is not None else None)
+            await self.admit(dict(stream.metadata or {}), certificate_of(stream))
         except PermissionError as error:
             raise GRPCError(Status.PERMISSION_DENIED, str(error)) from error
 

@@ -132,8 +132,7 @@ class DiscoveryService:
             raise GRPCError(Status.INVALID_ARGUMENT, str(error)) from error
         if self.admit is not None:
             try:
-                certificate = stream.peer.cert() if stream.peer is not None else None
-                await self.admit(proxy, dict(stream.metadata or {}), certificate)
+                await self.admit(proxy, dict(stream.metadata or {}), certificate_of(stream))
             except PermissionError as error:
                 raise GRPCError(Status.PERMISSION_DENIED, str(error)) from error
         session = Session(
@@ -183,6 +182,13 @@ class DiscoveryService:
             for task in (speaking, listening):
                 task.cancel()
             await asyncio.gather(speaking, listening, return_exceptions=True)
+
+
+def certificate_of(stream: Stream[Any, Any]) -> bytes | None:
+    """The certificate that the client has shown, DER; grpclib itself tells but what it has found in it."""
+    peer = stream.peer
+    tls = None if peer is None else peer._transport.get_extra_info("ssl_object")
+    return None if tls is None else tls.getpeercert(binary_form=True)
 
 
 def bound_requests(stream: Stream[Any, Any]) -> None:
