@@ -6,13 +6,15 @@ Source: Kubernetes' API concepts and conventions.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from typing import Any
 from urllib.parse import unquote
 
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from controlplane.api.body import (
     as_object,
@@ -124,7 +126,7 @@ class Rest:
         )
         everywhere = Place(place.kind, place.version, place.namespace)
         stream = self._watches.watch(everywhere, query, how, _form(request))
-        return StreamingResponse(stream, media_type=JSON, headers={"Cache-Control": "no-cache, private"})
+        return _Stream(stream, media_type=JSON, headers={"Cache-Control": "no-cache, private"})
 
     # --- Writing
 
@@ -171,6 +173,16 @@ class Rest:
                 if isinstance(outcome, BaseException) and not (isinstance(outcome, ApiError) and outcome.code == 404):
                     raise outcome
         return _json(listed)
+
+
+class _Stream(StreamingResponse):
+    """Ends what makes its lines when the client is gone, wherever that is then."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        assert isinstance(self.body_iterator, AsyncGenerator)
+        async with aclosing(self.body_iterator):
+            await super().__call__(scope, receive, send)
 
 
 def _edit(media_type: str, kind: Kind, body: bytes) -> Callable[[Document], Document]:

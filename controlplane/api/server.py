@@ -17,6 +17,7 @@ from controlplane.api.application import Application
 _BACKLOG = 512
 _FAREWELL = 0.3  # seconds
 _LARGEST_HEAD = 64 * 1024
+_FAREWELL = 0.3  # seconds for clients to close after the last answer
 
 
 class _Uvicorn(uvicorn.Server):
@@ -124,10 +125,24 @@ class ApiServer:
     async def stop(self) -> None:
         """Take no more requests, end the watches, finish the rest within a few seconds."""
         self.application.close()
-        if self._server is not None and self._task is not None:
-            self._server.should_exit = True
-            await asyncio.wait([self._task])
-            self._server = self._task = None
+        server, task = self._server, self._task
+        if server is None or task is None:
+            return
+        server.should_exit = True
+        clock = asyncio.get_running_loop().time
+        idle_since: float | None = None
+        while not task.done():
+            await asyncio.wait([task], timeout=0.05)
+            if server.server_state.tasks:
+                idle_since = None
+            elif idle_since is None:
+                idle_since = clock()
+            elif clock() - idle_since > _FAREWELL:
+                # All is answered; what is open waits for clients to say goodbye, too, and they need not.
+                for connection in list(server.server_state.connections):
+                    if connection.transport is not None:
+                        connection.transport.abort()
+        self._server = self._task = None
 
 
 def _listen(host: str, port: int) -> socket.socket:

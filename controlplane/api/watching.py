@@ -10,7 +10,8 @@ import contextlib
 import random
 import time
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ from controlplane.api.resources import Document, Place, told
 from controlplane.api.status import ApiError, expired
 from controlplane.api.tables import Form, Shape, shaped
 from controlplane.model.resource import ResourceKey
-from controlplane.model.store import Action, Compacted, Event, Store, Stored
+from controlplane.model.store import Action, Compacted, Event, Store, Stored, Unavailable
 
 _REMEMBERED = 1024
 _SHORTEST, _LONGEST = 1800.0, 3600.0
@@ -51,7 +52,7 @@ class Watches:
         """End all streams, as clients expect it: they watch again from where they were."""
         self._closed.set()
 
-    def watch(self, place: Place, query: Query, how: WatchQuery, form: Form) -> AsyncIterator[bytes]:
+    def watch(self, place: Place, query: Query, how: WatchQuery, form: Form) -> AsyncGenerator[bytes, None]:
         """A stream of lines. What is wrong with the request is raised now (ApiError 400, 422), what comes later is told in
         the stream.
         """
@@ -71,7 +72,7 @@ class Watches:
 
     async def _stream(
         self, place: Place, query: Query, how: WatchQuery, form: Form, since: int, lister: bool
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         seconds = random.uniform(_SHORTEST, _LONGEST) if how.timeout is None else how.timeout
         deadline = time.monotonic() + seconds
         self.open += 1
@@ -98,12 +99,15 @@ class Watches:
                     for stored in (await list_at(self._store, place, since or await self._store.revision())).items
                     if query.admits(told(stored, place))
                 )
-            async for line in self._changes(place, query, how, form, since, admitted, deadline, headed):
-                yield line
+            async with aclosing(self._changes(place, query, how, form, since, admitted, deadline, headed)) as changes:
+                async for line in changes:
+                    yield line
         except Compacted as error:
             yield _error(expired(f"too old resource version: {error.wanted} ({error.oldest})"))
-        except ApiError as api_error:
-            yield _error(api_error)
+        except ApiError as refused:
+            yield _error(refused)
+        except Unavailable as unavailable:
+            yield _error(ApiError(503, str(unavailable)))
         finally:
             self.open -= 1
 
@@ -117,7 +121,7 @@ class Watches:
         admitted: set[ResourceKey],
         deadline: float,
         headed: bool,
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         events = self._store.watch(since, (place.kind.name,))
         closed = asyncio.ensure_future(self._closed.wait())
         upcoming: asyncio.Future[Event] | None = None
@@ -152,8 +156,7 @@ class Watches:
                 upcoming.cancel()
                 with contextlib.suppress(asyncio.CancelledError, Exception):
                     await upcoming
-            if isinstance(events, AsyncGenerator):
-                await events.aclose()
+            await events.aclose()
 
     def _told(
         self, event: Event, place: Place, query: Query, form: Form, admitted: set[ResourceKey], headed: bool

@@ -240,10 +240,13 @@ class EtcdStore:
             async with aclosing(stream):
                 while True:
                     coming = asyncio.ensure_future(anext(stream))
-                    await asyncio.wait([coming, closing], return_when=asyncio.FIRST_COMPLETED)
+                    try:
+                        await asyncio.wait([coming, closing], return_when=asyncio.FIRST_COMPLETED)
+                    finally:
+                        if not coming.done():  # the stream cannot be closed while it is waited for
+                            coming.cancel()
+                            await asyncio.wait([coming])
                     if closing.done():
-                        coming.cancel()
-                        await asyncio.wait([coming])
                         return
                     answer = await coming
                     if answer.get("canceled"):
