@@ -15,11 +15,9 @@ from controlplane.pilot.hosts import covers
 from controlplane.pilot.listeners.filters import connection_manager, http_filter, tcp_filter, use_rds
 from controlplane.pilot.listeners.listener import OUTBOUND, chain, generated, listener_name, new_listener
 from controlplane.pilot.listeners.tcp import routed_chains
-from controlplane.pilot.listeners.tls import server_transport_socket
+from controlplane.pilot.listeners.tls import HTTP_ALPN, server_transport_socket
 from controlplane.pilot.names import sni_cluster
 from controlplane.pilot.scope import Generated, Scope
-
-_HTTP_ALPN = ("h2", "http/1.1")
 
 
 def gateway_listeners(scope: Scope) -> Iterator[Generated]:
@@ -47,7 +45,7 @@ def _chains(scope: Scope, server: GatewayServer, address: str, causes: list[Reso
         manager = use_rds(connection_manager(scope, f"outbound_{name}", edge=True), server.route_name)
         if not server.terminates_tls:
             return [chain(http_filter(manager))]
-        return [_with_tls(chain(http_filter(manager), **_server_names(server)), server, _HTTP_ALPN)]
+        return [_with_tls(chain(http_filter(manager), **_server_names(server)), server, HTTP_ALPN)]
     if server.spec.tls is not None and server.spec.tls.mode == "AUTO_PASSTHROUGH":
         return _automatic(scope, server)
     owners = [owner for owner in scope.virtual_services(server.gateway_name) if _bound(scope, server, owner)]

@@ -6,6 +6,7 @@ Without interception each port of the workload has a listener on the workload's 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,14 +26,18 @@ from controlplane.pilot.listeners.listener import (
     add_listener_filter,
     chain,
     generated,
+    holder,
     listener_name,
     new_listener,
 )
 from controlplane.pilot.listeners.outbound import bound, egress_address, outbound_manager
+from controlplane.pilot.listeners.tls import HTTP_ALPN, server_transport_socket
 from controlplane.pilot.names import BLACK_HOLE, INBOUND_PASSTHROUGH, inbound_cluster
 from controlplane.pilot.routes.inbound import inbound_routes
 from controlplane.pilot.routes.outbound import FORWARD_PROXY
 from controlplane.pilot.scope import Generated, Workload
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,7 @@ class Entrance:
     hostname: str
     owner: str
     causes: tuple[ResourceKey, ...]
+    tls: Any = None  # Istio's ServerTLSSettings, where it opens connections itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +71,9 @@ def inbound_listeners(workload: Workload) -> Iterator[Generated]:
     if workload.proxy.type is not ProxyType.SIDECAR:
         return
     proxy = forward_proxy_port(workload)
-    kept, _ = _assigned(workload)
+    kept, clashing = _assigned(workload)
+    for clash in clashing:
+        _log.warning("%s: %s", workload.proxy.id, clash)
     if proxy and any(each.owner == _FORWARD_PROXY for each in kept):
         yield _forward_proxy(workload, proxy)
     entrances = [each for each in kept if each.owner != _FORWARD_PROXY]
@@ -103,7 +111,12 @@ def _assigned(workload: Workload) -> tuple[list[Entrance], list[Clash]]:
     for egress in scope.egress:
         if egress.port is not None and bound(scope, egress):
             owner = f"egress listener {egress.port.number} of {scope.sidecar.key if scope.sidecar else 'the Sidecar'}"
-            taken.setdefault((egress_address(scope, egress), egress.port.number), owner)
+            address, number = egress_address(scope, egress), egress.port.number
+            first = holder(taken, address, number)
+            if first is None:
+                taken[address, number] = owner
+            else:
+                found.append(Clash(f"{address}:{number}", first, owner, (scope.sidecar.key,) if scope.sidecar else ()))
     wanted = []
     if port := forward_proxy_port(workload):
         wanted.append(Entrance(LOOPBACK, port, PortProtocol.HTTP, "", _FORWARD_PROXY, ()))
@@ -111,7 +124,7 @@ def _assigned(workload: Workload) -> tuple[list[Entrance], list[Clash]]:
     kept = []
     for entrance in wanted:
         captured = workload.proxy.intercepts and entrance.owner != _FORWARD_PROXY
-        clash = None if captured else _holder(taken, entrance.address, entrance.number)
+        clash = None if captured else holder(taken, entrance.address, entrance.number)
         if clash is not None and clash != entrance.owner:
             place = f"{entrance.address}:{entrance.number}"
             found.append(Clash(place, clash, entrance.owner, entrance.causes))
@@ -120,13 +133,6 @@ def _assigned(workload: Workload) -> tuple[list[Entrance], list[Clash]]:
             taken[entrance.address, entrance.number] = entrance.owner
         kept.append(entrance)
     return kept, found
-
-
-def _holder(taken: dict[tuple[str, int], str], address: str, number: int) -> str | None:
-    for (other, port), owner in taken.items():
-        if port == number and (other == address or ANY_ADDRESS in (other, address)):
-            return owner
-    return None
 
 
 def _entrances(workload: Workload) -> list[Entrance]:
@@ -145,6 +151,7 @@ def _entrances(workload: Workload) -> list[Entrance]:
                     f"{workload.proxy.name}.{workload.proxy.namespace}",
                     f"ingress listener {number} of {sidecar.key}",
                     (sidecar.key,),
+                    ingress.tls,
                 ),
             )
         return list(made.values())
@@ -176,14 +183,21 @@ def _chains(workload: Workload, entrance: Entrance, **match: Any) -> list[Any]:
     manager = connection_manager(workload.scope, f"inbound_{name}", inbound=True, protocol=entrance.protocol)
     manager.route_config.CopyFrom(inbound_routes(number, entrance.hostname))
     requests = http_filter(manager)
-    if entrance.protocol.is_http:
-        return [chain(requests, name=name, **match)]
+    opened = entrance.tls is not None and entrance.protocol is PortProtocol.HTTPS
+    if entrance.protocol.is_http or opened:
+        return [_secured(chain(requests, name=name, **match), entrance, HTTP_ALPN)]
     connections = chain(
         tcp_filter(workload.scope, [(inbound_cluster(number), 1)], inbound=True), name=f"{name}_tcp", **match
     )
-    if entrance.protocol is not PortProtocol.AUTO:
-        return [connections]
+    if entrance.protocol is not PortProtocol.AUTO or entrance.tls is not None:
+        return [_secured(connections, entrance, ())]
     return [chain(requests, name=name, application_protocols=PLAIN_HTTP, **match), connections]
+
+
+def _secured(one: Any, entrance: Entrance, alpn: Sequence[str]) -> Any:
+    if entrance.tls is not None:
+        one.transport_socket.CopyFrom(server_transport_socket(entrance.tls, alpn))
+    return one
 
 
 def _virtual_inbound(workload: Workload, entrances: Sequence[Entrance]) -> Generated:

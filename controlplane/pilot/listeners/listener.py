@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from envoy.config.core.v3 import base_pb2
@@ -28,6 +28,14 @@ _INSPECTORS = {
     "envoy.filters.listener.tls_inspector": tls_inspector_pb2.TlsInspector,
     "envoy.filters.listener.http_inspector": http_inspector_pb2.HttpInspector,
 }
+
+
+def holder(taken: Mapping[tuple[str, int], str], address: str, number: int) -> str | None:
+    """Who of those that have taken addresses stands in the way of another one on this address; None if nobody does."""
+    for (other, port), owner in taken.items():
+        if port == number and (other == address or ANY_ADDRESS in (other, address)):
+            return owner
+    return None
 
 
 def listener_name(address: str, port: int) -> str:

@@ -23,6 +23,7 @@ from controlplane.pilot.listeners.listener import (
     PLAIN_HTTP,
     chain,
     generated,
+    holder,
     listener_name,
     new_listener,
 )
@@ -37,11 +38,17 @@ from controlplane.pilot.scope import EgressListener, Generated, Scope
 
 def sidecar_listeners(scope: Scope) -> Iterator[Generated]:
     """What all proxies of a scope listen on for their workloads. Of two on one address the first one is generated."""
-    taken: set[str] = set()
+    names: set[str] = set()
+    taken: dict[tuple[str, int], str] = {}
     for egress in scope.egress:
+        if egress.port is not None and bound(scope, egress):
+            address, number = egress_address(scope, egress), egress.port.number
+            if holder(taken, address, number) is not None:
+                continue
+            taken[address, number] = ""
         for made in _listeners(scope, egress):
-            if made.resource.name not in taken:
-                taken.add(made.resource.name)
+            if made.resource.name not in names:
+                names.add(made.resource.name)
                 yield made
     if scope.proxy.intercepts:
         yield _virtual_outbound(scope)

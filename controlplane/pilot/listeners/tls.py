@@ -16,6 +16,7 @@ KUBERNETES = "kubernetes://"  # how Istio names a Secret that is asked for by SD
 CA_SUFFIX = "-cacert"
 WORKLOAD_CERTIFICATE = "default"
 ROOT_CERTIFICATE = "ROOTCA"
+HTTP_ALPN = ("h2", "http/1.1")
 
 _VERSIONS = {
     "TLSV1_0": common_pb2.TlsParameters.TLSv1_0,

@@ -9,7 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb2
+from envoy.extensions.transport_sockets.tls.v3 import tls_pb2
 
+from controlplane.pilot.listeners.listener import OUTBOUND
 from tests.controlplane.pilot.behaviour import send, services, short
 from tests.controlplane.pilot.planes import PLANES, Plane, running
 from tests.controlplane.pilot.scene import Scene, sidecar
@@ -254,3 +257,72 @@ def test_the_forward_proxy_opens_tunnels_to_addresses_alone_where_it_knows_no_se
     assert tunnelled(plane, "127.0.0.1:81", b"\0hello") == (200, "PassthroughByAuthorityCluster")
     assert tunnelled(plane, "nowhere.example:443", b"")[0] == 502
     assert tunnelled(plane, "a:80", b"")[0] == 404  # requests to services of HTTP are routed one by one
+
+
+CLASHING = """
+apiVersion: v1
+kind: Service
+metadata: {name: own, namespace: shop}
+spec: {selector: {app: own}, ports: [{name: http, port: 80}, {name: http-two, port: 15002}]}
+---
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {name: default, namespace: shop}
+spec:
+  egress:
+  - {port: {number: 80, protocol: HTTP, name: one}, hosts: ["*/*"]}
+  - {port: {number: 80, protocol: HTTP, name: two}, bind: 0.0.0.0, hosts: ["*/*"]}
+  - {hosts: ["*/*"]}
+"""
+
+
+def test_a_clash_of_addresses_is_an_error_that_names_both(caplog: pytest.LogCaptureFixture) -> None:
+    scene = Scene(CLASHING)
+    found = scene.listeners(OWN)
+    assert sorted(found) == ["127.0.0.1_15002", "127.0.0.1_80"]
+    assert found["127.0.0.1_80"].traffic_direction == OUTBOUND
+    told = [record.getMessage() for record in caplog.records]
+    assert any("0.0.0.0:80" in text and text.count("egress listener 80 of Sidecar/shop/default") == 2 for text in told)
+    assert any(
+        "127.0.0.1:15002" in text and "the forward proxy" in text and "Service/shop/own" in text for text in told
+    )
+
+
+INGRESS = """
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {name: default, namespace: shop}
+spec:
+  ingress:
+  - {port: {number: 9000, protocol: HTTP, name: plain}, defaultEndpoint: 127.0.0.1:8000}
+  - {port: {number: 9001, protocol: TCP, name: stream}, bind: 127.0.0.4, defaultEndpoint: 127.0.0.1:8001}
+  - port: {number: 9443, protocol: HTTPS, name: secure}
+    tls: {mode: SIMPLE, serverCertificate: /etc/tls/cert.pem, privateKey: /etc/tls/key.pem}
+"""
+
+
+def test_a_sidecars_ingress_stands_in_place_of_its_services_ports() -> None:
+    found = Scene(
+        services(), MESH.partition("---\napiVersion: networking.istio.io/v1\nkind: Sidecar")[0], INGRESS
+    ).listeners(OWN)
+    assert sorted(found) == ["127.0.0.1_15002", "127.0.0.1_9000", "127.0.0.1_9443", "127.0.0.4_9001"]
+    (chain,) = found["127.0.0.1_9443"].filter_chains
+    context = tls_pb2.DownstreamTlsContext.FromString(chain.transport_socket.typed_config.value)
+    (certificate,) = context.common_tls_context.tls_certificates
+    assert certificate.private_key.filename == "/etc/tls/key.pem"
+    assert chain.filters[0].name == "envoy.filters.network.http_connection_manager"
+    assert [each.name for each in found["127.0.0.4_9001"].filter_chains[0].filters] == [
+        "envoy.filters.network.tcp_proxy"
+    ]
+
+
+def test_plain_requests_stay_plain() -> None:
+    """What our sidecar does not look at costs nothing: filters that few routes want are off, nothing is added to requests."""
+    scene = Scene(services(), MESH)
+    listener = scene.listeners(OWN)[PROXY]
+    manager = hcm_pb2.HttpConnectionManager.FromString(listener.filter_chains[0].filters[0].typed_config.value)
+    assert [each.name for each in manager.http_filters if not each.disabled] == ["envoy.filters.http.router"]
+    for host in scene.routes(OWN)["http_proxy"].virtual_hosts:
+        assert not host.include_request_attempt_count
+        for route in host.routes:
+            assert not route.route.HasField("max_grpc_timeout") and not route.route.HasField("max_stream_duration")
