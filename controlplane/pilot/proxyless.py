@@ -32,6 +32,8 @@ from controlplane.pilot.scope import EgressListener, Generated, Scope
 from controlplane.pilot.traffic_policy import policy_for
 
 Cluster = cluster_pb2.Cluster
+INBOUND = "xds.istio.io/grpc/lds/inbound/"
+_LAST_PORT = 65535
 _V3 = 2
 _RETRIES = frozenset({"cancelled", "deadline-exceeded", "internal", "resource-exhausted", "unavailable"})
 _HEADER_MATCHES = frozenset(
@@ -49,7 +51,13 @@ _HEADER_MATCHES = frozenset(
 
 
 def listener(scope: Scope, name: str) -> Generated | None:
-    """The listener of a target `HOST:PORT`; HOST may be short, from the client's namespace. None if there is no such."""
+    """The listener of a target `HOST:PORT`; HOST may be short, from the client's namespace. None if there is no such.
+
+    A server asks for the listener of its own address, by the template in its bootstrap, which is Istio's:
+    `xds.istio.io/grpc/lds/inbound/ADDRESS:PORT`.
+    """
+    if name.startswith(INBOUND):
+        return _server_listener(scope, name)
     found = _target(scope, name)
     if found is None:
         return None
@@ -67,6 +75,28 @@ def listener(scope: Scope, name: str) -> Generated | None:
         return Generated(encode(name, message), service.origins)
 
     return scope.memo.get(("proxyless listener", name, service, port), make)
+
+
+def _server_listener(scope: Scope, name: str) -> Generated | None:
+    """A listener of a gRPC server: all requests are its own."""
+    address, _, number = name.removeprefix(INBOUND).rpartition(":")
+    if not address or not number.isdigit() or int(number) > _LAST_PORT:
+        return None
+
+    def make() -> Generated:
+        manager = http_connection_manager_pb2.HttpConnectionManager(stat_prefix=name)
+        host = manager.route_config.virtual_hosts.add(name="inbound", domains=["*"])
+        host.routes.add(match=route_components_pb2.RouteMatch(prefix="/")).non_forwarding_action.SetInParent()
+        manager.route_config.name = "inbound"
+        manager.http_filters.add(name="envoy.filters.http.router").typed_config.Pack(router_pb2.Router())
+        message = listener_pb2.Listener(name=name)
+        message.address.socket_address.address = address.strip("[]")
+        message.address.socket_address.port_value = int(number)
+        message.default_filter_chain.name = "inbound"
+        message.default_filter_chain.filters.add(name="inbound").typed_config.Pack(manager)
+        return Generated(encode(name, message))
+
+    return scope.memo.get(("proxyless server", name), make)
 
 
 def route_configuration(scope: Scope, name: str) -> Generated | None:

@@ -1,5 +1,6 @@
 """A gRPC client without a proxy, in a process of its own: for each line `TARGET COUNT [KEY=VALUE ...]` it calls so often
-with that metadata, and says who answered how often, as JSON; failures count under their status.
+with that metadata, and says who answered how often, as JSON; failures count under their status. `serve PORT` makes it a
+server, too, which has its listener over xDS and answers `served`.
 """
 
 from __future__ import annotations
@@ -7,14 +8,33 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import grpc
 
 
+class Served(grpc.GenericRpcHandler):  # type: ignore[misc]
+    """Every method answers."""
+
+    def service(self, details: Any) -> Any:
+        return grpc.unary_unary_rpc_method_handler(lambda request, context: b"served")
+
+
 def main() -> None:
     channels: dict[str, grpc.Channel] = {}
+    servers = []
     for line in sys.stdin:
         target, count, *pairs = line.split()
+        if target == "serve":
+            server = grpc.server(ThreadPoolExecutor(2), xds=True)
+            server.add_generic_rpc_handlers((Served(),))
+            credentials = grpc.xds_server_credentials(grpc.insecure_server_credentials())
+            server.add_secure_port(f"127.0.0.1:{count}", credentials)
+            server.start()
+            servers.append(server)
+            print("{}", flush=True)
+            continue
         if target not in channels:
             channels[target] = grpc.insecure_channel(target)
         call = channels[target].unary_unary("/test.Who/Are")

@@ -17,7 +17,7 @@ from controlplane.pilot.generators import CLUSTER, ENDPOINTS, LISTENER, ROUTES
 from controlplane.pilot.translator import Pilot
 from tests.controlplane.pilot.mesh import assignment, clusters, decoded, mesh, proxy, resources
 from tests.controlplane.xds.plain_mesh import Served
-from tests.running import until
+from tests.running import free_ports, until
 
 grpc = pytest.importorskip("grpc")
 
@@ -41,6 +41,7 @@ class Client:
                 "metadata": {"GENERATOR": "grpc", "NAMESPACE": "shop"},
                 "locality": {"region": "eu"},
             },
+            "server_listener_resource_name_template": "xds.istio.io/grpc/lds/inbound/%s",
         }
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.controlplane.pilot.grpc_client"],
@@ -169,6 +170,14 @@ def test_it_splits_and_matches(served: Served, client: Client, backends: dict[st
     assert client.call(TARGET, 20, "user=jason") == {"v2": 20}
     (failure,) = client.call(TARGET, 5, "user=broken")
     assert failure.startswith("UNAVAILABLE: ")
+    assert served.refused == []
+
+
+def test_a_server_has_its_listener(served: Served, client: Client) -> None:
+    (port,) = free_ports(1)
+    client.call("serve", port)
+    told(served, shop(v1=port))
+    until(lambda: client.call(TARGET, 1) == {"served": 1}, "the server answers")
     assert served.refused == []
 
 
