@@ -75,6 +75,12 @@ def health_checker(stack: Stack, cluster: Cluster) -> HealthChecker:
         presume_healthy=config.type == "LOGICAL_DNS",
     )
     checker.on_checked = (_consequences(stack, cluster),)
+    dynamic = stack.bootstrap.dynamic_resources
+    if config.metadata and dynamic is not None and dynamic.ads_config is not None:
+        from sidecar.xds.workload_health import WorkloadHealth, is_probe  # only for those who have a control plane
+
+        if is_probe(config.metadata):
+            checker.on_checked += (WorkloadHealth(stack.xds.discovery.tell).on_checked,)
     return checker
 
 
