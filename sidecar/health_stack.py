@@ -80,7 +80,10 @@ def health_checker(stack: Stack, cluster: Cluster) -> HealthChecker:
         from sidecar.xds.workload_health import WorkloadHealth, is_probe  # only for those who have a control plane
 
         if is_probe(config.metadata):
-            checker.on_checked += (WorkloadHealth(stack.xds.discovery.tell).on_checked,)
+            told = WorkloadHealth(stack.xds.discovery.tell)
+            checker.on_checked += (
+                lambda host, changed, healthy: told.checked(not host.flags & FAILED_ACTIVE_HC, host.address.text),
+            )
     return checker
 
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from sidecar.cluster.host import FAILED_ACTIVE_HC, Host
-
 HEALTH_URL: Final = "type.googleapis.com/istio.v1.HealthInformation"
 METADATA: Final = "mizzen.workload"
 
@@ -22,15 +20,14 @@ def is_probe(metadata: Mapping[str, Mapping[str, Any]]) -> bool:
 
 
 class WorkloadHealth:
-    """Hears of every check, and calls ``tell`` with the type and, if the workload is ill, what is wrong, when that changes."""
+    """Calls ``tell`` with the type and, if the workload is ill, what is wrong, whenever that changes."""
 
     def __init__(self, tell: Callable[[str, str | None], None]) -> None:
         self._tell = tell
         self._told: bool | None = None
 
-    def on_checked(self, host: Host, changed: bool, healthy: bool) -> None:
-        """See `HealthChecker`."""
-        well = not host.flags & FAILED_ACTIVE_HC
+    def checked(self, well: bool, address: str) -> None:
+        """A probe of the application at this address is over, and this is what it is taken for now."""
         if well is not self._told:
             self._told = well
-            self._tell(HEALTH_URL, None if well else f"the readiness probe of {host.address.text} fails")
+            self._tell(HEALTH_URL, None if well else f"the readiness probe of {address} fails")
