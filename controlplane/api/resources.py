@@ -22,6 +22,8 @@ Document = dict[str, Any]
 PERMANENT_NAMESPACES = ("default", "istio-system")
 _ATTEMPTS = 8
 _AT_ONCE = 256
+LARGEST_DOCUMENT = 1_400_000
+"""Bytes of a resource as it is stored: what an etcd takes by default (1.5 MiB), with room for what is written beside it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,7 @@ class Resources:
                 raise already_exists(place.kind, name)
             return {**result, "apiVersion": place.api_version}
         try:
-            stored = await self.store.put(place.key, orjson.dumps(result), expected=0, who=who)
+            stored = await self.store.put(place.key, _encoded(result), expected=0, who=who)
         except Conflict:
             raise already_exists(place.kind, name) from None
         if place.kind.namespaced:
@@ -144,7 +146,7 @@ class Resources:
                 metadata = {**result["metadata"], "resourceVersion": str(stored.revision)}
                 return {**result, "apiVersion": place.api_version, "metadata": metadata}
             try:
-                written = await self.store.put(place.key, orjson.dumps(result), expected=stored.revision, who=who)
+                written = await self.store.put(place.key, _encoded(result), expected=stored.revision, who=who)
             except Conflict:
                 continue
             return told(written, place)
@@ -235,6 +237,13 @@ def told(stored: Stored, place: Place) -> Document:
     document["apiVersion"] = place.api_version
     document["metadata"]["resourceVersion"] = str(stored.revision)
     return document
+
+
+def _encoded(document: Document) -> bytes:
+    content = orjson.dumps(document)
+    if len(content) > LARGEST_DOCUMENT:
+        raise ApiError(413, f"the resource has {len(content)} bytes, at most {LARGEST_DOCUMENT} are stored: split it")
+    return content
 
 
 def _is_ending(namespace: Stored) -> bool:

@@ -26,6 +26,7 @@ from controlplane.citadel.authority import CertificateAuthority
 from controlplane.citadel.kubeconfig import keep_admin_kubeconfig
 from controlplane.citadel.server_certificates import ServerCertificates
 from controlplane.citadel.tokens import Tokens
+from controlplane.galley.etcd_store import EtcdStore
 from controlplane.galley.mirror import FilesMirror, ShownStore
 from controlplane.galley.sqlite_store import SqliteStore
 from controlplane.model.kinds import KINDS
@@ -38,7 +39,7 @@ _T = TypeVar("_T")
 class Served:
     """A server that runs, and what it was made of."""
 
-    store: SqliteStore
+    store: EtcdStore | SqliteStore
     mirror: FilesMirror
     authority: CertificateAuthority
     tokens: Tokens
@@ -52,9 +53,9 @@ class Served:
 
 
 @asynccontextmanager
-async def serve(directory: Path, **arguments: Any) -> AsyncIterator[Served]:
-    """The API in this loop. ``arguments`` go to the Application."""
-    store = await SqliteStore.open(directory / "store.db")
+async def serve(directory: Path, etcd: str = "", **arguments: Any) -> AsyncIterator[Served]:
+    """The API in this loop, on an etcd (its URL), else on SQLite. ``arguments`` go to the Application."""
+    store = await EtcdStore.open(etcd) if etcd else await SqliteStore.open(directory / "store.db")
     authority = await CertificateAuthority.open(store)
     tokens = Tokens(store, authority)
     certificates = ServerCertificates(authority)
