@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from sidecar.cluster.outlier_events import OutlierEventLog
     from sidecar.tls_stack import TlsStack
     from sidecar.transport.downstream import DownstreamTls
+    from sidecar.xds.health_discovery import HealthDiscovery
     from sidecar.xds_stack import XdsStack
 
 
@@ -116,6 +117,7 @@ class Stack(ListenerStack):
         self._tls: TlsStack | None = None
         self._clients: ClientStack | None = None
         self._xds: XdsStack | None = None
+        self._health_discovery: HealthDiscovery | None = None
         self._stat_names: Counter[str] = Counter()  # of the clusters that count there
         self._outlier_events = self._outlier_event_log()
         self.clusters = ClusterManager(
@@ -127,7 +129,7 @@ class Stack(ListenerStack):
             bootstrap.node.locality,
         )
         self.clusters.on_membership = self._membership_changed
-        self.clusters.on_closed = self._cluster_closed
+        self.clusters.on_closed = self.forget_cluster
         for config in bootstrap.static_resources.clusters:
             self.add_cluster(config)
         self.listeners = [self.listener(config) for config in bootstrap.static_resources.listeners]
@@ -194,6 +196,11 @@ class Stack(ListenerStack):
         if dynamic is not None and dynamic.lds_config is not None:
             await self.xds.discover_listeners(dynamic.lds_config)
         await ready.wait()
+        if self.bootstrap.hds_config is not None:
+            from sidecar.hds_stack import health_discovery  # only for those who configure it
+
+            self._health_discovery = health_discovery(self, self.bootstrap.hds_config)
+            self._health_discovery.start()
 
     def bind(self, inherited: Inherited | None = None) -> None:
         """Take all addresses, without serving yet; those that are ``inherited`` from another process, as they are. Raises
@@ -279,6 +286,8 @@ class Stack(ListenerStack):
 
     async def close(self) -> None:
         """End everything: listeners, connections, clusters, timers, log files."""
+        if self._health_discovery is not None:
+            self._health_discovery.close()
         if self._xds is not None:
             self._xds.close()
         if self._clients is not None:
@@ -335,7 +344,7 @@ class Stack(ListenerStack):
             if self._tls is not None:
                 self._tls.remove_cluster(config)
             raise
-        self._stat_names[config.alt_stat_name] += 1
+        self.count_cluster(cluster)
         if cluster.outlier is not None and config.close_connections_on_host_health_failure:
             cluster.outlier.on_ejected = self.end_tcp_sessions
         if self.clusters.get(config.name) in (None, cluster):
@@ -343,6 +352,10 @@ class Stack(ListenerStack):
         else:  # in the place of those of the older version, once it is in use
             cluster.when_ready(lambda: self._show_breakers(cluster))
         return cluster
+
+    def count_cluster(self, cluster: Cluster) -> None:
+        """Statistics of this name stay until ``forget_cluster``."""
+        self._stat_names[cluster.config.alt_stat_name] += 1
 
     def _show_breakers(self, cluster: Cluster) -> None:
         if self.clusters.get(cluster.name) not in (None, cluster):
@@ -356,7 +369,7 @@ class Stack(ListenerStack):
             if breaker.track_remaining:
                 self.store.add(BreakerRemainingStats(breaker), *below)
 
-    def _cluster_closed(self, cluster: Cluster) -> None:
+    def forget_cluster(self, cluster: Cluster) -> None:
         """A cluster was removed, or replaced: with the last of its name in statistics those leave."""
         name = cluster.config.alt_stat_name
         self._stat_names[name] -= 1

@@ -25,7 +25,7 @@ from sidecar.config.runtime import Runtime
 from sidecar.config.stats import DEFAULT_STATS_CONFIG, StatsConfig, parse_stats_config
 
 if TYPE_CHECKING:
-    from sidecar.config.config_source import DynamicResources
+    from sidecar.config.config_source import ApiConfigSource, DynamicResources
     from sidecar.config.overload_manager import OverloadManager
     from sidecar.config.tls_secrets import Secret
 
@@ -94,6 +94,7 @@ class Bootstrap:
     overload_manager: OverloadManager | None = None
     cluster_manager: ClusterManager = ClusterManager()
     dynamic_resources: DynamicResources | None = None
+    hds_config: ApiConfigSource | None = None
 
 
 def parse_bootstrap(node: Node) -> Bootstrap:
@@ -106,6 +107,7 @@ def parse_bootstrap(node: Node) -> Bootstrap:
     cluster_manager = _parse_cluster_manager(node.child("cluster_manager"))
     node.context.local_cluster_name = cluster_manager.local_cluster_name
     dynamic_resources = None if dynamic is None else _parse_dynamic_resources(dynamic)
+    hds = node.child("hds_config")
     built = Bootstrap(
         NodeIdentity() if identity is None else _parse_identity(identity),
         None if admin is None else _parse_admin(admin),
@@ -116,6 +118,7 @@ def parse_bootstrap(node: Node) -> Bootstrap:
         None if overload is None else _parse_overload_manager(overload),
         cluster_manager,
         dynamic_resources,
+        None if hds is None else _parse_hds_config(hds),
     )
     for key in sorted(runtime.values.keys() - runtime.used):
         if not _RUNTIME_KEYS.fullmatch(key):
@@ -164,6 +167,12 @@ def _parse_dynamic_resources(node: Node) -> DynamicResources:
     from sidecar.config.config_source import parse_dynamic_resources  # only for those who configure it
 
     return parse_dynamic_resources(node)
+
+
+def _parse_hds_config(node: Node) -> ApiConfigSource:
+    from sidecar.config.config_source import parse_hds_config  # only for those who configure it
+
+    return parse_hds_config(node)
 
 
 def _parse_secrets(nodes: list[Node]) -> tuple[Secret, ...]:

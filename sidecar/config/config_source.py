@@ -138,6 +138,14 @@ def parse_api_config_source(node: Node) -> ApiConfigSource:
     )
 
 
+def parse_hds_config(node: Node) -> ApiConfigSource:
+    """The server that has hosts checked: `hds_config` of the bootstrap."""
+    parsed = parse_api_config_source(node)
+    if parsed.api_type != "GRPC":
+        node.refuse(f"cannot be {parsed.api_type} for health checks", "api_type", "use GRPC")
+    return parsed
+
+
 def _parse_ads(node: Node) -> ApiConfigSource:
     parsed = parse_api_config_source(node)
     if parsed.api_type not in _STREAMS:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryResponse, DiscoveryResponse
 
 from sidecar.config.config_source import AggregatedConfigSource, ApiConfigSource, ConfigSource, PathConfigSource
+from sidecar.config.grpc_service import GrpcService
 from sidecar.core.client import Clients, GrpcOptions
 from sidecar.core.discovery import ResourceWatcher, Subscription, SubscriptionCounters
 from sidecar.core.token_bucket import TokenBucket
@@ -171,18 +172,12 @@ class XdsDiscovery:
     ) -> DiscoveryStream:
         service = api.grpc_service
         assert service is not None
-        options = GrpcOptions(
-            retry=service.retry_policy,
-            authority=service.authority.encode(),
-            initial_metadata=service.initial_metadata,
-            max_message_bytes=service.max_receive_message_length or _MAX_RESPONSE,
-        )
         limit = None
         if api.rate_limit_settings is not None:
             settings = api.rate_limit_settings
             limit = TokenBucket(settings.max_tokens, settings.fill_rate, self.worker.clock())
         backoff = BackOff(self.worker.random_for("xds"), BASE_INTERVAL, MAX_INTERVAL)
-        client = self.clients().grpc(service.cluster_name, options)
+        client = self.clients().grpc(service.cluster_name, options_of(service))
         return DiscoveryStream(self.worker, client, path, response, mux, backoff, limit, stats)
 
     def _last_good(self, source: str) -> LastGood:
@@ -194,3 +189,13 @@ class XdsDiscovery:
 
     def __repr__(self) -> str:
         return f"<XdsDiscovery {self._ads!r}>"
+
+
+def options_of(service: GrpcService) -> GrpcOptions:
+    """How a management server is asked: its answers may be large."""
+    return GrpcOptions(
+        retry=service.retry_policy,
+        authority=service.authority.encode(),
+        initial_metadata=service.initial_metadata,
+        max_message_bytes=service.max_receive_message_length or _MAX_RESPONSE,
+    )

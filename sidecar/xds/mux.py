@@ -260,6 +260,8 @@ class Multiplexer(Generic[StateType]):
                     self._do(partial(self._restore, state, interest, False))
 
     def on_response(self, response: Any) -> None:
+        if response.HasField("control_plane"):
+            self.stream.stats.identifier = response.control_plane.identifier
         self.stream.pause()
         self._do(partial(self._take, response, self.stream.generation))
 

@@ -185,8 +185,6 @@ class DiscoveryStream:
             self.ended(GrpcError(13, "what the server sent is no response"))
             return
         self.failed = False
-        if response.HasField("control_plane"):
-            self.stats.identifier = response.control_plane.identifier
         self.conversation.on_response(response)
 
     def __repr__(self) -> str:

@@ -252,6 +252,16 @@ class ControlPlaneStats(StatGroup):
 
 
 @stat_group
+class HealthDiscoveryStats(StatGroup):
+    """`hds_delegate.`: health checks that a server asks for. `requests` are the server's, `responses` our reports."""
+
+    errors: Counter
+    requests: Counter
+    responses: Counter
+    updates: Counter
+
+
+@stat_group
 class WatchdogStats(StatGroup):
     """`server.main_thread.`, `server.worker_<n>.`: how often the loop was late."""
 

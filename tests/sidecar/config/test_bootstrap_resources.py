@@ -121,7 +121,7 @@ def test_statistics() -> None:
             "stats_config.stats_tags[0]",
             "says nothing about the tag's value",
         ),
-        ({"hds_config": {}}, "hds_config", "is not implemented by Mizzen"),
+        ({"stats_sinks": [{"name": "a"}]}, "stats_sinks", "is not implemented by Mizzen"),
         ({"header_prefix": "x-a"}, "header_prefix", "is not implemented by Mizzen"),
         (
             {"admin": {"address": socket_address("localhost", 1)}},
