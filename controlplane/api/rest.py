@@ -35,6 +35,7 @@ from controlplane.api.tables import Form, form_of, shaped
 from controlplane.api.watching import Watches, WatchQuery
 from controlplane.model.credentials import Identity, Role
 from controlplane.model.kinds import Kind
+from controlplane.model.parsing import parse, warnings
 
 _JSON_PATCH = "application/json-patch+json"
 _MERGE_PATCH = "application/merge-patch+json"
@@ -136,7 +137,7 @@ class Rest:
         if place.kind.namespaced and not place.namespace:
             raise ApiError(400, "an empty namespace may not be set during creation: post to /namespaces/NAMESPACE/...")
         made = await self._resources.create(place, document, who=identity.name, dry_run=dry_run)
-        return _json(shaped(place.kind, made, _form(request)), 201, _warnings(document))
+        return _json(shaped(place.kind, made, _form(request)), 201, _warnings(made, document))
 
     async def _replace(self, request: Request, place: Place, identity: Identity, status: bool) -> Response:
         dry_run = _dry_run(request)
@@ -144,13 +145,13 @@ class Rest:
         result = await self._resources.change(
             place, lambda current: document, who=identity.name, dry_run=dry_run, status=status
         )
-        return _json(shaped(place.kind, result, _form(request)))
+        return _json(shaped(place.kind, result, _form(request)), headers=_warnings(result))
 
     async def _patch(self, request: Request, place: Place, identity: Identity, status: bool) -> Response:
         dry_run = _dry_run(request)
         edit = _edit(media_type_of(request), place.kind, await read_body(request))
         result = await self._resources.change(place, edit, who=identity.name, dry_run=dry_run, status=status)
-        return _json(shaped(place.kind, result, _form(request)))
+        return _json(shaped(place.kind, result, _form(request)), headers=_warnings(result))
 
     async def _delete(self, request: Request, place: Place, identity: Identity) -> Response:
         dry_run, uid, revision = await _delete_options(request)
@@ -258,11 +259,17 @@ async def _delete_options(request: Request) -> tuple[bool, str | None, str | Non
     return dry_run or _is_dry(told), uid, revision
 
 
-def _warnings(document: Document) -> dict[str, str] | None:
-    """Kubernetes' `Warning` headers, which kubectl shows: for what is dropped."""
-    if _says_something(document.get("status")):
-        return {"Warning": '299 - "status is not taken here: write it to the status subresource"'}
-    return None
+def _warnings(kept: Document, sent: Document | None = None) -> dict[str, str] | None:
+    """Kubernetes' `Warning` headers, which kubectl shows: for what is dropped, and for what nothing acts upon."""
+    told = [f"{kept['kind']} {kept['metadata']['name']}: {cause}" for cause in warnings(parse(kept))]
+    if sent is not None and _says_something(sent.get("status")):
+        told.append("status is not taken here: write it to the status subresource")
+    quoted = (f'299 - "{text}"' for text in (_quotable(text) for text in told))
+    return {"Warning": ", ".join(quoted)} if told else None
+
+
+def _quotable(text: str) -> str:
+    return text.encode("ascii", "replace").decode().replace("\\", "\\\\").replace('"', '\\"')
 
 
 def _says_something(value: Any) -> bool:

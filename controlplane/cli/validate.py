@@ -7,6 +7,7 @@ import sys
 import click
 
 from controlplane.galley.validation.files import read_resources
+from controlplane.model.parsing import warnings
 
 
 @click.command()
@@ -20,6 +21,9 @@ def command(paths: tuple[str, ...]) -> None:
     resources, problems = read_resources(paths)
     for problem in problems:
         click.echo(problem, err=True)
+    for resource in resources:
+        for cause in warnings(resource):
+            click.echo(f"{resource.origin}: {resource.key}: warning: {cause}", err=True)
     click.echo(f"resources that are right: {len(resources)}, faults: {len(problems)}")
     if problems:
         sys.exit(1)

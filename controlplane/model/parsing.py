@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from controlplane.model.causes import Cause, Invalid, Reason
+from controlplane.model.effect import not_implemented, without_effect
 from controlplane.model.istio.selection import label_problems
 from controlplane.model.kinds import KINDS, Kind
 from controlplane.model.kubernetes.config_map import ConfigMap
@@ -18,6 +19,8 @@ from controlplane.model.values import dns_label_complaint, dns_subdomain_complai
 DEFAULT_NAMESPACE = "default"
 """The namespace of documents that name none."""
 
+_MESH = "mesh"
+_MESH_PATH = "data[mesh]"
 # Kinds whose names are DNS labels: no dots.
 _LABEL_NAMED = ("Service", "Namespace", "Gateway")
 _ENVELOPE = ("apiVersion", "kind", "metadata", "status")
@@ -48,14 +51,24 @@ def parse(document: Any, origin: Origin = FROM_API) -> Resource:
         except Invalid as invalid:
             causes.extend(invalid.causes)
     key = ResourceKey(kind.name, metadata.namespace, metadata.name)
-    if key == MESH_CONFIG_MAP and isinstance(spec, ConfigMap) and "mesh" in spec.data:
+    if spec is not None:
+        causes.extend(not_implemented(spec, path))
+    if key == MESH_CONFIG_MAP and isinstance(spec, ConfigMap) and _MESH in spec.data:
         try:
-            read_mesh_config(spec.data["mesh"], "data[mesh]")
+            causes.extend(not_implemented(read_mesh_config(spec.data[_MESH], _MESH_PATH), _MESH_PATH))
         except Invalid as invalid:
             causes.extend(invalid.causes)
     if causes or spec is None:
         raise Invalid(causes)
     return Resource(key, metadata, spec, document, origin)
+
+
+def warnings(resource: Resource) -> list[Cause]:
+    """What a resource says that nothing acts upon: whoever writes it must be told."""
+    found = list(without_effect(resource.spec, "spec" if KINDS[resource.key.kind].has_spec else ""))
+    if resource.key == MESH_CONFIG_MAP and _MESH in resource.spec.data:
+        found.extend(without_effect(read_mesh_config(resource.spec.data[_MESH]), _MESH_PATH))
+    return found
 
 
 def kind_of(document: Any) -> Kind:

@@ -43,6 +43,7 @@ from controlplane.galley.analysis.warnings import (
     analyze_deprecated_fields,
     analyze_injection,
     analyze_settings_without_effect,
+    analyze_what_nothing_acts_upon,
 )
 from controlplane.model.causes import Cause
 from controlplane.model.proxy import Proxy
@@ -75,6 +76,7 @@ ANALYZERS = (
     analyze_annotations,
     analyze_deprecated_fields,
     analyze_settings_without_effect,
+    analyze_what_nothing_acts_upon,
     analyze_injection,
 )
 

@@ -14,7 +14,9 @@ from controlplane.galley.analysis.messages import (
     Message,
 )
 from controlplane.model.istio.traffic_policy import ConsistentHashLB, LoadBalancerSettings, OutlierDetection
+from controlplane.model.kinds import KINDS
 from controlplane.model.model_parsing import models
+from controlplane.model.parsing import warnings
 from controlplane.model.resource import Resource
 
 
@@ -40,6 +42,14 @@ def analyze_deprecated_fields(mesh: Mesh) -> Iterator[Message]:
                 yield _deprecated(service, f"{at}.corsPolicy.allowOrigin", "allowOrigins")
             if route.fault is not None and route.fault.delay is not None and route.fault.delay.percent is not None:
                 yield _deprecated(service, f"{at}.fault.delay.percent", "percentage.value")
+
+
+def analyze_what_nothing_acts_upon(mesh: Mesh) -> Iterator[Message]:
+    """IST0133: what is kept, though nothing acts upon it."""
+    for kind in KINDS:
+        for resource in mesh.of_kind(kind):
+            for cause in warnings(resource):
+                yield _warning(resource, cause.path, cause.message)
 
 
 def analyze_settings_without_effect(mesh: Mesh) -> Iterator[Message]:

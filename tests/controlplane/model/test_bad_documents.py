@@ -124,6 +124,10 @@ BAD = [
     ("DestinationRule", _policy("{tls: {mode: SIMPLE, insecureSkipVerify: true, subjectAltNames: [a]}}"), {"spec.trafficPolicy.tls.subjectAltNames": I}),
     ("DestinationRule", _policy("{tls: {mode: NEVER}}"), {"spec.trafficPolicy.tls.mode": N}),
     ("DestinationRule", _policy("{tunnel: {targetHost: '*.a', targetPort: 1}, proxyProtocol: {}}"), {"spec.trafficPolicy.proxyProtocol": I, "spec.trafficPolicy.tunnel.targetHost": I}),
+    ("DestinationRule", _policy("{tunnel: {protocol: CONNECT, targetHost: a.example.com, targetPort: 443}}"), {"spec.trafficPolicy.tunnel": N}),
+    ("VirtualService", _http(f"{{{_ROUTE}, match: [{{statPrefix: a}}]}}"), {"spec.http[0].match[0].statPrefix": N}),
+    ("RequestAuthentication", "{targetRefs: [{kind: Gateway, group: gateway.networking.k8s.io, name: edge}]}", {"spec.targetRefs": N}),
+    ("EnvoyFilter", _patch("{applyTo: HTTP_FILTER, patch: {operation: ADD, filterClass: AUTHZ, value: {name: x}}}"), {"spec.configPatches[0].patch.filterClass": N}),
     # Gateway
     ("Gateway", "{selector: {a: 'b*'}}", {"spec.servers": R, "spec.selector[a]": I}),
     ("Gateway", _server("{port: {number: 80, name: '', protocol: HTTP}}"), {"spec.servers[0].port.name": R, "spec.servers[0].hosts": R}),

@@ -128,6 +128,15 @@ def test_the_command_tells_all_and_its_status_says_whether(tmp_path: Path, text:
     assert result.exit_code == status and said in result.output
 
 
+def test_the_command_warns_of_what_nothing_acts_upon(tmp_path: Path) -> None:
+    policy = (
+        GOOD.partition("spec:")[0].replace("networking", "security").replace("VirtualService", "AuthorizationPolicy")
+    )
+    result = CliRunner().invoke(command, ["validate", _file(tmp_path, f"{policy}spec: {{rules: [{{}}]}}\n")])
+    assert result.exit_code == 0
+    assert "a.yaml:1: AuthorizationPolicy/default/reviews: warning: spec: is kept and checked" in result.output
+
+
 def test_the_command_reads_standard_input() -> None:
     result = CliRunner().invoke(command, ["validate", "-"], input=BAD)
     assert result.exit_code == 1 and "-:19: VirtualService ratings: spec.http[0].timeOut" in result.output

@@ -1,0 +1,54 @@
+"""Who writes what nothing acts upon is told, as Kubernetes tells it: in `Warning` headers, which kubectl shows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.controlplane.api.serving import Client
+
+PATH = "/apis/security.istio.io/v1/namespaces/{}/peerauthentications"
+POLICY: dict[str, Any] = {
+    "apiVersion": "security.istio.io/v1",
+    "kind": "PeerAuthentication",
+    "metadata": {"name": "default"},
+    "spec": {"mtls": {"mode": "STRICT"}},
+}
+WARNING = (
+    '299 - "PeerAuthentication default: spec: is kept and checked, but nothing enforces it yet: do not rely on it"'
+)
+
+
+def test_whoever_writes_is_told(client: Client, namespace: str) -> None:
+    path = PATH.format(namespace)
+    assert client("POST", path, POLICY).headers["Warning"] == WARNING
+    assert client("PUT", f"{path}/default", POLICY).headers["Warning"] == WARNING
+    patch = {"spec": {"mtls": {"mode": "PERMISSIVE"}}}
+    answer = client("PATCH", f"{path}/default", patch, Content_Type="application/merge-patch+json")
+    assert answer.headers["Warning"] == WARNING
+    assert client("GET", f"{path}/default").headers["Warning"] is None
+
+
+def test_several_things_are_told_one_by_one(client: Client, namespace: str) -> None:
+    document = {
+        "apiVersion": "telemetry.istio.io/v1",
+        "kind": "Telemetry",
+        "metadata": {"name": "all"},
+        "spec": {"tracing": [{}], "metrics": [{}]},
+        "status": {"a": 1},
+    }
+    told = client("POST", f"/apis/telemetry.istio.io/v1/namespaces/{namespace}/telemetries", document).headers[
+        "Warning"
+    ]
+    assert told is not None and told.count("299 - ") == 3
+    assert "spec.tracing" in told and "spec.metrics" in told and "status is not taken here" in told
+
+
+def test_what_is_in_effect_brings_no_warning(client: Client, namespace: str) -> None:
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "a"},
+        "spec": {"ports": [{"port": 80}], "sessionAffinity": "None"},
+    }
+    answer = client("POST", f"/api/v1/namespaces/{namespace}/services", service)
+    assert answer.status == 201 and answer.headers["Warning"] is None
