@@ -19,7 +19,14 @@ from controlplane.model.values import dns_label_complaint, dns_subdomain_complai
 
 TOKENS = "/mizzen/v1/tokens"
 JOIN = "/mizzen/v1/join"
-RULES = (Rule(TOKENS), Rule(JOIN, public=True))  # the token is the credential of those who join
+RENEW = "/mizzen/v1/renew"
+ROOT = "/mizzen/v1/root"
+RULES = (
+    Rule(TOKENS),
+    Rule(ROOT, public=True),
+    Rule(JOIN, public=True),  # the token is the credential of those who join
+    Rule(RENEW, frozenset(), frozenset((Role.WORKLOAD,))),
+)
 
 _LIFETIME = 3600.0
 _LONGEST = 7 * 86400.0
@@ -27,7 +34,7 @@ _LARGEST = 64 * 1024
 
 
 class TokenRoutes:
-    """`/mizzen/v1/tokens` and `/mizzen/v1/join`."""
+    """`/mizzen/v1/tokens`, and what workloads need to come in and stay: `root`, `join`, `renew`."""
 
     def __init__(self, tokens: TokenIssuer) -> None:
         self._tokens = tokens
@@ -39,6 +46,8 @@ class TokenRoutes:
             Route(TOKENS, self._create, methods=["POST"]),
             Route(TOKENS + "/{id}", self._revoke, methods=["DELETE"]),
             Route(JOIN, self._join, methods=["POST"]),
+            Route(RENEW, self._renew, methods=["POST"]),
+            Route(ROOT, self._root, methods=["GET"]),
         )
 
     async def _list(self, request: Request) -> Response:
@@ -89,6 +98,19 @@ class TokenRoutes:
         except ValueError as error:
             raise ApiError(422, f"certificateSigningRequest: {error}") from None
         return _json({"certificateChain": chain.decode()}, 201)
+
+    async def _renew(self, request: Request) -> Response:
+        """By a certificate that is still good: another one. Body and answer as of `join`, without the token."""
+        identity: Identity = request.state.identity
+        body = await _body(request, "certificateSigningRequest")
+        try:
+            chain = await self._tokens.renew(identity, _text(body, "certificateSigningRequest").encode())
+        except ValueError as error:
+            raise ApiError(422, f"certificateSigningRequest: {error}") from None
+        return _json({"certificateChain": chain.decode()}, 201)
+
+    async def _root(self, request: Request) -> Response:
+        return _json({"root": self._tokens.root().decode()})
 
 
 async def _body(request: Request, *fields: str) -> dict[str, Any]:

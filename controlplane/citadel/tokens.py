@@ -72,6 +72,17 @@ class Tokens:
         await self.identify(token)
         return chain
 
+    async def renew(self, identity: Identity, request: bytes) -> bytes:
+        """See TokenIssuer."""
+        chain, _ = self._authority.sign_workload(
+            request, identity.namespace, identity.service_account, _WORKLOAD_LIFETIME
+        )
+        return chain
+
+    def root(self) -> bytes:
+        """See TokenIssuer."""
+        return self._authority.pem
+
     async def identify(self, token: str) -> Identity:
         """Whose token it is. A join token is used up by it, once, whichever control plane is asked. Raises
         Unauthenticated.

@@ -6,6 +6,7 @@ import http.client
 import json
 import ssl
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -30,14 +31,31 @@ class Api:
     def __init__(self, access: Access, timeout: float = 30.0) -> None:
         self.access = access
         address = urlsplit(access.server)
-        context = ssl.create_default_context(cadata=access.authority)
+        self._context = context = ssl.create_default_context(cadata=access.authority or None)
         self._connection = http.client.HTTPSConnection(
             address.hostname or "", address.port, context=context, timeout=timeout
         )
 
+    @classmethod
+    def to_anybody(cls, server: str) -> Api:
+        """Whoever answers at an address: nothing that is said there can be believed yet."""
+        api = cls(Access(server, "", ""))
+        api._context.check_hostname = False
+        api._context.verify_mode = ssl.CERT_NONE
+        return api
+
+    def show_certificate(self, chain: Path, key: Path) -> None:
+        """Say who asks by a certificate. Raises ApiError if there is none."""
+        try:
+            self._context.load_cert_chain(chain, key)
+        except OSError as error:
+            raise ApiError(0, f"{chain}, {key}: {error.strerror or error}") from error
+
     def request(self, method: str, path: str, body: Any = None, media_type: str = "application/json") -> Any:
         """The JSON object that is answered; raises ApiError with Kubernetes' Status in words."""
-        headers = {"authorization": f"Bearer {self.access.token}", "accept": "application/json"}
+        headers = {"accept": "application/json"}
+        if self.access.token:
+            headers["authorization"] = f"Bearer {self.access.token}"
         data = None
         if body is not None:
             data = json.dumps(body).encode()

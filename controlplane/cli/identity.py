@@ -1,15 +1,22 @@
-"""A workload's certificate for the control plane: traded for a join token, once."""
+"""A workload's certificate for the control plane: traded for a join token, once, and renewed by itself."""
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import os
 from pathlib import Path
+from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from controlplane.cli.api import Api
+from controlplane.cli.api import Api, ApiError
+
+CHAIN: Final = "chain.pem"
+KEY: Final = "key.pem"
+ROOT: Final = "root.pem"
 
 
 def join(api: Api, token: str, directory: Path) -> tuple[Path, Path]:
@@ -17,21 +24,50 @@ def join(api: Api, token: str, directory: Path) -> tuple[Path, Path]:
 
     The key never leaves this machine. Raises ApiError if the token is used up, expired or unknown.
     """
+    return _certify(api, "/mizzen/v1/join", {"token": token}, directory)
+
+
+def renew(api: Api, directory: Path) -> tuple[Path, Path]:
+    """Likewise, with a new key, by the certificate that is in ``directory``, which must still be good."""
+    api.show_certificate(directory / CHAIN, directory / KEY)
+    return _certify(api, "/mizzen/v1/renew", {}, directory)
+
+
+def trusted_root(server: str, token: str) -> str:
+    """The root of the control plane at ``server``, PEM: whoever answers there is asked, and believed if what they say has the
+    hash that is in the token. Raises ApiError if not.
+    """
+    expected = token.rpartition("-")[2]
+    answer = Api.to_anybody(server).request("GET", "/mizzen/v1/root")
+    try:
+        certificate = x509.load_pem_x509_certificate(answer["root"].encode())
+    except (KeyError, ValueError, AttributeError) as error:
+        raise ApiError(0, f"{server} is no control plane: it has no root certificate to tell") from error
+    key = certificate.public_key().public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    if not hmac.compare_digest(hashlib.sha256(key).hexdigest(), expected):
+        raise ApiError(0, f"{server} is not the control plane that the token is from: its root is another")
+    return certificate.public_bytes(serialization.Encoding.PEM).decode()
+
+
+def _certify(api: Api, path: str, body: dict[str, str], directory: Path) -> tuple[Path, Path]:
     key = ec.generate_private_key(ec.SECP256R1())
     request = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).sign(key, hashes.SHA256())
     csr = request.public_bytes(serialization.Encoding.PEM).decode()
-    answer = api.request("POST", "/mizzen/v1/join", {"token": token, "certificateSigningRequest": csr})
+    answer = api.request("POST", path, {**body, "certificateSigningRequest": csr})
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    chain_path, key_path = directory / "chain.pem", directory / "key.pem"
-    _write(chain_path, answer["certificateChain"].encode())
-    _write(
+    chain_path, key_path = directory / CHAIN, directory / KEY
+    write_private(chain_path, answer["certificateChain"].encode())
+    write_private(
         key_path,
         key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()),
     )
     return chain_path, key_path
 
 
-def _write(path: Path, content: bytes) -> None:
+def write_private(path: Path, content: bytes) -> None:
+    """Write a file that its owner alone reads."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
     with open(descriptor, "wb") as file:
         os.fchmod(descriptor, 0o600)

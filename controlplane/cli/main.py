@@ -13,6 +13,7 @@ COMMANDS: Final = {
     "demo": ("demo", "Start a whole mesh on this machine, with a small shop in it, and watch it."),
     "run": ("run", "Run a service with its sidecar beside it."),
     "bootstrap": ("bootstrap", "Print the bootstrap file of a service's sidecar."),
+    "join": ("join", "Let this machine in, by a join token."),
     "apply": ("apply", "Create or change resources from files."),
     "delete": ("delete", "Delete the resources that files describe."),
     "validate": ("validate", "Check resource files, without a control plane."),

@@ -88,3 +88,11 @@ class TokenIssuer(Protocol):
         root last, both PEM. Raises Unauthenticated, and ValueError for a request that is none.
         """
         ...
+
+    async def renew(self, identity: Identity, request: bytes) -> bytes:
+        """Another certificate for a workload that has one; see ``join``. Raises ValueError."""
+        ...
+
+    def root(self) -> bytes:
+        """The root of the mesh's authority, PEM. It is no secret: whoever joins compares its hash with that in the token."""
+        ...

@@ -1,0 +1,80 @@
+"""`mizzen join`: with a token alone, against a server that may be another."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from cryptography import x509
+
+from controlplane.cli.main import command
+from tests.controlplane.api.serving import Background, Client
+
+
+@pytest.fixture(scope="module")
+def background(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Background]:
+    with Background(tmp_path_factory.mktemp("mesh")) as background:
+        yield background
+
+
+def mizzen(*arguments: str) -> Result:
+    return CliRunner().invoke(command, arguments)
+
+
+def token(background: Background) -> str:
+    made = Client(background)("POST", "/mizzen/v1/tokens", {"namespace": "shop", "serviceAccount": "reviews"})
+    return str(made.json["token"])
+
+
+def test_a_machine_joins_and_renews(background: Background, tmp_path: Path) -> None:
+    server, directory = background.served.server.url, tmp_path / "identity"
+    joined = mizzen("join", "--server", server, "--token", token(background), "--identity-dir", str(directory))
+    assert joined.exit_code == 0, joined.output
+    assert sorted(os.listdir(directory)) == ["chain.pem", "key.pem", "root.pem"]
+    assert {stat.S_IMODE((directory / name).stat().st_mode) for name in os.listdir(directory)} == {0o600}
+    assert (directory / "root.pem").read_bytes() == background.served.authority.pem
+    first, key = (directory / "chain.pem").read_bytes(), (directory / "key.pem").read_bytes()
+    leaf = x509.load_pem_x509_certificates(first)[0]
+    names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.UniformResourceIdentifier) == ["spiffe://cluster.local/ns/shop/sa/reviews"]
+    renewed = mizzen("join", "--server", server, "--identity-dir", str(directory))
+    assert renewed.exit_code == 0, renewed.output
+    second = x509.load_pem_x509_certificates((directory / "chain.pem").read_bytes())[0]
+    assert second.serial_number != leaf.serial_number and (directory / "key.pem").read_bytes() != key
+    assert second.extensions.get_extension_for_class(x509.SubjectAlternativeName).value == names
+
+
+def test_a_server_with_another_root_is_told_nothing(background: Background, tmp_path: Path) -> None:
+    text = token(background)
+    (tmp_path / "other").mkdir()
+    with Background(tmp_path / "other") as other:
+        refused = mizzen(
+            "join", "--server", other.served.server.url, "--token", text, "--identity-dir", str(tmp_path / "i")
+        )
+    assert refused.exit_code == 1 and "is not the control plane that the token is from" in refused.output
+    assert not (tmp_path / "i").exists()
+    server = background.served.server.url
+    assert mizzen("join", "--server", server, "--token", text, "--identity-dir", str(tmp_path / "i")).exit_code == 0
+    again = mizzen("join", "--server", server, "--token", text, "--identity-dir", str(tmp_path / "i"))
+    assert again.exit_code == 1 and "used before" in again.output
+
+
+def test_only_workloads_renew(background: Background) -> None:
+    assert Client(background)("POST", "/mizzen/v1/renew", {}).status == 403
+    assert Client(background, "")("POST", "/mizzen/v1/renew", {}).status == 401
+    assert Client(background, "")("GET", "/mizzen/v1/root").json == {"root": background.served.authority.pem.decode()}
+
+
+@pytest.mark.parametrize("server", ["http://127.0.0.1:1", "127.0.0.1:15080", "https://"])
+def test_other_addresses_are_refused(server: str, tmp_path: Path) -> None:
+    refused = mizzen("join", "--server", server, "--token", "x", "--identity-dir", str(tmp_path))
+    assert refused.exit_code == 2 and "https://10.0.0.1:15080" in refused.output
+
+
+def test_there_is_nothing_to_renew(background: Background, tmp_path: Path) -> None:
+    refused = mizzen("join", "--server", background.served.server.url, "--identity-dir", str(tmp_path))
+    assert refused.exit_code == 1 and "give a --token to join first" in refused.output
