@@ -174,7 +174,8 @@ class HttpStack:
     def remove_manager(self, manager: ConnectionManager) -> None:
         """A connection manager whose last connection is gone."""
         self.managers.remove(manager)
-        self.routed.pop(manager).close()
+        self.routed.pop(manager).end()
+        manager.end()
 
     @property
     def checks_health(self) -> bool:

@@ -24,6 +24,14 @@ NO_ROUTES = RouteConfiguration("", ())
 _FITTED_AT_ONCE = 50
 
 
+def _nothing() -> None:
+    """Nobody has to hear of it."""
+
+
+def _no_lane() -> None:
+    """There is no connection manager for it."""
+
+
 class ManagerRoutes:
     """The routes of a connection manager. ``table`` stays the same object for ever; what it answers changes.
 
@@ -44,8 +52,8 @@ class ManagerRoutes:
         self.stat_prefix = ""
         self.internal = InternalHeaders(config.internal_only_headers)
         self.manager: ConnectionManager | None = None
-        self.make_lane: Callable[[], ExpressLane | None] = lambda: None
-        self.close: Callable[[], None] = lambda: None
+        self.make_lane: Callable[[], ExpressLane | None] = _no_lane
+        self.close: Callable[[], None] = _nothing
         self.table = self.compile(config)
         self.fit(self.table.routes)
 
@@ -86,6 +94,13 @@ class ManagerRoutes:
             self.renew_lane()
         elif self.manager is not None and self.manager.lane is not None:
             self.manager.lane.forget_routes()
+
+    def end(self) -> None:
+        """The connection manager is gone."""
+        self.close()
+        self.manager = None
+        self.close = _nothing
+        self.make_lane = _no_lane
 
     def refit(self) -> None:
         """Clusters have come that want to see more of responses, or filters have changed: look at everything anew."""

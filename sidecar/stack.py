@@ -118,6 +118,7 @@ class Stack(ListenerStack):
         self._clients: ClientStack | None = None
         self._xds: XdsStack | None = None
         self._health_discovery: HealthDiscovery | None = None
+        self._looking: tuple[bool, frozenset[str]] = (False, frozenset())  # what routes look for in responses
         self._stat_names: Counter[str] = Counter()  # of the clusters that count there
         self._outlier_events = self._outlier_event_log()
         self.clusters = ClusterManager(
@@ -347,6 +348,8 @@ class Stack(ListenerStack):
         self.count_cluster(cluster)
         if cluster.outlier is not None and config.close_connections_on_host_health_failure:
             cluster.outlier.on_ejected = self.end_tcp_sessions
+        if config.health_check is not None or cluster.load_reports is not None or config.error_matcher is not None:
+            cluster.when_ready(lambda: self._look_closer(cluster))
         if self.clusters.get(config.name) in (None, cluster):
             self._show_breakers(cluster)
         else:  # in the place of those of the older version, once it is in use
@@ -356,6 +359,14 @@ class Stack(ListenerStack):
     def count_cluster(self, cluster: Cluster) -> None:
         """Statistics of this name stay until ``forget_cluster``."""
         self._stat_names[cluster.config.alt_stat_name] += 1
+
+    def _look_closer(self, cluster: Cluster) -> None:
+        """The first cluster that checks health, or wants to know of responses: let routes that were there before it see to it."""
+        checks, reporting = self.checks_health, frozenset(self.reporting_clusters)
+        if self.routed and (checks, reporting) != self._looking:
+            for routes in self.routed.values():
+                routes.refit()
+        self._looking = checks, reporting
 
     def _show_breakers(self, cluster: Cluster) -> None:
         if self.clusters.get(cluster.name) not in (None, cluster):
@@ -430,6 +441,7 @@ class Stack(ListenerStack):
         for host in removed:
             if host.pool is not None:
                 host.pool.drain()
+                host.pool = None
 
 
 def local_address() -> str:

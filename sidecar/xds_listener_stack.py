@@ -88,6 +88,7 @@ class XdsListeners:
             self._dispose_terminal(chain.terminal)
         if whole:
             self.stack.store.release(self._groups.pop(listener, ()))
+            listener.end()
         self.refresh_overload()
 
     def drain(self, draining: Draining) -> None:

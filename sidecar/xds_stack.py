@@ -6,6 +6,7 @@ management server -> subscription -> watcher (`xds/apply/`) -> cluster, endpoint
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -17,6 +18,7 @@ from sidecar.config.config_source import ConfigSource
 from sidecar.config.http_connection_manager import Rds
 from sidecar.core.discovery import Discovery, Subscription
 from sidecar.core.pace import Pace
+from sidecar.core.timer_wheel import Callback
 from sidecar.telemetry import tags
 from sidecar.telemetry.formatter import format_problems
 from sidecar.telemetry.groups import cluster as cluster_groups
@@ -52,6 +54,9 @@ if TYPE_CHECKING:
     from sidecar.xds_filter_stack import XdsFilters
     from sidecar.xds_secret_stack import XdsSecrets
 
+_FREEZE_AFTER: Final = 1.0
+"""Seconds from a large amount of new configuration to the time when it is in use."""
+
 _URL: Final = "type.googleapis.com/"
 CLUSTER_URL: Final = _URL + "envoy.config.cluster.v3.Cluster"
 ENDPOINT_URL: Final = _URL + "envoy.config.endpoint.v3.ClusterLoadAssignment"
@@ -83,6 +88,8 @@ class XdsStack:
         worker = stack.worker
         self.pace = Pace(worker.clock)
         self.judge = Judge(stack.bootstrap, format_problems, _Names(stack))
+        self.judge.on_bulk = self._freeze_soon
+        self._freezing: Callback | None = None
         self.discovery: Discovery = self._make_discovery()
         self.clusters = Records(self.now)
         self.cluster_records: dict[int, Record] = {}  # by the identity of the configuration made of it
@@ -118,6 +125,15 @@ class XdsStack:
         """Seconds since the epoch."""
         worker = self.stack.worker
         return worker.epoch + worker.clock()
+
+    def _freeze_soon(self) -> None:
+        """Take what has come out of the collector's sight once it is applied: nothing of it makes cycles when it goes."""
+        if self._freezing is None:
+            self._freezing = self.stack.worker.wheel.call_in(_FREEZE_AFTER, self._freeze)
+
+    def _freeze(self) -> None:
+        self._freezing = None
+        gc.freeze()
 
     # the beginning
 

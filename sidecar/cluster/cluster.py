@@ -158,6 +158,10 @@ class Cluster:
         self._finish(no_host)
         for callback in waiting:
             callback()
+        # Nothing of it is kept by what it knew: it may be in the part of the heap that the collector does not look at.
+        self.discovery = self.outlier = self.load_reports = self.on_host_sets = None
+        self.on_membership = self.needs = ()
+        self._without = {}
 
     def when_ready(self, callback: Callable[[], object]) -> None:
         """Call back once the cluster is initialised, or closed before that: now, if it is."""

@@ -67,7 +67,7 @@ class ExpressLane:
         self.longest_body = min(_LONGEST_BODY, router.retry_budget_bytes)  # that may come with its head
         self.shapes = 0  # learnt since there was room last; what they hold together is bounded
         self.http2: Http2Lane | None = None
-        self.makers = (router, make_upstream_request, new_request_id, date_of)
+        self.makers: tuple[Any, ...] = (router, make_upstream_request, new_request_id, date_of)
         self._answers: Any = None
         respond = compile_response_lane(manager, router, date_of)
         self.forward = compile_forward(
@@ -91,6 +91,14 @@ class ExpressLane:
         """Take no more requests until ``open``: no path is plain now, and no request is of a known shape."""
         self.path = b""
         self._forget()
+
+    def end(self) -> None:
+        """Take no more requests, and let go of everything: there is another lane, or no connection manager any more."""
+        self.close()
+        self.kinds.clear()
+        self.makers = ()
+        self._answers = self.http2 = None
+        self.forward = self.take = _nothing
 
     def open(self) -> None:
         """Take requests again, as they become known."""
@@ -218,6 +226,11 @@ class ExpressLane:
             return True
 
         return take
+
+
+def _nothing(*_: Any) -> bool:
+    """What a lane takes that has ended."""
+    return False
 
 
 def deliver(connection: Any, body: bytes) -> None:

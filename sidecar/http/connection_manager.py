@@ -107,6 +107,14 @@ class Connection(Protocol):
     def drain(self) -> None: ...
 
 
+_EMPTY = FilterChain(())
+
+
+def _no_chain(route: Any) -> FilterChain:
+    """Of a connection manager that has ended."""
+    return _EMPTY
+
+
 class ConnectionManager:
     """What the connections and streams of one HTTP connection manager share."""
 
@@ -209,11 +217,17 @@ class ConnectionManager:
     def replace_lane(self, lane: Any) -> None:
         """Nothing holds any more that the express lane has learnt. Connections of HTTP/2 that are open go on without one."""
         if self.lane is not None:
-            self.lane.close()
+            self.lane.end()
         self.lane = lane
         for connection in self.connections:
             if connection.version == 11:
                 connection.kind = None if lane is None else lane.kind_of(connection.info)  # type: ignore[attr-defined]
+
+    def end(self) -> None:
+        """The last connection is gone, and no other one comes: let go of everything."""
+        self.replace_lane(None)
+        self.upgrade_chains.clear()
+        self.make_chain = _no_chain
 
     def opened(self, connection: Connection) -> None:
         self.connections.add(connection)

@@ -197,6 +197,12 @@ class Listener:
         for connection in (*self.pending, *self.connections):
             connection.abort()
 
+    def end(self) -> None:
+        """The last connection is gone, and no other one comes: let go of everything."""
+        self._take = _take_nothing
+        self._build = _build_nothing
+        self.chains = []
+
     # load: `core.overload.Accepting`
 
     def turns_behind(self) -> float:
@@ -474,6 +480,16 @@ class Listener:
     def __repr__(self) -> str:
         where = ", ".join(address.text for address in self.local_addresses) or "nowhere"
         return f"<Listener {self.config.name} on {where}: {len(self.connections)} connections>"
+
+
+def _take_nothing(accepted: Descriptor, name: Any, local: Address | None) -> None:
+    """Of a listener that has ended."""
+    accepted.as_socket().close()
+
+
+def _build_nothing(chain: FilterChain) -> Chain:
+    """Of a listener that has ended."""
+    raise RuntimeError("the listener has ended")
 
 
 def _socket_of(accepted: socket.socket | Descriptor) -> socket.socket:

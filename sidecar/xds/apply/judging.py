@@ -27,6 +27,9 @@ T = TypeVar("T")
 LARGE: Final = 32768
 """Bytes of a resource that takes too long for a slice of the loop: some hundred routes, or a thousand endpoints."""
 
+BULK: Final = 262144
+"""Bytes of resources that make so many objects that the collector had better not look at them again."""
+
 
 class Refused(Exception):
     """A resource is not applied; the text says why."""
@@ -35,7 +38,7 @@ class Refused(Exception):
 class Judge:
     """Judges the resources of one sidecar. ``clusters`` are the names of those that there are, as they are at any time."""
 
-    __slots__ = ("_bootstrap", "_clusters", "_find_format_problems", "_ignored", "_warned")
+    __slots__ = ("_bootstrap", "_clusters", "_find_format_problems", "_ignored", "_taken", "_warned", "on_bulk")
 
     def __init__(
         self, bootstrap: Bootstrap, find_format_problems: FindFormatProblems, clusters: Collection[str]
@@ -45,6 +48,8 @@ class Judge:
         self._clusters = clusters
         self._ignored: set[tuple[str, str]] = set()
         self._warned: set[str] = set()
+        self._taken = 0
+        self.on_bulk: Callable[[], None] = lambda: None  # called when a lot of configuration has come
 
     def unpack(self, payload: Any, type_name: str) -> Any:
         """The message in an Any. Raises Refused for any other type."""
@@ -101,6 +106,10 @@ class Judge:
         def judged() -> T:
             return self.parse(self.unpack(resource.payload, type_name), kind, resource.name, build)
 
+        self._taken += len(resource.payload.value)
+        if self._taken > BULK:
+            self._taken = 0
+            self.on_bulk()
         if len(resource.payload.value) > LARGE:
             return await pace.aside(judged)
         await pace.breathe()
