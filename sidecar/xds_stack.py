@@ -127,7 +127,8 @@ class XdsStack:
         return worker.epoch + worker.clock()
 
     def _freeze_soon(self) -> None:
-        """Take what has come out of the collector's sight once it is applied: nothing of it makes cycles when it goes."""
+        """Take what comes out of the collector's sight, now and once it is applied: nothing of it makes cycles when it goes."""
+        gc.freeze()
         if self._freezing is None:
             self._freezing = self.stack.worker.wheel.call_in(_FREEZE_AFTER, self._freeze)
 

@@ -19,19 +19,19 @@ _SWITCH_INTERVAL: Final = 0.0005
 class Pace:
     """What all work of one kind shares that is done beside the requests. ``clock`` is in seconds."""
 
-    __slots__ = ("_aside", "_clock", "_usual", "_until")
+    __slots__ = ("_aside", "_until", "_usual", "clock")
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
+        self.clock = clock
         self._until = 0.0
         self._aside = 0
         self._usual = 0.0
 
     async def breathe(self) -> None:
         """Let everything else have its turn if this one's is over. To be called between two short steps."""
-        if self._clock() >= self._until:
+        if self.clock() >= self._until:
             await asyncio.sleep(0)
-            self._until = self._clock() + SLICE
+            self._until = self.clock() + SLICE
 
     async def aside(self, work: Callable[[], T]) -> T:
         """The result of one long step that touches nothing which the loop works with, done in a thread."""

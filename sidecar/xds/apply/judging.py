@@ -24,11 +24,11 @@ _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-LARGE: Final = 32768
-"""Bytes of a resource that takes too long for a slice of the loop: some hundred routes, or a thousand endpoints."""
+LARGE: Final = 3000
+"""Bytes of a resource that may take too long for a slice of the loop: some hundred routes, say."""
 
-BULK: Final = 262144
-"""Bytes of resources that make so many objects that the collector had better not look at them again."""
+BULK: Final = 32768
+"""Bytes of resources within a second that make so many objects that the collector had better not look at them at all."""
 
 
 class Refused(Exception):
@@ -38,7 +38,16 @@ class Refused(Exception):
 class Judge:
     """Judges the resources of one sidecar. ``clusters`` are the names of those that there are, as they are at any time."""
 
-    __slots__ = ("_bootstrap", "_clusters", "_find_format_problems", "_ignored", "_taken", "_warned", "on_bulk")
+    __slots__ = (
+        "_bootstrap",
+        "_clusters",
+        "_find_format_problems",
+        "_ignored",
+        "_since",
+        "_taken",
+        "_warned",
+        "on_bulk",
+    )
 
     def __init__(
         self, bootstrap: Bootstrap, find_format_problems: FindFormatProblems, clusters: Collection[str]
@@ -48,7 +57,8 @@ class Judge:
         self._clusters = clusters
         self._ignored: set[tuple[str, str]] = set()
         self._warned: set[str] = set()
-        self._taken = 0
+        self._since = 0.0
+        self._taken = 0  # bytes since then
         self.on_bulk: Callable[[], None] = lambda: None  # called when a lot of configuration has come
 
     def unpack(self, payload: Any, type_name: str) -> Any:
@@ -106,6 +116,10 @@ class Judge:
         def judged() -> T:
             return self.parse(self.unpack(resource.payload, type_name), kind, resource.name, build)
 
+        now = pace.clock()
+        if now - self._since > 1.0:
+            self._since = now
+            self._taken = 0
         self._taken += len(resource.payload.value)
         if self._taken > BULK:
             self._taken = 0
