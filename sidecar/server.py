@@ -225,11 +225,11 @@ class Server:
         inherited: Inherited = {} if successor is None else await successor.take_sockets()
         try:
             stack.bind(inherited)
+            self.life.on(Event.BOUND)
+            await stack.initialise(inherited)
         finally:
             for sock in (sock for socks in inherited.values() for sock in socks):
                 sock.close()  # its address is not in the configuration any more
-        self.life.on(Event.BOUND)
-        await stack.initialise()
         stack.listen()
         if self.balancer is not None:
             self.balancer.start()

@@ -184,18 +184,22 @@ class Stack(ListenerStack):
             self._xds = XdsStack(self)
         return self._xds
 
-    async def initialise(self) -> None:
-        """Find the first hosts of all clusters, and what else is discovered before anything is served."""
+    async def initialise(self, inherited: Inherited) -> None:
+        """Find the first hosts of all clusters, and what else is discovered before anything is served but the administration
+        interface. Listeners that are discovered take what they find among the ``inherited`` sockets.
+        """
+        dynamic = self.bootstrap.dynamic_resources
+        if dynamic is not None and self.admin_listener is not None:
+            self.admin_listener.start()
         initialised = asyncio.Event()
         self.clusters.start(initialised.set)
         await initialised.wait()
-        dynamic = self.bootstrap.dynamic_resources
         if dynamic is not None and dynamic.cds_config is not None:
             await self.xds.discover_clusters(dynamic.cds_config)
         ready = asyncio.Event()
         self._static_waiting.begin(ready.set)
         if dynamic is not None and dynamic.lds_config is not None:
-            await self.xds.discover_listeners(dynamic.lds_config)
+            await self.xds.discover_listeners(dynamic.lds_config, inherited)
         await ready.wait()
         if self.bootstrap.hds_config is not None:
             from sidecar.hds_stack import health_discovery  # only for those who configure it
@@ -222,8 +226,10 @@ class Stack(ListenerStack):
 
     def listen(self) -> None:
         """Serve."""
-        for listener in self.bound():
+        for listener in self.listeners:
             listener.start()
+        if self.admin_listener is not None and self.bootstrap.dynamic_resources is None:
+            self.admin_listener.start()
         if self._xds is not None:
             self._xds.listeners.manager.started = True
 
@@ -232,7 +238,7 @@ class Stack(ListenerStack):
         for listener in self.listeners:
             listener.stop_accepting()
         if self._xds is not None:
-            self._xds.listeners.manager.started = False
+            self._xds.listeners.manager.stop()
 
     def start_clockwork(self) -> None:
         """Begin what happens at intervals: the latch of histograms, the measurement of the loop's lag, the watch on load."""

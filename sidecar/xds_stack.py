@@ -19,6 +19,7 @@ from sidecar.config.http_connection_manager import Rds
 from sidecar.core.discovery import Discovery, Subscription
 from sidecar.core.pace import Pace
 from sidecar.core.timer_wheel import Callback
+from sidecar.listener.sockets import Inherited
 from sidecar.telemetry import tags
 from sidecar.telemetry.formatter import format_problems
 from sidecar.telemetry.groups import cluster as cluster_groups
@@ -148,16 +149,20 @@ class XdsStack:
         self.stack.clusters.when_warm(warm.set)
         await warm.wait()
 
-    async def discover_listeners(self, source: ConfigSource) -> None:
-        """Ask for listeners from now on; those that the first answer has are warm when this returns, and bound."""
+    async def discover_listeners(self, source: ConfigSource, inherited: Inherited) -> None:
+        """Ask for listeners from now on; those that the first answer has are warm when this returns, and bound: to sockets that
+        are ``inherited``, if they are there.
+        """
         answered = asyncio.Event()
         listeners = self.listeners
+        listeners.manager.inherited = inherited
         records = self.listener_records
         watcher = ListenerWatcher(self.judge, self.pace, listeners, records, answered.set, self._around_listeners)
         stats = self.stack.store.shared(SubscriptionStats, "listener_manager.lds.")
         self.discovery.subscribe(source, LISTENER_URL, None, watcher, stats)
         await answered.wait()
         await listeners.warm()
+        listeners.manager.inherited = {}
 
     def _around_listeners(self, begins: bool) -> None:
         if begins:

@@ -108,6 +108,7 @@ def parse_bootstrap(node: Node) -> Bootstrap:
     node.context.local_cluster_name = cluster_manager.local_cluster_name
     dynamic_resources = None if dynamic is None else _parse_dynamic_resources(dynamic)
     hds = node.child("hds_config")
+    node.context.discovers_clusters = dynamic_resources is not None and dynamic_resources.cds_config is not None
     built = Bootstrap(
         NodeIdentity() if identity is None else _parse_identity(identity),
         None if admin is None else _parse_admin(admin),

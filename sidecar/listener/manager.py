@@ -155,6 +155,12 @@ class ListenerManager:
         self._when_warm = callback
         self._check_warm()
 
+    def stop(self) -> None:
+        """Listeners that come accept nothing any more, and those that are warming never do."""
+        self.started = False
+        for name in list(self.warming):
+            self._forget_warming(name)
+
     def close(self) -> None:
         """End all of it; the listeners in use are closed by whoever knows them."""
         for warming in self.warming.values():
