@@ -129,6 +129,7 @@ def start(kind: str, bootstrap: object, ports: Mapping[str, int], directory: Pat
         command += ["--log-level", "warning", "--file-flush-interval-msec", "50", "--drain-time-s", "1"]
     else:
         command = [sys.executable, "-m", "sidecar", "--config", str(config), "--drain-time-s", "1"]
+        command += ["--xds-state-dir", str(directory / "state")]
     with (directory / "process.log").open("wb") as log:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=REPOSITORY, preexec_fn=_end_with_parent
