@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from pydantic import Field
 
-from controlplane.model.causes import Cause
+from controlplane.model.causes import Cause, Reason
 from controlplane.model.istio.selection import label_problems
 from controlplane.model.oneof import exclusive
 from controlplane.model.resource import Model
@@ -63,6 +63,8 @@ class HTTPMatchRequest(Model):
         for name, match in self.query_params.items():
             if match.prefix is not None and not match.prefix:
                 yield Cause(f"queryParams[{name}]", "is empty: write what to match")
+        if self.stat_prefix:
+            yield Cause("statPrefix", "is not implemented: remove it", Reason.NOT_SUPPORTED)
         yield from label_problems(self.source_labels, "sourceLabels")
         if self.source_namespace and (complaint := dns_label_complaint(self.source_namespace)):
             yield Cause("sourceNamespace", complaint)

@@ -20,6 +20,7 @@ INBOUND = base_pb2.TrafficDirection.INBOUND
 OUTBOUND = base_pb2.TrafficDirection.OUTBOUND
 LOOPBACK = "127.0.0.1"
 ANY_ADDRESS = "0.0.0.0"
+UNIX = "unix://"
 # What the HTTP inspector finds in plain text, as filter chains match it.
 PLAIN_HTTP = ("http/1.0", "http/1.1", "h2c")
 
@@ -39,8 +40,8 @@ def holder(taken: Mapping[tuple[str, int], str], address: str, number: int) -> s
 
 
 def listener_name(address: str, port: int) -> str:
-    """Istio's name of a listener on an address and port."""
-    return f"{address}_{port}"
+    """Istio's name of a listener on an address and port, or on a Unix socket."""
+    return address if address.startswith(UNIX) else f"{address}_{port}"
 
 
 def new_listener(
@@ -54,8 +55,11 @@ def new_listener(
     made = listener_pb2.Listener(
         name=name or listener_name(address, port), filter_chains=chains, traffic_direction=direction
     )
-    made.address.socket_address.address = address
-    made.address.socket_address.port_value = port
+    if address.startswith(UNIX):
+        made.address.pipe.path = address.removeprefix(UNIX)
+    else:
+        made.address.socket_address.address = address
+        made.address.socket_address.port_value = port
     made.enable_reuse_port.value = False
     if not bind:
         made.bind_to_port.value = False

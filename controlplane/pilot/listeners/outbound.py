@@ -21,6 +21,7 @@ from controlplane.pilot.listeners.listener import (
     LOOPBACK,
     OUTBOUND,
     PLAIN_HTTP,
+    UNIX,
     chain,
     generated,
     holder,
@@ -30,7 +31,7 @@ from controlplane.pilot.listeners.listener import (
 from controlplane.pilot.listeners.tcp import service_chains
 from controlplane.pilot.names import BLACK_HOLE, PASSTHROUGH
 from controlplane.pilot.routes.domains import service_addresses
-from controlplane.pilot.routes.outbound import detected_services, http_ports
+from controlplane.pilot.routes.outbound import detected_services, http_ports, routes_name
 from controlplane.pilot.routes.tunnels import CONNECT
 from controlplane.pilot.routes.virtual_hosts import routable
 from controlplane.pilot.scope import EgressListener, Generated, Scope
@@ -63,7 +64,7 @@ def egress_address(scope: Scope, egress: EgressListener) -> str:
 
 def bound(scope: Scope, egress: EgressListener) -> bool:
     """Whether a listener is on its address, and not only behind `virtualOutbound`."""
-    return not scope.proxy.intercepts or egress.capture_mode == "NONE"
+    return not scope.proxy.intercepts or egress.capture_mode == "NONE" or egress.bind.startswith(UNIX)
 
 
 def outbound_manager(
@@ -98,14 +99,18 @@ def _explicit(scope: Scope, egress: EgressListener, port: Port) -> Generated | N
     chains: list[Any] = []
     if not port.protocol.is_http:
         for service in egress.services.values():
-            served = service.port(port.number)
+            served = (
+                service.port(port.number) if port.number else (service.ports[0] if len(service.ports) == 1 else None)
+            )
             if served is not None:
-                as_said = Port(port.number, served.name, port.protocol)
+                as_said = Port(served.number, served.name, port.protocol)
                 owners = speaking_of(scope, egress.virtual_services, service.hostname)
                 _add(chains, service_chains(scope, service, as_said, owners))
                 causes += [owner.key for owner in owners]
     if routable(port.protocol):
-        manager = outbound_manager(scope, address, port.number, str(port.number), protocol=port.protocol)
+        manager = outbound_manager(
+            scope, address, port.number, routes_name(egress, port.number), protocol=port.protocol
+        )
         if port.protocol is PortProtocol.AUTO and chains:
             chains.append(chain(manager, application_protocols=PLAIN_HTTP))
         else:

@@ -9,12 +9,17 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from envoy.config.route.v3 import route_components_pb2 as components
-from envoy.config.route.v3 import route_pb2
 
 from controlplane.model.resource import Resource
 from controlplane.pilot.gateway_servers import GatewayServer, servers_by_address
 from controlplane.pilot.routes.matching import matches_everything
-from controlplane.pilot.routes.virtual_hosts import RuleView, VirtualHost, route_configuration, virtual_host
+from controlplane.pilot.routes.virtual_hosts import (
+    RuleView,
+    VirtualHost,
+    new_route_configuration,
+    route_configuration,
+    virtual_host,
+)
 from controlplane.pilot.scope import Generated, Scope
 
 
@@ -26,8 +31,7 @@ def gateway_route_configurations(scope: Scope) -> Iterator[Generated]:
             if server.is_http:
                 by_name.setdefault(server.route_name, []).append(server)
         for name, sharing in by_name.items():
-            message = route_pb2.RouteConfiguration(name=name, ignore_port_in_host_matching=True)
-            message.validate_clusters.value = False
+            message = new_route_configuration(name, ignore_port_in_host_matching=True)
             yield route_configuration(scope, message, _virtual_hosts(scope, sharing, port))
 
 

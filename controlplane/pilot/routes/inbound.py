@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 from envoy.config.route.v3 import route_components_pb2 as components
-from envoy.config.route.v3 import route_pb2
 
 from controlplane.pilot.names import inbound_cluster
+from controlplane.pilot.routes.virtual_hosts import new_route_configuration
 
 
 def inbound_routes(port: int, hostname: str) -> Any:
@@ -25,7 +25,6 @@ def inbound_routes(port: int, hostname: str) -> Any:
     route.route.timeout.FromNanoseconds(0)
     route.route.retry_policy.retry_on = "reset-before-request"
     route.route.retry_policy.num_retries.value = 2
-    message = route_pb2.RouteConfiguration(name=cluster)
-    message.validate_clusters.value = False
+    message = new_route_configuration(cluster)
     message.virtual_hosts.add(name=f"inbound|http|{port}", domains=["*"], routes=[route])
     return message

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from envoy.config.route.v3 import route_pb2
-
 from controlplane.model.service import Port, PortProtocol, Service
 from controlplane.pilot.routes.domains import service_addresses
 from controlplane.pilot.routes.outbound_hosts import claims, outbound_hosts
 from controlplane.pilot.routes.unknown_hosts import unknown_host
 from controlplane.pilot.routes.virtual_hosts import (
     RuleView,
+    new_route_configuration,
     routable,
     route_configuration,
     service_virtual_host,
@@ -31,7 +30,7 @@ def sidecar_route_configurations(scope: Scope) -> Iterator[Generated]:
     for egress in scope.egress:
         if egress.port is not None:
             if routable(egress.port.protocol):
-                yield port_routes(scope, egress, egress.port.number)
+                yield port_routes(scope, egress, egress.port.number or None)
         elif scope.proxy.intercepts:
             taken = {each.port.number for each in scope.egress if each.port is not None}
             for number in http_ports(egress):
@@ -62,29 +61,34 @@ def detected_services(egress: EgressListener) -> Iterator[tuple[Service, Port]]:
                     yield service, port
 
 
+def routes_name(egress: EgressListener, port: int | None) -> str:
+    """What the routes of an egress listener are called: its port, or the socket that it is on."""
+    return str(port) if port else egress.bind
+
+
 def forward_proxy_routes(scope: Scope) -> Generated:
     """Routes of the forward-proxy port: all services by `NAME:PORT`, and those on port 80 by `NAME`."""
-    message = route_pb2.RouteConfiguration(name=FORWARD_PROXY)
-    message.validate_clusters.value = False
+    message = new_route_configuration(FORWARD_PROXY)
     found = [outbound_hosts(scope, egress, None) for egress in scope.egress if egress.port is None]
     hosts = [host for each in found for host in each.hosts]  # there is one egress listener without a port, or none
     distinct = all(each.distinct for each in found)
     return route_configuration(scope, message, [*hosts, unknown_host(scope, captured=False)], distinct=distinct)
 
 
-def port_routes(scope: Scope, egress: EgressListener, port: int) -> Generated:
-    """Routes of a listener on one port: the services that have this port, with and without it in the authority."""
-    message = route_pb2.RouteConfiguration(name=str(port))
-    message.validate_clusters.value = False
+def port_routes(scope: Scope, egress: EgressListener, port: int | None) -> Generated:
+    """Routes of a listener on one port: the services that have this port, with and without it in the authority. A listener
+    on a Unix socket has no port (None), and is called after the socket: through it all ports are reached, as through the
+    forward proxy.
+    """
+    message = new_route_configuration(routes_name(egress, port))
     hosts, distinct = outbound_hosts(scope, egress, port)
-    captured = scope.proxy.intercepts and egress.capture_mode != "NONE"
+    captured = scope.proxy.intercepts and egress.capture_mode != "NONE" and port is not None
     return route_configuration(scope, message, [*hosts, unknown_host(scope, captured=captured)], distinct=distinct)
 
 
 def service_routes(scope: Scope, egress: EgressListener, service: Service, port: Port) -> Generated:
     """Routes of a listener for one service's address: whatever the authority, it is this service."""
-    message = route_pb2.RouteConfiguration(name=f"{service.hostname}:{port.number}")
-    message.validate_clusters.value = False
+    message = new_route_configuration(f"{service.hostname}:{port.number}")
     owner = claims(scope, egress, {service.hostname: service}).by_service.get(service.hostname)
     rules = None if owner is None else RuleView(scope, owner)
     return route_configuration(scope, message, [service_virtual_host(scope, service, port, ["*"], rules)])

@@ -23,6 +23,7 @@ from controlplane.pilot.routes.rules import default_route, rule_routes, selected
 from controlplane.pilot.routes.tunnels import tunnel_route
 from controlplane.pilot.scope import Generated, Scope
 
+_LARGEST_BODY = 1 << 20  # of a direct response
 _VIRTUAL_HOSTS_TAG = bytes((route_pb2.RouteConfiguration.VIRTUAL_HOSTS_FIELD_NUMBER << 3 | 2,))
 
 
@@ -48,6 +49,16 @@ def virtual_host(
         name=name, domains=listed, routes=routes, require_tls=require_tls
     ).SerializeToString(deterministic=True)
     return VirtualHost(frozenset(listed), _VIRTUAL_HOSTS_TAG + _length(len(message)) + message, causes)
+
+
+def new_route_configuration(name: str, **fields: Any) -> Any:
+    """A `RouteConfiguration` without virtual hosts: it may name clusters that are not there (yet), and answer with bodies as
+    large as resources admit.
+    """
+    message = route_pb2.RouteConfiguration(name=name, **fields)
+    message.validate_clusters.value = False
+    message.max_direct_response_body_size_bytes.value = _LARGEST_BODY
+    return message
 
 
 def route_configuration(

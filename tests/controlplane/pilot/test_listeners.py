@@ -326,3 +326,75 @@ def test_plain_requests_stay_plain() -> None:
         assert not host.include_request_attempt_count
         for route in host.routes:
             assert not route.route.HasField("max_grpc_timeout") and not route.route.HasField("max_stream_duration")
+
+
+@pytest.mark.parametrize("kind", PLANES)
+def test_paths_are_made_canonical_as_the_mesh_says(kind: str, tmp_path: Path) -> None:
+    expected = {
+        "NONE": "/a/../b//c%2fd",
+        "BASE": "/b//c%2fd",
+        "MERGE_SLASHES": "/b/c%2fd",
+        "DECODE_AND_MERGE_SLASHES": "/b/c/d",
+    }
+    for normalization, path in expected.items():
+        scene = Scene(services(), mesh={"pathNormalization": {"normalization": normalization}})
+        with running(kind, scene, sidecar(), tmp_path / f"{kind}-{normalization}") as plane:
+            _, _, body = send(plane.ports[PROXY], "a", {"path": "/a/../b//c%2fd"})
+            assert json.loads(body)["path"] == path, normalization
+
+
+@pytest.mark.parametrize("kind", PLANES)
+def test_the_mesh_may_ask_for_istios_own_retries(kind: str, tmp_path: Path) -> None:
+    policy = {"attempts": 2, "retryOn": "connect-failure,refused-stream,unavailable,cancelled,503"}
+    scene = Scene(services(), mesh={"defaultHttpRetryPolicy": policy})
+    with running(kind, scene, sidecar(), tmp_path) as plane:
+        assert send(plane.ports[PROXY], "a", {"headers": {"x-answers": "503,503,200"}})[0] == 200
+        assert send(plane.ports[PROXY], "a", {"headers": {"x-answers": "503,503,503,200"}})[0] == 503
+
+
+def test_unknown_hosts_may_go_through_a_proxy_of_their_own() -> None:
+    text = """
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {name: default, namespace: shop}
+spec:
+  egress: [{hosts: ["*/*"]}]
+  outboundTrafficPolicy: {mode: ALLOW_ANY, egressProxy: {host: far.away.svc.cluster.local, port: {number: 80}}}
+"""
+    *_, last = Scene(services(), text).routes(sidecar())["http_proxy"].virtual_hosts
+    assert (last.name, last.routes[0].route.cluster) == ("allow_any", "outbound|80||far.away.svc.cluster.local")
+
+
+UNIX = """
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {name: default, namespace: shop}
+spec:
+  egress:
+  - {port: {protocol: HTTP, name: http}, bind: "unix://%s", hosts: ["./*"]}
+"""
+
+
+def test_an_egress_listener_may_be_a_unix_socket() -> None:
+    scene = Scene(services(), UNIX % "/run/http.sock")
+    listener = scene.listeners(sidecar())["unix:///run/http.sock"]
+    assert listener.address.pipe.path == "/run/http.sock"
+    manager = hcm_pb2.HttpConnectionManager.FromString(listener.filter_chains[0].filters[0].typed_config.value)
+    routes = scene.routes(sidecar())[manager.rds.route_config_name]
+    assert {"a.shop.svc.cluster.local:80", "odd-port:9080"} <= {
+        name for each in routes.virtual_hosts for name in each.domains
+    }
+
+
+@pytest.mark.parametrize("kind", PLANES)
+def test_an_idle_connection_ends_when_the_rule_says(kind: str, tmp_path: Path) -> None:
+    rule = """
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: db, namespace: shop}
+spec: {host: db, trafficPolicy: {connectionPool: {tcp: {idleTimeout: 300ms}}}}
+"""
+    with running(kind, Scene(services(), MESH, rule), OWN, tmp_path) as plane:
+        connection = socket.create_connection(("127.0.0.1", plane.ports["127.0.0.3_5432"]), timeout=10)
+        with connection:
+            assert connection.recv(1) == b""
