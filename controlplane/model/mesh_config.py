@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
-import yaml
 from pydantic import Field
 
 from controlplane.model.causes import Cause, Invalid, Reason
+from controlplane.model.documents import Unreadable, read_documents
 from controlplane.model.istio.destination import Destination
 from controlplane.model.istio.http_policies import HTTPRetry
 from controlplane.model.istio.selection import export_to_problems
@@ -167,10 +167,13 @@ class MeshConfig(Model):
 def read_mesh_config(text: str, path: str = "") -> MeshConfig:
     """The mesh's configuration from its document in YAML or JSON. Raises Invalid with fields below ``path``."""
     try:
-        document = yaml.load(text, Loader=yaml.CSafeLoader)
-    except yaml.YAMLError as error:
-        raise Invalid([Cause(path, f"is not YAML: {error}".replace("\n", " "))]) from None
-    return parse_model(MeshConfig, document if document is not None else {}, path)
+        documents = read_documents(text, path)
+    except Unreadable as error:
+        line = f"line {error.origin.line}: " if error.origin.line else ""
+        raise Invalid([Cause(path, f"{line}{error.message}")]) from None
+    if len(documents) > 1:
+        raise Invalid([Cause(path, f"has {len(documents)} documents: a mesh has one configuration")])
+    return parse_model(MeshConfig, documents[0][0] if documents else {}, path)
 
 
 def mesh_config(resources: Mapping[ResourceKey, Resource], fallback: MeshConfig | None = None) -> MeshConfig:

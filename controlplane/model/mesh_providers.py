@@ -10,7 +10,7 @@ from pydantic import Field
 from controlplane.model.causes import Cause, Reason
 from controlplane.model.oneof import exclusive
 from controlplane.model.resource import Model
-from controlplane.model.values import Bool, Duration, Port, Str, UInt, domain_complaint, shown
+from controlplane.model.values import Bool, Duration, Port, Str, UInt, domain_complaint, is_number, shown
 
 
 class Topology(Model):
@@ -57,9 +57,7 @@ class ExtAuthz(ServiceProvider):
 
     def problems(self) -> Iterable[Cause]:
         yield from self.service_problems()
-        if self.status_on_error is not None and not (
-            self.status_on_error.isdecimal() and 200 <= int(self.status_on_error) <= 599
-        ):
+        if self.status_on_error is not None and not (is_number(self.status_on_error, 200, 599)):
             yield Cause("statusOnError", f"{shown(self.status_on_error)} is not an HTTP status: write one in quotes")
 
 

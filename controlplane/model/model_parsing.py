@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import typing
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -14,6 +14,7 @@ from controlplane.model.causes import Cause, Invalid, Reason, joined
 from controlplane.model.resource import Model
 from controlplane.model.values import shown
 
+_DEEPEST: Final = 200
 Parsed = TypeVar("Parsed", bound=Model)
 
 
@@ -75,19 +76,21 @@ def _models_below(value: Any, path: str) -> Iterator[tuple[str, Model]]:
             yield from models(item, f"{path}[{key}]")
 
 
-def without_nulls(value: Any) -> Any:
+def without_nulls(value: Any, depth: int = 0) -> Any:
     """A document without the fields that are null, which mean the same as fields that are not there.
 
-    Names that YAML reads as numbers (ports, mostly) become texts, as in JSON.
+    Names that YAML reads as numbers (ports, mostly) become texts, as in JSON. Raises Invalid if it is nested too deeply.
     """
+    if depth > _DEEPEST:
+        raise Invalid([Cause("", f"is nested more than {_DEEPEST} levels deep: no resource is")])
     if isinstance(value, Mapping):
         return {
-            str(key) if type(key) is int else key: without_nulls(item)
+            str(key) if type(key) is int else key: without_nulls(item, depth + 1)
             for key, item in value.items()
             if item is not None
         }
     if isinstance(value, list):
-        return [without_nulls(item) for item in value]
+        return [without_nulls(item, depth + 1) for item in value]
     return value
 
 

@@ -31,6 +31,10 @@ def shown(value: Any) -> str:
     """A value as messages quote it, cut where it is long."""
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, (dict, list, tuple)):
+        return "an object" if isinstance(value, dict) else "a list"
+    if isinstance(value, int) and abs(value) > 1 << 64:
+        return "a number of more than 64 bits"  # some are too long to be written out
     text = repr(value) if not isinstance(value, str) else f'"{value}"'
     return text if len(text) <= 80 else text[:76] + '..."'
 
@@ -86,7 +90,7 @@ DurationOrZero = Annotated[float, BeforeValidator(duration_seconds), _DURATION_S
 def _within(low: int | float, high: int | float, what: str) -> AfterValidator:
     def judge(value: Any) -> Any:
         if not low <= value <= high:
-            raise wrong(f"{what} must be from {low:g} to {high:g}, not {value:g}")
+            raise wrong(f"{what} must be from {low} to {high}, not {shown(value)}")
         return value
 
     return AfterValidator(judge)
@@ -105,7 +109,7 @@ Str = StrictStr
 
 def _port(value: int) -> int:
     if not 1 <= value <= 65535:
-        raise wrong(f"a port must be from 1 to 65535, not {value}")
+        raise wrong(f"a port must be from 1 to 65535, not {shown(value)}")
     return value
 
 
@@ -123,7 +127,9 @@ IntOrString = Annotated[int | str, PlainValidator(_int_or_string), WithJsonSchem
 
 def _percentage(value: float) -> float:
     if not 0 <= value <= 100:
-        raise wrong(f"a percentage must be from 0 to 100, not {value:g}")
+        raise wrong(f"a percentage must be from 0 to 100, not {shown(value)}")
+    if 0 < value < 0.0001:
+        raise wrong(f"a percentage that is not 0 must be at least 0.0001, not {shown(value)}")
     return value
 
 
@@ -131,13 +137,14 @@ PercentValue = Annotated[StrictFloat, AfterValidator(_percentage), _bounds(0, 10
 PercentInt = Annotated[StrictInt, AfterValidator(_percentage), _bounds(0, 100)]
 
 
-def _status(value: int) -> int:
-    if not 200 <= value <= 599:
-        raise wrong(f"an HTTP status must be from 200 to 599, not {value}")
-    return value
+def is_number(text: str, low: int, high: int) -> bool:
+    """Whether a text is a whole number from ``low`` to ``high``, in plain digits."""
+    return text.isascii() and text.isdecimal() and len(text) <= len(str(high)) and low <= int(text) <= high
 
 
-HttpStatus = Annotated[StrictInt, AfterValidator(_status), _bounds(200, 599)]
+def is_port(text: str) -> bool:
+    """Whether a text is the number of a port."""
+    return is_number(text, 1, 65535)
 
 
 # --- Texts

@@ -7,6 +7,7 @@ from typing import Any
 
 from controlplane.galley.analysis.annotations import analyze_annotations
 from controlplane.galley.analysis.destination_rules import (
+    analyze_client_credentials,
     analyze_mtls,
     analyze_rule_hosts,
     analyze_server_verification,
@@ -58,6 +59,7 @@ ANALYZERS = (
     analyze_reachability,
     analyze_rule_hosts,
     analyze_server_verification,
+    analyze_client_credentials,
     analyze_mtls,
     analyze_gateway_workloads,
     analyze_gateway_credentials,

@@ -18,6 +18,7 @@ from controlplane.galley.analysis.messages import (
 )
 from controlplane.model.kinds import KINDS
 from controlplane.model.resource import Resource
+from controlplane.model.values import is_port
 
 
 class _Annotation(NamedTuple):
@@ -32,7 +33,7 @@ def _one_of(*words: str) -> Callable[[str], bool]:
 
 
 def _ports(value: str) -> bool:
-    return value == "*" or all(not part or (part.isdecimal() and 0 < int(part) < 65536) for part in value.split(","))
+    return value == "*" or all(not part or is_port(part) for part in value.split(","))
 
 
 _BOOLEAN = (_one_of("true", "false"), "true or false, in quotes")

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from controlplane.galley.analysis.mesh import Mesh, label_text
 from controlplane.galley.analysis.messages import (
     MTLS_CONFLICT,
+    NOT_FOUND,
     SUBSET_WITHOUT_WORKLOADS,
     UNKNOWN_RULE_HOST,
     UNVERIFIED_SERVER,
@@ -15,6 +16,7 @@ from controlplane.galley.analysis.messages import (
 )
 from controlplane.model.istio.tls import ClientTLSSettings
 from controlplane.model.istio.traffic_policy import TrafficPolicy
+from controlplane.model.model_parsing import models
 from controlplane.model.registry import selects
 from controlplane.model.resource import Resource
 from controlplane.model.service import Service
@@ -51,6 +53,16 @@ def analyze_server_verification(mesh: Mesh) -> Iterator[Message]:
                     at = f"{path}.portLevelSettings[{index}].tls"
                     text = f"mode {port.tls.mode} checks no server certificate without roots: give caCertificates"
                     yield Message(UNVERIFIED_SERVER_PORT, rule.key, text, at)
+
+
+def analyze_client_credentials(mesh: Mesh) -> Iterator[Message]:
+    """IST0101: the Secrets that clients' TLS settings name."""
+    secrets = {secret.name for secret in mesh.of_kind("Secret")}
+    for rule in mesh.of_kind("DestinationRule"):
+        for path, model in models(rule.spec, "spec"):
+            if isinstance(model, ClientTLSSettings) and model.credential_name and model.credential_name not in secrets:
+                text = f'there is no Secret "{model.credential_name}" in any namespace: create it, or correct the name'
+                yield Message(NOT_FOUND, rule.key, text, f"{path}.credentialName")
 
 
 def analyze_mtls(mesh: Mesh) -> Iterator[Message]:

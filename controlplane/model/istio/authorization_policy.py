@@ -11,7 +11,7 @@ from controlplane.model.causes import Cause, Reason
 from controlplane.model.istio.policy_selection import TargetedPolicy
 from controlplane.model.oneof import is_given
 from controlplane.model.resource import Model
-from controlplane.model.values import Str, is_ip_or_cidr, shown
+from controlplane.model.values import Str, is_ip_or_cidr, is_port, shown
 
 
 class Source(Model):
@@ -74,7 +74,7 @@ class Operation(Model):
         for name in ("ports", "not_ports"):
             at = type(self).model_fields[name].alias or name
             for index, port in enumerate(getattr(self, name)):
-                if not port.isdecimal() or not 1 <= int(port) <= 65535:
+                if not is_port(port):
                     yield Cause(
                         f"{at}[{index}]", f"{shown(port)} is not a port: write a number from 1 to 65535, in quotes"
                     )
@@ -134,7 +134,7 @@ class Condition(Model):
                 yield from block_problems(values, path)
             elif name == "destination.port":
                 for index, port in enumerate(values):
-                    if not port.isdecimal() or not 1 <= int(port) <= 65535:
+                    if not is_port(port):
                         yield Cause(f"{path}[{index}]", f"{shown(port)} is not a port: write a number from 1 to 65535")
             else:
                 yield from value_problems(values, path)

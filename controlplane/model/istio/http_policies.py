@@ -18,6 +18,7 @@ from controlplane.model.values import (
     PercentValue,
     Str,
     header_name_complaint,
+    is_number,
     shown,
 )
 
@@ -69,7 +70,7 @@ class HTTPRetry(Model):
             yield Cause(field, "has no effect, because attempts is 0: remove it, or give attempts")
         for condition in (self.retry_on or "").split(","):
             word = condition.strip()
-            if word and word not in _RETRY_CONDITIONS and not (word.isdigit() and 100 <= int(word) <= 599):
+            if word and word not in _RETRY_CONDITIONS and not is_number(word, 100, 599):
                 yield Cause(
                     "retryOn",
                     f"{shown(word)} is not a condition: use statuses such as 503 and {', '.join(sorted(_RETRY_CONDITIONS))}",

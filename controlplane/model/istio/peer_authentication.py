@@ -10,7 +10,7 @@ from pydantic import Field
 from controlplane.model.causes import Cause, Reason
 from controlplane.model.istio.selection import MatchLabels
 from controlplane.model.resource import Model
-from controlplane.model.values import Str, shown
+from controlplane.model.values import Str, is_port, shown
 
 
 class MutualTLS(Model):
@@ -34,5 +34,5 @@ class PeerAuthentication(Model):
                 Reason.REQUIRED,
             )
         for port in self.port_level_mtls:
-            if not port.isdecimal() or not 1 <= int(port) <= 65535:
+            if not is_port(port):
                 yield Cause(f"portLevelMtls[{port}]", f"{shown(port)} is not a port: write a number from 1 to 65535")

@@ -12,7 +12,7 @@ from controlplane.model.istio.selection import LabelSelector
 from controlplane.model.istio.tls import ServerTLSSettings
 from controlplane.model.istio.traffic_policy import ConnectionPoolSettings
 from controlplane.model.resource import Model
-from controlplane.model.values import Port, Str, dns_label_complaint, is_ip, shown, wildcard_domain_complaint
+from controlplane.model.values import Port, Str, dns_label_complaint, is_ip, is_port, shown, wildcard_domain_complaint
 
 CaptureMode = Literal["DEFAULT", "IPTABLES", "NONE"]
 
@@ -141,7 +141,7 @@ def endpoint_complaint(endpoint: str) -> str:
     if endpoint.startswith("unix://"):
         return ""
     address, colon, port = endpoint.rpartition(":")
-    if not colon or not port.isdecimal() or not 1 <= int(port) <= 65535:
+    if not colon or not is_port(port):
         return f"{shown(endpoint)} is not an endpoint: write 127.0.0.1:PORT, 0.0.0.0:PORT or unix:///path"
     if address.strip("[]") not in ("", "127.0.0.1", "0.0.0.0", "::1", "::"):
         return f"{shown(address)} is not the application's address: use 127.0.0.1, 0.0.0.0, [::1] or [::]"

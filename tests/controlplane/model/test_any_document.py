@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -19,7 +20,28 @@ _SCALARS = (
     | st.integers()
     | st.floats()
     | st.text(max_size=8)
-    | st.sampled_from(["", "*", "a", "*.a", "1s", "-1s", "10.0.0.0/8", "/", "(", "%", "unix://", "ns/name", "~/*"])
+    | st.sampled_from(
+        [
+            "",
+            "*",
+            "a",
+            "*.a",
+            "1s",
+            "-1s",
+            "10.0.0.0/8",
+            "/",
+            "(",
+            "%",
+            "unix://",
+            "ns/name",
+            "~/*",
+            "\u00b2",
+            "\uff18\uff10",
+            "9" * 5000,
+            10**400,
+            -(10**400),
+        ]
+    )
 )
 _JSON = st.recursive(
     _SCALARS,
@@ -56,3 +78,12 @@ def test_something_good_with_anything_in_one_place(good: tuple[str, str], way: l
         place = place[last[1]]
     last[0][last[1]] = value
     _judge(made)
+
+
+def test_what_is_nested_without_end_is_refused() -> None:
+    nested: Any = {}
+    for _ in range(5000):
+        nested = {"a": nested, "b": [nested]} if _ % 2 else [nested]
+    for made in (document("EnvoyFilter", "{}") | {"spec": nested}, document("ConfigMap", "{}") | {"data": nested}):
+        with pytest.raises(Invalid):
+            parse(made)
