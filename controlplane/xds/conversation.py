@@ -66,7 +66,7 @@ class Conversation:
         if watch is None:
             watch = self._watch(request.type_url)
             watch.wildcard = "*" in names or (not names and request.type_url in WILDCARD)
-            watch.names = set(names)
+            watch.names = frozenset(names)
             watch.asked(names or ("*",))
             return
         if request.response_nonce != watch.nonce:
@@ -86,7 +86,7 @@ class Conversation:
             watch.wildcard = "*" in subscribe or (not subscribe and request.type_url in WILDCARD)
             for name, version in request.initial_resource_versions.items():
                 watch.sent[name] = Encoded(name, version, b"")
-            watch.names = {name for name in subscribe if name != "*"}
+            watch.names = frozenset(subscribe) - {"*"}
             # What it has from an earlier stream is sent again if it is not the same any more.
             watch.asked([name for name in watch.names if name not in watch.sent])
             watch.changed(None)
@@ -96,13 +96,15 @@ class Conversation:
         for name in unsubscribe:
             if name == "*":
                 watch.wildcard = False
-            watch.names.discard(name)
             if not watch.wildcard:
                 watch.sent.pop(name, None)
+        if unsubscribe:
+            watch.names = watch.names.difference(unsubscribe)
         if subscribe:
             watch.wildcard = watch.wildcard or "*" in subscribe
-            watch.names.update(name for name in subscribe if name != "*")
-            watch.asked([name for name in subscribe if name != "*"])
+            asked = frozenset(subscribe) - {"*"}
+            watch.names |= asked
+            watch.asked(asked)
 
     def _watch(self, type_url: str) -> Watch:
         watch = self.watches[type_url] = Watch(type_url, incremental=self.incremental)

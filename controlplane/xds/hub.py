@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Collection, Hashable, Mapping
-from typing import Protocol
+from typing import Final, Protocol
 
 from controlplane.model.changes import Changes
 from controlplane.model.encoded import Encoded
@@ -17,6 +17,9 @@ from controlplane.xds.session import Session
 from controlplane.xds.watch import Update
 
 log = logging.getLogger("controlplane.xds")
+
+_MOST_NAMES: Final = 1000  # different sets of names that are shared
+_MOST_KEPT: Final = 64 << 20  # bytes of responses that are kept for others who get the same
 
 
 class Verdicts(Protocol):
@@ -33,6 +36,23 @@ class Verdicts(Protocol):
     def left(self, proxy: Proxy) -> None:
         """Its stream is over, and what it refused is no matter any more."""
         ...
+
+
+class Narrowed:
+    """Which of the names that a proxy asked for may be different after a change. Most proxies ask for the same names."""
+
+    def __init__(self, translator: Translator, changes: Changes) -> None:
+        self._translator = translator
+        self._changes = changes
+        self._last: dict[str, tuple[Collection[str], Collection[str]]] = {}
+
+    def __call__(self, type_url: str, names: Collection[str]) -> Collection[str]:
+        """Those of ``names``."""
+        last = self._last.get(type_url)
+        if last is None or (last[0] is not names and last[0] != names):
+            found = self._translator.affected_names(self._changes, type_url, names)
+            last = self._last[type_url] = (names, found)
+        return last[1]
 
 
 class Ignored:
@@ -73,7 +93,9 @@ class Hub:
         self._waiting: dict[ResourceKey, Resource | None] = {}
         self._first_waits_since = 0.0
         self._timer: asyncio.TimerHandle | None = None
-        self._bodies: dict[tuple[Hashable, str, bool], tuple[Mapping[str, Encoded], str, bytes]] = {}
+        self._bodies: dict[Hashable, tuple[str, bytes]] = {}
+        self._kept = 0  # bytes
+        self._names: dict[frozenset[str], frozenset[str]] = {}
         self._shared: dict[tuple[Hashable, str], Mapping[str, Encoded]] = {}
 
     # what the proxies get
@@ -89,15 +111,23 @@ class Hub:
         return found
 
     def body(self, session: Session, type_url: str, update: Update) -> tuple[str, bytes]:
-        """Version and body of a response: serialized once for all who get the very same."""
-        if not update.shared:
-            return session.encode(type_url, update)
-        key = (self.translator.scope(session.proxy), type_url, session.incremental)
+        """Version and body of a response: serialized once for all who are told the very same."""
+        key = (type_url, session.incremental, tuple(update.resources.values()), tuple(update.removed))
         kept = self._bodies.get(key)
-        if kept is None or kept[0] is not update.resources:
-            version, body = session.encode(type_url, update)
-            kept = self._bodies[key] = (update.resources, version, body)
-        return kept[1], kept[2]
+        if kept is None:
+            kept = session.encode(type_url, update)
+            self._kept += len(kept[1])
+            if self._kept > _MOST_KEPT:
+                self._bodies.clear()
+                self._kept = len(kept[1])
+            self._bodies[key] = kept
+        return kept
+
+    def shared_names(self, names: frozenset[str]) -> frozenset[str]:
+        """The same names, as one object for all proxies that ask for them."""
+        if len(self._names) > _MOST_NAMES:
+            self._names.clear()
+        return self._names.setdefault(names, names)
 
     # changes
 
@@ -124,6 +154,7 @@ class Hub:
         changes = self.translator.apply(waiting)
         self._shared.clear()
         self._bodies.clear()
+        self._kept = 0
         self.applied += 1
         if changes:
             self.push(changes)
@@ -131,13 +162,14 @@ class Hub:
     def push(self, changes: Changes) -> None:
         """Tell every session whom these changes concern."""
         affected: dict[Hashable, Collection[str]] = {}
+        narrowed = Narrowed(self.translator, changes)
         for session in self.sessions:
             scope = self.translator.scope(session.proxy)
             types = affected.get(scope)
             if types is None:
                 types = affected[scope] = self.translator.affected(changes, session.proxy)
             if types:
-                session.changed(types, changes)
+                session.changed(types, narrowed)
 
     # sessions
 

@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from controlplane.model.changes import Changes
 from controlplane.model.encoded import Encoded
 from controlplane.model.proxy import Proxy
 from controlplane.xds.conversation import Conversation, Say
@@ -64,18 +63,19 @@ class Session:
             self.conversation.on_delta_request(request)
         else:
             self.conversation.on_request(request)
+        watch = self.conversation.watches[request.type_url]
+        watch.names = self.hub.shared_names(watch.names)
         self._something.set()
 
-    def changed(self, type_urls: Collection[str], changes: Changes) -> None:
-        """The mesh is different now, and may be for these types of this proxy."""
-        translator = self.hub.translator
+    def changed(self, type_urls: Collection[str], narrowed: Callable[[str, Collection[str]], Collection[str]]) -> None:
+        """The mesh is different now, and may be for these types of this proxy; ``narrowed`` says for which of some names."""
         for type_url in type_urls:
             watch = self.conversation.watches.get(type_url)
             if watch is None:
                 continue
             if watch.wildcard:
                 watch.changed(None)
-            elif names := translator.affected_names(changes, type_url, watch.names):
+            elif names := narrowed(type_url, watch.names):
                 watch.changed(names)
         self._something.set()
 

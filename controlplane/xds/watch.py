@@ -16,7 +16,6 @@ class Update:
     resources: Mapping[str, Encoded]
     removed: Collection[str] = ()
     changed: Collection[str] = ()  # the names of those that are new or different
-    shared: bool = False  # whether every proxy of the scope gets these very resources
 
     def __repr__(self) -> str:
         return f"<Update {len(self.resources)} resources, {len(self.removed)} removed>"
@@ -37,7 +36,7 @@ class Watch:
         self.incremental = incremental
         self.whole = not incremental and type_url in WHOLE
         self.wildcard = False
-        self.names: set[str] = set()
+        self.names: frozenset[str] = frozenset()
         self.sent: dict[str, Encoded] = {}
         self.held: set[str] = set()  # gone, but not taken away yet: what refers to them is still on its way
         self.forced: set[str] = set()  # to be sent again, though unchanged
@@ -77,7 +76,7 @@ class Watch:
 
     def asked_only(self, names: Collection[str]) -> None:
         """State of the world: these are all the names that are asked for from now on."""
-        new = set(names)
+        new = frozenset(names)
         added = new - self.names
         self.names = new
         for name in [one for one in self.sent if one not in new]:
@@ -107,14 +106,13 @@ class Watch:
             removed += [name for name in forced if name not in current and name not in sent]
             if not (changed or removed or owed):
                 return None
-            everything = self.wildcard and not removed and len(changed) == len(current)
-            return Update(current if everything else changed, removed, tuple(changed), shared=everything)
+            return Update(changed, removed, tuple(changed))
         if not self.whole:
             return Update(changed, (), tuple(changed)) if changed else None
         if not (changed or removed or owed):
             return None
         if not self.held:
-            return Update(current, removed, tuple(changed), shared=self.wildcard)
+            return Update(current, removed, tuple(changed))
         return Update({**current, **{name: sent[name] for name in self.held}}, removed, tuple(changed))
 
     def on_sent(self, update: Update, nonce: str, version: str, now: float) -> None:
