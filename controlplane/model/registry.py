@@ -80,6 +80,7 @@ class Registry:
         endpoints, moved = self._relist(stale, services, before, after)
         self.snapshot = replace(after, services=services, endpoints=endpoints)
         alone: set[str] = set()
+        looked_up: set[str] = set()  # their endpoints are a part of the cluster
         for service_key in moved:
             service = services[service_key]
             if service_key in touched:
@@ -87,8 +88,9 @@ class Registry:
             if service.resolution in (Resolution.STATIC, Resolution.NONE):
                 alone.add(service.hostname)
             else:
-                told.update(service.origins)  # their endpoints are a part of the cluster
-        return Changes(frozenset(told), frozenset(alone))
+                told.update(service.origins)
+                looked_up.add(service.hostname)
+        return Changes(frozenset(told), frozenset(alone), frozenset(key.hostname for key in touched) | looked_up)
 
     def _source_changed(self, key: ResourceKey, resource: Resource | None, after: Snapshot) -> Iterator[ServiceKey]:
         old = self._hosts.pop(key, ())

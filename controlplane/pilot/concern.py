@@ -8,7 +8,7 @@ from controlplane.model.conversion import export_to
 from controlplane.model.mesh_config import MESH_CONFIG_MAP
 from controlplane.model.proxy import ProxyType
 from controlplane.model.resource import Resource, ResourceKey
-from controlplane.pilot.index import gateways_of, matches
+from controlplane.pilot.index import full_name, gateways_of, matches
 from controlplane.pilot.mesh_view import MeshView
 from controlplane.pilot.view import View
 
@@ -22,8 +22,6 @@ def concerns(view: View, mesh: MeshView, key: ResourceKey) -> bool:
     resource = mesh.snapshot.get(key)
     if resource is None:
         return key == MESH_CONFIG_MAP
-    if key.kind in ("Service", "ServiceEntry"):
-        return any(key in service.origins for service in _named(view, mesh, resource))
     if key.kind == "DestinationRule":
         return _rule_concerns(view, mesh, resource)
     if key.kind == "VirtualService":
@@ -41,12 +39,13 @@ def concerns(view: View, mesh: MeshView, key: ResourceKey) -> bool:
     return True
 
 
-def _named(view: View, mesh: MeshView, resource: Resource) -> list[Any]:
-    if resource.key.kind == "Service":
-        hosts = [f"{resource.name}.{resource.namespace}.svc.{mesh.snapshot.domain}"]
-    else:
-        hosts = [host.lower() for host in resource.spec.hosts]
-    return [view.services[host] for host in hosts if host in view.services]
+def means_another(mesh: MeshView, hostname: str) -> bool:
+    """Whether a service that comes or goes gives a short name in routes or rules another meaning."""
+    short, service, _ = hostname.partition(".svc.")
+    mentions = (mesh.virtual_services.mentions, mesh.rules.mentions)
+    if service and any(form in hosts for form in (short, f"{short}.svc") for hosts in mentions):
+        return True
+    return full_name(hostname, mesh.snapshot.domain) in mesh.services.by_hostname
 
 
 def _exported(resource: Resource, default: Any, namespace: str) -> bool:

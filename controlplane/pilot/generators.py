@@ -66,6 +66,9 @@ _TYPES_OF_KIND: Mapping[str, frozenset[str]] = {
 OWN_KINDS = frozenset({"WorkloadEntry", "WorkloadGroup", "Pod"})
 """Kinds that say what a proxy's own workload is."""
 
+SERVICE_KINDS = frozenset({"Service", "ServiceEntry"})
+"""Kinds that services are made from: which of these are different changes tell by their hostnames."""
+
 SHARED_KINDS = frozenset({"VirtualService", "Gateway", "Secret"})
 """Kinds that say nothing about what is a proxy's own."""
 

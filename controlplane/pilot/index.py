@@ -28,13 +28,15 @@ def resolve_host(host: str, namespace: str, domain: str, services: Mapping[str, 
         return f"{host}.{namespace}.svc.{domain}"
     if host in services:
         return host
+    full = full_name(host, domain)
+    return full if full in services else host
+
+
+def full_name(host: str, domain: str) -> str:
+    """What `NAME.NAMESPACE` and `NAME.NAMESPACE.svc` may stand for; "" for hosts of another form."""
     name, _, rest = host.partition(".")
     space, _, tail = rest.partition(".")
-    if tail in ("", "svc"):
-        full = f"{name}.{space}.svc.{domain}"
-        if full in services:
-            return full
-    return host
+    return f"{name}.{space}.svc.{domain}" if space and tail in ("", "svc") else ""
 
 
 def matches(pattern: str, host: str) -> bool:
@@ -97,6 +99,9 @@ class VirtualServiceIndex:
         self._exports = [export_to(r.spec.export_to, r.namespace, self._default) for r in self._all]
         self._gateways = [gateways_of(resource) for resource in self._all]
         self._visible: dict[tuple[str, str], list[Resource]] = {}
+        hosts = (host for resource in self._all for host in (*resource.spec.hosts, *destinations(resource.spec)))
+        self.mentions = frozenset(host.lower() for host in hosts if full_name(host, ""))
+        """Hosts that may be short for a service's: what they mean changes when such a service comes or goes."""
 
     def visible(self, namespace: str, gateway: str) -> list[Resource]:
         """Those with hosts: what has none is a delegate."""
@@ -126,21 +131,46 @@ def gateways_of(resource: Resource) -> frozenset[str]:
     )
 
 
+def destinations(spec: Any) -> list[str]:
+    """The hosts that a VirtualService sends traffic to, mirrors among them, as they are written."""
+    hosts = []
+    for route in spec.http or ():
+        hosts += [found.destination.host for found in route.route or ()]
+        hosts += [found.destination.host for found in route.mirrors or () if found.destination is not None]
+        if route.mirror is not None:
+            hosts.append(route.mirror.host)
+    for routes in (spec.tls, spec.tcp):
+        for route in routes or ():
+            hosts += [found.destination.host for found in route.route or ()]
+    return hosts
+
+
 class RuleIndex:
     """DestinationRules by namespace and host, merged where several are for one host."""
 
-    def __init__(self, spaces: Spaces, default_export: Sequence[str], domain: str) -> None:
+    def __init__(
+        self,
+        spaces: Spaces,
+        default_export: Sequence[str],
+        domain: str,
+        hostnames: Mapping[str, Any],
+        before: RuleIndex | None = None,
+    ) -> None:
         self._default = tuple(default_export)
+        self.mentions: set[str] = set()
         self._exact: dict[tuple[str, str], list[Resource]] = {}
         self._wild: dict[str, dict[str, list[Resource]]] = {}
         for namespace, names in spaces.items():
             for resource in oldest_first(names.values()):
-                host = resolve_host(resource.spec.host, namespace, domain, {})
+                host = resolve_host(resource.spec.host, namespace, domain, hostnames)
+                if full_name(resource.spec.host, domain):
+                    self.mentions.add(resource.spec.host.lower())
                 if host.startswith("*"):
                     self._wild.setdefault(namespace, {}).setdefault(host, []).append(resource)
                 else:
                     self._exact.setdefault((namespace, host), []).append(resource)
-        self._merged: dict[tuple[Resource, ...], Rule] = {}
+        # The same rules stay the same object, also where another service made this index anew.
+        self._merged: dict[tuple[Resource, ...], Rule] = before._merged if before is not None else {}
         self._empty = not spaces
 
     def rule(self, hostname: str, service_namespace: str, proxy_namespace: str, root: str, labels: Any) -> Rule | None:

@@ -43,11 +43,14 @@ class MeshView:
         else:
             default = mesh.default_virtual_service_export_to
             self.virtual_services = VirtualServiceIndex(resources.get("VirtualService", {}), default)
-        if before is not None and same_mesh and _same(before, snapshot, "DestinationRule"):
+        rules_stay = before is not None and same_mesh and _same(before, snapshot, "DestinationRule")
+        if before is not None and rules_stay and (before.services is self.services or not before.rules.mentions):
             self.rules = before.rules
         else:
             default = mesh.default_destination_rule_export_to
-            self.rules = RuleIndex(resources.get("DestinationRule", {}), default, snapshot.domain)
+            kept = before.rules if before is not None and rules_stay else None
+            spaces = resources.get("DestinationRule", {})
+            self.rules = RuleIndex(spaces, default, snapshot.domain, self.services.by_hostname, kept)
         if before is not None and _same(before, snapshot, "Sidecar"):
             self.sidecars = before.sidecars
         else:

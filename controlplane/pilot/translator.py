@@ -14,7 +14,7 @@ from controlplane.model.resource import Resource, ResourceKey
 from controlplane.model.service import Service
 from controlplane.model.snapshot import Snapshot
 from controlplane.pilot import names as names_of
-from controlplane.pilot.concern import concerns
+from controlplane.pilot.concern import concerns, means_another
 from controlplane.pilot.endpoints import load_assignment
 from controlplane.pilot.generators import (
     CLUSTER,
@@ -23,6 +23,7 @@ from controlplane.pilot.generators import (
     OWN,
     OWN_KINDS,
     PROXYLESS,
+    SERVICE_KINDS,
     SHARED,
     SHARED_KINDS,
     TYPES,
@@ -34,6 +35,7 @@ from controlplane.pilot.scope import Generated, Rule, Target
 from controlplane.pilot.view import ScopeKey, View, scope_key
 from controlplane.pilot.workload import ProxyWorkload, addresses, targets
 
+_ANY_SERVICE = ResourceKey("Service", "", "")
 _NOTHING: Mapping[str, Encoded] = {}
 _PATIENCE = 256  # snapshots, after which scopes and proxies are forgotten that nobody asked for
 
@@ -100,11 +102,15 @@ class Pilot:
             return TYPES  # another scope
         types: set[str] = set()
         ours = False
+        if any(shared.knows(hostname) or means_another(self._mesh, hostname) for hostname in changes.services):
+            types |= types_of(_ANY_SERVICE)
         for key in changes.resources:
-            if key.kind in OWN_KINDS or key.kind in ("Service", "ServiceEntry"):
+            if key.kind in OWN_KINDS or key.kind in SERVICE_KINDS:
                 ours = ours or key.namespace == proxy.namespace
             if key in own.seen:
                 types |= {CLUSTER, LISTENER}
+            if key.kind in SERVICE_KINDS:
+                continue
             candidates = types_of(key)
             if key.kind == "VirtualService" and shared.view.sidecar is not None:
                 candidates = frozenset(TYPES)  # a Sidecar's egress takes in what its virtual services lead to
@@ -124,12 +130,9 @@ class Pilot:
     def affected_names(self, changes: Changes, type_url: str, names: Collection[str]) -> Collection[str]:
         if type_url != ENDPOINTS:
             return names
-        hosts = set(changes.endpoints)
-        for key in changes.resources:
-            if key.kind == "Service":
-                hosts.add(f"{key.name}.{key.namespace}.svc.{self.snapshot.domain}")
-            elif ENDPOINTS in types_of(key):
-                return names
+        if any(ENDPOINTS in types_of(key) and key.kind not in SERVICE_KINDS for key in changes.resources):
+            return names
+        hosts = changes.endpoints | changes.services
         ends = tuple(f"{separator}{host}" for host in hosts for separator in ("|", "_."))
         return [name for name in names if name.endswith(ends)]
 
@@ -267,6 +270,8 @@ class _ScopeState:
         self.structure = -1
         self.used = 0
         self.seen: set[ResourceKey] = set()
+        self._services: Mapping[str, Service] = {}
+        self._hosts: set[str] = set()  # of all services that were ever visible
         self.endpoints: dict[str, Generated] = {}
         self._no_endpoints: set[str] = set()
         self._by_host: dict[str, _Host] = {}
@@ -282,10 +287,18 @@ class _ScopeState:
             self.structure = clock.structure
             if self.view.sidecar is not None:
                 self.seen.add(self.view.sidecar.key)
+                self.seen.update(resource.key for resource in self.view.virtual_services())
             self.seen.update(gateway.key for gateway in self.view.gateways)
+            if self.view.services is not self._services:
+                self._services = self.view.services
+                self._hosts.update(self._services)
         else:
             self.view.follow(mesh)
         self.mesh = mesh
+
+    def knows(self, hostname: str) -> bool:
+        """Whether a service of that host is, or was, visible."""
+        return hostname in self._hosts
 
     def made(self, type_url: str, clock: _Clock) -> _Made:
         stamp = clock.of_type(type_url, with_virtual_services=self.view.sidecar is not None)

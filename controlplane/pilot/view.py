@@ -13,7 +13,7 @@ from controlplane.model.registry import selects
 from controlplane.model.resource import Resource, ResourceKey
 from controlplane.model.service import Endpoint, Port, Service, parse_protocol
 from controlplane.model.snapshot import oldest_first
-from controlplane.pilot.index import matches, overlaps, resolve_host
+from controlplane.pilot.index import destinations, matches, overlaps, resolve_host
 from controlplane.pilot.memo import Memo, Same
 from controlplane.pilot.mesh_view import MeshView
 from controlplane.pilot.scope import EgressListener, Rule
@@ -156,7 +156,7 @@ class View:
         found: dict[str, Service] = {}
         for listener in self.egress:
             found.update(listener.services)
-        return {host: service for host, service in self._visible.items() if host in found}
+        return {host: found[host] for host in self._visible if host in found}
 
     @cached_property
     def egress(self) -> Sequence[EgressListener]:
@@ -269,17 +269,3 @@ class View:
 
     def endpoints(self, service: Service) -> Sequence[Endpoint]:
         return self._mesh.snapshot.endpoints.get(service.key, ())
-
-
-def destinations(spec: Any) -> list[str]:
-    """The hosts that a VirtualService sends traffic to, mirrors among them, as they are written."""
-    hosts = []
-    for route in spec.http or ():
-        hosts += [found.destination.host for found in route.route or ()]
-        hosts += [found.destination.host for found in route.mirrors or () if found.destination is not None]
-        if route.mirror is not None:
-            hosts.append(route.mirror.host)
-    for routes in (spec.tls, spec.tcp):
-        for route in routes or ():
-            hosts += [found.destination.host for found in route.route or ()]
-    return hosts

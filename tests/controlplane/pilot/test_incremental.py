@@ -1,0 +1,119 @@
+"""Whatever changes in whatever order: what is made step by step is what is made at once, and who gets something else is told."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping
+
+import pytest
+
+from controlplane.model.proxy import Locality, Proxy, ProxyType
+from controlplane.model.resource import Resource, ResourceKey
+from controlplane.pilot.generators import ENDPOINTS, TYPES
+from controlplane.pilot.translator import Pilot
+from tests.controlplane.pilot.mesh import proxy, resources
+
+STEPS = 50
+HOSTS = ("one", "two", "one.a", "three.b.svc.cluster.local", "x.example", "*.example", "*.b.svc.cluster.local")
+
+
+def variants(chance: random.Random) -> Iterator[str]:
+    """Documents of all kinds, for ever: few names, so that they meet each other."""
+    while True:
+        namespace = chance.choice(("a", "b", "istio-system"))
+        export = chance.choice(("", "", ", exportTo: ['.']", ", exportTo: ['*']", ", exportTo: [a]"))
+        name = chance.choice(("one", "two", "three"))
+        host = chance.choice(HOSTS)
+        number = chance.choice((80, 81, 9080))
+        protocol = chance.choice(("http", "grpc", "tcp", "x"))
+        yield chance.choice(
+            (
+                f"kind: Service\nmetadata: {namespace}/{name}\n"
+                f"spec: {{ports: [{{name: {protocol}, port: {number}}}], selector: {{app: {name}}}}}",
+                f"kind: WorkloadEntry\nmetadata: {namespace}/{name}-{chance.randrange(3)}\n"
+                f"spec: {{address: 10.0.0.{chance.randrange(9)}, labels: {{app: {chance.choice(('one', 'two'))},"
+                f" version: v{chance.randrange(2)}}}, locality: {chance.choice(('eu/one', 'us', 'eu/two'))}}}",
+                f"kind: ServiceEntry\nmetadata: {namespace}/{name}\n"
+                f"spec: {{hosts: [{chance.choice(('x.example', 'y.example'))}], location: MESH_INTERNAL,"
+                f" resolution: {chance.choice(('STATIC', 'DNS'))},"
+                f" workloadSelector: {{labels: {{app: one}}}},"
+                f" ports: [{{number: {number}, name: p, protocol: {protocol if protocol != 'x' else 'HTTP'}}}]{export}}}",
+                f"kind: DestinationRule\nmetadata: {namespace}/{name}\n"
+                f"spec: {{host: '{host}', trafficPolicy: {{loadBalancer: {{simple: {chance.choice(('RANDOM', 'ROUND_ROBIN'))}}},"
+                f" outlierDetection: {{consecutive5xxErrors: {chance.randrange(1, 4)}}}}},"
+                f" subsets: [{{name: v{chance.randrange(2)}, labels: {{version: v1}}}}]{export}}}",
+                f"kind: VirtualService\nmetadata: {namespace}/{name}\n"
+                f"spec: {{hosts: ['{host}'], gateways: [{chance.choice(('mesh', 'a/gw', 'mesh, a/gw'))}],"
+                f" http: [{{timeout: {chance.randrange(1, 4)}s, route: [{{destination: {{host: {chance.choice(HOSTS[:5])},"
+                f" port: {{number: {number}}}}}}}]}}]{export}}}",
+                f"kind: Sidecar\nmetadata: {namespace}/default\n"
+                f"spec: {{egress: [{{hosts: [{chance.choice(('./*', '*/*', 'b/*', 'istio-system/*'))!r}]}}]}}",
+                f"kind: Sidecar\nmetadata: {namespace}/selecting\n"
+                f"spec: {{workloadSelector: {{labels: {{app: one}}}}, egress: [{{hosts: ['*/*.b.svc.cluster.local']}}]}}",
+                f"kind: Gateway\nmetadata: a/gw\n"
+                f"spec: {{selector: {{istio: gateway}}, servers: [{{port: {{number: {number}, name: http, protocol: HTTP}},"
+                " hosts: ['*']}]}",
+                "kind: ConfigMap\nmetadata: istio-system/istio\n"
+                f"data: {{mesh: 'connectTimeout: {chance.randrange(1, 3)}s'}}",
+                f"kind: Endpoints\nmetadata: {namespace}/{name}\n"
+                f"subsets: [{{addresses: [{{ip: 10.0.1.{chance.randrange(5)}}}], ports: [{{name: {protocol}, port: 7000}}]}}]",
+            )
+        )
+
+
+PROXIES = (
+    proxy("one-1", "a", labels={"app": "one"}, address="10.0.0.1", locality=Locality("eu", "one")),
+    proxy("two-1", "b", labels={"app": "two"}, address="10.0.1.2", HTTP_PROXY_PORT="15002"),
+    proxy("captured", "b", labels={"app": "one"}, address="10.0.0.3", INTERCEPTION_MODE="REDIRECT"),
+    proxy("elsewhere", "c", address="10.0.0.4", HTTP_PROXY_PORT="15002"),
+    proxy("gateway", "a", type=ProxyType.ROUTER, labels={"istio": "gateway"}, address="10.0.0.5"),
+    proxy("client", "a", type=ProxyType.PROXYLESS, address="10.0.0.6"),
+)
+
+Seen = dict[str, dict[str, str]]
+
+
+def everything(pilot: Pilot, node: Proxy) -> Seen:
+    """The version of each resource of each type."""
+    return {
+        type_url: {name: one.version for name, one in pilot.resources(node, type_url).items()} for type_url in TYPES
+    }
+
+
+def changed(before: Mapping[str, str], after: Mapping[str, str]) -> set[str]:
+    return {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_step_by_step_is_at_once(seed: int) -> None:
+    chance = random.Random(seed)
+    documents = variants(chance)
+    pilot = Pilot()
+    current: dict[ResourceKey, Resource] = {}
+    seen = {node.id: everything(pilot, node) for node in PROXIES}
+    for step in range(STEPS):
+        batch: dict[ResourceKey, Resource | None] = {}
+        for _ in range(chance.choice((1, 1, 1, 2, 5))):
+            if current and chance.random() < 0.25:
+                batch[chance.choice(sorted(current))] = None
+            else:
+                (resource,) = resources(next(documents))
+                batch[resource.key] = resource
+        changes = pilot.apply(batch)
+        for key, resource_or_none in batch.items():
+            if resource_or_none is None:
+                current.pop(key, None)
+            else:
+                current[key] = resource_or_none
+        told = {node.id: set(pilot.affected(changes, node)) for node in PROXIES}
+        fresh = Pilot()
+        fresh.apply(current)
+        for node in PROXIES:
+            before, after = seen[node.id], everything(pilot, node)
+            assert after == everything(fresh, node), (seed, step, node.id, list(batch))
+            different = {type_url for type_url in TYPES if changed(before[type_url], after[type_url])}
+            assert different <= told[node.id], (seed, step, node.id, list(batch))
+            names = sorted(before[ENDPOINTS].keys() & after[ENDPOINTS].keys())
+            stale = changed(before[ENDPOINTS], after[ENDPOINTS]) & set(names)
+            assert stale <= set(pilot.affected_names(changes, ENDPOINTS, names)), (seed, step, node.id, list(batch))
+            seen[node.id] = after
