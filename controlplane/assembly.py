@@ -225,7 +225,7 @@ class ControlPlane:
             parse,
             self.credentials,
             tokens=self.tokens,
-            routes=operator_routes(self.hub, RestDiscovery(self.hub), self.addresses),
+            routes=operator_routes(self.hub, RestDiscovery(self.hub), self.addresses, lambda: self.catalogue.problems),
             rules=RULES,
             names=settings.names,
             origin_of=self._origin_of,

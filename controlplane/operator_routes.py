@@ -1,8 +1,8 @@
-"""Routes beside the resources: what the control plane knows of proxies, where it serves, and xDS by polling."""
+"""Routes beside the resources: what is known of proxies, where is served, what has no effect, and xDS by polling."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import orjson
@@ -12,6 +12,7 @@ from starlette.routing import Route
 
 from controlplane.api.access import EVERYBODY, Rule
 from controlplane.model.credentials import Role
+from controlplane.model.problem import Problem
 from controlplane.xds.client_status import proxy_status
 from controlplane.xds.hub import Hub
 from controlplane.xds.rest import RestDiscovery
@@ -25,8 +26,15 @@ RULES: Final = (
 )
 
 
-def operator_routes(hub: Hub, rest: RestDiscovery, addresses: Callable[[], dict[str, str]]) -> list[Route]:
-    """The routes; who may use them is in RULES, else admins, and viewers what only reads."""
+def operator_routes(
+    hub: Hub,
+    rest: RestDiscovery,
+    addresses: Callable[[], dict[str, str]],
+    problems: Callable[[], Sequence[Problem]],
+) -> list[Route]:
+    """The routes; who may use them is in RULES, else admins, and viewers what only reads. ``problems`` are those of files and
+    of what is in the store.
+    """
 
     async def where(request: Request) -> Response:
         return _json(addresses())
@@ -38,8 +46,17 @@ def operator_routes(hub: Hub, rest: RestDiscovery, addresses: Callable[[], dict[
         status, body = rest.answer(request.path_params["what"], await request.body(), request.state.identity)
         return Response(body, status, media_type="application/json" if status == 200 else "text/plain")
 
+    async def wrong(request: Request) -> Response:
+        return _json([
+            {"source": one.origin.source, "path": one.origin.path, "line": one.origin.line, "message": one.message,
+             "kind": one.key.kind if one.key else "", "namespace": one.key.namespace if one.key else "",
+             "name": one.key.name if one.key else ""}
+            for one in problems()
+        ])  # fmt: skip
+
     return [
         Route("/mizzen/v1/addresses", where),
+        Route("/mizzen/v1/problems", wrong),
         Route("/mizzen/v1/proxies", proxies),
         Route("/v3/discovery:{what}", discovery, methods=["POST"]),
     ]

@@ -60,12 +60,14 @@ def command(
     """
     resources: dict[ResourceKey, Resource] = {}
     messages: list[Message] = []
+    refused: list[str] = []
     if live or (live is None and not paths):
-        _fetch(data_dir, kubeconfig, resources, messages)
+        _fetch(data_dir, kubeconfig, resources, messages, refused)
     found, problems = read_resources(paths)
     resources.update((resource.key, resource) for resource in found)
-    for problem in problems:
-        click.echo(f"Error [IST0106] {problem}")
+    refused += map(str, problems)
+    for each in refused:
+        click.echo(f"Error [IST0106] {each}")
     messages += analyze(resources)
     for message in messages:
         if namespace in ("", message.key.namespace) and message.type.level.rank <= _LEVELS[shown].rank:
@@ -73,15 +75,22 @@ def command(
             place = f" {resource.origin}" if resource is not None and resource.origin.path else ""
             click.echo(f"{message}{place and ' -' + place}")
     worst = min([message.type.level.rank for message in messages], default=len(Level))
-    click.echo(f"resources: {len(resources)}, messages: {len(messages) + len(problems)}")
-    if problems or worst <= _LEVELS[threshold].rank:
+    click.echo(f"resources: {len(resources)}, messages: {len(messages) + len(refused)}")
+    if refused or worst <= _LEVELS[threshold].rank:
         sys.exit(1)
 
 
 def _fetch(
-    data_dir: str | None, kubeconfig: str | None, resources: dict[ResourceKey, Resource], messages: list[Message]
+    data_dir: str | None,
+    kubeconfig: str | None,
+    resources: dict[ResourceKey, Resource],
+    messages: list[Message],
+    refused: list[str],
 ) -> None:
+    """What the control plane has, and what it has from files and could not take."""
     api = connect(data_dir, kubeconfig)
+    told = api.request("GET", "/mizzen/v1/problems")
+    refused += [f"{one['path']}:{one['line']}: {one['message']}" for one in told if one["source"] != "api"]
     for kind in KINDS.values():
         for item in api.list(kind):
             document = {"apiVersion": kind.api_version, "kind": kind.name} | item

@@ -18,6 +18,7 @@ COMMANDS: Final = {
     "delete": ("delete", "Delete the resources that files describe."),
     "validate": ("validate", "Check resource files, without a control plane."),
     "analyze": ("analyze", "Look for what does not fit together."),
+    "history": ("history", "Who changed a resource, when, and what."),
     "proxy-status": ("proxy_status", "Which proxies are connected, and what they have acknowledged."),
     "token": ("token", "Make tokens for sidecars and people."),
 }
