@@ -18,7 +18,7 @@ def test_who_changed_what_and_when(tmp_path: Path) -> None:
         assert "MODIFIED" in newest and "-      weight: 90" in newest and "+      weight: 50" in newest
         assert "ADDED" in oldest and "+kind: VirtualService" in oldest and " admin\n" in oldest
         found = json.loads(mesh.mizzen("history", "VirtualService", "reviews", "-n", "shop", "-o", "json"))
-        assert [each["type"] for each in found] [:2] == ["ADDED", "MODIFIED"]
+        assert [each["type"] for each in found][:2] == ["ADDED", "MODIFIED"]
         assert "nothing is remembered" in mesh.mizzen("history", "vs", "other", "-n", "shop", status=1)
         assert "not a kind" in mesh.mizzen("history", "nonsense", "other", status=2)
 
