@@ -202,5 +202,3 @@ class EnvoyFilter(Model):
     def problems(self) -> Iterable[Cause]:
         if not self.config_patches:
             yield Cause("configPatches", "is required: add a patch", Reason.REQUIRED)
-        if self.target_refs:
-            yield Cause("targetRefs", "is not implemented: select workloads by their labels", Reason.NOT_SUPPORTED)

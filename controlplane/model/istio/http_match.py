@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from pydantic import Field
 
-from controlplane.model.causes import Cause, Reason
+from controlplane.model.causes import Cause
 from controlplane.model.istio.selection import label_problems
 from controlplane.model.oneof import exclusive
 from controlplane.model.resource import Model
@@ -46,8 +46,8 @@ class HTTPMatchRequest(Model):
     stat_prefix: Str | None = None
 
     def problems(self) -> Iterable[Cause]:
-        for path in ("headers", "withoutHeaders"):
-            for name in self.headers if path == "headers" else self.without_headers:
+        for path, names in (("headers", self.headers), ("withoutHeaders", self.without_headers)):
+            for name in names:
                 if not name.startswith(CLAIM) and (complaint := header_name_complaint(name)):
                     yield Cause(f"{path}[{name}]", complaint)
         for name, field in (
@@ -56,15 +56,15 @@ class HTTPMatchRequest(Model):
             ("method", self.method),
             ("authority", self.authority),
         ):
-            if field is not None and field.exact is None and field.prefix is None and field.regex is None:
+            if field is None:
+                continue
+            if field.exact is None and field.prefix is None and field.regex is None:
                 yield Cause(name, "says nothing: give exact, prefix or regex")
-            elif (field is not None and field.prefix == "") or (field is not None and field.regex == ""):
+            elif "" in (field.prefix, field.regex):
                 yield Cause(name, "is empty: write what to match, or remove it")
         for name, match in self.query_params.items():
             if match.prefix is not None and not match.prefix:
                 yield Cause(f"queryParams[{name}]", "is empty: write what to match")
-        if self.stat_prefix:
-            yield Cause("statPrefix", "is not implemented: remove it", Reason.NOT_SUPPORTED)
         yield from label_problems(self.source_labels, "sourceLabels")
         if self.source_namespace and (complaint := dns_label_complaint(self.source_namespace)):
             yield Cause("sourceNamespace", complaint)

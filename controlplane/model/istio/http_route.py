@@ -9,7 +9,7 @@ from controlplane.model.causes import Cause, Reason
 from controlplane.model.istio.destination import Destination, Headers, weight_problems, weights_problems
 from controlplane.model.istio.http_match import HTTPMatchRequest
 from controlplane.model.istio.http_policies import CorsPolicy, HTTPFaultInjection, HTTPRetry, Percent
-from controlplane.model.oneof import exclusive
+from controlplane.model.oneof import exclusive, field_name
 from controlplane.model.resource import Model
 from controlplane.model.values import DurationOrZero, Int, PercentInt, Port, Regex, Str, UInt, shown
 
@@ -161,11 +161,11 @@ class HTTPRoute(Model):
             yield from self.regex_problems()
             return
         yield from exclusive(self, *actions, required=True)
-        if self.redirect is not None or self.direct_response is not None:
-            action = "redirect" if self.redirect is not None else "directResponse"
-            for name, field in (("rewrite", self.rewrite), ("fault", self.fault)):
-                if field is not None and (name == "rewrite" or action == "redirect"):
-                    yield Cause(name, f"has no effect beside {action}: remove one of them")
+        for name in ("redirect", "direct_response"):
+            if getattr(self, name) is not None and self.rewrite is not None:
+                yield Cause("rewrite", f"has no effect beside {field_name(self, name)}: remove one of them")
+        if self.redirect is not None and self.fault is not None:
+            yield Cause("fault", "has no effect beside redirect: remove one of them")
 
     def regex_problems(self) -> Iterator[Cause]:
         """Causes for regular expressions in the conditions, which delegation does not admit: conditions could not be merged."""

@@ -16,6 +16,7 @@ from controlplane.model.values import (
     Port,
     Str,
     dns_label_complaint,
+    domain_complaint,
     hosts_overlap,
     is_ip,
     is_ip_or_cidr,
@@ -134,7 +135,7 @@ class VirtualService(Model):
             at = f"hosts[{index}]"
             if host in self.hosts[:index]:
                 yield Cause(at, f"{shown(host)} is there twice: remove one", Reason.DUPLICATE)
-            elif host == "*" and in_mesh and not self.is_delegate:
+            elif host == "*" and in_mesh:
                 yield Cause(at, '"*" is for gateways alone: name the hosts, or list gateways without "mesh"')
             elif not is_ip(host) and (complaint := wildcard_domain_complaint(host)):
                 yield Cause(at, complaint)
@@ -142,6 +143,8 @@ class VirtualService(Model):
                 yield Cause(at, f"{shown(host)} and {shown(other)} overlap: remove one", Reason.DUPLICATE)
 
     def _tls_problems(self) -> Iterator[Cause]:
+        if self.is_delegate:
+            return
         for index, route in enumerate(self.tls):
             for number, match in enumerate(route.match):
                 for place, sni in enumerate(match.sni_hosts):
@@ -183,13 +186,12 @@ class VirtualService(Model):
 def gateway_name_problems(gateways: tuple[str, ...], path: str = "gateways") -> Iterator[Cause]:
     """What is wrong with names of gateways: `mesh`, `name` or `namespace/name`."""
     for index, gateway in enumerate(gateways):
-        parts = gateway.split("/")
+        at = f"{path}[{index}]"
+        namespace, slash, name = gateway.rpartition("/")
         if gateway in gateways[:index]:
-            yield Cause(f"{path}[{index}]", f"{shown(gateway)} is there twice: remove one", Reason.DUPLICATE)
-        elif len(parts) == 2 and (complaint := dns_label_complaint(parts[0])) and parts[0] != ".":
-            yield Cause(f"{path}[{index}]", f"{complaint}; a gateway of another namespace is written NAMESPACE/NAME")
-        elif len(parts) > 2 or (complaint := wildcard_domain_complaint(parts[-1])) or "*" in gateway:
-            yield Cause(f"{path}[{index}]", f'{shown(gateway)} is not a gateway: write "mesh", NAME or NAMESPACE/NAME')
+            yield Cause(at, f"{shown(gateway)} is there twice: remove one", Reason.DUPLICATE)
+        elif (slash and namespace != "." and dns_label_complaint(namespace)) or domain_complaint(name):
+            yield Cause(at, f'{shown(gateway)} is not a gateway: write "mesh", NAME or NAMESPACE/NAME')
 
 
 def _subnet_problems(subnets: tuple[str, ...]) -> Iterator[Cause]:

@@ -15,6 +15,7 @@ from controlplane.model.parsing import parse, warnings
 from controlplane.model.proxy import Proxy, ProxyType
 from controlplane.model.resource import Resource, ResourceKey
 from tests.controlplane.model.documents import document
+from tests.controlplane.model.test_good_documents import GOOD
 
 Document = tuple[str, str, str]
 
@@ -288,3 +289,10 @@ def test_the_worst_comes_first_and_statuses_have_istios_form() -> None:
 def test_a_fault_of_one_resource_is_a_message_too() -> None:
     message = schema_error(ResourceKey("Sidecar", "shop", "a"), Cause("spec.egress[0].hosts", "is required"))
     assert str(message) == "Error [IST0106] (Sidecar shop/a) spec.egress[0].hosts: is required"
+
+
+def test_whatever_is_right_by_itself_can_be_analysed() -> None:
+    made = [(kind, f"n{index}", body) for index, (kind, body) in enumerate(GOOD)]
+    known = {each.code for each in vars(messages).values() if isinstance(each, MessageType)}
+    for documents in (made, [*BASE, *made], made[::2], made[1::3]):
+        assert {message.type.code for message in analyze(_resources(documents))} <= known
