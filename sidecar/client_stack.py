@@ -86,6 +86,8 @@ class OneHost:
 
     __slots__ = ("breakers", "config", "host", "name", "outlier", "stats")
 
+    has_several_hosts = False
+
     def __init__(self, cluster: Any, address: Address, hostname: str) -> None:
         self.name = cluster.name
         self.config = cluster.config

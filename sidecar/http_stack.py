@@ -115,6 +115,7 @@ class HttpStack:
         router.async_client_stats = self.async_client_stats
         router.respect_expected_timeout = router_config.respect_expected_rq_timeout
         router.render_body = self.render_body
+        router.repeats_unprocessed = router_config.repeats_unprocessed
         router.strict_headers = router_config.strict_check_headers
         identity = self.bootstrap.node
         manager = ConnectionManager(

@@ -6,6 +6,8 @@ from typing import Any, Protocol
 
 from sidecar.config.circuit_breakers import UNLIMITED
 
+_ALWAYS_REPEATED = 16
+
 
 class RetryBudget(Protocol):
     """`budget_percent` of the active requests may be retries, but `min_retry_concurrency` always may."""
@@ -33,6 +35,7 @@ class CircuitBreaker:
         "max_retries",
         "max_connection_pools",
         "max_connections_per_host",
+        "limits_retries",
         "retry_budget",
         "track_remaining",
         "cx_active",
@@ -53,6 +56,7 @@ class CircuitBreaker:
         track_remaining: bool = False,
         max_connection_pools: int = UNLIMITED,
         max_connections_per_host: int = UNLIMITED,
+        limits_retries: bool = False,
     ) -> None:
         self.max_connections = max_connections
         self.max_pending_requests = max_pending_requests
@@ -60,6 +64,7 @@ class CircuitBreaker:
         self.max_retries = max_retries
         self.max_connection_pools = max_connection_pools
         self.max_connections_per_host = max_connections_per_host
+        self.limits_retries = limits_retries
         self.retry_budget = retry_budget
         self.track_remaining = track_remaining
         self.cx_active = 0
@@ -81,6 +86,16 @@ class CircuitBreaker:
     def may_retry(self) -> bool:
         """Whether one more retry may start; the caller then counts it in `retries_active`."""
         return self.retries_active < self.retries_limit
+
+    def may_repeat(self) -> bool:
+        """Whether one more request may be repeated that no host has processed, and that nobody said anything about.
+
+        Where the configuration limits retries, that is said for these, too. Else there may be as many as other requests are under
+        way, and always a few: whoever has no host left does not make more of them than that.
+        """
+        if self.limits_retries:
+            return self.may_retry()
+        return self.retries_active < max(_ALWAYS_REPEATED, self.rq_active)
 
     @property
     def cx_open(self) -> bool:

@@ -111,6 +111,11 @@ class Cluster:
         """All hosts, of all priorities."""
         return [host for host_set in self.host_sets for host in host_set.hosts]
 
+    @property
+    def has_several_hosts(self) -> bool:
+        """Whether there is more than one host, whatever state they are in."""
+        return sum(len(host_set.hosts) for host_set in self.host_sets) > 1
+
     def start(self) -> None:
         """Begin to look for hosts; for those that the configuration lists that is done at once. The cluster is not ready before
         it has all that it needs besides.

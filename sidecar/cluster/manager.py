@@ -347,4 +347,5 @@ def _breaker(limits: Thresholds) -> CircuitBreaker:
         limits.track_remaining,
         limits.max_connection_pools,
         limits.max_connections_per_host,
+        limits.limits_retries,
     )

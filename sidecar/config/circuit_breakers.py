@@ -9,6 +9,7 @@ from typing import Final
 from sidecar.config.fields import Node
 
 UNLIMITED: Final = 0xFFFFFFFFFFFFFFFF
+_NOT_GIVEN: Final = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +22,7 @@ class RetryBudget:
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """The limits of one priority. With a `retry_budget`, `max_retries` has no meaning."""
+    """The limits of one priority. With a `retry_budget`, `max_retries` has no meaning. `limits_retries`: one of them is given."""
 
     max_connections: int = 1024
     max_pending_requests: int = 1024
@@ -31,6 +32,7 @@ class Thresholds:
     track_remaining: bool = False
     max_connection_pools: int = UNLIMITED
     max_connections_per_host: int = UNLIMITED
+    limits_retries: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,15 +93,18 @@ def _parse_thresholds(cluster: Node, key: str, node: Node | None, per_host: Node
         found = runtime.integer(key + name)
         return configured if found is None else found
 
+    retries = number("max_retries", _NOT_GIVEN)
+    budget = _parse_retry_budget(cluster, f"{key}retry_budget.", None if node is None else node.child("retry_budget"))
     return _thresholds(
         number("max_connections", 1024),
         number("max_pending_requests", 1024),
         number("max_requests", 1024),
-        number("max_retries", 3),
-        _parse_retry_budget(cluster, f"{key}retry_budget.", None if node is None else node.child("retry_budget")),
+        3 if retries == _NOT_GIVEN else retries,
+        budget,
         node is not None and node.get("track_remaining"),
         number("max_connection_pools", UNLIMITED),
         UNLIMITED if per_host is None else per_host.wrapped("max_connections", UNLIMITED),
+        budget is not None or retries != _NOT_GIVEN,
     )
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from sidecar.core.address import Address
 from sidecar.core.descriptors import memory_file, receive_descriptors
+from sidecar.core.stream_info import StreamInfo
 from sidecar.listener.accepted import Descriptor
 from sidecar.listener.listener import Listener
 
@@ -225,6 +226,10 @@ class BalancedListener(Listener):
 
     def _keep(self, accepted: Descriptor, name: Any, local: Address | None) -> None:
         Listener._admit(self, accepted, name, local)
+        self.balancer.tell(self.index, self.limit.active)
+
+    def lost(self, connection: Any, record: StreamInfo | None) -> None:
+        Listener.lost(self, connection, record)
         self.balancer.tell(self.index, self.limit.active)
 
     def _leave(self) -> None:

@@ -23,6 +23,7 @@ from sidecar.core.upstream import (
 from sidecar.router.retry_policy import NO_RETRIES, RetryPolicy
 from sidecar.router.retry_priority import TriedPriorities
 from sidecar.router.timeouts import tell_timeout
+from sidecar.router.unprocessed import Unprocessed
 
 if TYPE_CHECKING:
     from sidecar.router.router import Router
@@ -36,14 +37,13 @@ _FLAGS = {
     PROTOCOL_ERROR: flag.UPSTREAM_PROTOCOL_ERROR,
 }
 _NOT_CONNECTED = frozenset((CONNECTION_FAILURE, LOCAL_CONNECTION_FAILURE, CONNECTION_TIMEOUT))
-_IDEMPOTENT = frozenset((b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"TRACE"))
 _OVERLOADED = ((b"x-envoy-overloaded", b"true"),)
 TIMEOUT = "timeout"
 PER_TRY_TIMEOUT = "per try timeout"
 _BODY = b"upstream connect error or disconnect/reset before headers. "
 
 
-class Recovery:
+class Recovery(Unprocessed):
     """The attempts of a request. An attempt that is given up is cancelled at its connection first, so nothing of it
     arrives here any more; ``UpstreamRequest`` knows how an attempt is made."""
 
@@ -62,13 +62,11 @@ class Recovery:
         "head",
         "head_passed",
         "host",
-        "host_selection_retry_max_attempts",
         "interim",
         "mirrors",
         "override_host",
         "per_try_timeout",
         "plan",
-        "repeated",
         "reported",
         "request",
         "retries",
@@ -83,7 +81,6 @@ class Recovery:
         "timeout",
         "timeout_status",
         "trailers",
-        "tried",
         "tried_priorities",
         "try_deadline",
         "tunnel_held",
@@ -108,7 +105,6 @@ class Recovery:
     head_passed: bool
     interim: bool
     abandoned: bool
-    repeated: bool
     reported: bool  # the host has told its load, to those who observe that
     reused: bool
     bodyless: bool
@@ -120,7 +116,6 @@ class Recovery:
     deadline: float
     try_deadline: float
     attempt_at: float
-    tried: Any
     tried_priorities: TriedPriorities
 
     def attempt(self, host: Any) -> None:
@@ -303,14 +298,14 @@ class Recovery:
         stats = self.cluster.stats
         delay = None
         if head is None and (retry is None or not _wanted(retry, reason, sent)):
-            if not self._certainly_unprocessed(reason):
+            if not self._unprocessed(reason, sent):
                 return False
             retry = retry or NO_RETRIES
             delay = 0.0
         elif not self._has_retries_left():
             return False
         assert retry is not None
-        if not self._has_room_for_retry():
+        if not self._has_room_for_retry(unasked=delay is not None):
             return False
         if head is not None:
             if head.status < 500:  # as Envoy, an answer that is not taken is an error of the host
@@ -335,10 +330,11 @@ class Recovery:
         self.retries_left -= 1
         return True
 
-    def _has_room_for_retry(self) -> bool:
-        """Whether the cluster's circuit breaker lets one more retry through."""
+    def _has_room_for_retry(self, unasked: bool = False) -> bool:
+        """Whether the cluster's circuit breaker lets one more retry through, which nobody has asked for if ``unasked``."""
         self._end_retry()
-        if self.breaker.may_retry():
+        breaker = self.breaker
+        if breaker.may_repeat() if unasked else breaker.may_retry():
             return True
         self.cluster.stats.upstream_rq_retry_overflow += 1
         self.stream.response_flags |= flag.UPSTREAM_OVERFLOW
@@ -387,29 +383,6 @@ class Recovery:
         """Tell the host how much time is left."""
         elapsed = 0.0 if self.deadline == inf else self.stream.now - (self.deadline - self.timeout)
         tell_timeout(self.request, self.route, self.timeout, per_try_timeout, elapsed, not self.router.suppress_headers)
-
-    def _certainly_unprocessed(self, reason: str) -> bool:
-        """Whether the host cannot have acted on the attempt, so that repeating it once is safe whatever is configured.
-
-        It refused the stream, or its GOAWAY named an earlier one as the last (RFC 9113 section 8.7); or an idempotent
-        request without a body was sent on a reused connection that closed before a byte of an answer, since the host had
-        closed it while it was idle (RFC 9110 section 9.2.2, RFC 9112 section 9.3.1).
-        """
-        if self.repeated or self.abandoned:
-            return False
-        if reason == REFUSED_STREAM:
-            return (self.bodyless or self.body is not None) and self._mark_repeated()
-        return (
-            reason == CONNECTION_TERMINATION
-            and self.reused
-            and self.bodyless
-            and self.request.method in _IDEMPOTENT
-            and self._mark_repeated()
-        )
-
-    def _mark_repeated(self) -> bool:
-        self.repeated = True
-        return True
 
     def _end_retry(self) -> None:
         if self.retrying:

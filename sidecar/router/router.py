@@ -46,6 +46,7 @@ class Router:
         "local_ip",
         "pool_of",
         "render_body",
+        "repeats_unprocessed",
         "respect_expected_timeout",
         "retry_budget_bytes",
         "stats",
@@ -73,6 +74,7 @@ class Router:
         self.local_ip = local_ip
         self.async_client_stats: Any = None  # what is counted of the requests that are made here
         self.respect_expected_timeout = False
+        self.repeats_unprocessed = True  # what no host has processed, without a retry policy
         self.strict_headers: tuple[bytes, ...] = ()
         self.render_body: Any = None  # (body_format, stream, status, body) -> (body, header fields)
 

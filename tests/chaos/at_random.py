@@ -25,7 +25,7 @@ async def at_random(folder: Path, seed: int, seconds: float) -> Report:
             before = dict(bed.clients.outcomes)
             await asyncio.gather(*(DISTURBANCES[name].cause(bed, random, random.uniform(0.2, 3.0)) for name in names))
             await bed.clients.recover(30.0)
-            excused = frozenset[str]().union(*(DISTURBANCES[name].excuses(bed) for name in names))
+            excused = frozenset[str]().union(*(DISTURBANCES[name].excused for name in names))
             new = {what: count - before.get(what, 0) for what, count in bed.clients.outcomes.items()}
             print(f"{'+'.join(names):34} { ({what: count for what, count in new.items() if count}) }")
             unexcused = {what: count for what, count in new.items() if count and what != "200" and what not in excused}

@@ -126,7 +126,8 @@ class Bed:
         route["route"] |= {"timeout": "3s", **({"retry_policy": self.retry} if self.retry else {})}
         behind = cluster("up", 0)
         behind["connect_timeout"] = "0.5s"
-        behind["circuit_breakers"] = {"thresholds": [{"max_retries": 100}]}
+        if self.retry:
+            behind["circuit_breakers"] = {"thresholds": [{"max_retries": 100}]}
         endpoints = [{"endpoint": {"address": {"socket_address": {"address": each.address, "port_value": each.port}}}}
                      for each in self.services]  # fmt: skip
         behind["load_assignment"]["endpoints"] = [{"lb_endpoints": endpoints}]

@@ -13,16 +13,12 @@ from tests.chaos.bed import Bed, ServiceProcess
 
 
 class Disturbance(NamedTuple):
-    """``cause`` disturbs for about so many seconds. ``excused`` are the outcomes that requests may have meanwhile, and
-    ``excused_with_retries`` those that they may have with the retries that our control plane configures.
+    """``cause`` disturbs for about so many seconds. ``excused`` are the outcomes that requests may have meanwhile, with the
+    retries that our control plane configures or without a word about them.
     """
 
     cause: Callable[[Bed, Random, float], Awaitable[None]]
     excused: frozenset[str]
-    excused_with_retries: frozenset[str] | None = None
-
-    def excuses(self, bed: Bed) -> frozenset[str]:
-        return self.excused if bed.retry is None or self.excused_with_retries is None else self.excused_with_retries
 
 
 def _one(bed: Bed, random: Random) -> ServiceProcess:
@@ -93,6 +89,6 @@ DISTURBANCES = {
     "reset": Disturbance(_behaving("reset"), _CUT_OFF),
     "refuse": Disturbance(_behaving("refuse"), frozenset(("503",))),
     "stall": Disturbance(_stall_sidecar, frozenset()),
-    "restart-services": Disturbance(restart_services, frozenset(("503",)), frozenset()),
+    "restart-services": Disturbance(restart_services, frozenset()),
     "restart-sidecar": Disturbance(restart_sidecar, frozenset()),
 }

@@ -9,6 +9,8 @@ from sidecar.config.matcher import header_names
 
 TYPE = "envoy.extensions.filters.http.router.v3.Router"
 
+REPEAT_UNPROCESSED = "mizzen.router.repeat_unprocessed"
+
 
 @dataclass(frozen=True, slots=True)
 class Router:
@@ -17,11 +19,13 @@ class Router:
     `suppress_envoy_headers`: add no `x-envoy-*` headers. A request with an invalid value in one of
     `strict_check_headers` gets 400.
     `respect_expected_rq_timeout`: believe `x-envoy-expected-rq-timeout-ms` from the sidecar that sends it.
+    `repeats_unprocessed`: repeat what no host has processed, without a retry policy; our own key of the runtime.
     """
 
     suppress_envoy_headers: bool = False
     strict_check_headers: tuple[bytes, ...] = ()
     respect_expected_rq_timeout: bool = False
+    repeats_unprocessed: bool = True
 
 
 def parse_router(node: Node) -> Router:
@@ -33,4 +37,5 @@ def parse_router(node: Node) -> Router:
         node.get("suppress_envoy_headers"),
         header_names(node.get("strict_check_headers")),
         node.get("respect_expected_rq_timeout"),
+        node.context.runtime.flag(REPEAT_UNPROCESSED) is not False,
     )

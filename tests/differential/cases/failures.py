@@ -9,6 +9,7 @@ from tests.differential.blocks import (
     Message,
     Site,
     access_log,
+    address,
     bootstrap,
     cluster,
     http_filter,
@@ -73,6 +74,8 @@ def failures(site: Site) -> Message:
     routes = [
         route("/refused/", "refused"),
         route("/refused-twice/", to("refused", **retry("connect-failure"))),
+        route("/refused-by-two/", "refused-by-two"),
+        route("/refused-by-two-with-a-policy/", to("refused-by-two", retry_policy={})),
         route("/empty/", "empty"),
         route("/unknown/", {"route": {"cluster_header": "x-cluster"}}),
         route("/pending/", "no-pending"),
@@ -98,6 +101,13 @@ def failures(site: Site) -> Message:
             {"priority": 1, "lb_endpoints": [endpoint_of(site, "refused")]},
         ],
     }
+    refused = site.upstreams["refused"]
+    by_two = {
+        "cluster_name": "refused-by-two",
+        "endpoints": [
+            {"lb_endpoints": [{"endpoint": {"address": address(refused, ip)}} for ip in ("127.0.0.1", "127.0.0.2")]}
+        ],
+    }
     log = {"access_log": [access_log(site, {**LOGGED, **{f"any-{name}": text for name, text in WHEN.items()}})]}
     strict = [router(strict_check_headers=["x-envoy-max-retries"])]
     return bootstrap(
@@ -116,6 +126,7 @@ def failures(site: Site) -> Message:
             cluster(site, "no-retries", ["a"], circuit_breakers={"thresholds": [{"max_retries": 0}]}),
             cluster(site, "tls", ["a"], **tls),
             cluster(site, "slow-tls", ["tcp"], **{**tls, "connect_timeout": "0.2s"}),
+            {"name": "refused-by-two", "connect_timeout": "1s", "load_assignment": by_two},
             {"name": "then-refused", "connect_timeout": "1s", "load_assignment": then_refused},
         ],
     )
@@ -172,6 +183,8 @@ add(
 # waiting for a connection
 get("refused", "/refused/")
 get("refused-twice", "/refused-twice/")
+get("refused-by-two", "/refused-by-two/")
+get("refused-by-two-with-a-policy", "/refused-by-two-with-a-policy/", ignore=("access_log[0].upstream",))
 get("no-pending", "/pending/")
 get("no-requests", "/requests/")
 get("connection-timeout", "/slow-tls/", upstream={"tcp": [Reply((Delay(2.0),))]}, ignore=HELLO)

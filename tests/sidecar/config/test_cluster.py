@@ -66,7 +66,8 @@ def test_circuit_breakers_by_priority() -> None:
         }
     )
     assert built.circuit_breakers == CircuitBreakers(
-        Thresholds(max_retries=4, track_remaining=True, retry_budget=RetryBudget(25.0, 3)), Thresholds(1, 2, 3)
+        Thresholds(max_retries=4, track_remaining=True, retry_budget=RetryBudget(25.0, 3), limits_retries=True),
+        Thresholds(1, 2, 3),
     )
 
 
@@ -126,7 +127,8 @@ def test_the_runtime_goes_before_the_fields_of_circuit_breakers() -> None:
         circuit_breakers={"thresholds": [{"max_requests": 9, "max_connection_pools": 4}]},
     ).circuit_breakers
     assert built == CircuitBreakers(
-        Thresholds(max_requests=2, retry_budget=RetryBudget(12.5, 3), max_connection_pools=4), Thresholds(max_retries=0)
+        Thresholds(max_requests=2, retry_budget=RetryBudget(12.5, 3), max_connection_pools=4, limits_retries=True),
+        Thresholds(max_retries=0, limits_retries=True),
     )
     without_fields = with_runtime({"circuit_breakers": {"c": {"high": {"max_connections": 3}}}}).circuit_breakers
     assert without_fields == CircuitBreakers(Thresholds(), Thresholds(max_connections=3))

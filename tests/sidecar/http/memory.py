@@ -257,14 +257,15 @@ class MemoryTransport(asyncio.Transport):
 
 
 class MemoryDialer:
-    """Connects to nothing, a turn of the loop later. ``fails`` names addresses that refuse; ``waits`` those that never
-    answer until ``go_on``."""
+    """Connects to nothing, a turn of the loop later. With ``fails`` every host refuses, those with the ports ``refused`` do in
+    any case, and with ``waits`` none answers until ``go_on``."""
 
     def __init__(self, loop: MemoryLoop) -> None:
         self.loop = loop
         self.made: list[MemoryTransport] = []
         self.dialled: list[Address] = []
         self.fails: str = ""
+        self.refused: frozenset[int] = frozenset()
         self.waits = False
         self._waiting: list[Callable[[], None]] = []
 
@@ -282,6 +283,9 @@ class MemoryDialer:
         def answer() -> None:
             if self.fails:
                 connected(protocol, self.fails, False)
+                return
+            if address.port in self.refused:
+                connected(protocol, "connection refused", False)
                 return
             transport = MemoryTransport(self.loop, protocol, ("127.0.0.1", 40000 + len(self.made)))
             self.made.append(transport)

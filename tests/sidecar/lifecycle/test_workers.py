@@ -321,16 +321,16 @@ def test_sigusr1_reopens_the_logs_of_all_workers(write: Write, tmp_path: Path) -
 def test_connections_are_spread_evenly(two: tuple[Process, int, int]) -> None:
     """The kernel throws dice for each: of forty, sixteen or fewer would go to one of two in every sixth run."""
     _, port, admin = two
-    for round in (1, 2):
-        clients = [socket.create_connection(("127.0.0.1", port), 10) for _ in range(40)]
+    for count in (40, 20, 33, 4):  # what was closed is forgotten at once
+        clients = [socket.create_connection(("127.0.0.1", port), 10) for _ in range(count)]
         for client in clients:
             client.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
             assert client.recv(65536).endswith(b"hello")
         found = stats(admin)
         each = [found[f"listener.127.0.0.1_{port}.worker_{number}.downstream_cx_active"] for number in (0, 1)]
-        assert sum(each) == 40
-        assert max(each) - min(each) <= 2, (round, each)
+        assert sum(each) == count
+        assert max(each) - min(each) <= 2, (count, each)
         for client in clients:
             client.close()
         until(lambda: stats(admin)["http.one.downstream_cx_active"] == 0, "all to be closed")
-    assert stats(admin)["http.one.downstream_rq_total"] == 80
+    assert stats(admin)["http.one.downstream_rq_total"] == 97
