@@ -91,7 +91,8 @@ def outlier(site: Site) -> Message:
         cluster(site, name, hosts, **detection(fields), **(CHECKED if name.startswith("checked") else {}))
         for name, (hosts, fields) in DETECTIONS.items()
     ]
-    routes = [route(f"/{name}/", to(name)) for name in DETECTIONS]
+    # With no word about retries, what a host refuses would go to another one here, and to none in Envoy.
+    routes = [route(f"/{name}/", to(name, retry_policy={})) for name in DETECTIONS]
     return bootstrap(
         site,
         [listener(site, "http", manager(site, routes))],
