@@ -52,6 +52,7 @@ def connection_manager(
         manager.forward_client_cert_details = _Manager.APPEND_FORWARD
     elif edge:
         manager.forward_client_cert_details = _Manager.SANITIZE_SET
+        _stand_behind(manager, scope.mesh.default_config.gateway_topology)
     if inbound or edge:
         details = manager.set_current_client_cert_details
         details.subject.value = details.dns = details.uri = True
@@ -113,6 +114,17 @@ def tcp_filter(
     made = components.Filter(name=TCP_PROXY)
     made.typed_config.Pack(proxy, deterministic=True)
     return made
+
+
+def _stand_behind(manager: Any, topology: Any) -> None:
+    """What stands in front of a gateway, and is believed (`gatewayTopology`)."""
+    if topology is None:
+        return
+    manager.xff_num_trusted_hops = topology.num_trusted_proxies or 0
+    if topology.forward_client_cert_details != "UNDEFINED":
+        manager.forward_client_cert_details = _Manager.ForwardClientCertDetails.Value(
+            topology.forward_client_cert_details
+        )
 
 
 def _normalize(manager: Any, mesh: Any) -> None:

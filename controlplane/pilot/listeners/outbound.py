@@ -151,13 +151,11 @@ def _captured(scope: Scope, egress: EgressListener) -> Iterator[Generated]:
 
 def _of_service(scope: Scope, egress: EgressListener, service: Service, port: Port, address: str) -> Generated:
     owners = speaking_of(scope, egress.virtual_services, service.hostname)
-    chains = service_chains(scope, service, port, owners)
+    chains = service_chains(scope, service, port, owners, by_name=False)
     address = address.strip("[]")
     if port.protocol is PortProtocol.AUTO:
         manager = outbound_manager(scope, address, port.number, f"{service.hostname}:{port.number}")
         chains.append(chain(manager, application_protocols=PLAIN_HTTP))
-    elif all(each.HasField("filter_chain_match") for each in chains):
-        chains.append(chain(_elsewhere(scope)))
     listener = new_listener(address, port.number, _ordered(chains), OUTBOUND, mesh=scope.mesh, bind=False)
     return generated(scope, listener, (*(owner.key for owner in owners), *service.origins))
 

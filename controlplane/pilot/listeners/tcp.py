@@ -24,25 +24,25 @@ _EVERYTHING = (None,)
 
 
 def service_chains(
-    scope: Scope, service: Service, port: Port, owners: Sequence[Resource], gateways: Collection[str] = (MESH,)
+    scope: Scope, service: Service, port: Port, owners: Sequence[Resource], *, by_name: bool = True
 ) -> list[Any]:
     """Filter chains for connections to a service's port.
 
-    ``owners`` are the virtual services that speak of it, in order of precedence. Without a route that can hold here,
-    connections go to the service: where TLS is spoken, those that ask for its name.
+    ``owners`` are the virtual services that speak of it, in order of precedence. What no route of theirs is for goes
+    to the service: where TLS is spoken and ``by_name`` says so, if it asks for its name. A listener on the service's own
+    address has no need of that.
     """
-    made = routed_chains(scope, owners, port.number, tls=port.protocol.is_tls, gateways=gateways)
-    if made and not (port.protocol.is_tls and all(each.filter_chain_match.server_names for each in made)):
-        return made
+    made = routed_chains(scope, owners, port.number, tls=port.protocol.is_tls)
+    if any(not each.HasField("filter_chain_match") for each in made):
+        return made  # all connections are routed
     cluster = outbound_cluster(port.number, "", service.hostname)
     rule = scope.destination_rule(service.hostname)
     filter_ = tcp_filter(scope, [(cluster, 1)], idle_timeout=idle_timeout(rule, port.number))
-    if not port.protocol.is_tls:
+    if not (port.protocol.is_tls and by_name):
         return [*made, chain(filter_)]
-    name = service.hostname
-    if any(name in each.filter_chain_match.server_names for each in made):
+    if any(service.hostname in each.filter_chain_match.server_names for each in made):
         return made
-    return [*made, chain(filter_, server_names=[name])]
+    return [*made, chain(filter_, server_names=[service.hostname])]
 
 
 def routed_chains(

@@ -255,3 +255,28 @@ def test_only_the_secrets_that_are_asked_for_are_given() -> None:
     assert names == {"kubernetes://shop-cert", "kubernetes://mutual-cert", "kubernetes://mutual-cert-cacert"}
     elsewhere = gateway({"app": "edge"}, "away")
     assert not scene.pilot.resources(elsewhere, SECRET)
+
+
+@pytest.mark.parametrize(("hops", "expected"), [(0, "127.0.0.1"), (1, "1.1.1.1"), (2, "2.2.2.2")])
+@pytest.mark.parametrize("kind", PLANES)
+def test_what_stands_before_a_gateway_may_be_believed(kind: str, hops: int, expected: str, tmp_path: Path) -> None:
+    settings = {"defaultConfig": {"gatewayTopology": {"numTrustedProxies": hops}}}
+    with running(kind, Scene(services(), PLAIN_EDGE, mesh=settings), ROUTER, tmp_path) as plane:
+        send(plane.ports[PLAIN], "shop.example", {"headers": {"x-forwarded-for": "2.2.2.2,1.1.1.1"}})
+        seen = plane.servers.requests[-1]["headers"]
+        # Behind nobody, the client is who has connected.
+        trusted = seen.get("x-envoy-external-address") or "127.0.0.1"
+        assert trusted == expected
+
+
+PLAIN_EDGE = """
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: edge, namespace: shop}
+spec: {selector: {app: edge}, servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: ["*"]}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: one, namespace: shop}
+spec: {hosts: ["*"], gateways: [edge], http: [{route: [{destination: {host: a}}]}]}
+"""

@@ -7,9 +7,11 @@ import socket
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb2
+from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
 from envoy.extensions.transport_sockets.tls.v3 import tls_pb2
 
 from controlplane.pilot.listeners.listener import OUTBOUND
@@ -398,3 +400,107 @@ spec: {host: db, trafficPolicy: {connectionPool: {tcp: {idleTimeout: 300ms}}}}
         connection = socket.create_connection(("127.0.0.1", plane.ports["127.0.0.3_5432"]), timeout=10)
         with connection:
             assert connection.recv(1) == b""
+
+
+CAPTURED = """
+apiVersion: v1
+kind: Service
+metadata: {name: vip, namespace: shop}
+spec:
+  clusterIP: 10.1.2.9
+  selector: {app: vip}
+  ports: [{name: http, port: 80}, {name: what, port: 7000}, {name: tcp, port: 7001}, {name: tls, port: 7002}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: headless, namespace: shop}
+spec: {clusterIP: None, selector: {app: headless}, ports: [{name: tls, port: 7003}, {name: what, port: 80}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: own, namespace: shop}
+spec: {selector: {app: own}, ports: [{name: http, port: 80, targetPort: 8080}, {name: tcp, port: 9000}, {name: x, port: 9001}]}
+"""
+
+
+def shape(listener: Any) -> dict[str, str]:
+    """Where a listener's filter chains lead, by what they match: routes, or a cluster."""
+    found = {}
+    chains = list(listener.filter_chains)
+    if listener.HasField("default_filter_chain"):
+        chains.append(listener.default_filter_chain)
+    for one in chains:
+        match = one.filter_chain_match
+        said = [*match.server_names, *match.application_protocols[:1]]
+        if match.destination_port.value:
+            said.insert(0, str(match.destination_port.value))
+        packed = one.filters[-1].typed_config
+        if packed.type_url.endswith("TcpProxy"):
+            leads = tcp_proxy_pb2.TcpProxy.FromString(packed.value).cluster
+        else:
+            manager = hcm_pb2.HttpConnectionManager.FromString(packed.value)
+            leads = manager.rds.route_config_name or manager.route_config.name
+        found[" ".join(said) or "*"] = short(leads)
+    return found
+
+
+def test_captured_traffic_has_listeners_behind_virtual_outbound_and_inbound() -> None:
+    captured = sidecar("own-1", LABELS={"app": "own"}, INTERCEPTION_MODE="REDIRECT")
+    scene = Scene(CAPTURED)
+    found = {name: shape(each) for name, each in scene.listeners(captured).items()}
+    assert found == {
+        "0.0.0.0_80": {"http/1.0": "80", "*": "headless"},
+        "0.0.0.0_7003": {"headless.shop.svc.cluster.local": "headless:7003", "*": "PassthroughCluster"},
+        "0.0.0.0_9000": {"*": "own:9000"},
+        "0.0.0.0_9001": {"http/1.0": "9001", "*": "own:9001"},
+        "10.1.2.9_7000": {"http/1.0": "vip.shop.svc.cluster.local:7000", "*": "vip:7000"},
+        "10.1.2.9_7001": {"*": "vip:7001"},
+        "10.1.2.9_7002": {"*": "vip:7002"},
+        "127.0.0.1_15002": {"*": "http_proxy"},
+        "virtualOutbound": {"15001": "BlackHoleCluster", "*": "PassthroughCluster"},
+        "virtualInbound": {
+            "15006": "BlackHoleCluster",
+            "8080": "inbound|8080||",
+            "9000": "inbound|9000||",
+            "9001 http/1.0": "inbound|9001||",
+            "9001": "inbound|9001||",
+            "*": "InboundPassthroughCluster",
+        },
+    }
+    listeners = scene.listeners(captured)
+    assert {name for name, each in listeners.items() if not each.HasField("bind_to_port")} == {
+        "virtualOutbound",
+        "virtualInbound",
+        "127.0.0.1_15002",
+    }
+    assert listeners["virtualOutbound"].use_original_dst.value
+
+
+def test_captured_connections_are_routed_by_their_destination() -> None:
+    text = """
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: vip, namespace: shop}
+spec:
+  hosts: [vip]
+  tcp:
+  - match: [{port: 7001, destinationSubnets: [10.1.2.0/24, 10.9.9.9], sourceSubnet: 10.2.0.0/16}]
+    route: [{destination: {host: own, port: {number: 9000}}}]
+"""
+    captured = sidecar("own-1", LABELS={"app": "own"}, INTERCEPTION_MODE="TPROXY")
+    routed, other = Scene(CAPTURED, text).listeners(captured)["10.1.2.9_7001"].filter_chains
+    match = routed.filter_chain_match
+    ranges = [
+        (each.address_prefix, each.prefix_len.value) for each in (*match.prefix_ranges, *match.source_prefix_ranges)
+    ]
+    assert ranges == [("10.1.2.0", 24), ("10.9.9.9", 32), ("10.2.0.0", 16)]
+    assert (
+        tcp_proxy_pb2.TcpProxy.FromString(routed.filters[0].typed_config.value).cluster
+        == f"outbound|9000||own.{DOMAIN}"
+    )
+    assert (
+        tcp_proxy_pb2.TcpProxy.FromString(other.filters[0].typed_config.value).cluster == f"outbound|7001||vip.{DOMAIN}"
+    )
+
+
+DOMAIN = "shop.svc.cluster.local"
