@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -87,9 +88,11 @@ def decode_yaml(body: bytes) -> Any:
     if len(body) > _LARGEST_YAML:
         raise ApiError(413, f"the body of the request is larger than {_LARGEST_YAML} bytes of YAML: send JSON")
     try:
-        return parse_yaml(body, _DEEPEST)
+        value = parse_yaml(body, _DEEPEST)
     except InvalidYaml as error:
         raise ApiError(400, f"the body is not valid YAML: {error}") from None
+    _measure(value)
+    return value
 
 
 def decode_protobuf(body: bytes) -> Any:
@@ -129,15 +132,18 @@ def _refuse_constant(text: str) -> Any:
 
 
 def _measure(value: Any) -> None:
-    """Refuse what is too deep or has too many values, without recursion."""
+    """Refuse what is too deep, has too many values, or values that JSON cannot carry on, without recursion."""
     count, level = 0, [value]
     for _ in range(_DEEPEST):
         deeper: list[Any] = []
         for one in level:
             if isinstance(one, dict):
                 deeper.extend(one.values())
+                deeper.extend(one)
             elif isinstance(one, list):
                 deeper.extend(one)
+            else:
+                _check_scalar(one)
         count += len(deeper)
         if count > _MOST_VALUES:
             raise ApiError(413, f"the body has more than {_MOST_VALUES} values")
@@ -145,6 +151,17 @@ def _measure(value: Any) -> None:
             return
         level = deeper
     raise ApiError(400, f"the body is nested deeper than {_DEEPEST} levels")
+
+
+def _check_scalar(value: Any) -> None:
+    if isinstance(value, str):
+        if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+            raise ApiError(400, "the body has half of a surrogate pair in a text, which is no character")
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise ApiError(400, "the body has a number that is larger than numbers can be")
+    elif isinstance(value, int) and not -(1 << 63) <= value < 1 << 64:
+        raise ApiError(400, f"the body has a number of more than 64 bits: {value}")
 
 
 def _json_type(value: Any) -> str:

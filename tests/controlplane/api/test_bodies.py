@@ -41,11 +41,31 @@ def test_an_oversized_body_is_refused(client: Client, namespace: str) -> None:
         b"\xff\xfe",
         b'{"a":1,"a":2}',
         b'{"a":NaN}',
+        b'{"a":1e999}',
+        b'{"a":99999999999999999999999}',
+        b'{"a":"\\ud800"}',
+        b'{"\\ud800":1}',
         b"[" * 100_000,
         b'{"a":' * 5_000 + b"1" + b"}" * 5_000,
         b'{"a":' * 150 + b"1" + b"}" * 150,
     ],
-    ids=["empty", "cut", "array", "text", "null", "bytes", "twice", "nan", "open", "very deep", "deep"],
+    ids=[
+        "empty",
+        "cut",
+        "array",
+        "text",
+        "null",
+        "bytes",
+        "twice",
+        "nan",
+        "infinite",
+        "long",
+        "surrogate",
+        "surrogate key",
+        "open",
+        "very deep",
+        "deep",
+    ],
 )
 def test_what_is_no_object_of_json_is_refused(client: Client, namespace: str, body: bytes) -> None:
     refused = client("POST", collection(namespace), body)
@@ -84,6 +104,7 @@ spec:
         ("{[a]: 1}", "keys must be strings"),
         ("[" * 200_000, "nested deeper than 100 levels"),
         ("- " * 30_000, "nested deeper than 100 levels"),
+        ("a: -9999999999999999999", "more than 64 bits"),
     ],
 )
 def test_yaml_that_is_wrong_or_dangerous_is_refused(client: Client, namespace: str, text: str, message: str) -> None:
