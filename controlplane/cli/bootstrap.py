@@ -30,7 +30,7 @@ def command(
     """
     workload = workload_of(**options)
     api = connect(data_dir, kubeconfig)
-    ensure_resources(api, workload)
+    workload = ensure_resources(api, workload)
     document = bootstrap_document(workload, discovery_of(api, workload, xds_address, token, identity_dir))
     click.echo(yaml.dump(document, Dumper=_WithoutAliases, sort_keys=False), nl=False)
 

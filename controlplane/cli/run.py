@@ -40,7 +40,7 @@ def command(
     """
     workload = with_free_ports(workload_of(**options))
     api = connect(data_dir, kubeconfig)
-    ensure_resources(api, workload)
+    workload = ensure_resources(api, workload)
     discovery = discovery_of(api, workload, xds_address, token, identity_dir)
     api.close()
     raise SystemExit(asyncio.run(run(workload, discovery, arguments, ready_timeout, drain_time)))

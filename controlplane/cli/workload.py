@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import click
@@ -75,8 +75,9 @@ def parse_host_port(text: str, what: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def ensure_resources(api: Api, workload: Workload) -> None:
-    """Namespace, Service and WorkloadGroup are there; what somebody else made of them stays.
+def ensure_resources(api: Api, workload: Workload) -> Workload:
+    """Namespace, Service and WorkloadGroup are there; what somebody else made of them stays. The workload with the probe that
+    its group has, unless it has one of its own.
 
     A Service that does not have the port is an error, because nobody would find the workload there.
     """
@@ -91,8 +92,11 @@ def ensure_resources(api: Api, workload: Workload) -> None:
             f"Service {namespace}/{workload.service} has no port that leads to {workload.port}; its ports are "
             f"{', '.join(str(one['port']) for one in service['spec'].get('ports', ()))}: change --port, or the Service"
         )
-    if api.get(KINDS["WorkloadGroup"], namespace, workload.group) is None:
+    group = api.get(KINDS["WorkloadGroup"], namespace, workload.group)
+    if group is None:
         _create(api, "WorkloadGroup", group_document(workload))
+        return workload
+    return replace(workload, probe=workload.probe or group["spec"].get("probe"))
 
 
 def _create(api: Api, kind: str, document: Mapping[str, Any]) -> None:

@@ -16,7 +16,7 @@ import datetime
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -38,12 +38,14 @@ from controlplane.model.registration import (
     served_ports,
 )
 from controlplane.model.resource import ResourceKey
-from controlplane.model.store import Conflict, Store, Stored, Unavailable
+from controlplane.model.store import Compacted, Conflict, Store, Stored, Unavailable
 
 _log = logging.getLogger(__name__)
 
 _RETRY: Final = 1.0
 """Seconds until what could not be written is tried again."""
+
+_PAGE: Final = 200
 
 Document = dict[str, Any]
 
@@ -159,10 +161,10 @@ class Registration:
                     _log.warning("%s", error)
                     workload.behind = False
             if self._clock() >= sweep:
-                sweep = self._clock() + self._orphan_grace / 8
+                sweep = self._clock() + self._orphan_grace / 4
                 try:
                     await self._sweep()
-                except Unavailable as error:
+                except (Unavailable, Compacted) as error:
                     _log.warning("workloads of control planes that are gone are not removed: %s", error)
             await asyncio.sleep(every)
 
@@ -295,7 +297,7 @@ class Registration:
         alive = set(await self._presence.alive())
         now = self._clock()
         orphans: dict[ResourceKey, tuple[int, float]] = {}
-        for stored in (await self._store.list("WorkloadEntry")).items:
+        async for stored in self._entries():
             annotations = _annotations(orjson.loads(stored.document))
             if GROUP not in annotations or annotations.get(CONTROLLER) in alive:
                 continue
@@ -307,6 +309,18 @@ class Registration:
             else:
                 orphans[stored.key] = (stored.revision, seen)
         self._orphans = orphans
+
+    async def _entries(self) -> AsyncIterator[Stored]:
+        """All WorkloadEntries, few at a time, so that nobody waits for it."""
+        after: ResourceKey | None = None
+        revision: int | None = None
+        more = True
+        while more:
+            page = await self._store.list("WorkloadEntry", limit=_PAGE, after=after, revision=revision)
+            revision, more = page.revision, page.more
+            for stored in page.items:
+                after = stored.key
+                yield stored
 
 
 def _from_group(key: ResourceKey, group: Document, proxy: Proxy) -> Document:

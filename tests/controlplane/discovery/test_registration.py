@@ -22,7 +22,7 @@ from tests.controlplane.galley.stores import STORES, MakeStore, take
 
 Scenario = Callable[[MakeStore], Awaitable[None]]
 Run = Callable[[Scenario], None]
-GRACE = 0.25
+GRACE = 0.5
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -182,7 +182,7 @@ def test_who_comes_back_in_time_stays(run: Run) -> None:
         start = await store.revision()
         for _ in range(4):
             await registers.disconnected(mine)
-            await asyncio.sleep(0.6 * GRACE)
+            await asyncio.sleep(0.3 * GRACE)
             await registers.connected(mine)
         await asyncio.sleep(1.2 * GRACE)
         entry = await only(store)

@@ -68,7 +68,8 @@ def test_one_leads_and_another_follows_when_it_steps_down() -> None:
                 await until(lambda: any(each.election.leading for each in standing))
                 await asyncio.sleep(0.1)
                 (leader,) = [each for each in standing if each.election.leading]
-                assert len(leader.terms) == 1 and len(leader.terms[0]) == 1
+                await until(lambda leader=leader: leader.terms)  # type: ignore[misc]
+                assert [len(term) for term in leader.terms] == [1]
                 assert await leader.election.leader() == repr(leader.election).rpartition(" ")[2].rstrip(">")
                 begun = asyncio.get_running_loop().time()
                 await leader.stop()
@@ -76,7 +77,7 @@ def test_one_leads_and_another_follows_when_it_steps_down() -> None:
                 standing.remove(leader)
                 if left > 1:
                     await until(lambda: any(each.election.leading for each in standing))
-                    assert asyncio.get_running_loop().time() - begun < 2  # long before its lease would have ended
+                    assert asyncio.get_running_loop().time() - begun < 4  # long before its lease would have ended
 
     run(scenario)
 
@@ -124,8 +125,7 @@ def test_a_leader_without_etcd_steps_down_before_its_lease_ends_and_stands_again
                 await until(lambda: not leader.election.leading)
                 assert leader.terms[0][1] - stopped < 2
                 etcd.signal(signal.SIGCONT)
-                await until(lambda: leader.election.leading)
-                assert len(leader.terms) == 2
+                await until(lambda: leader.election.leading and len(leader.terms) == 2)
 
     run(scenario)
 

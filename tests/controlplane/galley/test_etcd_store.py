@@ -147,7 +147,7 @@ def test_a_cluster_without_a_majority_does_not_hold_anybody_up(members: list[Etc
             begun = asyncio.get_running_loop().time()
             with pytest.raises(Unavailable):
                 await store.put(key("a"), b"2", expected=put.revision, who="")
-            assert asyncio.get_running_loop().time() - begun < 5
+            assert asyncio.get_running_loop().time() - begun < 10
         finally:
             for etcd in members[:2]:
                 etcd.signal(signal.SIGCONT)
