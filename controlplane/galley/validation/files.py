@@ -36,8 +36,11 @@ def validate_files(paths: Iterable[str]) -> list[FileProblem]:
 
 
 def read_resources(paths: Iterable[str]) -> tuple[list[Resource], list[FileProblem]]:
-    """The resources of files that are right, in order, and the faults of those that are not."""
-    resources: dict[ResourceKey, Resource] = {}
+    """The resources of files that are right, in order, and the faults of those that are not.
+
+    Several files may have a resource of one name (one to be applied instead of the other); one file may not.
+    """
+    resources: list[Resource] = []
     problems: list[FileProblem] = []
     for path in paths:
         for file in _files(path):
@@ -56,13 +59,14 @@ def read_resources(paths: Iterable[str]) -> tuple[list[Resource], list[FileProbl
                 problems.append(FileProblem(file, error.origin.line, "", Cause("", error.message)))
                 continue
             problems.extend(_judged(documents, file, text, resources))
-    return list(resources.values()), problems
+    return resources, problems
 
 
 def _judged(
-    documents: list[tuple[dict[str, object], Origin]], file: str, text: str, resources: dict[ResourceKey, Resource]
+    documents: list[tuple[dict[str, object], Origin]], file: str, text: str, resources: list[Resource]
 ) -> Iterator[FileProblem]:
     lines: Lines | None = None
+    known: dict[ResourceKey, Origin] = {}
     for number, (document, origin) in enumerate(documents):
         try:
             resource = parse(document, origin)
@@ -74,9 +78,11 @@ def _judged(
             ]
             yield from sorted(found, key=lambda problem: problem.line)
             continue
-        first = resources.setdefault(resource.key, resource)
-        if first is not resource:
-            message = f"is there already, at {first.origin}: remove one of them"
+        first = known.setdefault(resource.key, origin)
+        if first is origin:
+            resources.append(resource)
+        else:
+            message = f"is there already, at line {first.line}: remove one of them"
             yield FileProblem(file, origin.line, str(resource.key), Cause("metadata.name", message, Reason.DUPLICATE))
 
 

@@ -111,13 +111,19 @@ def test_what_cannot_be_read_is_a_fault_of_the_file(tmp_path: Path) -> None:
     ]
 
 
-def test_the_same_resource_twice_is_a_fault_of_the_second(tmp_path: Path) -> None:
-    directory = tmp_path / "mesh"
-    (directory / "below").mkdir(parents=True)
-    first, second = _file(directory, GOOD, "a.yaml"), _file(directory / "below", GOOD, "b.yml")
-    _file(directory, "not: looked at", ".hidden.yaml")
-    (problem,) = validate_files([str(directory)])
-    assert problem.path == second and first in problem.cause.message
+def test_the_same_resource_twice_in_a_file_is_a_fault_of_the_second(tmp_path: Path) -> None:
+    (problem,) = validate_files([_file(tmp_path, f"{GOOD}---\n{GOOD}")])
+    assert problem.line == 13 and "at line 1:" in problem.cause.message
+
+
+def test_directories_stand_for_their_files_which_may_be_there_to_choose_from(tmp_path: Path) -> None:
+    (tmp_path / "below" / ".hidden").mkdir(parents=True)
+    paths = [_file(tmp_path, GOOD), _file(tmp_path / "below", GOOD, "b.yml")]
+    _file(tmp_path, "not: looked at", ".hidden.yaml")
+    _file(tmp_path / "below" / ".hidden", "nor: this")
+    _file(tmp_path, "nor: this", "readme.txt")
+    resources, problems = read_resources([str(tmp_path)])
+    assert [resource.origin.path for resource in resources] == paths and problems == []
 
 
 @pytest.mark.parametrize(
