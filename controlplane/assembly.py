@@ -100,6 +100,7 @@ class ControlPlane:
             self.catalogue.resources,
             self.statuses.tell_findings,
             lambda: [session.proxy for session in self.hub.sessions],
+            domain=settings.mesh_domain,
         )
         self._following = asyncio.create_task(self._follow())
         await self._synced()

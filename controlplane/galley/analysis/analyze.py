@@ -86,13 +86,15 @@ SUPPRESS = "galley.istio.io/analyze-suppress"
 """The annotation of a resource whose value names the codes, with commas between them, that it does not want to hear of."""
 
 
-def analyze(resources: Mapping[ResourceKey, Resource], proxies: Iterable[Proxy] = ()) -> list[Message]:
+def analyze(
+    resources: Mapping[ResourceKey, Resource], proxies: Iterable[Proxy] = (), domain: str = "cluster.local"
+) -> list[Message]:
     """What does not fit together, the worst first, then resource by resource.
 
     ``proxies`` are those that are connected; their labels count as workloads'. Where nothing is known of workloads (files
-    that have none), nothing is said of selectors that find none.
+    that have none), nothing is said of selectors that find none. ``domain`` is what the full names of services end in.
     """
-    mesh = Mesh(resources, proxies)
+    mesh = Mesh(resources, proxies, domain)
     found = [
         message
         for analyzer in ANALYZERS

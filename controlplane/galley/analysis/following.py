@@ -29,12 +29,14 @@ class FollowingAnalysis:
         tell: Callable[[Findings], None],
         proxies: Callable[[], Iterable[Proxy]] = tuple,
         *,
+        domain: str = "cluster.local",
         quiet: float = 0.5,
         share: float = 0.1,
     ) -> None:
         self._resources = resources
         self._tell = tell
         self._proxies = proxies
+        self._domain = domain
         self._quiet = quiet
         self._share = share
         self._something = asyncio.Event()
@@ -54,7 +56,7 @@ class FollowingAnalysis:
             self._something.clear()
             began = clock()
             try:
-                found = await asyncio.to_thread(analyze, dict(self._resources), tuple(self._proxies()))
+                found = await asyncio.to_thread(analyze, dict(self._resources), tuple(self._proxies()), self._domain)
             except Exception:  # a fault of an analyzer must not end what else is told of the mesh
                 _log.exception("the analysis failed; statuses keep what was found before")
             else:

@@ -22,10 +22,15 @@ class Workload:
 
 
 class Mesh:
-    """Resources by kind, and what they amount to. ``proxies`` are those that are connected: gateways among them."""
+    """Resources by kind, and what they amount to. ``proxies`` are those that are connected: gateways among them.
 
-    def __init__(self, resources: Mapping[ResourceKey, Resource], proxies: Iterable[Proxy] = ()) -> None:
-        registry = Registry()
+    ``domain`` is what the full names of Kubernetes' services end in.
+    """
+
+    def __init__(
+        self, resources: Mapping[ResourceKey, Resource], proxies: Iterable[Proxy] = (), domain: str = "cluster.local"
+    ) -> None:
+        registry = Registry(domain=domain)
         registry.apply(resources)
         self.snapshot = registry.snapshot
         self.workloads = [*self._workloads(), *(Workload(each.name, each.namespace, each.labels) for each in proxies)]

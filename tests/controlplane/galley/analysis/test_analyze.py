@@ -220,6 +220,12 @@ def test_every_code_is_in_the_tables() -> None:
     assert known - shown == {"IST0106", "IST0107", "IST0108", "IST0125", "IST0135"}  # those have tests of their own
 
 
+def test_the_domain_of_services_can_be_another() -> None:
+    resources = _resources([*BASE, ("VirtualService", "a", _route("{" + _to("ratings.shop.svc.mesh.test") + "}"))])
+    assert [message.type.code for message in analyze(resources)] == ["IST0101"]
+    assert analyze(resources, domain="mesh.test") == []
+
+
 def test_connected_proxies_are_workloads() -> None:
     gateway = ("Gateway", "g", GATEWAY[2].replace("istio: edge", "istio: far"))
     proxy = Proxy(
