@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import datetime
 import hashlib
 import hmac
 import os
 from pathlib import Path
 from typing import Final
 
+import click
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from controlplane.cli.api import Api, ApiError
+from controlplane.cli.kubeconfig import Access
 
 CHAIN: Final = "chain.pem"
 KEY: Final = "key.pem"
@@ -31,6 +35,24 @@ def renew(api: Api, directory: Path) -> tuple[Path, Path]:
     """Likewise, with a new key, by the certificate that is in ``directory``, which must still be good."""
     api.show_certificate(directory / CHAIN, directory / KEY)
     return _certify(api, "/mizzen/v1/renew", {}, directory)
+
+
+async def keep_renewed(server: str, root: str, directory: Path) -> None:
+    """Renew the certificate in ``directory`` whenever two thirds of what is left of its life are over, until cancelled. A
+    sidecar reads the files again when they change.
+    """
+    while True:
+        certificate = x509.load_pem_x509_certificates((directory / CHAIN).read_bytes())[0]
+        left = (certificate.not_valid_after_utc - datetime.datetime.now(datetime.UTC)).total_seconds()
+        await asyncio.sleep(max(1.0, left * 2 / 3))
+        api = Api(Access(server, root, ""))
+        try:
+            await asyncio.to_thread(renew, api, directory)
+        except ApiError as error:
+            click.echo(f"the certificate in {directory} is not renewed: {error.message}", err=True)
+            await asyncio.sleep(min(60.0, max(1.0, left / 10)))
+        finally:
+            api.close()
 
 
 def trusted_root(server: str, token: str) -> str:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
+from pathlib import Path
 from typing import Any
 
 import click
 
 from controlplane.cli.beside import Sidecar, SidecarFailed, environment_of, free_port, is_free, run_command
+from controlplane.cli.identity import keep_renewed
 from controlplane.cli.options import access_options, connect, discovery_of, workload_of, workload_options
 from controlplane.cli.workload import ADMIN_PORT, PROXY_PORT, Discovery, Workload, bootstrap_document, ensure_resources
 
@@ -43,13 +45,20 @@ def command(
     workload = ensure_resources(api, workload)
     discovery = discovery_of(api, workload, xds_address, token, identity_dir)
     api.close()
-    raise SystemExit(asyncio.run(run(workload, discovery, arguments, ready_timeout, drain_time)))
+    raise SystemExit(asyncio.run(run(workload, discovery, api.access.server, arguments, ready_timeout, drain_time)))
 
 
 async def run(
-    workload: Workload, discovery: Discovery, arguments: tuple[str, ...], ready_timeout: float, drain_time: float
+    workload: Workload,
+    discovery: Discovery,
+    server: str,
+    arguments: tuple[str, ...],
+    ready_timeout: float,
+    drain_time: float,
 ) -> int:
-    """Start the sidecar, then the command; the command's exit status, 128 and the number for a signal."""
+    """Start the sidecar, then the command; the command's exit status, 128 and the number for a signal. ``server`` renews the
+    workload's certificate.
+    """
     sidecar = Sidecar(workload, bootstrap_document(workload, discovery), drain=drain_time)
     await sidecar.start()
     try:
@@ -63,12 +72,16 @@ async def run(
         except OSError as error:
             click.echo(f"Error: {arguments[0]}: {error.strerror}", err=True)
             return 127
-        keeping = asyncio.create_task(keep_running(sidecar))
+        keeping = [asyncio.create_task(keep_running(sidecar))]
+        if discovery.chain:
+            renewing = keep_renewed(server, discovery.authority, Path(discovery.chain).parent)
+            keeping.append(asyncio.create_task(renewing))
         try:
             status = await process.wait()
         finally:
-            keeping.cancel()
-            await asyncio.gather(keeping, return_exceptions=True)
+            for task in keeping:
+                task.cancel()
+            await asyncio.gather(*keeping, return_exceptions=True)
         return 128 - status if status < 0 else status
     finally:
         await sidecar.stop()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import datetime
 import os
 import stat
 from collections.abc import Iterator
@@ -11,6 +13,10 @@ import pytest
 from click.testing import CliRunner, Result
 from cryptography import x509
 
+from controlplane.citadel import tokens
+from controlplane.cli.api import Api
+from controlplane.cli.identity import join, keep_renewed, trusted_root
+from controlplane.cli.kubeconfig import Access
 from controlplane.cli.main import command
 from tests.controlplane.api.serving import Background, Client
 
@@ -46,6 +52,30 @@ def test_a_machine_joins_and_renews(background: Background, tmp_path: Path) -> N
     second = x509.load_pem_x509_certificates((directory / "chain.pem").read_bytes())[0]
     assert second.serial_number != leaf.serial_number and (directory / "key.pem").read_bytes() != key
     assert second.extensions.get_extension_for_class(x509.SubjectAlternativeName).value == names
+
+
+def test_a_certificate_is_kept_renewed(background: Background, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokens, "_WORKLOAD_LIFETIME", datetime.timedelta(seconds=4))
+    served = background.served
+    root = trusted_root(served.server.url, text := token(background))
+    join(Api(Access(served.server.url, root, "")), text, tmp_path)
+
+    def serial() -> int:
+        return x509.load_pem_x509_certificates((tmp_path / "chain.pem").read_bytes())[0].serial_number
+
+    async def main() -> None:
+        first = serial()
+        keeping = asyncio.create_task(keep_renewed(served.server.url, root, tmp_path))
+        for _ in range(300):
+            await asyncio.sleep(0.02)
+            if serial() != first:
+                break
+        else:
+            raise AssertionError("the certificate was not renewed")
+        keeping.cancel()
+        await asyncio.wait([keeping])
+
+    asyncio.run(main())
 
 
 def test_a_server_with_another_root_is_told_nothing(background: Background, tmp_path: Path) -> None:
