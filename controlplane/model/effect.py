@@ -66,7 +66,7 @@ WITHOUT_EFFECT: Mapping[type[Model], Mapping[str, str]] = {
         "verify_certificate_at_client": _UNUSED,
     },
     DefaultProviders: {"tracing": _UNUSED, "metrics": _UNUSED},
-    ProxyDefaults: dict.fromkeys(ProxyDefaults.model_fields, _BY_HAND),
+    ProxyDefaults: {name: _BY_HAND for name in ProxyDefaults.model_fields if name != "gateway_topology"},
     MeshExtensionProvider: dict.fromkeys(
         (
             "envoy_ext_authz_http", "envoy_ext_authz_grpc", "zipkin", "opentelemetry", "envoy_http_als", "envoy_tcp_als",

@@ -65,6 +65,13 @@ def test_every_field_is_read_or_its_writer_is_told() -> None:
     assert [at for name, model in roots for at in _unread(model, name, words, seen)] == []
 
 
+def test_what_the_translation_reads_is_in_no_table() -> None:
+    text = "".join(path.read_text() for path in (ROOT / "pilot").rglob("*.py"))
+    tables = [*NOT_IMPLEMENTED.items(), *WITHOUT_EFFECT.items()]
+    named = [(model.__name__, name) for model, names in tables for name in names if name]
+    assert [f"{model}.{name}" for model, name in named if re.search(rf"\.{name}\b", text)] == []
+
+
 def test_the_tables_name_fields_that_there_are() -> None:
     for table in (NOT_IMPLEMENTED, WITHOUT_EFFECT):
         for model, fields in table.items():
