@@ -201,7 +201,7 @@ class Stack(ListenerStack):
         if dynamic is not None and dynamic.lds_config is not None:
             await self.xds.discover_listeners(dynamic.lds_config, inherited)
         await ready.wait()
-        if self.bootstrap.hds_config is not None:
+        if self.bootstrap.hds_config is not None and not self.worker.number:  # of several workers one reports
             from sidecar.hds_stack import health_discovery  # only for those who configure it
 
             self._health_discovery = health_discovery(self, self.bootstrap.hds_config)
