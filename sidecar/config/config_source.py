@@ -9,6 +9,7 @@ from typing import Final, Literal, TypeAlias
 from sidecar.config.core_types import seconds
 from sidecar.config.fields import Node
 from sidecar.config.grpc_service import GrpcService, parse_grpc_service
+from sidecar.config.retry_policy import RetryBackOff, parse_back_off
 
 ApiType: TypeAlias = Literal["REST", "GRPC", "DELTA_GRPC"]
 
@@ -44,7 +45,8 @@ class ApiConfigSource:
     """A management server. `grpc_service` is for streams, `cluster_name` for REST.
 
     `refresh_delay` is the time from one answer over REST to the next question, `request_timeout` how long the answer may
-    take, both in seconds. `rate_limit_settings` None sets no limit.
+    take, both in seconds. `rate_limit_settings` None sets no limit, `retry_back_off` None
+    leaves the waits between two streams to who makes them.
     """
 
     api_type: ApiType
@@ -54,6 +56,7 @@ class ApiConfigSource:
     request_timeout: float = _REQUEST_TIMEOUT
     rate_limit_settings: RateLimitSettings | None = None
     set_node_on_first_message_only: bool = False
+    retry_back_off: RetryBackOff | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +111,7 @@ def parse_api_config_source(node: Node) -> ApiConfigSource:
     _check_version(node, "transport_api_version")
     api_type = _parse_api_type(node)
     names, services = node.get("cluster_names"), node.children("grpc_services")
-    service = None
+    service = back_off = None
     cluster = ""
     if api_type == "REST":
         if services:
@@ -126,7 +129,7 @@ def parse_api_config_source(node: Node) -> ApiConfigSource:
         if len(services) != 1:
             node.refuse("must have one service", "grpc_services", "name the management server with envoy_grpc")
         for one in services:
-            service = parse_grpc_service(one)
+            service, back_off = parse_grpc_service(one), _parse_back_off(one)
     return ApiConfigSource(
         api_type,
         service,
@@ -135,6 +138,7 @@ def parse_api_config_source(node: Node) -> ApiConfigSource:
         seconds(node, "request_timeout", _REQUEST_TIMEOUT),
         _parse_rate_limit(node.child("rate_limit_settings")),
         node.get("set_node_on_first_message_only"),
+        back_off,
     )
 
 
@@ -204,6 +208,14 @@ def _parse_api_type(node: Node) -> ApiType:
     else:
         node.refuse(f"{name} is no type of server", "api_type", f"use {', '.join(_API_TYPES)}")
     return "GRPC"
+
+
+def _parse_back_off(node: Node) -> RetryBackOff | None:
+    """The waits of a stream that is made again; nothing else of its retry policy means anything, and so it is refused."""
+    envoy = node.child("envoy_grpc")
+    policy = None if envoy is None else envoy.child("retry_policy")
+    back_off = None if policy is None else policy.child("retry_back_off")
+    return None if back_off is None else parse_back_off(back_off)
 
 
 def _parse_rate_limit(node: Node | None) -> RateLimitSettings | None:

@@ -123,7 +123,7 @@ def parse_retry_policy(node: Node) -> RetryPolicy:
         retry_host_predicate=tuple(predicate for predicate in predicates if predicate is not None),
         host_selection_retry_max_attempts=node.get("host_selection_retry_max_attempts") or 1,
         retriable_status_codes=frozenset(node.get("retriable_status_codes")),
-        retry_back_off=RetryBackOff() if back_off is None else _parse_back_off(back_off),
+        retry_back_off=RetryBackOff() if back_off is None else parse_back_off(back_off),
         rate_limited_retry_back_off=None if rate_limited is None else _parse_rate_limited_back_off(rate_limited),
         retriable_headers=parse_header_matchers(node.children("retriable_headers")),
         retriable_request_headers=parse_header_matchers(node.children("retriable_request_headers")),
@@ -136,7 +136,7 @@ def parse_core_retry_policy(node: Node) -> RetryPolicy:
     return RetryPolicy(
         retry_on=_parse_retry_on(node),
         num_retries=node.wrapped("num_retries", 1),
-        retry_back_off=RetryBackOff(1.0, 10.0) if back_off is None else _parse_back_off(back_off),
+        retry_back_off=RetryBackOff(1.0, 10.0) if back_off is None else parse_back_off(back_off),
     )
 
 
@@ -148,7 +148,8 @@ def _parse_retry_on(node: Node) -> frozenset[str]:
     return frozenset(conditions & known)
 
 
-def _parse_back_off(node: Node) -> RetryBackOff:
+def parse_back_off(node: Node) -> RetryBackOff:
+    """`core.v3.BackoffStrategy`, and the message of that name in a route."""
     base = max(seconds(node, "base_interval", 0.025), _SHORTEST_BASE_INTERVAL)
     longest = node.duration("max_interval")
     if longest is None:

@@ -176,7 +176,9 @@ class XdsDiscovery:
         if api.rate_limit_settings is not None:
             settings = api.rate_limit_settings
             limit = TokenBucket(settings.max_tokens, settings.fill_rate, self.worker.clock())
-        backoff = BackOff(self.worker.random_for("xds"), BASE_INTERVAL, MAX_INTERVAL)
+        waits = api.retry_back_off
+        base, longest = (BASE_INTERVAL, MAX_INTERVAL) if waits is None else (waits.base_interval, waits.max_interval)
+        backoff = BackOff(self.worker.random_for("xds"), base, longest)
         client = self.clients().grpc(service.cluster_name, options_of(service))
         return DiscoveryStream(self.worker, client, path, response, mux, backoff, limit, stats)
 

@@ -19,6 +19,7 @@ from sidecar.config.config_source import (
 )
 from sidecar.config.grpc_service import GrpcService
 from sidecar.config.problems import ConfigurationError
+from sidecar.config.retry_policy import RetryBackOff
 from tests.differential.envoy_binary import EnvoyUnavailableError, envoy_binary
 from tests.sidecar.config.resources import Document, bootstrap, cluster, load
 
@@ -58,6 +59,16 @@ def test_a_server_of_one_type() -> None:
     assert lds(api_config_source={**REST, "request_timeout": "0.5s"}) == ConfigSource(
         ApiConfigSource("REST", None, "c", 2.0, 0.5)
     )
+
+
+def test_the_waits_between_two_streams() -> None:
+    policy = {"retry_back_off": {"base_interval": "0.2s"}}
+    service: Document = {"envoy_grpc": {"cluster_name": "c", "retry_policy": policy}}
+    found = dynamic(ads_config={**STREAM, "grpc_services": [service]})
+    assert found.ads_config == ApiConfigSource("GRPC", GrpcService("c"), retry_back_off=RetryBackOff(0.2, 2.0))
+    service["envoy_grpc"]["retry_policy"] = {"num_retries": 3}
+    place = "dynamic_resources.ads_config.grpc_services[0].envoy_grpc.retry_policy.num_retries"
+    assert refusals({"ads_config": {**STREAM, "grpc_services": [service]}}) == [place]
 
 
 def test_files(tmp_path: Path) -> None:
