@@ -103,7 +103,20 @@ def _definitions(kind: Kind) -> Mapping[str, Any]:
     schema = kind.model.model_json_schema(by_alias=True, ref_template=template, schema_generator=_Generator)
     parts = schema.pop("$defs", {})
     parts[kind.model.__name__] = schema
-    return {f"{_prefix(kind)}.{name}": _plain(part) for name, part in parts.items()}
+    plain = {f"{_prefix(kind)}.{name}": _plain(part) for name, part in parts.items()}
+    for part in plain.values():
+        for field in part.get("properties", {}).values():
+            _describe(field, plain)
+    return plain
+
+
+def _describe(field: dict[str, Any], parts: Mapping[str, Any]) -> None:
+    """Give a field whose value (or items) are another part that part's first sentence, for those who look at the field."""
+    values = (field, field.get("items"), field.get("additionalProperties"))
+    part = next((each["allOf"][0]["$ref"] for each in values if isinstance(each, dict) and "allOf" in each), "")
+    described = parts.get(part.rpartition("/")[2], {}).get("description", "")
+    if described:
+        field.setdefault("description", described.partition("\n\n")[0])
 
 
 def _body_schema(kind: Kind) -> dict[str, Any]:

@@ -39,6 +39,8 @@ def test_schemas_of_a_group_refer_to_nothing_outside_of_them(group: str, version
 def test_what_may_be_left_out_is_not_required_and_null_is_no_type() -> None:
     schemas = openapi_schemas("networking.istio.io", "v1")
     route = schemas["mizzen.VirtualService.HTTPRoute"]
+    assert route["properties"]["retries"]["description"] == schemas["mizzen.VirtualService.HTTPRetry"]["description"]
+    assert route["properties"]["mirrors"]["description"].startswith("A copy of requests")
     assert route["properties"]["timeout"]["type"] == "string" and "required" not in route
     assert schemas["mizzen.VirtualService.Destination"]["required"] == ["host"]
     resolution = schemas["mizzen.ServiceEntry.ServiceEntry"]["properties"]["resolution"]
