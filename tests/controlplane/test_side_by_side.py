@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import threading
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -126,3 +128,33 @@ def test_either_has_what_the_other_was_told(both: tuple[Whole, Whole], etcd: Etc
     assert two.get("ConfigMap", "shop", "a") == here
     one.apply({**document, "data": {"x": "3"}})
     assert two.get("ConfigMap", "shop", "a")["data"] == {"x": "3"}
+
+
+def test_one_writes_statuses_and_another_when_it_is_gone(both: tuple[Whole, Whole], etcd: Etcd) -> None:
+    one, two = both
+    one.apply(NAMESPACE)
+
+    def lost(name: str) -> dict[str, Any]:
+        metadata = {"name": name, "namespace": "shop"}
+        spec = {"hosts": [f"{name}.example.com"], "http": [{"route": [{"destination": {"host": "nobody"}}]}]}
+        return {"apiVersion": "networking.istio.io/v1", "kind": "VirtualService", "metadata": metadata, "spec": spec}
+
+    def codes(mesh: Whole, name: str) -> list[str]:
+        status = mesh.get("VirtualService", "shop", name).get("status", {})
+        return [each["type"]["code"] for each in status.get("validationMessages", ())]
+
+    one.apply(lost("first"))
+    until(lambda: "IST0101" in codes(two, "first"), "its status says what is missing")
+    history = one.api.request("GET", "/mizzen/v1/history?kind=VirtualService&namespace=shop&name=first")["items"]
+    assert len([each for each in history if each["object"].get("status", {}).get("validationMessages")]) == 1
+
+    asked = json.dumps({"key": base64.b64encode(b"/mizzen/elections/leader").decode()}).encode()
+    with urllib.request.urlopen(f"http://127.0.0.1:{etcd.port}/v3/kv/range", asked, timeout=10) as answer:
+        (pair,) = json.loads(answer.read())["kvs"]
+    leader = base64.b64decode(pair["value"]).decode()
+    leads = [mesh for mesh in both if mesh.process is not None and f"-{mesh.process.child.pid}-" in leader]
+    assert len(leads) == 1
+    follower = two if leads == [one] else one
+    leads[0].kill()
+    follower.apply(lost("second"))
+    until(lambda: "IST0101" in codes(follower, "second"), "the other writes statuses", timeout=40)
