@@ -32,7 +32,7 @@ from sidecar.telemetry.store import StatsStore
 if TYPE_CHECKING:
     from sidecar.http.shedding import Shedding, Shrinking
 
-_RUSH = 1.0  # seconds for which a rush of connections is no overload
+_RUSH = 0.3  # seconds for which a rush of connections is no overload
 _LASTING = ("trim_accept_queue", "reduce_timeouts", "reset_high_memory_stream", "shrink_heap")
 
 
@@ -60,7 +60,7 @@ class Overload:
             by_runtime = limit.maximum
         else:
             by_runtime = float("inf")  # what the overload manager says goes before the runtime's key
-        self.queue_wait = monitors.QueueWait(clockwork.mean_lag, self._turns)
+        self.queue_wait = monitors.QueueWait(worker.clock, clockwork.mean_lag, self._queued, self._taken)
         self.least_tracked = config.least_tracked
         self.timers = {timer.timer: timer for action in config.actions for timer in action.timers}
         self._shedding: list[Shedding] | None = None
@@ -131,8 +131,11 @@ class Overload:
         assert one.kind == CPU_UTILIZATION, one
         return monitors.CpuUtilization()
 
-    def _turns(self) -> float:
-        return max((listener.turns_behind() for listener in self.listeners), default=0.0)
+    def _queued(self) -> int:
+        return sum(listener.queued() for listener in self.listeners)
+
+    def _taken(self) -> int:
+        return sum(listener.taken for listener in self.listeners)
 
     def _action(self, config: OverloadAction) -> manager.Action:
         prefix = f"overload.{config.name}."
@@ -162,7 +165,7 @@ class Overload:
         if name == "stop_accepting_requests":
             return self.refusing.asked_by(None)
         if name == "trim_accept_queue":
-            return actions.trim_accept_queue(accepting, lambda: self.queue_wait.lag)
+            return actions.trim_accept_queue(accepting, lambda: self.queue_wait.rate, lambda: self.queue_wait.lag)
         if name == "stop_accepting_connections":
             return actions.stop_accepting_connections(accepting)
         make = {

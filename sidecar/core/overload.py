@@ -24,9 +24,9 @@ class Accepting(Protocol):
 
     def resume_accepting(self) -> None: ...
 
-    def trim(self, turns: float, share: float) -> None:
+    def trim(self, longest: float, share: float) -> None:
         """Accept only this share (0 to 1) of what else is accepted in a turn of the event loop, and close those that have
-        waited longest in the kernel's queue, beyond what is accepted in so many turns; ``inf``: none.
+        waited longest in the kernel's queue while more than ``longest`` do; ``inf``: none.
         """
         ...
 

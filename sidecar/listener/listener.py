@@ -55,7 +55,8 @@ class Listener:
     __slots__ = ("config", "worker", "stats", "worker_stats", "limit", "global_limit", "access_loggers", "filters",
                  "directory", "connections", "pending", "sockets", "chains", "find_chain", "_accepting",
                  "_build", "_per_event", "_known", "_backing_off", "_by_descriptor", "_paused", "_at_once", "_longest_queue",
-                 "_rejected_share", "_shed", "_take", "keys", "shared")  # fmt: skip
+                 "_rejected_share", "_shed", "_take", "keys", "shared",
+                 "taken")  # fmt: skip
 
     def __init__(
         self,
@@ -90,6 +91,7 @@ class Listener:
         self._by_descriptor = type(worker.loop).__module__.startswith("uvloop")
         self.keys: tuple[str, ...] = ()
         self.shared: frozenset[str] = frozenset()
+        self.taken = 0  # out of the kernel's queues
         self._paused = False
         self._at_once = self._per_event
         self._longest_queue: float = inf
@@ -205,9 +207,9 @@ class Listener:
 
     # load: `core.overload.Accepting`
 
-    def turns_behind(self) -> float:
-        """In how many turns of the event loop what waits in the kernel's queues will have been accepted."""
-        return max((sockets.queue_length(sock) / self._at_once for sock in self._accepting), default=0.0)
+    def queued(self) -> int:
+        """How many connections wait in the kernel's queues."""
+        return sum(map(sockets.queue_length, self._accepting))
 
     def pause_accepting(self) -> None:
         """Leave new connections in the kernel's queue."""
@@ -219,12 +221,12 @@ class Listener:
         self._paused = False
         self._watch()
 
-    def trim(self, turns: float, share: float) -> None:
+    def trim(self, longest: float, share: float) -> None:
         """Accept only this share (0 to 1) of what else is accepted in a turn of the event loop, and close those that have
-        waited longest in the kernel's queue, beyond what is accepted in so many turns; ``inf``: none.
+        waited longest in the kernel's queue while more than ``longest`` do; ``inf``: none.
         """
         self._at_once = max(1, int(self._per_event * share))
-        self._longest_queue = inf if turns == inf else max(1, int(turns * self._at_once))
+        self._longest_queue = inf if longest == inf else max(1, int(longest))
         self._watch()
 
     def reject(self, share: float, shed: Callable[[], None] | None) -> None:
@@ -276,6 +278,7 @@ class Listener:
     def _on_readable(self, sock: socket.socket) -> None:
         accepted = self._accept(sock, self._at_once)
         if accepted:
+            self.taken += accepted
             self.stats.connections_accepted_per_socket_event.record(accepted)
 
     def _accept(self, sock: socket.socket, most: int) -> int:

@@ -33,19 +33,18 @@ def stop_accepting_connections(listeners: Listeners) -> Act:
     return act
 
 
-def trim_accept_queue(listeners: Listeners, turn: Callable[[], float]) -> Act:
+def trim_accept_queue(listeners: Listeners, rate: Callable[[], float], lag: Callable[[], float]) -> Act:
     """Those that have waited longest to be accepted are closed: whom they belong to hears of it at once, and whoever comes now
-    is served in good time. ``turn`` tells how long a turn of the event loop takes, in seconds; in a long one fewer are
-    accepted, so that it does not become longer yet.
+    is served in good time. ``rate`` tells how many are accepted in a second, and ``lag`` how late a turn of the event loop is, in
+    seconds; in a late one fewer are accepted, so that it does not become later yet.
     """
 
     def act(scale: float) -> None:
-        turns, share = inf, 1.0
+        longest, share = inf, 1.0
         if scale:
-            length = max(turn(), _SHORT_TURN)
-            turns, share = _KEPT_WAIT / length, _SHORT_TURN / length
+            longest, share = _KEPT_WAIT * rate(), _SHORT_TURN / max(lag(), _SHORT_TURN)
         for listener in listeners():
-            listener.trim(turns, share)
+            listener.trim(longest, share)
 
     return act
 

@@ -128,22 +128,43 @@ class Steadily:
 
 
 class QueueWait:
-    """How long the last connection in the kernel's queue will wait: as long as it takes the event loop to make the ``turns`` in
-    which those before it are accepted. ``lag``, in seconds, is how long a turn took lately; a loop that is never late has
-    nothing to wait for.
+    """How long the last connection in the kernel's queue will wait, if those before it are accepted as quickly as connections
+    were lately, while some waited. ``queued`` tells how many wait, ``taken`` how many were accepted so far.
+
+    ``rate`` is that, per second. ``lag``, in seconds, is by how much a turn of the event loop was late lately; a loop that is
+    never late has nothing to wait for.
     """
 
-    __slots__ = ("lag", "mean_lag", "turns")
+    __slots__ = ("_at", "_queued", "_taken", "clock", "lag", "mean_lag", "queued", "rate", "taken")
 
-    def __init__(self, mean_lag: Callable[[], float], turns: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        mean_lag: Callable[[], float],
+        queued: Callable[[], int],
+        taken: Callable[[], int],
+    ) -> None:
+        self.clock = clock
         self.mean_lag = mean_lag
-        self.turns = turns
-        self.lag = 0.0
+        self.queued = queued
+        self.taken = taken
+        self.lag = self.rate = 0.0
+        self._at = clock()
+        self._queued = self._taken = 0
 
     def seconds(self) -> float:
         """It, now."""
         self.lag += (self.mean_lag() - self.lag) / 2
-        return self.lag * self.turns() if self.lag > _LITTLE else 0.0
+        if self.lag <= _LITTLE:
+            self._queued = 0
+            return 0.0
+        now, queued, taken = self.clock(), self.queued(), self.taken()
+        passed, accepted = now - self._at, taken - self._taken
+        if queued and self._queued and accepted > 0 and passed > 0.0:
+            rate = accepted / passed
+            self.rate = (self.rate + rate) / 2 if self.rate else rate
+        self._at, self._queued, self._taken = now, queued, taken
+        return queued / self.rate if self.rate else 0.0
 
     def __repr__(self) -> str:
-        return f"<QueueWait {self.lag * 1000:.0f} ms a turn>"
+        return f"<QueueWait at {self.rate:.0f} connections a second, {self.lag * 1000:.0f} ms late>"

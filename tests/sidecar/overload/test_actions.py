@@ -34,17 +34,17 @@ def test_accepting_stops_when_it_is_saturated_only() -> None:
     assert stage.calls == [("resume_accepting",), ("pause_accepting",), ("resume_accepting",)]
 
 
-def test_the_longer_a_turn_takes_the_fewer_are_accepted_in_it() -> None:
+def test_no_more_wait_than_are_accepted_in_good_time_and_the_later_a_turn_is_the_fewer_are_accepted_in_it() -> None:
     stage = Stage()
-    turn = [0.1]
-    act = actions.trim_accept_queue(lambda: [stage], lambda: turn[0])
+    lag = [0.1]
+    act = actions.trim_accept_queue(lambda: [stage], lambda: 1000.0, lambda: lag[0])
     act(1.0)
-    turn[0] = 0.0
+    lag[0] = 0.0
     act(1.0)
     act(0.0)
     assert stage.calls == [
-        ("trim", pytest.approx(3.0), pytest.approx(0.2)),
-        ("trim", pytest.approx(15.0), 1.0),
+        ("trim", pytest.approx(300.0), pytest.approx(0.2)),
+        ("trim", pytest.approx(300.0), 1.0),
         ("trim", inf, 1.0),
     ]
 

@@ -73,18 +73,41 @@ def test_a_rush_does_not_count_either() -> None:
     assert [monitor.pressure() for _ in range(4)] == [0.0, 0.0, 0.5, 0.5]
 
 
-def test_connections_wait_for_as_many_turns_as_it_takes_to_accept_those_before_them() -> None:
-    lag, turns = [0.1], [4.0]
-    wait = QueueWait(lambda: lag[0], lambda: turns[0])
-    assert wait.seconds() == pytest.approx(0.05 * 4)  # the mean of what was and what is
-    assert wait.seconds() == pytest.approx(0.075 * 4)
-    assert wait.lag == pytest.approx(0.075)
-    turns[0] = 0.0
-    assert wait.seconds() == 0.0
+class Accepts:
+    """What a queue's monitor looks at, every tenth of a second: a loop that is so late, and has accepted so many."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.late = 0.01
+        self.waiting = 0
+        self.accepted = 0
+        self.asked = 0
+        self.monitor = QueueWait(lambda: self.now, lambda: self.late, self.queued, lambda: self.accepted)
+
+    def queued(self) -> int:
+        self.asked += 1
+        return self.waiting
+
+    def look(self, accepted: int, waiting: int) -> float:
+        self.now += 0.1
+        self.accepted += accepted
+        self.waiting = waiting
+        return self.monitor.seconds()
+
+
+def test_connections_wait_for_as_long_as_it_takes_to_accept_those_before_them() -> None:
+    queue = Accepts()
+    assert queue.look(100, 50) == 0.0  # nobody waited before: it is not known yet
+    assert queue.look(20, 100) == pytest.approx(100 / 200)
+    assert queue.look(40, 100) == pytest.approx(100 / 300)  # the mean of what was and what is
+    assert queue.look(0, 300) == pytest.approx(1.0)  # accepting is paused
+    assert queue.look(300, 0) == 0.0
+    assert queue.look(1, 30) == pytest.approx(30 / 300)  # few came, and nobody waited: that says nothing
+    assert queue.monitor.rate == pytest.approx(300)
 
 
 def test_a_loop_that_is_never_late_does_not_ask_how_many_wait() -> None:
-    def turns() -> float:
-        raise AssertionError("asked")
-
-    assert QueueWait(lambda: 0.0001, turns).seconds() == 0.0
+    queue = Accepts()
+    queue.late = 0.0001
+    assert queue.look(100, 50) == queue.look(100, 50) == 0.0
+    assert queue.asked == 0
