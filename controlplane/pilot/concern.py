@@ -60,15 +60,15 @@ def _rule_concerns(view: View, mesh: MeshView, resource: Resource) -> bool:
         return False
     host = view.resolve(resource.spec.host, resource.namespace)
     if not host.startswith("*"):
-        return host in view.services
-    return any(matches(host, hostname) for hostname in view.services)
+        return host in view.services or host in view.destinations
+    return any(matches(host, hostname) for hosts in (view.services, view.destinations) for hostname in hosts)
 
 
 def _virtual_service_concerns(view: View, mesh: MeshView, resource: Resource) -> bool:
+    if not resource.spec.hosts:
+        return True  # a delegate: it is exported to those who delegate to it, and not to the proxy
     if not _exported(resource, view.mesh.default_virtual_service_export_to, view.proxy.namespace):
         return False
-    if not resource.spec.hosts:
-        return True  # a delegate
     if view.proxy.type is ProxyType.ROUTER:
         return not gateways_of(resource).isdisjoint(f"{gateway.namespace}/{gateway.name}" for gateway in view.gateways)
     return resource in view.virtual_services("mesh")

@@ -5,7 +5,7 @@ Each index is made from the resources of one kind, and stays as long as they do.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from controlplane.model.conversion import export_to
@@ -113,6 +113,12 @@ class VirtualServiceIndex:
                 if resource.spec.hosts and gateway in gateways and ("*" in exports or namespace in exports)
             ]
         return found
+
+    def exported(self, namespace: str) -> Iterator[Resource]:
+        """All that a namespace sees, and all delegates: those are exported to who delegates to them."""
+        for resource, exports in zip(self._all, self._exports, strict=True):
+            if "*" in exports or namespace in exports or not resource.spec.hosts:
+                yield resource
 
     def find(self, namespace: str, name: str, viewer: str) -> Resource | None:
         """One by its name, if it is exported to a namespace."""

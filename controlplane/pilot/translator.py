@@ -287,7 +287,6 @@ class _ScopeState:
             self.structure = clock.structure
             if self.view.sidecar is not None:
                 self.seen.add(self.view.sidecar.key)
-                self.seen.update(resource.key for resource in self.view.virtual_services())
             self.seen.update(gateway.key for gateway in self.view.gateways)
             if self.view.services is not self._services:
                 self._services = self.view.services
@@ -306,6 +305,7 @@ class _ScopeState:
         if found is None or found.stamp != stamp:
             found = self._made[type_url] = _Made(SHARED[type_url](self.view), stamp, found)
             self.seen.update(key for one in found.generated.values() for key in one.causes)
+            self.seen.update(self.view.consulted())
         return found
 
     def proxyless(self, type_url: str, wanted: Collection[str] | None) -> Mapping[str, Encoded]:
@@ -319,6 +319,7 @@ class _ScopeState:
             if one is not None:
                 self.seen.update(one.causes)
                 found[name] = one.resource
+        self.seen.update(self.view.consulted())
         return found
 
     def stale_endpoints(self, hostnames: Collection[str]) -> None:

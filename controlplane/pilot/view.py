@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -222,6 +222,18 @@ class View:
                     found.setdefault(service.hostname, service)
         return list(found.values())
 
+    def consulted(self) -> Iterator[ResourceKey]:
+        """What routes and clusters of this scope may have been made from: its virtual services, and rules that were found.
+
+        More than the causes of what was made: a virtual service without a rule that holds hides another, say.
+        """
+        gateways = [f"{gateway.namespace}/{gateway.name}" for gateway in self.gateways]
+        for name in ("mesh", *gateways):
+            yield from (resource.key for resource in self.virtual_services(name))
+        for rule in self._rules.values():
+            if rule is not None:
+                yield from (source.key for source in rule.sources)
+
     def virtual_services(self, gateway: str = "mesh") -> Sequence[Resource]:
         found = self._bound.get(gateway)
         if found is None:
@@ -234,6 +246,15 @@ class View:
 
     def virtual_service(self, namespace: str, name: str, viewer: str) -> Resource | None:
         return self._mesh.virtual_services.find(namespace, name, viewer)
+
+    @cached_property
+    def destinations(self) -> frozenset[str]:
+        """The full hosts that visible VirtualServices lead to, whether there are such services or not."""
+        return frozenset(
+            self.resolve(host, resource.namespace)
+            for resource in self._mesh.virtual_services.exported(self.proxy.namespace)
+            for host in destinations(resource.spec)
+        )
 
     def destination_rule(self, hostname: str) -> Rule | None:
         try:

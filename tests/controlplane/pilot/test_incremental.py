@@ -14,6 +14,7 @@ from controlplane.pilot.translator import Pilot
 from tests.controlplane.pilot.mesh import proxy, resources
 
 STEPS = 50
+BALANCERS = ("{simple: RANDOM}", "{simple: ROUND_ROBIN}", "{consistentHash: {httpHeaderName: x-user}}")
 HOSTS = ("one", "two", "one.a", "three.b.svc.cluster.local", "x.example", "*.example", "*.b.svc.cluster.local")
 
 
@@ -39,7 +40,7 @@ def variants(chance: random.Random) -> Iterator[str]:
                 f" workloadSelector: {{labels: {{app: one}}}},"
                 f" ports: [{{number: {number}, name: p, protocol: {protocol if protocol != 'x' else 'HTTP'}}}]{export}}}",
                 f"kind: DestinationRule\nmetadata: {namespace}/{name}\n"
-                f"spec: {{host: '{host}', trafficPolicy: {{loadBalancer: {{simple: {chance.choice(('RANDOM', 'ROUND_ROBIN'))}}},"
+                f"spec: {{host: '{host}', trafficPolicy: {{loadBalancer: {chance.choice(BALANCERS)},"
                 f" outlierDetection: {{consecutive5xxErrors: {chance.randrange(1, 4)}}}}},"
                 f" subsets: [{{name: v{chance.randrange(2)}, labels: {{version: v1}}}}]{export}}}",
                 f"kind: VirtualService\nmetadata: {namespace}/{name}\n"
@@ -54,7 +55,14 @@ def variants(chance: random.Random) -> Iterator[str]:
                 f"spec: {{selector: {{istio: gateway}}, servers: [{{port: {{number: {number}, name: http, protocol: HTTP}},"
                 " hosts: ['*']}]}",
                 "kind: ConfigMap\nmetadata: istio-system/istio\n"
-                f"data: {{mesh: 'connectTimeout: {chance.randrange(1, 3)}s'}}",
+                f"data: {{mesh: 'connectTimeout: {chance.randrange(1, 3)}s\n\n"
+                f"  outboundTrafficPolicy: {{mode: {chance.choice(('ALLOW_ANY', 'REGISTRY_ONLY'))}}}\n\n"
+                f"  defaultHttpRetryPolicy: {{attempts: {chance.randrange(3)}}}'}}",
+                f"kind: VirtualService\nmetadata: {namespace}/delegate\n"
+                f"spec: {{http: [{{timeout: {chance.randrange(1, 9)}s, route: [{{destination: {{host: one.a}}}}]}}]{export}}}",
+                f"kind: VirtualService\nmetadata: {namespace}/{name}\n"
+                f"spec: {{hosts: ['{host}'], http: [{{match: [{{sourceLabels: {{app: {name}}}}}],"
+                " route: [{destination: {host: two}}]}, {delegate: {name: delegate, namespace: a}}]}",
                 f"kind: Endpoints\nmetadata: {namespace}/{name}\n"
                 f"subsets: [{{addresses: [{{ip: 10.0.1.{chance.randrange(5)}}}], ports: [{{name: {protocol}, port: 7000}}]}}]",
             )
