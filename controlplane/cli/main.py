@@ -20,6 +20,7 @@ COMMANDS: Final = {
     "analyze": ("analyze", "Look for what does not fit together."),
     "history": ("history", "Who changed a resource, when, and what."),
     "proxy-status": ("proxy_status", "Which proxies are connected, and what they have acknowledged."),
+    "backup": ("backup", "Copy the store of a control plane, while it runs."),
     "token": ("token", "Make tokens for sidecars and people."),
 }
 

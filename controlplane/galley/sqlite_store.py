@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from controlplane.galley.keys import check_key
-from controlplane.galley.sqlite_ledger import Ledger, Progress, Write, copy
+from controlplane.galley.sqlite_ledger import Ledger, Progress, Write
 from controlplane.model.resource import ResourceKey
 from controlplane.model.store import Conflict, Event, Listing, Stored, Unavailable
 
@@ -150,10 +150,6 @@ class SqliteStore:
         self._reader.close()
         self._writer.close()
         os.close(self._lock)
-
-    async def backup(self, path: Path) -> None:
-        """Write a whole copy of the store, as it is now, to a new file. Raises FileExistsError."""
-        await asyncio.to_thread(copy, self.path, path)
 
     # In the event loop.
 
