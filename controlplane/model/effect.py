@@ -8,6 +8,7 @@ and whoever writes them is told: by the API as a warning, by `mizzen validate`, 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any
 
 from controlplane.model.causes import Cause, Reason, joined
@@ -80,24 +81,30 @@ WITHOUT_EFFECT: Mapping[type[Model], Mapping[str, str]] = {
 
 def not_implemented(spec: Model, path: str) -> Iterator[Cause]:
     """Causes for the fields of a model, which stands at ``path``, that are refused."""
-    for at, why in _found(spec, path, NOT_IMPLEMENTED):
+    for at, why in _found(spec, path, refused=True):
         yield Cause(at, why, Reason.NOT_SUPPORTED)
 
 
 def without_effect(spec: Model, path: str) -> Iterator[Cause]:
     """What a model, which stands at ``path``, says that nothing acts upon."""
-    for at, why in _found(spec, path, WITHOUT_EFFECT):
+    for at, why in _found(spec, path, refused=False):
         yield Cause(at, why)
 
 
-def _found(spec: Model, path: str, table: Mapping[type[Model], Mapping[str, str]]) -> Iterator[tuple[str, str]]:
+def _found(spec: Model, path: str, *, refused: bool) -> Iterator[tuple[str, str]]:
     for at, model in models(spec, path):
-        for kind in type(model).__mro__:
-            for name, why in table.get(kind, {}).items():
-                if not name:
-                    yield at, why
-                elif _says_something(model, name):
-                    yield joined(at, type(model).model_fields[name].alias or name), why
+        for name, why in _fields(type(model), refused):
+            if not name:
+                yield at, why
+            elif _says_something(model, name):
+                yield joined(at, type(model).model_fields[name].alias or name), why
+
+
+@cache
+def _fields(model: type[Model], refused: bool) -> tuple[tuple[str, str], ...]:
+    """The fields of a model, with those that it has inherited, that are in one of the tables."""
+    table = NOT_IMPLEMENTED if refused else WITHOUT_EFFECT
+    return tuple(item for each in model.__mro__ for item in table.get(each, {}).items())
 
 
 def _says_something(model: Model, name: str) -> bool:

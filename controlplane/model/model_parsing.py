@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import typing
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any, Final, TypeVar
 
 from pydantic import ValidationError
@@ -55,10 +56,24 @@ def problems(model: Model, path: str = "") -> Iterator[Cause]:
 def models(model: Model, path: str = "") -> Iterator[tuple[str, Model]]:
     """A model and all that are below it, each with its path."""
     yield path, model
-    for name, field in type(model).model_fields.items():
+    for name, alias in _parts(type(model)):
         value = getattr(model, name)
-        if value and isinstance(value, (Model, tuple, Mapping)):
-            yield from _models_below(value, joined(path, field.alias or name))
+        if value:
+            yield from _models_below(value, joined(path, alias))
+
+
+@cache
+def _parts(model: type[Model]) -> tuple[tuple[str, str], ...]:
+    """The fields of a model that can have other models in them, with their names in documents."""
+    return tuple(
+        (name, field.alias or name) for name, field in model.model_fields.items() if _has_models(field.annotation)
+    )
+
+
+def _has_models(annotation: Any) -> bool:
+    if isinstance(annotation, type) and issubclass(annotation, Model):
+        return True
+    return any(_has_models(each) for each in typing.get_args(annotation))
 
 
 def _models_below(value: Any, path: str) -> Iterator[tuple[str, Model]]:

@@ -13,8 +13,7 @@ from controlplane.galley.analysis.messages import (
     Message,
     MessageType,
 )
-from controlplane.model.registry import selects
-from controlplane.model.resource import Resource
+from controlplane.model.resource import Resource, ResourceKey
 
 
 def analyze_sidecars(mesh: Mesh) -> Iterator[Message]:
@@ -53,14 +52,25 @@ def _judge(
                 others = ", ".join(each.name for each in default if each is not resource)
                 text = f"{others} is for all workloads of the namespace too, and only the oldest counts: keep one"
                 yield Message(several, resource.key, text)
-        selecting = [resource for resource in resources if selector(resource)]
-        for resource in selecting:
-            clashes: dict[str, str] = {}
-            for workload in mesh.selected(selector(resource), namespace):
-                for other in selecting:
-                    if other is not resource and selects(selector(other), workload.labels):
-                        clashes.setdefault(other.name, workload.name)
-            if clashes:
-                listed = ", ".join(f"{name} (workload {workload})" for name, workload in sorted(clashes.items()))
-                text = f"selects workloads that other resources select too: {listed}; only the oldest counts, make them disjoint"
-                yield Message(conflicting, resource.key, text)
+        yield from _shared(mesh, namespace, {resource.key: selector(resource) for resource in resources}, conflicting)
+
+
+def _shared(
+    mesh: Mesh, namespace: str, selectors: Mapping[ResourceKey, Mapping[str, str]], conflicting: MessageType
+) -> Iterator[Message]:
+    of_workload: dict[int, tuple[str, list[ResourceKey]]] = {}
+    for key, labels in selectors.items():
+        for workload in mesh.selected(labels, namespace) if labels else ():
+            of_workload.setdefault(id(workload), (workload.name, []))[1].append(key)
+    clashes: dict[ResourceKey, dict[str, str]] = {}  # for each resource the others, with a workload that both select
+    for name, keys in of_workload.values():
+        for key in keys:
+            for other in keys:
+                if other != key:
+                    clashes.setdefault(key, {}).setdefault(other.name, name)
+    for key, others in sorted(clashes.items()):
+        listed = ", ".join(f"{other} (workload {workload})" for other, workload in sorted(others.items()))
+        text = (
+            f"selects workloads that other resources select too: {listed}; only the oldest counts, make them disjoint"
+        )
+        yield Message(conflicting, key, text)
