@@ -41,6 +41,7 @@ _JSON_PATCH = "application/json-patch+json"
 _MERGE_PATCH = "application/merge-patch+json"
 _STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 _AT_ONCE = 100
+_PART = 128 * 1024
 _TRUE = ("1", "true", "True", "t", "T")
 
 
@@ -112,7 +113,7 @@ class Rest:
         if _flag(request, "watch"):
             return self._watch(request, place)
         query = _query(request, place.kind)
-        return Response(await list_resources(self._resources.store, place, query, _form(request)), media_type=JSON)
+        return _InParts(await list_resources(self._resources.store, place, query, _form(request)), media_type=JSON)
 
     def _watch(self, request: Request, place: Place, fields: str = "") -> Response:
         query = _query(request, place.kind, fields)
@@ -174,6 +175,18 @@ class Rest:
                 if isinstance(outcome, BaseException) and not (isinstance(outcome, ApiError) and outcome.code == 404):
                     raise outcome
         return _json(listed)
+
+
+class _InParts(Response):
+    """A large body goes in parts: encrypting all of it at once would hold up everybody else."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        for start in range(0, len(self.body), _PART):
+            await send({"type": "http.response.body", "body": self.body[start : start + _PART], "more_body": True})
+            await asyncio.sleep(0)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 class _Stream(StreamingResponse):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import resource
 import socket
 import ssl
 from collections.abc import Iterator
@@ -13,6 +15,8 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from controlplane.api.application import Application
+
+_log = logging.getLogger(__name__)
 
 _BACKLOG = 512
 _FAREWELL = 0.3  # seconds
@@ -30,14 +34,21 @@ class _Uvicorn(uvicorn.Server):
 
 class _Protocol(H11Protocol):
     """HTTP/1.1 whose requests carry the client's certificate, if it showed one, in `state["certificate"]` (DER), and whose
-    clients cannot keep a connection by sending the head of a request bit by bit, or none.
+    clients cannot keep a connection by sending the head of a request bit by bit, or none. There are ``most`` connections.
     """
 
     patience = 15.0  # seconds for a whole head
+    most = max(
+        64, min(4096, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
+    )  # the other half is for xDS and the store
     _deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if len(self.connections) > self.most:
+            _log.warning("the API has %d connections: another one is closed", self.most)
+            transport.abort()
+            return
         tls = transport.get_extra_info("ssl_object")
         certificate = tls.getpeercert(binary_form=True) if tls is not None else None
         if certificate is not None:

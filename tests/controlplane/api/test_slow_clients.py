@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import socket
 import time
 from pathlib import Path
@@ -9,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from controlplane.api import body, server
-from tests.controlplane.api.serving import Background, Client, Watcher, collection, virtual_service
+from tests.controlplane.api.serving import Background, Client, Watcher, collection, until, virtual_service
 
 
 def connect(client: Client) -> socket.socket:
@@ -61,3 +63,18 @@ def test_who_only_watches_is_left_alone(tmp_path: Path, monkeypatch: pytest.Monk
             time.sleep(0.5)  # longer than a head may take
             client("POST", collection(), virtual_service("a"))
             assert watcher.next()["type"] == "ADDED"
+
+
+def test_connections_beyond_the_most_are_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server._Protocol, "most", 2)
+    with Background(tmp_path) as background:
+        client = Client(background)
+        with connect(client), connect(client), pytest.raises((OSError, http.client.HTTPException)):
+            client("GET", "/healthz")
+        until(lambda: _answers(client))
+
+
+def _answers(client: Client) -> bool:
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        return client("GET", "/healthz").status == 200
+    return False
