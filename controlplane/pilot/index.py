@@ -164,20 +164,33 @@ class RuleIndex:
     ) -> None:
         self._default = tuple(default_export)
         self.mentions: set[str] = set()
+        self.hosts: dict[Resource, str] = {}
         self._exact: dict[tuple[str, str], list[Resource]] = {}
         self._wild: dict[str, dict[str, list[Resource]]] = {}
         for namespace, names in spaces.items():
             for resource in oldest_first(names.values()):
                 host = resolve_host(resource.spec.host, namespace, domain, hostnames)
+                self.hosts[resource] = host
                 if full_name(resource.spec.host, domain):
                     self.mentions.add(resource.spec.host.lower())
                 if host.startswith("*"):
                     self._wild.setdefault(namespace, {}).setdefault(host, []).append(resource)
                 else:
                     self._exact.setdefault((namespace, host), []).append(resource)
-        # The same rules stay the same object, also where another service made this index anew.
-        self._merged: dict[tuple[Resource, ...], Rule] = before._merged if before is not None else {}
+        # The same rules stay the same object, in whichever index.
+        self._merged: dict[tuple[Resource, ...], Rule] = {}
+        if before is not None:
+            kept = before._merged.items()
+            self._merged = {sources: rule for sources, rule in kept if all(source in self.hosts for source in sources)}
         self._empty = not spaces
+
+    def differing(self, before: RuleIndex) -> set[str]:
+        """The hosts of DestinationRules that only one of two indices has."""
+        return {
+            index.hosts[each]
+            for index, other in ((self, before), (before, self))
+            for each in index.hosts.keys() - other.hosts
+        }
 
     def rule(self, hostname: str, service_namespace: str, proxy_namespace: str, root: str, labels: Any) -> Rule | None:
         """What applies to a destination for a client: Istio's lookup through the namespaces of both, and the root.

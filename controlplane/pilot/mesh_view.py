@@ -48,7 +48,7 @@ class MeshView:
             self.rules = before.rules
         else:
             default = mesh.default_destination_rule_export_to
-            kept = before.rules if before is not None and rules_stay else None
+            kept = before.rules if before is not None else None
             spaces = resources.get("DestinationRule", {})
             self.rules = RuleIndex(spaces, default, snapshot.domain, self.services.by_hostname, kept)
         if before is not None and _same(before, snapshot, "Sidecar"):

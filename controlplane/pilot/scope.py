@@ -6,7 +6,7 @@ The Translator calls, for each scope, `routes.route_configurations(scope)` and `
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -80,7 +80,16 @@ class Scope(Protocol):
 
     @property
     def steady(self) -> Hashable:
-        """Equal as long as nothing but VirtualServices, Secrets and endpoints changed of what this scope sees."""
+        """Equal as long as nothing changed of services, Sidecars and the mesh's configuration."""
+        ...
+
+    @property
+    def rules(self) -> object:
+        """The same object as long as no DestinationRule changed."""
+        ...
+
+    def rule_hosts_since(self, before: object) -> Collection[str]:
+        """The hosts, maybe wildcards, of DestinationRules that are not what they were when `rules` was ``before``."""
         ...
 
     @property

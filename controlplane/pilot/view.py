@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ from controlplane.model.registry import selects
 from controlplane.model.resource import Resource, ResourceKey
 from controlplane.model.service import Endpoint, Port, Service, parse_protocol
 from controlplane.model.snapshot import oldest_first
-from controlplane.pilot.index import destinations, matches, overlaps, resolve_host
+from controlplane.pilot.index import RuleIndex, destinations, matches, overlaps, resolve_host
 from controlplane.pilot.memo import Memo, Same
 from controlplane.pilot.mesh_view import MeshView
 from controlplane.pilot.scope import EgressListener, Rule
@@ -99,7 +99,15 @@ class View:
     @property
     def steady(self) -> Hashable:
         mesh = self._mesh
-        return self.key, mesh.services, mesh.rules, mesh.sidecars, Same(mesh.snapshot.mesh)
+        return self.key, mesh.services, mesh.sidecars, Same(mesh.snapshot.mesh)
+
+    @property
+    def rules(self) -> object:
+        return self._mesh.rules
+
+    def rule_hosts_since(self, before: object) -> Collection[str]:
+        assert isinstance(before, RuleIndex)
+        return self._mesh.rules.differing(before)
 
     @cached_property
     def sidecar(self) -> Resource | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -88,17 +88,32 @@ class _Place(NamedTuple):
 
 
 class _Hosts:
-    """Virtual hosts as they were last. Everything but virtual services has stayed the same since (`Scope.steady`)."""
+    """Virtual hosts as they were last. Services, Sidecars and the mesh have stayed the same since (`Scope.steady`)."""
 
-    __slots__ = ("_by_owner", "_delegating", "_distinct", "_hosts", "_listed", "_owners", "_places", "_visible")
+    __slots__ = (
+        "_by_owner",
+        "_delegating",
+        "_distinct",
+        "_hosts",
+        "_leads",
+        "_listed",
+        "_owned",
+        "_owners",
+        "_places",
+        "_rules",
+        "_visible",
+    )
 
     def __init__(self) -> None:
+        self._rules: object = None
         self._owners: Sequence[Resource] = ()
         self._listed: Mapping[str, Service] = {}
         self._visible: Mapping[str, Service] = {}
         self._places: list[_Place] = []
         self._hosts: list[VirtualHost | None] = []
+        self._owned: list[Resource | None] = []
         self._by_owner: dict[Resource, list[int]] = {}
+        self._leads: dict[Resource, frozenset[str]] = {}
         self._delegating: set[Resource] = set()
         self._distinct = False
 
@@ -108,23 +123,44 @@ class _Hosts:
         if changed is None:
             self._make(scope, egress, port)
         else:
+            touched = _Hostnames(() if self._rules is scope.rules else scope.rule_hosts_since(self._rules))
             for old, new in changed:
-                self._remake(scope, old, new)
+                self._replace(scope, old, new)
+            if touched:
+                self._refresh(scope, touched)
+        self._rules = scope.rules
         self._owners, self._listed, self._visible = egress.virtual_services, egress.services, scope.services
         return OutboundHosts([host for host in self._hosts if host is not None], self._distinct)
 
-    def _remake(self, scope: Scope, old: Resource, new: Resource) -> None:
+    def _replace(self, scope: Scope, old: Resource, new: Resource) -> None:
+        """A virtual service is another one, or its delegates may be."""
         rules = RuleView(scope, new)
         places = self._by_owner.pop(old, [])
-        for index in places:
-            was, made = self._hosts[index], self._places[index].make(scope, rules)
-            if made is not None and (was is None or was.domains != made.domains):
-                self._distinct = False
-            self._hosts[index] = made
-        self._by_owner[new] = places
+        self._leads.pop(old, None)
         self._delegating.discard(old)
+        self._by_owner[new] = places
+        self._leads[new] = rules.destinations
         if _delegates(new):
             self._delegating.add(new)
+        for index in places:
+            self._owned[index] = new
+            self._put(scope, index, rules)
+
+    def _refresh(self, scope: Scope, touched: _Hostnames) -> None:
+        """The DestinationRules of some hosts are others."""
+        views = {owner: RuleView(scope, owner) for owner, hosts in self._leads.items() if touched.meet(hosts)}
+        for index, place in enumerate(self._places):
+            owner = self._owned[index]
+            if owner in views:
+                self._put(scope, index, views[owner])
+            elif place.host in touched:
+                self._put(scope, index, None if owner is None else RuleView(scope, owner))
+
+    def _put(self, scope: Scope, index: int, rules: RuleView | None) -> None:
+        was, made = self._hosts[index], self._places[index].make(scope, rules)
+        if made is not None and (was is None or was.domains != made.domains):
+            self._distinct = False
+        self._hosts[index] = made
 
     def _changed(self, scope: Scope, egress: EgressListener) -> Sequence[tuple[Resource, Resource]] | None:
         """Virtual services with what they were before, if each of them speaks for the same hosts still; else None."""
@@ -133,14 +169,11 @@ class _Hosts:
             return None
         if self._listed != egress.services or self._visible != scope.services:
             return None
-        changed = [
-            (old, new)
-            for old, new in zip(self._owners, owners, strict=True)
-            if old is not new or new in self._delegating
-        ]
-        if all(_speak_alike(old, new) for old, new in changed):
-            return changed
-        return None
+        changed = [(old, new) for old, new in zip(self._owners, owners, strict=True) if old is not new]
+        if not all(_speak_alike(old, new) for old, new in changed):
+            return None
+        seen = {old for old, _ in changed}
+        return [*changed, *((owner, owner) for owner in self._delegating if owner not in seen)]
 
     def _make(self, scope: Scope, egress: EgressListener, port: int | None) -> None:
         services = {
@@ -149,7 +182,7 @@ class _Hosts:
             if any(_served(each, port) for each in service.ports)
         }
         claimed = claims(scope, egress, services)
-        self._places, self._hosts, self._by_owner = [], [], {}
+        self._places, self._hosts, self._owned, self._by_owner = [], [], [], {}
         views: dict[Resource, RuleView] = {}
         for place, owner in _places(scope, egress, services, claimed, port):
             rules = None
@@ -159,11 +192,36 @@ class _Hosts:
                 if rules is None:
                     rules = views[owner] = RuleView(scope, owner)
             self._places.append(place)
+            self._owned.append(owner)
             self._hosts.append(place.make(scope, rules))
+        self._leads = {owner: rules.destinations for owner, rules in views.items()}
         self._delegating = {owner for owner in self._by_owner if _delegates(owner)}
         found = [host.domains for host in self._hosts if host is not None]
         everything = frozenset[str]().union(*found)
         self._distinct = "*" not in everything and sum(map(len, found)) == len(everything)
+
+
+class _Hostnames:
+    """Names, and wildcards that stand for names."""
+
+    __slots__ = ("_exact", "_wild")
+
+    def __init__(self, hosts: Iterable[str]) -> None:
+        found = frozenset(hosts)
+        self._wild = [host for host in found if host.startswith("*")]
+        self._exact = found
+
+    def __bool__(self) -> bool:
+        return bool(self._exact)
+
+    def __contains__(self, host: str) -> bool:
+        return host in self._exact or any(covers(wild, host) for wild in self._wild)
+
+    def meet(self, hosts: frozenset[str]) -> bool:
+        """Whether one of ``hosts`` is among them."""
+        if not self._wild:
+            return not self._exact.isdisjoint(hosts)
+        return any(host in self for host in hosts)
 
 
 def _served(port: Port, asked: int | None) -> bool:

@@ -86,7 +86,7 @@ def encode_bytes(name: str, value: bytes) -> Encoded:
 class RuleView:
     """A virtual service's rules as one proxy's routes are made from them, and the key of all that they depend on."""
 
-    __slots__ = ("_dependencies", "_gateways", "_rules", "_scope", "owner")
+    __slots__ = ("_dependencies", "_gateways", "_rules", "_scope", "destinations", "owner")
 
     def __init__(self, scope: Scope, owner: Resource, gateways: Collection[str] = (MESH,)) -> None:
         self.owner = owner
@@ -97,9 +97,9 @@ class RuleView:
         hosts = scope.memo.get(
             ("destinations", owner, self._rules.delegates), lambda: frozenset(_destination_hosts(self._rules))
         )
+        self.destinations = frozenset(scope.resolve(host, namespace) for host, namespace in hosts)
         dependencies: list[Any] = [owner, self._rules.delegates, str(scope.mesh.default_http_retry_policy)]
-        for host, namespace in hosts:
-            hostname = scope.resolve(host, namespace)
+        for hostname in self.destinations:
             dependencies += (hostname, scope.service(hostname), scope.destination_rule(hostname))
         self._dependencies = tuple(dependencies)
 

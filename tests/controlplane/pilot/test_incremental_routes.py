@@ -95,30 +95,40 @@ spec: {selector: {app: edge}, servers: [{port: {number: 80, name: http, protocol
 """
 
 
+MAKERS = (
+    service,
+    service,
+    virtual_service,
+    virtual_service,
+    virtual_service,
+    delegate,
+    destination_rule,
+    sidecar_resource,
+)
+
+
+def change(
+    rng: random.Random, step: int, present: dict[ResourceKey, Resource], changed: dict[ResourceKey, Resource | None]
+) -> None:
+    """Change, add or remove a resource."""
+    if present and rng.random() < 0.2:
+        key = rng.choice(sorted(present))
+        del present[key]
+        changed[key] = None
+    else:
+        resource = parse(yaml.safe_load(GATEWAY if step == 0 else rng.choice(MAKERS)(rng)))
+        present[resource.key] = changed[resource.key] = resource
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_a_history_of_changes_comes_to_what_a_fresh_start_makes(seed: int) -> None:
     rng = random.Random(seed)
     pilot = Pilot()
     present: dict[ResourceKey, Resource] = {}
-    makers = (
-        service,
-        service,
-        virtual_service,
-        virtual_service,
-        virtual_service,
-        delegate,
-        destination_rule,
-        sidecar_resource,
-    )
     for step in range(60):
         changed: dict[ResourceKey, Resource | None] = {}
-        if present and rng.random() < 0.2:
-            key = rng.choice(sorted(present))
-            del present[key]
-            changed[key] = None
-        else:
-            resource = parse(yaml.safe_load(GATEWAY if step == 0 else rng.choice(makers)(rng)))
-            present[resource.key] = changed[resource.key] = resource
+        for _ in range(rng.choice((1, 1, 1, 3))):
+            change(rng, step, present, changed)
         pilot.apply(changed)
         fresh = Pilot()
         fresh.apply(dict(present))
