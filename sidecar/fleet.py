@@ -22,6 +22,7 @@ from sidecar.core.worker import Worker
 from sidecar.fleet_answers import FleetAnswers
 from sidecar.lifecycle.generation import SOON, Generation
 from sidecar.lifecycle.handover import HandoverError, Predecessor, Sockets, Successor, close_all
+from sidecar.lifecycle.later_sockets import LaterSockets
 from sidecar.lifecycle.phases import Event, Life, Phase
 from sidecar.lifecycle.supervisor import notify_supervisor
 from sidecar.lifecycle.worker_process import State, WorkerProcess
@@ -68,6 +69,8 @@ class Fleet:
         self.life = Life(self._entered)
         self.stack: Stack | None = None
         self.sockets: Sockets = {}
+        self.later = LaterSockets(concurrency, self._listen_later)
+        self._unclaimed: Sockets = {}
         self.current: Generation | None = None
         self.coming: Generation | None = None
         self.leaving: list[Generation] = []
@@ -121,14 +124,20 @@ class Fleet:
             for config in _bound(self.bootstrap):
                 self.sockets |= listen_for_each(config, self.concurrency, inherited)
             stack.bind(inherited)
-        finally:
+        except BaseException:
             close_all(inherited)
+            raise
+        self._unclaimed = inherited  # what is discovered may be for these
         if self.successor is not None:
             self.epoch = self.successor.epoch
         self.life.on(Event.BOUND)
         coming = self.coming = self._generation(self._loaded, self.sockets, self.epoch)
-        if await coming.start():
-            return False
+        try:
+            if await coming.start():
+                return False
+        finally:
+            close_all(self._unclaimed)
+            self._unclaimed = {}
         self.coming, self.current = None, coming
         self.life.on(Event.INITIALIZED)
         stack.listen()
@@ -149,9 +158,9 @@ class Fleet:
             resume = stack.admin_listener.resume_accepting
             successor.on_connections = lambda connections: resume()
             self.loop.call_later(FIRST_WORDS, resume)
-            successor.serving([*self.sockets, *stack.admin_listener.keys])
+            successor.serving([*self.sockets, *self.later.sockets, *stack.admin_listener.keys])
         else:
-            successor.serving(self.sockets)
+            successor.serving([*self.sockets, *self.later.sockets])
         self.loop.call_later(self.parent_shutdown_time, successor.end_predecessor)
 
     def _build(self) -> Stack:
@@ -170,7 +179,8 @@ class Fleet:
         for warning in warnings:
             log.warning("%s", warning)
         exchange = Exchange(self.concurrency)
-        return Generation(serialized, self.concurrency, sockets, exchange, epoch, self.restart_timeout, self._count_on)
+        return Generation(serialized, self.concurrency, sockets, exchange, epoch, self.restart_timeout, self._count_on,
+                          self.later)  # fmt: skip
 
     def serving(self) -> list[WorkerProcess]:
         """The workers that serve now, by their numbers."""
@@ -239,8 +249,21 @@ class Fleet:
             each,
         ) in before.items():  # the old workers serve what is queued on those that are not configured any more
             close_all({key: [sock for sock in each if sock not in after.get(key, ())]})
-        self._retire(old, frozenset(after))
+        self._retire(old, frozenset((*after, *self.later.sockets)))
         return ""
+
+    def _listen_later(self, listener: bytes, known: Sockets) -> Sockets:
+        """The sockets of a listener that workers have discovered."""
+        from sidecar.xds_worker import parse_addresses  # only for those who discover listeners
+
+        inherited = {**{key: list(each) for key, each in self._unclaimed.items()}, **known}
+        try:
+            found = listen_for_each(parse_addresses(listener), self.concurrency, inherited)
+        except ConfigurationError as error:
+            raise ValueError(str(error)) from None
+        for key in found:
+            self._unclaimed.pop(key, None)
+        return found
 
     def _retire(self, generation: Generation, keys: frozenset[str]) -> None:
         self.leaving = [one for one in self.leaving if one.alive()]
@@ -261,7 +284,7 @@ class Fleet:
         """All of them, and that of the administration interface."""
         admin = None if self.stack is None else self.stack.admin_listener
         own = {} if admin is None else dict(zip(admin.keys, ([sock] for sock in admin.sockets), strict=True))
-        return {**self.sockets, **own}
+        return {**self.sockets, **self.later.sockets, **own}
 
     def hand_over(self, keys: frozenset[str]) -> None:
         """Another parent's workers serve: drain ours."""
@@ -275,6 +298,7 @@ class Fleet:
             self.stack.admin_listener.stop_accepting()
         self._stop_rolling()
         close_all(self.sockets)
+        self.later.close()
         self.sockets = {}
         self._retire(self.current, keys)
         self._ending = self.loop.create_task(self._when_empty(self.parent_shutdown_time))
@@ -326,6 +350,7 @@ class Fleet:
         await asyncio.sleep(self.announce_time)
         self.life.on(Event.ANNOUNCED_LONG_ENOUGH)
         close_all(self.sockets)
+        self.later.close()
         if self.current is not None:
             self.current.drain(self.drain_time)
         for generation in self.leaving:

@@ -223,6 +223,8 @@ class Server:
         self.life.on(Event.STARTED_AGAIN)
         self.stack = stack = self._build()
         inherited: Inherited = {} if successor is None else await successor.take_sockets()
+        if self.worker is not None:
+            stack.parent = successor
         try:
             stack.bind(inherited)
             self.life.on(Event.BOUND)

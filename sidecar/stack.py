@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from sidecar.cluster.eds import Subscriber
     from sidecar.cluster.health_checks.checker import HealthChecker
     from sidecar.cluster.outlier_events import OutlierEventLog
+    from sidecar.lifecycle.handover import Successor
     from sidecar.tls_stack import TlsStack
     from sidecar.transport.downstream import DownstreamTls
     from sidecar.xds.health_discovery import HealthDiscovery
@@ -97,6 +98,7 @@ class Stack(ListenerStack):
         self.routed: dict[ConnectionManager, ManagerRoutes] = {}
         self.waiting = Waiting()  # what listeners need that are made now
         self.drain_time = 600.0
+        self.parent: Successor | None = None  # of several workers, whom sockets are asked of
         self.drain_strategy = "gradual"
         self.local_ip = local_address()
         self.log_files = LogFiles(store.add(FilesystemStats(), "filesystem."), worker.wheel)

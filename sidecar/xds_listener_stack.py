@@ -12,6 +12,7 @@ from sidecar.config.listener import Listener as ListenerConfig
 from sidecar.core.waiting import Waiting
 from sidecar.http.connection_manager import ConnectionManager
 from sidecar.lifecycle.asking import Asking
+from sidecar.lifecycle.handover import close_all
 from sidecar.listener.listener import Listener
 from sidecar.listener.manager import Draining, ListenerManager, Version
 from sidecar.listener.terminal import Chain
@@ -20,6 +21,7 @@ from sidecar.telemetry.groups.listener import ListenerManagerStats
 from sidecar.telemetry.stats import StatGroup
 from sidecar.transport.terminal import TlsTerminal
 from sidecar.xds.apply.records import Record
+from sidecar.xds_worker import describe_addresses
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,6 +40,7 @@ class XdsListeners:
         self.manager = ListenerManager(self)
         self._groups: dict[Listener, list[StatGroup]] = {}
         self._asking: dict[Draining, Asking] = {}
+        self._given: set[str] = set()  # the keys of sockets that the parent of several workers keeps for us
         self._static = {one.name: one for one in stack.bootstrap.static_resources.listeners}
 
     @property
@@ -50,7 +53,18 @@ class XdsListeners:
         return name in self._static
 
     async def change_listener(self, config: ListenerConfig, message: Any, record: Record) -> None:
-        self.manager.change(config, version_of(message, record), self._static)
+        parent, manager = self.stack.parent, self.manager
+        if parent is None or manager.stopped or not config.bind_to_port or manager.lends(config):
+            manager.change(config, version_of(message, record), self._static)
+            return
+        manager.check_addresses(config, self._static)
+        manager.inherited = inherited = await parent.ask_sockets(describe_addresses(message))
+        self._given.update(inherited)
+        try:
+            manager.change(config, version_of(message, record), self._static)
+        finally:
+            manager.inherited = {}
+            close_all(inherited)
 
     def drop_listener(self, name: str) -> None:
         self.manager.remove(name)
@@ -89,7 +103,18 @@ class XdsListeners:
         if whole:
             self.stack.store.release(self._groups.pop(listener, ()))
             listener.end()
+            self._give_up()
         self.refresh_overload()
+
+    def _give_up(self) -> None:
+        """The parent need not keep the sockets that no listener has any more."""
+        manager = self.manager
+        listeners = [one.listener for one in manager.active.values()]
+        listeners += [one.managed.listener for one in manager.warming.values()]
+        gone = self._given.difference(*(one.keys for one in listeners))
+        if gone and self.stack.parent is not None:
+            self._given -= gone
+            self.stack.parent.give_up(gone)
 
     def drain(self, draining: Draining) -> None:
         stack = self.stack

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from sidecar.core.descriptors import memory_file
 from sidecar.lifecycle.handover import Sockets
+from sidecar.lifecycle.later_sockets import LaterSockets
 from sidecar.lifecycle.worker_process import State, WorkerProcess
 
 log = logging.getLogger("sidecar.fleet")
@@ -45,8 +46,8 @@ class Exchange(Protocol):
 class Generation:
     """So many workers with one configuration, a serialised Bootstrap, and these sockets for each address.
 
-    ``on_changes`` gets what a worker that drains tells of its statistics. A worker has ``timeout`` seconds until it serves. The
-    constructor raises OSError.
+    ``on_changes`` gets what a worker that drains tells of its statistics, ``later`` has sockets for what they discover. A worker
+    has ``timeout`` seconds until it serves. The constructor raises OSError.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Generation:
         epoch: int,
         timeout: float,
         on_changes: Callable[[list[Any]], None],
+        later: LaterSockets,
     ) -> None:
         self.epoch = epoch
         self.sockets = sockets
@@ -68,6 +70,7 @@ class Generation:
         self._count = workers
         self._exchange = exchange
         self._on_changes = on_changes
+        self._later = later
         self._config = memory_file("mizzen-configuration", config)
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
@@ -143,8 +146,15 @@ class Generation:
     def on_changes(self, worker: WorkerProcess, changes: list[Any]) -> None:
         self._on_changes(changes)
 
+    def on_listen(self, worker: WorkerProcess, question: int, listener: bytes) -> None:
+        self._later.ask(worker, question, listener)
+
+    def on_unlisten(self, worker: WorkerProcess, keys: list[str]) -> None:
+        self._later.give_up(worker, keys)
+
     def on_exit(self, worker: WorkerProcess, status: int, before: State) -> None:
         self._leaving.discard(worker)
+        self._later.gone()
         self._changed.set()
         if not self.lasts or self.workers.get(worker.number) is not worker:
             return

@@ -11,6 +11,7 @@ import asyncio
 import logging
 import os
 import socket
+from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -40,6 +41,8 @@ class Successor:
         self._asked_epoch = epoch
         self._sockets: Sockets = {}
         self._taken: asyncio.Future[Sockets] = loop.create_future()
+        self._asked: dict[int, asyncio.Future[Sockets]] = {}
+        self._questions = 0
         self.epoch = 0
         self.on_statistics: Callable[[list[Any]], None] = lambda changes: None
         self.on_connections: Callable[[int], None] = lambda connections: None
@@ -81,11 +84,42 @@ class Successor:
             self.on_statistics(message["changes"])
         elif "connections" in message:
             self.on_connections(message["connections"])
+        elif "listening" in message:
+            self._answer(message, descriptors)
         else:
             self.on_order(message)
 
+    async def ask_sockets(self, listener: bytes) -> Sockets:
+        """Sockets for a listener (a serialised `Listener`) that has been discovered, from the parent of several workers. Raises
+        OSError.
+        """
+        question = self._questions = self._questions + 1
+        future: asyncio.Future[Sockets] = asyncio.get_running_loop().create_future()
+        self._asked[question] = future
+        self._channel.send({"listen": question, "listener": b64encode(listener).decode()})
+        return await future
+
+    def give_up(self, keys: Iterable[str]) -> None:
+        """Tell the parent that nobody listens here on such sockets any more."""
+        self._channel.send({"unlisten": list(keys)})
+
+    def _answer(self, message: Message, descriptors: list[int]) -> None:
+        found: Sockets = {}
+        for key, descriptor in zip(message.get("keys", ()), descriptors, strict=True):
+            found.setdefault(key, []).append(socket.socket(fileno=descriptor))
+        future = self._asked.pop(message["listening"], None)
+        if future is None or future.done():
+            close_all(found)
+        elif "error" in message:
+            future.set_exception(OSError(message["errno"], message["error"]))
+        else:
+            future.set_result(found)
+
     def _on_end(self) -> None:
         self._fail("it ended before it gave its sockets")
+        for future in self._asked.values():
+            if not future.done():
+                future.set_exception(OSError(0, "the parent of this worker is gone"))
         self.on_connections(0)
         self.on_end()
 

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import signal
 import socket
+from base64 import b64decode
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Any, Protocol
@@ -35,6 +36,8 @@ class Parent(Protocol):
 
     def on_serving(self, worker: WorkerProcess) -> None: ...
     def on_changes(self, worker: WorkerProcess, changes: list[Any]) -> None: ...
+    def on_listen(self, worker: WorkerProcess, question: int, listener: bytes) -> None: ...
+    def on_unlisten(self, worker: WorkerProcess, keys: list[str]) -> None: ...
     def on_exit(self, worker: WorkerProcess, status: int, before: State) -> None: ...
 
 
@@ -85,6 +88,11 @@ class WorkerProcess:
                 self.channel.close()
                 raise
         self.pid = self._child.pid
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the process is gone."""
+        return self.state is State.ENDED
 
     # what it is told
 
@@ -145,6 +153,10 @@ class WorkerProcess:
         elif "connections" in message:
             self.connections = message["connections"]
             self.told = True
+        elif "listen" in message:
+            self.parent.on_listen(self, message["listen"], b64decode(message["listener"]))
+        elif "unlisten" in message:
+            self.parent.on_unlisten(self, message["unlisten"])
         else:
             self._on_reply(message)
 

@@ -12,7 +12,7 @@ from sidecar.config.listener import FilterChain
 from sidecar.config.listener import Listener as ListenerConfig
 from sidecar.core.waiting import Waiting
 from sidecar.listener.listener import Listener
-from sidecar.listener.sockets import Inherited, addresses_of
+from sidecar.listener.sockets import Inherited, addresses_of, key_of
 from sidecar.listener.terminal import Chain
 
 
@@ -145,6 +145,7 @@ class ListenerManager:
         self.warming: dict[str, Warming] = {}
         self.draining: list[Draining] = []
         self.started = False
+        self.stopped = False
         self.inherited: Inherited = {}
         self._when_warm: Callable[[], None] | None = None
 
@@ -157,7 +158,7 @@ class ListenerManager:
 
     def stop(self) -> None:
         """Listeners that come accept nothing any more, and those that are warming never do."""
-        self.started = False
+        self.started, self.stopped = False, True
         for name in list(self.warming):
             self._forget_warming(name)
 
@@ -178,6 +179,8 @@ class ListenerManager:
 
         ``others`` are the listeners of the bootstrap. Raises ValueError and OSError; then nothing changes.
         """
+        if self.stopped:
+            return
         name = config.name
         stats = self.surroundings.listener_manager_stats
         active = self.active.get(name)
@@ -186,7 +189,7 @@ class ListenerManager:
             if active is not None and self.started and _differs_in_chains(active.version, version):
                 warming = self._new_chains(active, config, version)
             else:
-                self._check_addresses(config, others)
+                self.check_addresses(config, others)
                 warming = self._new_listener(active, config, version)
         except OSError:
             stats.listener_create_failure += 1
@@ -204,6 +207,7 @@ class ListenerManager:
         active = self.active.pop(name, None)
         was_warming = self._forget_warming(name)
         if active is not None:
+            active.listener.shared = frozenset()  # what waits in the queues is served still
             active.listener.stop_accepting()
             self.surroundings.replaced(active.listener, None)
             self._drain(active, active.listener.chains, whole=True)
@@ -306,8 +310,17 @@ class ListenerManager:
             self.draining.remove(draining)
             self.surroundings.dispose(draining.listener, draining.chains, whole=draining.whole)
 
-    def _check_addresses(self, config: ListenerConfig, others: Mapping[str, ListenerConfig]) -> None:
-        """Two listeners on one address would share its connections by chance."""
+    def lends(self, config: ListenerConfig) -> bool:
+        """Whether the version of a listener that is in use has all the sockets that this one needs."""
+        active = self.active.get(config.name)
+        if active is None:
+            return False
+        before = active.listener.config
+        addresses = {key_of(config, address) for address, _ in addresses_of(config)}
+        return addresses <= set(active.listener.keys) and _socket_options(config) == _socket_options(before)
+
+    def check_addresses(self, config: ListenerConfig, others: Mapping[str, ListenerConfig]) -> None:
+        """Raise ValueError for an address that another listener has: they would share its connections by chance."""
         if not config.bind_to_port:
             return
         mine = {str(address) for address, _ in addresses_of(config) if getattr(address, "port_value", 1)}
