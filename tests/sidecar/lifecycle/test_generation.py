@@ -14,12 +14,16 @@ from sidecar import overload_stack
 from sidecar.core.worker import Worker
 from sidecar.lifecycle import worker_process
 from sidecar.lifecycle.generation import Generation
+from sidecar.lifecycle.later_sockets import LaterSockets
 from sidecar.overload.monitors import Share
 from sidecar.server import load
 from sidecar.stack import Stack
 from sidecar.telemetry.configured_settings import compile_settings
 from sidecar.telemetry.store import StatsStore
 from tests.sidecar.bootstraps import bootstrap
+
+
+NO_SOCKETS = LaterSockets(2, lambda listener, known: {})
 
 
 class NoExchange:
@@ -45,7 +49,7 @@ def test_a_worker_that_cannot_be_started_leaves_no_descriptor(monkeypatch: pytes
     async def run() -> None:
         exchange = NoExchange()
         before = descriptors()
-        generation = Generation(b"", 2, {}, exchange, 0, 1.0, lambda changes: None)
+        generation = Generation(b"", 2, {}, exchange, 0, 1.0, lambda changes: None, NO_SOCKETS)
         monkeypatch.setattr(worker_process, "Child", fails)
         with pytest.raises(OSError, match="Too many open files"):
             await generation.start()
@@ -65,7 +69,7 @@ def test_what_cannot_be_replaced_now_is_tried_again_soon(
         raise OSError(24, "Too many open files")
 
     async def run() -> None:
-        generation = Generation(b"", 1, {}, NoExchange(), 0, 1.0, lambda changes: None)
+        generation = Generation(b"", 1, {}, NoExchange(), 0, 1.0, lambda changes: None, NO_SOCKETS)
         assert await generation.start() == "one of them has ended"
         generation.lasts = True
         monkeypatch.setattr(worker_process, "Child", fails)

@@ -11,7 +11,7 @@ from sidecar.config.extensions import message_class
 from sidecar.core.discovery import DiscoveredResource, Rejection, ResourceWatcher
 from sidecar.xds_stack import XdsStack
 
-ADS = {"ads": {}}
+ADS: dict[str, Any] = {"ads": {}}
 DYNAMIC = {
     "ads_config": {
         "api_type": "GRPC",

@@ -90,7 +90,7 @@ async def test_a_bad_cluster_is_rejected_by_name_and_the_others_apply(driven: Ha
         rejections = await driven.send("Cluster", {"a": eds("a", lb_policy="CLUSTER_PROVIDED")}, "2")
         assert [one.name for one in rejections] == ["a"]
         assert sidecar.stack.clusters.get("a") is before
-        assert sidecar.stack.clusters.get("xds").config.type == "STATIC"  # that of the bootstrap is never replaced
+        assert sidecar.stack.clusters.clusters["xds"].config.type == "STATIC"  # that of the bootstrap is never replaced
 
 
 async def test_an_unchanged_cluster_stays_and_a_changed_one_is_replaced_when_it_is_warm(driven: HandDriven) -> None:
