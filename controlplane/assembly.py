@@ -35,6 +35,7 @@ from controlplane.model.election import Election, Presence
 from controlplane.model.kinds import KINDS
 from controlplane.model.parsing import parse
 from controlplane.model.proxy import Proxy
+from controlplane.model.registration import group_of
 from controlplane.model.resource import Origin, Resource, ResourceKey
 from controlplane.model.store import Store, Unavailable
 from controlplane.operator_routes import RULES, operator_routes
@@ -42,6 +43,7 @@ from controlplane.pilot.translator import Pilot
 from controlplane.refusals import Refusals
 from controlplane.settings import InvalidSetting, Settings
 from controlplane.xds.client_status import ClientStatusService
+from controlplane.xds.health import HealthService
 from controlplane.xds.hub import Hub
 from controlplane.xds.rest import RestDiscovery
 from controlplane.xds.server import DiscoveryServer, DiscoveryService, NotAdmitted, is_loopback
@@ -168,11 +170,16 @@ class ControlPlane:
         settings = self.settings
         if settings.xds is not None:
             self.xds_servers["xds"] = DiscoveryServer(
-                [self._discovery_service(None), ClientStatusService(self.hub, None)], *settings.xds
+                [self._discovery_service(None), self._health_service(None), ClientStatusService(self.hub, None)],
+                *settings.xds,
             )
         if settings.secure_xds is not None:
             context = self.certificates.context("h2", client_certificates=True)
-            services = [self._discovery_service(self._admit), ClientStatusService(self.hub, self._admit_operator)]
+            services = [
+                self._discovery_service(self._admit),
+                self._health_service(self._admit),
+                ClientStatusService(self.hub, self._admit_operator),
+            ]
             self.xds_servers["secureXds"] = DiscoveryServer(services, *settings.secure_xds, context)
         for server in self.xds_servers.values():
             await server.start()
@@ -185,6 +192,13 @@ class ControlPlane:
             on_disconnected=self.registration.disconnected,
             on_health=self.registration.report_health,
         )
+
+    def _health_service(self, admit: Any) -> HealthService:
+        return HealthService(admit=admit, probe_of=self._probe_of, report=self.registration.report_health)
+
+    def _probe_of(self, proxy: Proxy) -> Any:
+        group = self.catalogue.resources.get(ResourceKey("WorkloadGroup", proxy.namespace, group_of(proxy)))
+        return None if group is None else group.spec.probe
 
     async def _connected(self, proxy: Proxy) -> None:
         """A proxy's stream has begun: its workload is in the mesh before the proxy is told what the mesh is."""

@@ -75,15 +75,6 @@ def health_checker(stack: Stack, cluster: Cluster) -> HealthChecker:
         presume_healthy=config.type == "LOGICAL_DNS",
     )
     checker.on_checked = (_consequences(stack, cluster),)
-    dynamic = stack.bootstrap.dynamic_resources
-    if config.metadata and dynamic is not None and dynamic.ads_config is not None:
-        from sidecar.xds.workload_health import WorkloadHealth, is_probe  # only for those who have a control plane
-
-        if is_probe(config.metadata):
-            told = WorkloadHealth(stack.xds.discovery.tell)
-            checker.on_checked += (
-                lambda host, changed, healthy: told.checked(not host.flags & FAILED_ACTIVE_HC, host.address.text),
-            )
     return checker
 
 

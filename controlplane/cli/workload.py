@@ -11,7 +11,6 @@ from typing import Any, Final
 import click
 
 from controlplane.cli.api import Api, ApiError
-from controlplane.cli.workload_probe import probe_cluster
 from controlplane.model.kinds import KINDS
 
 PROXY_PORT: Final = 15001  # of the forward proxy on loopback, where nothing is captured; Istio's outbound port
@@ -152,10 +151,7 @@ def bootstrap_document(workload: Workload, discovery: Discovery) -> dict[str, An
     """An Envoy bootstrap: who the workload is, and where its configuration comes from."""
     source = {"ads": {}, "resource_api_version": "V3"}
     service = {"envoy_grpc": {"cluster_name": "xds-grpc"}}
-    clusters = [_xds_cluster(discovery)]
-    if workload.probe is not None:
-        clusters.append(probe_cluster(workload.probe))
-    return {
+    document: dict[str, Any] = {
         "node": {
             "id": workload.node_id,
             "cluster": f"{workload.service}.{workload.namespace}",
@@ -178,8 +174,12 @@ def bootstrap_document(workload: Workload, discovery: Discovery) -> dict[str, An
             "cds_config": source,
             "ads_config": {"api_type": "DELTA_GRPC", "transport_api_version": "V3", "grpc_services": [service]},
         },
-        "static_resources": {"clusters": clusters},
+        "static_resources": {"clusters": [_xds_cluster(discovery)]},
     }
+    if workload.probe is not None:
+        # The control plane has the sidecar probe the application, and hears how it is.
+        document["hds_config"] = {"api_type": "GRPC", "transport_api_version": "V3", "grpc_services": [service]}
+    return document
 
 
 def _socket_address(host: str, port: int) -> dict[str, Any]:

@@ -137,17 +137,20 @@ class Registration:
         self._removals[proxy.id] = asyncio.create_task(self._remove_later(workload))
         await self._write(workload)
 
-    async def report_health(self, proxy: Proxy, healthy: bool, message: str = "") -> None:
-        """How a workload is, as its own sidecar has found: the condition `Healthy` in its entry's status."""
+    async def report_health(self, proxy: Proxy, healthy: bool, message: str = "") -> bool:
+        """How a workload is, as its own sidecar has found: the condition `Healthy` in its entry's status. False
+        if it is not registered here (yet): say it again.
+        """
         workload = self._workloads.get(proxy.id)
         if workload is None or self._stopped:
-            return
+            return False
         now = _moment(self._clock())
         condition = {"type": HEALTHY, "status": "True" if healthy else "False", "lastProbeTime": now}
         if not healthy:
             condition["message"] = message
         workload.health = condition
         await self._write(workload)
+        return True
 
     async def run(self) -> None:
         """Write what could not be written, and remove workloads whose control plane is gone. Until cancelled."""

@@ -94,7 +94,7 @@ class DiscoveryService:
         admit: Admit | None,
         on_connected: Callable[[Proxy], Awaitable[None]],
         on_disconnected: Callable[[Proxy], Awaitable[None]],
-        on_health: Callable[[Proxy, bool, str], Awaitable[None]],
+        on_health: Callable[[Proxy, bool, str], Awaitable[bool]],
     ) -> None:
         self.hub = hub
         self.admit = admit

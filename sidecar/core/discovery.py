@@ -118,12 +118,6 @@ class Discovery(Protocol):
 
     def resume(self, type_url: str) -> None: ...
 
-    def tell(self, type_url: str, error: str | None) -> None:
-        """Say something over ADS that is about no resources: once now, and again on each new stream; ``error`` says what is
-        wrong. What was said of this type before is void.
-        """
-        ...
-
     def close(self) -> None:
         """End all subscriptions, and the streams that they are on."""
         ...

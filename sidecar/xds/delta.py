@@ -59,10 +59,6 @@ class DeltaMultiplexer(Multiplexer[DeltaState]):
             return None
         return request
 
-    def make_statement(self, type_url: str, error: str | None) -> Any:
-        detail = None if error is None else error_detail([Rejection("", error)])
-        return DeltaDiscoveryRequest(type_url=type_url, error_detail=detail)
-
     def on_sent(self, state: DeltaState) -> None:
         state.fresh = False
         state.asked = set(state.all_names)

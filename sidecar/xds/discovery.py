@@ -132,10 +132,6 @@ class XdsDiscovery:
         if self.ads is not None:
             self._shared().resume(type_url)
 
-    def tell(self, type_url: str, error: str | None) -> None:
-        if self.ads is not None:
-            self._shared().tell(type_url, error)
-
     def close(self) -> None:
         """End all streams; what is not on disk yet is written."""
         if self._ads is not None:

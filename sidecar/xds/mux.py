@@ -105,8 +105,6 @@ class Multiplexer(Generic[StateType]):
         self._paused: dict[str, int] = {}
         self._said_node = False
         self._waiting: dict[str, None] = {}  # types of which there is something to say
-        self._statements: dict[str, str | None] = {}  # what is said besides, by type, with what is wrong
-        self._untold: dict[str, None] = {}
         self._jobs: deque[Job] = deque()
         self._task: asyncio.Task[None] | None = None
 
@@ -117,10 +115,6 @@ class Multiplexer(Generic[StateType]):
 
     def make_request(self, state: StateType) -> Any:
         """The next request for a type, without the node; None when there is nothing to say."""
-        raise NotImplementedError
-
-    def make_statement(self, type_url: str, error: str | None) -> Any:
-        """A request that asks for nothing and answers nothing, with an error or without."""
         raise NotImplementedError
 
     def on_new_stream(self, state: StateType) -> None:
@@ -199,27 +193,14 @@ class Multiplexer(Generic[StateType]):
                     stream.stats.pending_requests = len(waiting)
                     return
                 self.on_sent(state)
-                self._send(request)
+                if not (self.node_once and self._said_node):
+                    request.node.CopyFrom(self.node)
+                    self._said_node = True
+                stream.send(request)
                 if not stream.is_open:
                     return
             waiting.pop(type_url, None)
         stream.stats.pending_requests = 0
-        while self._untold and stream.is_open and stream.take():
-            type_url = next(iter(self._untold))
-            del self._untold[type_url]
-            self._send(self.make_statement(type_url, self._statements[type_url]))
-
-    def tell(self, type_url: str, error: str | None) -> None:
-        """Say something that is about no resources, now and on each new stream."""
-        self._statements[type_url] = error
-        self._untold[type_url] = None
-        self.say()
-
-    def _send(self, request: Any) -> None:
-        if not (self.node_once and self._said_node):
-            request.node.CopyFrom(self.node)
-            self._said_node = True
-        self.stream.send(request)
 
     def on_sent(self, state: StateType) -> None:
         """What ``make_request`` made last is on its way."""
@@ -242,7 +223,6 @@ class Multiplexer(Generic[StateType]):
     def on_open(self) -> None:
         self._said_node = False
         self._waiting.clear()
-        self._untold = dict.fromkeys(self._statements)
         for state in self.types.values():
             self.on_new_stream(state)
             if state.interests:

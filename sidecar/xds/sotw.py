@@ -53,10 +53,6 @@ class SotwMultiplexer(Multiplexer[SotwState]):
             error_detail=state.error,
         )
 
-    def make_statement(self, type_url: str, error: str | None) -> Any:
-        detail = None if error is None else error_detail([Rejection("", error)])
-        return DiscoveryRequest(type_url=type_url, error_detail=detail)
-
     def on_sent(self, state: SotwState) -> None:
         state.unsaid = False
         state.error = None

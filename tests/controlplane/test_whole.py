@@ -47,16 +47,19 @@ def routes(v1: int) -> dict[str, Any]:
 
 
 class Named(http.server.ThreadingHTTPServer):
-    """An application that answers with its name."""
+    """An application that answers with its name, and its probe with ``status``."""
 
     daemon_threads = True
 
     def __init__(self, name: str) -> None:
+        self.status = 200
+        server = self
+
         class Handler(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
-                self.send_response(200)
+                self.send_response(server.status if self.path == "/ready" else 200)
                 self.send_header("content-length", str(len(name)))
                 self.end_headers()
                 self.wfile.write(name.encode())
@@ -311,3 +314,61 @@ def test_files_are_a_source_and_read_only(tmp_path: Path) -> None:
         until(lambda: weight() is None, "it is gone")
         running.apply(routes(50))
         assert weight() == 50
+
+
+@pytest.mark.parametrize("kind", ["envoy", "sidecar"])
+def test_a_workload_that_is_not_well_gets_no_requests(kind: str, tmp_path: Path) -> None:
+    """Its own sidecar probes it, and says so by HDS."""
+    if kind == "envoy":
+        try:
+            envoy_binary()
+        except EnvoyUnavailableError as error:
+            pytest.skip(str(error))
+    with whole(tmp_path / "data") as mesh, ExitStack() as stack:
+        mesh.apply(NAMESPACE)
+        port, proxy_port, admin = free_ports(3)
+        app = Named("well")
+        stack.callback(app.close)
+        mesh.apply(
+            {
+                "apiVersion": "networking.istio.io/v1",
+                "kind": "WorkloadGroup",
+                "metadata": {"name": "frail-v1", "namespace": "shop"},
+                "spec": {
+                    "metadata": {"labels": {"app": "frail"}},
+                    "template": {"ports": {"http": port}, "serviceAccount": "frail"},
+                    "probe": {
+                        "periodSeconds": 1,
+                        "failureThreshold": 1,
+                        "httpGet": {"path": "/ready", "port": app.server_address[1]},
+                    },
+                },
+            }
+        )
+        text = mesh.mizzen(
+            "bootstrap", "--namespace", "shop", "--service", "frail", "--address", "127.0.4.1", "--port", str(port), "--app",
+            f"127.0.0.1:{app.server_address[1]}", "--proxy-port", str(proxy_port), "--admin-port", str(admin),
+        )  # fmt: skip
+        bootstrap = yaml.safe_load(text)
+        assert "hds_config" in bootstrap
+        running = start(kind, bootstrap, {"admin": admin, "proxy": proxy_port}, tmp_path / "frail")
+        stack.callback(running.stop)
+
+        def health() -> str:
+            items = mesh.api.request("GET", "/apis/networking.istio.io/v1/namespaces/shop/workloadentries")["items"]
+            conditions = [one for item in items for one in item.get("status", {}).get("conditions", ())]
+            return next((one["status"] for one in conditions if one["type"] == "Healthy"), "")
+
+        def call() -> int:
+            return get(proxy_port, f"http://frail:{port}/", host=f"frail:{port}")[0]
+
+        until(lambda: health() == "True", "the workload is well", timeout=30)
+        until(lambda: call() == 200, "it answers")
+        app.status = 500
+        until(lambda: health() == "False", "it is not well", timeout=30)
+        until(lambda: call() == 503, "nobody is sent there")
+        mesh.kill()
+        mesh.start()
+        app.status = 302
+        until(lambda: health() == "True", "a control plane that comes back hears that it is well again", timeout=60)
+        until(lambda: call() == 200, "it answers again")
