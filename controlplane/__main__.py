@@ -36,6 +36,11 @@ _LEVELS = ("debug", "info", "warning", "error")
 @click.option(
     "--name", "names", multiple=True, help="A DNS name or address by which others reach this; may be repeated."
 )
+@click.option(
+    "--mesh-config",
+    metavar="FILE",
+    help="Istio's MeshConfig, in YAML, for as long as there is no ConfigMap istio in istio-system.",
+)
 @click.option("--trust-domain", default="cluster.local", show_default=True)
 @click.option(
     "--grace",
@@ -55,6 +60,7 @@ def main(
     store: str,
     directories: tuple[str, ...],
     names: tuple[str, ...],
+    mesh_config: str | None,
     trust_domain: str,
     grace: float,
     log_level: str,
@@ -77,6 +83,7 @@ def main(
             store=store,
             directories=tuple(Path(one) for one in directories),
             names=names,
+            mesh_config=Path(mesh_config) if mesh_config else None,
             trust_domain=trust_domain,
             grace=grace,
         )

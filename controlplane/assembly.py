@@ -30,9 +30,11 @@ from controlplane.galley.open_store import OpenStore, open_store
 from controlplane.galley.source import Source
 from controlplane.galley.statuses import StatusWriter
 from controlplane.galley.store_source import StoreSource
+from controlplane.galley.validation.files import read_mesh_config_file
 from controlplane.model.credentials import Identity, Role, Unauthenticated
 from controlplane.model.election import Election, Presence
 from controlplane.model.kinds import KINDS
+from controlplane.model.mesh_config import MeshConfig
 from controlplane.model.parsing import parse
 from controlplane.model.proxy import Proxy
 from controlplane.model.registration import group_of
@@ -85,7 +87,8 @@ class ControlPlane:
         self.store, self.election, self.presence = await _open_store(settings)
         await self._prove_who_we_are()
 
-        self.pilot = Pilot(domain=settings.mesh_domain)
+        mesh = _mesh_config(settings)
+        self.pilot = Pilot(mesh, domain=settings.mesh_domain)
         self.catalogue = Catalogue(self._sources(), parse, self._changed)
         self.mirror = FilesMirror(self.store, KINDS, socket.gethostname())
         self.statuses = StatusWriter(self.store, self.catalogue.resources)
@@ -103,6 +106,7 @@ class ControlPlane:
             self.statuses.tell_findings,
             lambda: [session.proxy for session in self.hub.sessions],
             domain=settings.mesh_domain,
+            default_mesh=mesh,
         )
         self._following = asyncio.create_task(self._follow())
         await self._synced()
@@ -306,6 +310,16 @@ async def _open_store(settings: Settings) -> OpenStore:
         return await open_store(settings.store or str(settings.data_dir / "store.sqlite"))
     except (ValueError, Unavailable) as error:
         raise InvalidSetting(f"--store: {error}") from None
+
+
+def _mesh_config(settings: Settings) -> MeshConfig | None:
+    """The mesh's configuration in the file that the settings name. Raises InvalidSetting with all that is wrong with it."""
+    if settings.mesh_config is None:
+        return None
+    found, problems = read_mesh_config_file(str(settings.mesh_config))
+    if problems:
+        raise InvalidSetting("--mesh-config: " + "\n".join(map(str, problems)))
+    return found
 
 
 def _version() -> str:

@@ -19,7 +19,8 @@ class InvalidSetting(ValueError):
 class Settings:
     """Addresses are (host, port), None for none; ``store`` is a URL, empty for the embedded store in ``data_dir``.
 
-    ``directories`` are watched for resource files. ``names`` are DNS names and addresses by which others know this control
+    ``directories`` are watched for resource files. ``mesh_config`` is a file with the mesh's configuration.
+    ``names`` are DNS names and addresses by which others know this control
     plane, for its certificates. ``quiet`` and ``longest`` are the seconds for which changes are gathered before they are
     pushed; ``grace`` is how long a workload whose stream has ended stays in the mesh.
     """
@@ -31,6 +32,7 @@ class Settings:
     store: str = ""
     directories: tuple[Path, ...] = ()
     names: tuple[str, ...] = ()
+    mesh_config: Path | None = None
     trust_domain: str = "cluster.local"
     mesh_domain: str = "cluster.local"
     quiet: float = 0.01

@@ -289,6 +289,33 @@ def test_a_second_control_plane_on_the_same_directory_is_refused(mesh: Whole) ->
     assert str(mesh.directory) in second.output
 
 
+def test_the_configuration_of_the_mesh_is_in_a_file_and_a_wrong_one_ends_the_start(tmp_path: Path) -> None:
+    file = tmp_path / "mesh.yaml"
+    file.write_text(
+        "extensionProviders:\n- name: opa\n  envoyExtAuthzGrpc: {service: opa.shop.svc.cluster.local, port: 9191}\n"
+    )
+    policy = {
+        "apiVersion": "security.istio.io/v1",
+        "kind": "AuthorizationPolicy",
+        "metadata": {"name": "ask", "namespace": "shop"},
+        "spec": {"action": "CUSTOM", "provider": {"name": "oap"}, "rules": [{}]},
+    }
+    with whole(tmp_path / "data", "--mesh-config", str(file)) as running:
+        running.apply(NAMESPACE, policy)
+
+        def unknown() -> bool:
+            status = running.get("AuthorizationPolicy", "shop", "ask").get("status", {})
+            return "IST0101" in {one["type"]["code"] for one in status.get("validationMessages", ())}
+
+        until(unknown, "the status says that there is no such provider")
+        running.apply({**policy, "spec": {**policy["spec"], "provider": {"name": "opa"}}})  # type: ignore[dict-item]
+        until(lambda: not unknown(), "the provider of the file is known")
+    file.write_text("outboundTrafficPolicy: {mode: NEVER}\n")
+    with Process("controlplane", "--data-dir", str(tmp_path / "other"), "--mesh-config", str(file)) as refused:
+        assert refused.end() == 1
+    assert f"{file}:1: MeshConfig: outboundTrafficPolicy.mode" in refused.output
+
+
 def test_files_are_a_source_and_read_only(tmp_path: Path) -> None:
     directory = tmp_path / "resources"
     directory.mkdir()

@@ -47,6 +47,7 @@ from controlplane.galley.analysis.warnings import (
     analyze_what_nothing_acts_upon,
 )
 from controlplane.model.causes import Cause
+from controlplane.model.mesh_config import MeshConfig
 from controlplane.model.proxy import Proxy
 from controlplane.model.resource import Resource, ResourceKey
 
@@ -87,14 +88,18 @@ SUPPRESS = "galley.istio.io/analyze-suppress"
 
 
 def analyze(
-    resources: Mapping[ResourceKey, Resource], proxies: Iterable[Proxy] = (), domain: str = "cluster.local"
+    resources: Mapping[ResourceKey, Resource],
+    proxies: Iterable[Proxy] = (),
+    domain: str = "cluster.local",
+    default_mesh: MeshConfig | None = None,
 ) -> list[Message]:
     """What does not fit together, the worst first, then resource by resource.
 
     ``proxies`` are those that are connected; their labels count as workloads'. Where nothing is known of workloads (files
-    that have none), nothing is said of selectors that find none. ``domain`` is what the full names of services end in.
+    that have none), nothing is said of selectors that find none. ``domain`` is what the full names of services end in,
+    ``default_mesh`` the mesh's configuration where its ConfigMap is not there.
     """
-    mesh = Mesh(resources, proxies, domain)
+    mesh = Mesh(resources, proxies, domain, default_mesh)
     found = [
         message
         for analyzer in ANALYZERS

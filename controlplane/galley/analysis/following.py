@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from controlplane.galley.analysis.analyze import analyze, validation_messages
+from controlplane.model.mesh_config import MeshConfig
 from controlplane.model.proxy import Proxy
 from controlplane.model.resource import Resource, ResourceKey
 
@@ -30,6 +31,7 @@ class FollowingAnalysis:
         proxies: Callable[[], Iterable[Proxy]] = tuple,
         *,
         domain: str = "cluster.local",
+        default_mesh: MeshConfig | None = None,
         quiet: float = 0.5,
         share: float = 0.1,
     ) -> None:
@@ -37,6 +39,7 @@ class FollowingAnalysis:
         self._tell = tell
         self._proxies = proxies
         self._domain = domain
+        self._default_mesh = default_mesh
         self._quiet = quiet
         self._share = share
         self._something = asyncio.Event()
@@ -56,7 +59,8 @@ class FollowingAnalysis:
             self._something.clear()
             began = clock()
             try:
-                found = await asyncio.to_thread(analyze, dict(self._resources), tuple(self._proxies()), self._domain)
+                mesh = (dict(self._resources), tuple(self._proxies()), self._domain, self._default_mesh)
+                found = await asyncio.to_thread(analyze, *mesh)
             except Exception:  # a fault of an analyzer must not end what else is told of the mesh
                 _log.exception("the analysis failed; statuses keep what was found before")
             else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from controlplane.model.mesh_config import MeshConfig
 from controlplane.model.proxy import Proxy
 from controlplane.model.registry import Registry, selects, workload_labels
 from controlplane.model.resource import Resource, ResourceKey
@@ -24,13 +25,18 @@ class Workload:
 class Mesh:
     """Resources by kind, and what they amount to. ``proxies`` are those that are connected: gateways among them.
 
-    ``domain`` is what the full names of Kubernetes' services end in.
+    ``domain`` is what the full names of Kubernetes' services end in, ``default_mesh`` the mesh's configuration where its
+    ConfigMap is not there.
     """
 
     def __init__(
-        self, resources: Mapping[ResourceKey, Resource], proxies: Iterable[Proxy] = (), domain: str = "cluster.local"
+        self,
+        resources: Mapping[ResourceKey, Resource],
+        proxies: Iterable[Proxy] = (),
+        domain: str = "cluster.local",
+        default_mesh: MeshConfig | None = None,
     ) -> None:
-        registry = Registry(domain=domain)
+        registry = Registry(default_mesh, domain)
         registry.apply(resources)
         self.snapshot = registry.snapshot
         self.workloads = [*self._workloads(), *(Workload(each.name, each.namespace, each.labels) for each in proxies)]

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from controlplane.galley.validation.lines import Lines
 from controlplane.model.causes import Cause, Invalid, Reason
 from controlplane.model.documents import Unreadable, read_documents
+from controlplane.model.effect import not_implemented
+from controlplane.model.mesh_config import MeshConfig, read_mesh_config
 from controlplane.model.parsing import parse
 from controlplane.model.resource import Origin, Resource, ResourceKey
 
@@ -60,6 +62,22 @@ def read_resources(paths: Iterable[str]) -> tuple[list[Resource], list[FileProbl
                 continue
             problems.extend(_judged(documents, file, text, resources))
     return resources, problems
+
+
+def read_mesh_config_file(path: str) -> tuple[MeshConfig | None, list[FileProblem]]:
+    """The mesh's configuration in a file of its own (not in a ConfigMap), or None and what is wrong with it."""
+    try:
+        text = _text(path)
+    except (OSError, UnicodeDecodeError) as error:
+        return None, [FileProblem(path, 0, "", Cause("", f"cannot be read: {error}"))]
+    try:
+        found = read_mesh_config(text)
+        causes = tuple(not_implemented(found, ""))
+    except Invalid as invalid:
+        causes = invalid.causes
+    lines = Lines(text)
+    problems = [FileProblem(path, lines.line(0, cause.path, 0), "MeshConfig", cause) for cause in causes]
+    return (None if causes else found), sorted(problems, key=lambda problem: problem.line)
 
 
 def _judged(

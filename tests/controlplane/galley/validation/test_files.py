@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from controlplane.cli.main import command
-from controlplane.galley.validation.files import read_resources, validate_files
+from controlplane.galley.validation.files import read_mesh_config_file, read_resources, validate_files
 
 GOOD = """\
 apiVersion: networking.istio.io/v1
@@ -132,6 +132,25 @@ def test_directories_stand_for_their_files_which_may_be_there_to_choose_from(tmp
 def test_the_command_tells_all_and_its_status_says_whether(tmp_path: Path, text: str, status: int, said: str) -> None:
     result = CliRunner().invoke(command, ["validate", _file(tmp_path, text)])
     assert result.exit_code == status and said in result.output
+
+
+def test_the_configuration_of_the_mesh_in_a_file_of_its_own(tmp_path: Path) -> None:
+    right = _file(tmp_path, "outboundTrafficPolicy:\n  mode: REGISTRY_ONLY\n", "right.yaml")
+    found, problems = read_mesh_config_file(right)
+    assert found is not None and found.outbound_traffic_policy.mode == "REGISTRY_ONLY" and problems == []
+    wrong = _file(tmp_path, "rootNamespace: A\noutboundTrafficPolicy:\n  mode: NEVER\n  port: 1\n", "wrong.yaml")
+    found, problems = read_mesh_config_file(wrong)
+    assert found is None
+    assert [(problem.line, problem.cause.path) for problem in problems] == [
+        (3, "outboundTrafficPolicy.mode"),
+        (4, "outboundTrafficPolicy.port"),
+    ]
+    lacking = _file(tmp_path, "accessLogFile: /dev/stdout\ntrustDomainAliases: [a]\n", "lacking.yaml")
+    assert [str(problem) for problem in read_mesh_config_file(lacking)[1]] == [
+        f"{lacking}:2: MeshConfig: trustDomainAliases: is not implemented: remove it"
+    ]
+    assert read_mesh_config_file(str(tmp_path / "none.yaml"))[1][0].line == 0
+    assert read_mesh_config_file(_file(tmp_path, "", "empty.yaml"))[0] is not None
 
 
 def test_the_command_warns_of_what_nothing_acts_upon(tmp_path: Path) -> None:
