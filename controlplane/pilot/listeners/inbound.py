@@ -27,6 +27,7 @@ from controlplane.pilot.listeners.listener import (
     chain,
     generated,
     holder,
+    keep_addresses,
     listener_name,
     new_listener,
 )
@@ -218,6 +219,7 @@ def _virtual_inbound(workload: Workload, entrances: Sequence[Entrance]) -> Gener
     listener.default_filter_chain.CopyFrom(
         chain(tcp_filter(workload.scope, [(INBOUND_PASSTHROUGH, 1)], inbound=True), name="virtualInbound")
     )
+    keep_addresses(listener, workload.proxy)
     # Before the inspectors: it is the original port that says what is expected.
     inspectors = list(listener.listener_filters)
     del listener.listener_filters[:]

@@ -12,6 +12,7 @@ from envoy.extensions.filters.listener.http_inspector.v3 import http_inspector_p
 from envoy.extensions.filters.listener.original_dst.v3 import original_dst_pb2
 from envoy.extensions.filters.listener.tls_inspector.v3 import tls_inspector_pb2
 
+from controlplane.model.proxy import Proxy
 from controlplane.model.resource import ResourceKey
 from controlplane.pilot.routes.virtual_hosts import encode_bytes
 from controlplane.pilot.scope import Generated, Scope
@@ -78,6 +79,12 @@ def new_listener(
 def add_listener_filter(listener: Any, name: str) -> None:
     """Add a listener filter by its well-known name."""
     listener.listener_filters.add(name=name).typed_config.Pack(_INSPECTORS[name](), deterministic=True)
+
+
+def keep_addresses(listener: Any, proxy: Proxy) -> None:
+    """With interception by TPROXY a listener takes connections that are addressed to others."""
+    if proxy.metadata.get("INTERCEPTION_MODE") == "TPROXY":
+        listener.transparent.value = True
 
 
 def chain(*filters: Any, name: str = "", **match: Any) -> Any:

@@ -25,6 +25,7 @@ from controlplane.pilot.listeners.listener import (
     chain,
     generated,
     holder,
+    keep_addresses,
     listener_name,
     new_listener,
 )
@@ -192,6 +193,7 @@ def _virtual_outbound(scope: Scope) -> Generated:
     listener = new_listener(ANY_ADDRESS, arrival, [black_hole], OUTBOUND, name="virtualOutbound", mesh=scope.mesh)
     listener.default_filter_chain.CopyFrom(chain(_elsewhere(scope), name="virtualOutbound-catchall-tcp"))
     listener.use_original_dst.value = True
+    keep_addresses(listener, scope.proxy)
     return generated(scope, listener)
 
 

@@ -474,6 +474,12 @@ def test_captured_traffic_has_listeners_behind_virtual_outbound_and_inbound() ->
         "127.0.0.1_15002",
     }
     assert listeners["virtualOutbound"].use_original_dst.value
+    assert not any(listener.transparent.value for listener in listeners.values())
+    transparent = scene.listeners(sidecar("own-1", LABELS={"app": "own"}, INTERCEPTION_MODE="TPROXY"))
+    assert {name for name, each in transparent.items() if each.transparent.value} == {
+        "virtualInbound",
+        "virtualOutbound",
+    }
 
 
 def test_captured_connections_are_routed_by_their_destination() -> None:
