@@ -66,22 +66,47 @@ def analyze_client_credentials(mesh: Mesh) -> Iterator[Message]:
 
 
 def analyze_mtls(mesh: Mesh) -> Iterator[Message]:
-    """IST0113: clients that send what the workloads' PeerAuthentication does not take."""
-    for rule in mesh.of_kind("DestinationRule"):
-        tls = rule.spec.traffic_policy.tls if rule.spec.traffic_policy else None
-        if tls is None:
+    """IST0113: clients that send what the workloads' PeerAuthentication does not take, port by port."""
+    policies = mesh.of_kind("PeerAuthentication")
+    for rule in mesh.of_kind("DestinationRule") if policies else ():
+        if rule.spec.traffic_policy is None:
             continue
+        told: set[str] = set()
         for service in _services(mesh, rule):
-            policy = _peer_authentication(mesh, service)
-            if policy is None or service.mesh_external:
-                continue
-            mode = policy.spec.mtls.mode
-            if (mode == "STRICT" and tls.mode != "ISTIO_MUTUAL") or (mode == "DISABLE" and tls.mode == "ISTIO_MUTUAL"):
+            applicable = [] if service.mesh_external else _applicable(policies, service, mesh.root_namespace)
+            for port in service.ports:
+                path, tls = _client_settings(rule.spec.traffic_policy, port.number)
+                mode, policy = _server_mode(applicable, port.target or port.number)
+                if tls is None or policy is None or path in told or not _disagree(tls.mode, mode):
+                    continue
+                told.add(path)
                 text = (
                     f"clients use {tls.mode} for {service.hostname}, but PeerAuthentication {policy.namespace}/{policy.name} "
                     f"says {mode}: make them agree"
                 )
-                yield Message(MTLS_CONFLICT, rule.key, text, "spec.trafficPolicy.tls.mode")
+                yield Message(MTLS_CONFLICT, rule.key, text, f"{path}.mode")
+
+
+def _client_settings(policy: TrafficPolicy, port: int) -> tuple[str, ClientTLSSettings | None]:
+    for index, each in enumerate(policy.port_level_settings):
+        if each.port is not None and each.port.number == port:
+            return f"spec.trafficPolicy.portLevelSettings[{index}].tls", each.tls
+    return "spec.trafficPolicy.tls", policy.tls
+
+
+def _server_mode(policies: list[Resource], port: int | str) -> tuple[str, Resource | None]:
+    """What workloads take on one of their ports, and the policy that says it."""
+    for policy in policies:
+        own = policy.spec.port_level_mtls.get(str(port))
+        if own is not None and own.mode != "UNSET":
+            return own.mode, policy
+        if policy.spec.mtls is not None and policy.spec.mtls.mode != "UNSET":
+            return policy.spec.mtls.mode, policy
+    return "PERMISSIVE", None
+
+
+def _disagree(client: str, server: str) -> bool:
+    return (server == "STRICT" and client != "ISTIO_MUTUAL") or (server == "DISABLE" and client == "ISTIO_MUTUAL")
 
 
 def _services(mesh: Mesh, rule: Resource) -> list[Service]:
@@ -112,18 +137,16 @@ def _unverified(tls: ClientTLSSettings) -> bool:
     return not tls.ca_certificates and not tls.credential_name
 
 
-def _peer_authentication(mesh: Mesh, service: Service) -> Resource | None:
-    """The policy of a service's workloads that says a mode: theirs, their namespace's, the mesh's, in this order."""
+def _applicable(policies: list[Resource], service: Service, root_namespace: str) -> list[Resource]:
+    """The policies of a service's workloads: their own, their namespace's, the mesh's, in this order; the oldest first."""
     found: list[tuple[int, Resource]] = []
-    for policy in mesh.of_kind("PeerAuthentication"):
+    for policy in policies:
         labels = policy.spec.selector.match_labels if policy.spec.selector else {}
-        if policy.spec.mtls is None or policy.spec.mtls.mode == "UNSET":
-            continue
         if labels:
             if policy.namespace == service.namespace and service.selector and selects(labels, service.selector):
                 found.append((0, policy))
         elif policy.namespace == service.namespace:
             found.append((1, policy))
-        elif policy.namespace == mesh.root_namespace:
+        elif policy.namespace == root_namespace:
             found.append((2, policy))
-    return min(found, key=lambda pair: (pair[0], pair[1].metadata.created, pair[1].key))[1] if found else None
+    return [policy for _, policy in sorted(found, key=lambda each: (each[0], each[1].metadata.created, each[1].key))]
