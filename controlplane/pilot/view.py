@@ -134,7 +134,7 @@ class View:
         return [
             resource
             for namespace in dict.fromkeys((snapshot.root_namespace, self.proxy.namespace))
-            for resource in snapshot.of_kind("EnvoyFilter", namespace)
+            for resource in oldest_first(snapshot.of_kind("EnvoyFilter", namespace))
             if resource.spec.workload_selector is None
             or selects(resource.spec.workload_selector.labels, self.proxy.labels)
         ]
@@ -231,13 +231,14 @@ class View:
         return list(found.values())
 
     def consulted(self) -> Iterator[ResourceKey]:
-        """What routes and clusters of this scope may have been made from: its virtual services, and rules that were found.
+        """What routes and clusters of this scope may have been made from: its virtual services, rules that were found, ...
 
         More than the causes of what was made: a virtual service without a rule that holds hides another, say.
         """
         gateways = [f"{gateway.namespace}/{gateway.name}" for gateway in self.gateways]
         for name in ("mesh", *gateways):
             yield from (resource.key for resource in self.virtual_services(name))
+        yield from (resource.key for resource in (*self.envoy_filters, *self.telemetries))
         for rule in self._rules.values():
             if rule is not None:
                 yield from (source.key for source in rule.sources)

@@ -127,8 +127,9 @@ def _each(
                 causes[patch.owner] = None
         return Generated(encode(one.resource.name, parsed), tuple(causes)) if changed else one
 
+    outbound = outbound_context(scope)  # gateways and sidecars may have the very same resource
     for one in made:
-        kept = scope.memo.get(("patched", one.resource, one.causes, patches), partial(change, one))
+        kept = scope.memo.get(("patched", one.resource, one.causes, patches, outbound), partial(change, one))
         if kept is not None:
             yield kept
     for patch in added:

@@ -30,6 +30,8 @@ _GROUPS = {
     "Pod": "v1",
     "ConfigMap": "v1",
     "Secret": "v1",
+    "EnvoyFilter": "networking.istio.io/v1alpha3",
+    "Telemetry": "telemetry.istio.io/v1",
     "EndpointSlice": "discovery.k8s.io/v1",
 }
 

@@ -63,6 +63,17 @@ def variants(chance: random.Random) -> Iterator[str]:
                 f"kind: VirtualService\nmetadata: {namespace}/{name}\n"
                 f"spec: {{hosts: ['{host}'], http: [{{match: [{{sourceLabels: {{app: {name}}}}}],"
                 " route: [{destination: {host: two}}]}, {delegate: {name: delegate, namespace: a}}]}",
+                f"kind: EnvoyFilter\nmetadata: {namespace}/{name}\n"
+                f"spec: {{{chance.choice(('', 'workloadSelector: {labels: {app: one}}, '))}configPatches: [{{applyTo: CLUSTER,"
+                f" match: {{context: {chance.choice(('SIDECAR_OUTBOUND', 'SIDECAR_INBOUND', 'GATEWAY', 'ANY'))}}},"
+                f" patch: {{operation: MERGE, value: {{connect_timeout: {chance.randrange(1, 9)}s}}}}}},"
+                " {applyTo: ROUTE_CONFIGURATION, match: {context: ANY}, patch: {operation: MERGE,"
+                f" value: {{max_direct_response_body_size_bytes: {number}}}}}}},"
+                " {applyTo: LISTENER, match: {context: ANY}, patch: {operation: MERGE,"
+                f" value: {{per_connection_buffer_limit_bytes: {number}}}}}}}]}}",
+                f"kind: Telemetry\nmetadata: {namespace}/{name}\n"
+                f"spec: {{accessLogging: [{{disabled: {chance.choice(('true', 'false'))},"
+                " providers: [{name: envoy}]}]}",
                 f"kind: Endpoints\nmetadata: {namespace}/{name}\n"
                 f"subsets: [{{addresses: [{{ip: 10.0.1.{chance.randrange(5)}}}], ports: [{{name: {protocol}, port: 7000}}]}}]",
             )
