@@ -1,12 +1,18 @@
-"""From what proxies refuse to the resources that caused it. Part of the composition: it joins xDS, pilot and statuses."""
+"""From what proxies refuse, or cannot be given, to the resources that caused it. Part of the composition: it joins xDS, pilot
+and statuses.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Mapping
 
 from controlplane.model.generation import Translator
 from controlplane.model.proxy import Proxy
 from controlplane.model.resource import ResourceKey
+from controlplane.xds.type_urls import LISTENER
+
+log = logging.getLogger("controlplane")
 
 
 class Refusals:
@@ -18,6 +24,7 @@ class Refusals:
         self._translator = translator
         self._on_change = on_change
         self._by_proxy: dict[tuple[str, str], tuple[frozenset[ResourceKey], str]] = {}
+        self._left_out: dict[str, list[tuple[str, Collection[ResourceKey]]]] = {}
 
     def refused(self, proxy: Proxy, type_url: str, names: Collection[str], error: str) -> None:
         """See Verdicts."""
@@ -31,8 +38,24 @@ class Refusals:
         if self._by_proxy.pop((proxy.id, type_url), None) is not None:
             self._tell()
 
+    def told(self, proxy: Proxy, type_url: str) -> None:
+        """See Verdicts. What was left out of a proxy's listeners is known when they are made."""
+        if type_url != LISTENER:
+            return
+        found = [
+            (f"{proxy.name}.{proxy.namespace}: {words}", causes) for words, causes in self._translator.left_out(proxy)
+        ]
+        if found == self._left_out.get(proxy.id, []):
+            return
+        for words, _ in found:
+            log.warning("%s", words)
+        self._left_out[proxy.id] = found
+        self._tell()
+
     def left(self, proxy: Proxy) -> None:
         """See Verdicts."""
+        if self._left_out.pop(proxy.id, None):
+            self._tell()
         gone = [key for key in self._by_proxy if key[0] == proxy.id]
         for key in gone:
             del self._by_proxy[key]
@@ -43,5 +66,8 @@ class Refusals:
         found: dict[ResourceKey, list[str]] = {}
         for causes, words in self._by_proxy.values():
             for key in causes:
+                found.setdefault(key, []).append(words)
+        for words, keys in (one for each in self._left_out.values() for one in each):
+            for key in keys:
                 found.setdefault(key, []).append(words)
         self._on_change(found)

@@ -40,3 +40,7 @@ class Translator(Protocol):
     def causes(self, proxy: Proxy, type_url: str, name: str) -> Collection[ResourceKey]:
         """The resources that the named Envoy resource was made from: in their statuses a NACK of it is written."""
         ...
+
+    def left_out(self, proxy: Proxy) -> Collection[tuple[str, Collection[ResourceKey]]]:
+        """What a proxy does not get although its resources ask for it, in words, and those resources."""
+        ...

@@ -29,6 +29,7 @@ from controlplane.pilot.generators import (
     TYPES,
     types_of,
 )
+from controlplane.pilot.listeners import clashes
 from controlplane.pilot.memo import Memo
 from controlplane.pilot.mesh_view import MeshView
 from controlplane.pilot.scope import Generated, Rule, Target
@@ -151,6 +152,14 @@ class Pilot:
         else:
             found = None
         return found.causes if found is not None else ()
+
+    def left_out(self, proxy: Proxy) -> list[tuple[str, Collection[ResourceKey]]]:
+        """What a proxy does not get although its resources ask for it, in words, and those resources: listeners whose address
+        another listener has.
+        """
+        own = self._proxy(proxy)
+        workload = ProxyWorkload(proxy, self._scope(own).view, own.targets(self._mesh, self._clock))
+        return [(str(clash), clash.causes) for clash in clashes(workload)]
 
     def _proxy(self, proxy: Proxy) -> _ProxyState:
         state = self._proxies.get(proxy.id)

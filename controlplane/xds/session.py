@@ -103,6 +103,7 @@ class Session:
         self.pushes += 1
         log.debug("%s: %r: %d bytes", self.proxy.id, say, len(message))
         await self._send(message)
+        self.hub.verdicts.told(self.proxy, watch.type_url)
 
     def encode(self, type_url: str, update: Any) -> tuple[str, bytes]:
         """Version and body of a response with these resources, in the stream's dialect."""

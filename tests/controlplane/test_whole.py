@@ -226,6 +226,36 @@ def test_what_does_not_fit_together_is_in_the_status_and_leaves_it_when_it_does(
     shop.mesh.settle(3)
 
 
+def test_two_listeners_of_one_address_are_an_error_that_names_both(shop: Shop) -> None:
+    page = shop.proxies["page-v1"].ports
+    document = {
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "Sidecar",
+        "metadata": {"name": "page", "namespace": "shop"},
+        "spec": {
+            "workloadSelector": {"labels": {"app": "page"}},
+            "egress": [
+                {
+                    "port": {"number": page["inbound"], "name": "http", "protocol": "HTTP"},
+                    "bind": "127.0.2.9",
+                    "hosts": ["*/*"],
+                },
+                {"hosts": ["*/*"]},
+            ],
+        },
+    }
+    shop.mesh.apply(document)
+
+    def told() -> str:
+        found = [shop.mesh.get("Sidecar", "shop", "page"), shop.mesh.get("Service", "shop", "page")]
+        conditions = [one for each in found if each for one in each.get("status", {}).get("conditions", ())]
+        return next((one["message"] for one in conditions if one["type"] == "Reconciled"), "")
+
+    until(lambda: f"wants 127.0.2.9:{page['inbound']}, which egress listener" in told(), f"it is told: {told()}")
+    shop.mesh.mizzen("delete", "-f", str(_written(shop.directory, document)))
+    until(lambda: told() == "", "it is mended")
+
+
 def _written(directory: Path, document: Any) -> Path:
     path = directory / "document.json"
     path.write_text(json.dumps(document))

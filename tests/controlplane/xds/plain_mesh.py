@@ -53,6 +53,9 @@ class PlainMesh:
     def causes(self, proxy: Proxy, type_url: str, name: str) -> Collection[ResourceKey]:
         return ()
 
+    def left_out(self, proxy: Proxy) -> Collection[tuple[str, Collection[ResourceKey]]]:
+        return ()
+
 
 class Served:
     """A hub and its server in a thread of their own, over any `Translator`; everybody counts as authenticated if ``trusting``."""
