@@ -27,6 +27,7 @@ class Worker:
         "last_id",
         "loop",
         "number",
+        "ping_random",
         "random",
         "seed",
         "tasks",
@@ -55,6 +56,7 @@ class Worker:
         self.join_below = 16384 if type(loop).__module__.startswith("uvloop") else 1 << 62
         self.seed = seed if seed is None else seed + number
         self.random = Random(self.seed)
+        self.ping_random = self.random_for("http2 keepalive")  # for the times of pings
         self.last_id = 0
         self.tasks: set[asyncio.Task[object]] = set()
 

@@ -86,7 +86,7 @@ class Http2Connection(Http2Lifetime):
         manager.opened(self)
         if options.max_connection_duration != inf:
             self.expires = self.info.start + options.max_connection_duration
-        self.ping_at = options.keepalive.next_ping(self.info.start, self.worker.random)
+        self.ping_at = options.keepalive.next_ping(self.info.start, self.worker.ping_random)
         self.wake_by(min(self.idle_since + options.idle_timeout, self.expires, self.ping_at))
         self.cork()
         self.worker.cork.settle()

@@ -251,7 +251,7 @@ class Http2Lifetime(asyncio.Protocol, Timed):
     def on_ping_ack(self, opaque: bytes) -> None:
         if opaque == _ALIVE:
             self.ping_due = inf
-            self.ping_at = self.manager.options.keepalive.next_ping(self.now, self.worker.random)
+            self.ping_at = self.manager.options.keepalive.next_ping(self.now, self.worker.ping_random)
             self.wake_by(self.ping_at)
 
     def _half_close(self) -> None:

@@ -50,7 +50,6 @@ class Asking(Timed):
     ) -> None:
         self.due = inf
         self._worker = worker
-        self._random = worker.random_for("drain")
         self._managers = managers
         self._ends = worker.clock() + duration
         self._done = done

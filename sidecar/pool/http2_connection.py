@@ -267,7 +267,7 @@ class Http2Connection(asyncio.Protocol, Timed):
         if opaque == _ALIVE:
             self.ping_due = inf
             now = self.pool.worker.clock()
-            self.ping_at = self.pool.options.keepalive.next_ping(now, self.pool.worker.random)
+            self.ping_at = self.pool.options.keepalive.next_ping(now, self.pool.worker.ping_random)
             self.arm(now)
 
     # the exchanges' side
@@ -383,7 +383,7 @@ class Http2Connection(asyncio.Protocol, Timed):
         """Wake when something may be due."""
         options = self.pool.options
         if self.ping_at == inf and self.ping_due == inf:
-            self.ping_at = options.keepalive.next_ping(now, self.pool.worker.random)
+            self.ping_at = options.keepalive.next_ping(now, self.pool.worker.ping_random)
         idle = options.idle_timeout
         due = min(self.idle_since + idle if idle else inf, self.expires)
         due = min(max(due, now + 1.0), self.ping_at, self.ping_due)

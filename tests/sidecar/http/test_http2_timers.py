@@ -256,3 +256,16 @@ def test_a_connection_that_was_broken_ends_though_a_response_waits_for_the_clien
             sidecar.advance(0.1)
         assert client.end.transport.closing
         assert sidecar.stat("http.in.downstream_cx_active") == 0
+
+
+def test_pings_take_nothing_from_what_decides_about_requests() -> None:
+    """Under a seed, decisions about requests are the same whatever timers do meanwhile."""
+    drawn = []
+    for interval in ("10s", "100s"):
+        with speaking(http2={"connection_keepalive": {"interval": interval, "timeout": "3s"}}) as (sidecar, client):
+            host = exchange(sidecar, client)
+            for _ in range(600):
+                sidecar.advance(0.1)
+                host.kinds()
+            drawn.append(sidecar.worker.random.random())
+    assert drawn[0] == drawn[1]
