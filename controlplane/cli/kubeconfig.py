@@ -61,6 +61,24 @@ def find_access(data_dir: str | None = None, kubeconfig: str | None = None) -> A
         raise click.ClickException(f"{path}: not a kubeconfig: {error}") from error
 
 
+def kubeconfig_text(access: Access, user: str) -> str:
+    """A kubeconfig that leads there."""
+    cluster = {
+        "server": access.server,
+        "certificate-authority-data": base64.b64encode(access.authority.encode()).decode(),
+    }
+    context = {"cluster": "mizzen", "user": user, "namespace": access.namespace}
+    document = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "mizzen", "cluster": cluster}],
+        "users": [{"name": user, "user": {"token": access.token}}],
+        "contexts": [{"name": "mizzen", "context": context}],
+        "current-context": "mizzen",
+    }
+    return yaml.safe_dump(document, sort_keys=False)
+
+
 def _parse(config: Mapping[str, Any]) -> Access:
     context = _named(config["contexts"], config["current-context"])["context"]
     cluster = _named(config["clusters"], context["cluster"])["cluster"]

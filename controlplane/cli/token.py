@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
+from pathlib import Path
 from typing import Any
 
 import click
 
+from controlplane.cli.identity import write_private
+from controlplane.cli.kubeconfig import kubeconfig_text
 from controlplane.cli.options import access_options, connect
 
 
@@ -21,6 +25,9 @@ def command() -> None:
 @click.option("--service-account", help="Whom the token makes of its bearer: it is a join token, good once.")
 @click.option("--viewer", metavar="NAME", help="Make a token for somebody who may read all but secrets.")
 @click.option("--admin", metavar="NAME", help="Make a token for somebody who may do everything.")
+@click.option(
+    "--write-kubeconfig", metavar="FILE", help="Write the kubeconfig of a viewer or an admin, instead of printing."
+)
 @click.option("--lifetime", type=float, metavar="SECONDS", help="[default: 3600 for join tokens, else none]")
 def create(
     data_dir: str | None,
@@ -29,17 +36,27 @@ def create(
     service_account: str | None,
     viewer: str | None,
     admin: str | None,
+    write_kubeconfig: str | None,
     lifetime: float | None,
 ) -> None:
     """Print a new token. It is told only now."""
     if sum(each is not None for each in (service_account, viewer, admin)) != 1:
         raise click.UsageError("say who gets the token: one of --service-account, --viewer and --admin")
+    if service_account is not None and write_kubeconfig is not None:
+        raise click.UsageError("a join token is for `mizzen join`: --write-kubeconfig goes with --viewer and --admin")
     body: dict[str, Any] = {} if lifetime is None else {"lifetime": lifetime}
     if service_account is not None:
         body |= {"namespace": namespace, "serviceAccount": service_account}
     else:
         body |= {"role": "viewer" if viewer is not None else "admin", "name": viewer or admin}
-    click.echo(connect(data_dir, kubeconfig).request("POST", "/mizzen/v1/tokens", body)["token"])
+    api = connect(data_dir, kubeconfig)
+    token = api.request("POST", "/mizzen/v1/tokens", body)["token"]
+    if write_kubeconfig is None:
+        click.echo(token)
+    else:
+        access = dataclasses.replace(api.access, token=token)
+        write_private(Path(write_kubeconfig), kubeconfig_text(access, str(viewer or admin)).encode())
+        click.echo(write_kubeconfig)
 
 
 @command.command(name="list")
