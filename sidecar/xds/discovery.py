@@ -17,7 +17,7 @@ from sidecar.core.worker import Worker
 from sidecar.xds.backoff import BASE_INTERVAL, MAX_INTERVAL, BackOff
 from sidecar.xds.counters import Uncounted, UncountedStream
 from sidecar.xds.delta import DeltaMultiplexer
-from sidecar.xds.interest import Interest
+from sidecar.xds.interest import Interest, Sparingly
 from sidecar.xds.last_good import Forgetful, LastGood, LastGoodFiles
 from sidecar.xds.mux import Multiplexer
 from sidecar.xds.resource_types import ADS_DELTA, ADS_STREAM, ENDPOINTS
@@ -58,6 +58,7 @@ class XdsDiscovery:
         self._others: dict[object, Callable[[], None]] = {}
         self._inotify: Inotify | None = None
         self._kept: list[LastGoodFiles] = []
+        self._sparingly = Sparingly(worker.clock)
 
     def subscribe(
         self,
@@ -70,7 +71,7 @@ class XdsDiscovery:
         where = source.source
         # files are read at once: nobody waits
         timeout = 0.0 if isinstance(where, PathConfigSource) else source.initial_fetch_timeout
-        interest = Interest(self.worker, type_url, names, watcher, stats or Uncounted(), timeout)
+        interest = Interest(self.worker, type_url, names, watcher, stats or Uncounted(), timeout, self._sparingly)
         if isinstance(where, AggregatedConfigSource):
             return self._shared().subscribe(interest)
         if isinstance(where, PathConfigSource):

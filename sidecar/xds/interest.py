@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
-from typing import Protocol
+from collections.abc import Callable, Collection, Sequence
+from typing import Final, Protocol
 
 import xxhash
 
@@ -15,9 +15,16 @@ from sidecar.xds.last_good import Kept, LastGood
 
 log = logging.getLogger("sidecar.xds")
 
+_SELDOM: Final = 10.0
+
 
 class Source(Protocol):
     """Where the resources of an interest come from."""
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether it is on this side that an answer may be waiting."""
+        ...
 
     def changed(self, interest: Interest, before: frozenset[str] | None) -> None:
         """The interest wants other names than ``before``; None: all."""
@@ -30,8 +37,28 @@ class Source(Protocol):
         ...
 
 
+class Sparingly:
+    """Says of one interest what is so of a thousand: the same words of the same type once in ten seconds."""
+
+    __slots__ = ("_clock", "_until")
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._until: dict[tuple[str, str], float] = {}
+
+    def warn(self, words: str, interest: Interest) -> None:
+        """Log a warning about an interest; ``words`` have its place."""
+        now, key = self._clock(), (words, interest.type_url)
+        level = logging.WARNING if now >= self._until.get(key, 0.0) else logging.DEBUG
+        if level == logging.WARNING:
+            self._until[key] = now + _SELDOM
+        log.log(level, words, interest)
+
+
 class _Nowhere:
     """Before an interest has a source."""
+
+    is_busy = False
 
     def changed(self, interest: Interest, before: frozenset[str] | None) -> None:
         return
@@ -53,7 +80,9 @@ class Interest:
         "_timer",
         "answered",
         "is_closed",
+        "initial_fetch_timeout",
         "names",
+        "sparingly",
         "source",
         "stats",
         "type_url",
@@ -69,6 +98,7 @@ class Interest:
         watcher: ResourceWatcher,
         stats: SubscriptionCounters,
         initial_fetch_timeout: float,
+        sparingly: Sparingly,
     ) -> None:
         self.worker = worker
         self.source: Source = _NOWHERE
@@ -76,6 +106,8 @@ class Interest:
         self.names = None if names is None else frozenset(names)
         self.watcher = watcher
         self.stats = stats
+        self.initial_fetch_timeout = initial_fetch_timeout
+        self.sparingly = sparingly
         self.answered = False
         self.is_closed = False
         self._timer: Callback | None = None
@@ -137,10 +169,10 @@ class Interest:
     async def restore(self, last_good: LastGood) -> dict[str, Kept]:
         """Use what was good in an earlier run, if the watcher still waits; what it has taken, by name."""
         kept = {} if self.answered else await last_good.read(self.type_url)
-        mine = {name: one for name, one in kept.items() if self.wants(name)}
+        mine = dict(kept) if self.names is None else {name: kept[name] for name in sorted(self.names) if name in kept}
         if not mine or self.answered or self.is_closed:
             return {}
-        log.warning("%r: the server is away, going on with %d resources from an earlier run", self, len(mine))
+        self.sparingly.warn("%r: the server is away, going on with what was good in an earlier run", self)
         resources = [one.resource(name) for name, one in mine.items()]
         rejections = await self.tell(resources, [], "", whole=self.names is None)
         for rejection in rejections:
@@ -176,10 +208,13 @@ class Interest:
             self._timer = None
 
     def _timed_out(self) -> None:
+        if self.source.is_busy:  # the time that our own work takes is not the server's
+            self._timer = self.worker.wheel.call_in(self.initial_fetch_timeout, self._timed_out)
+            return
         self._timer = None
         self.stats.init_fetch_timeout += 1
         self.stats.update_attempt += 1
-        log.warning("%r: no answer within the initial fetch timeout", self)
+        self.sparingly.warn("%r: no answer within the initial fetch timeout", self)
         self.source.waited(self)
 
     def __repr__(self) -> str:

@@ -8,9 +8,11 @@ keys do not belong on a disk.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import os
 import tempfile
+import threading
 import zlib
 from collections.abc import Collection, Mapping
 from functools import partial
@@ -32,6 +34,7 @@ log = logging.getLogger("sidecar.xds")
 
 _MAGIC: Final = b"mizzen xds state 1 "
 _DELAY: Final = 1.0
+_LONGEST: Final = 150  # characters; file systems have room for 255
 
 
 class Kept(NamedTuple):
@@ -68,6 +71,10 @@ class Forgetful:
         return
 
 
+Changes = dict[str, tuple[Mapping[str, Kept], Collection[str] | None]]
+"""What is to be written, by type: what was accepted, and what is wanted (None: everything)."""
+
+
 class LastGoodFiles:
     """In files below ``directory``, for one node and one server (``source``). Writes a second after a change, not more.
 
@@ -78,19 +85,28 @@ class LastGoodFiles:
         self.worker = worker
         self.pace = Pace(worker.clock)
         self.read_only = read_only
-        self.directory = directory / quote(node_id or "-", safe="") / quote(source, safe="")
-        self._changed: dict[str, tuple[Mapping[str, Kept], Collection[str] | None]] = {}
+        self.directory = directory / file_name(node_id) / file_name(source)
+        self._changed: Changes = {}
+        self._read: dict[str, Mapping[str, Kept]] = {}  # a thousand interests ask for one file
+        self._reading = asyncio.Lock()
+        self._turn = 0
+        self._written: dict[str, int] = {}
+        self._lock = threading.Lock()
         self._timer: Callback | None = None
         self._writing: asyncio.Task[None] | None = None
 
     async def read(self, type_url: str) -> Mapping[str, Kept]:
         if type_url == SECRET:
             return {}
-        return await self.pace.aside(partial(read_state, self._path(type_url)))
+        async with self._reading:
+            if type_url not in self._read:
+                self._read[type_url] = await self.pace.aside(partial(read_state, self._path(type_url)))
+            return self._read[type_url]
 
     def save(self, type_url: str, accepted: Mapping[str, Kept], wanted: Collection[str] | None) -> None:
         if self.read_only or type_url == SECRET:
             return
+        self._read.pop(type_url, None)
         self._changed[type_url] = (accepted, wanted)
         if self._timer is None and self._writing is None:
             self._timer = self.worker.wheel.call_in(_DELAY, self._write)
@@ -100,46 +116,62 @@ class LastGoodFiles:
         if self._timer is not None:
             self.worker.wheel.cancel(self._timer)
             self._timer = None
-        changed, self._changed = self._changed, {}
-        self._write_all({type_url: (dict(kept), wanted) for type_url, (kept, wanted) in changed.items()})
+        self._write_all(*self._taken())
 
     def _path(self, type_url: str) -> Path:
         return self.directory / (quote(type_url.rpartition("/")[2], safe="") + ".state")
 
     def _write(self) -> None:
         self._timer = None
-        # what is accepted changes while the thread writes: a copy of the index, not of what it holds
-        changed = {
-            type_url: (dict(kept), None if wanted is None else list(wanted))
-            for type_url, (kept, wanted) in self._changed.items()
-        }
-        self._changed.clear()
-        self._writing = self.worker.loop.create_task(self._write_elsewhere(changed))
+        self._writing = self.worker.loop.create_task(self._write_elsewhere(*self._taken()))
         tasks: set[Any] = self.worker.tasks
         tasks.add(self._writing)
         self._writing.add_done_callback(tasks.discard)
 
-    async def _write_elsewhere(self, changed: Mapping[str, tuple[Mapping[str, Kept], Collection[str] | None]]) -> None:
+    def _taken(self) -> tuple[int, Changes]:
+        """What is to be written, with a number that tells what is newer: a copy, for it changes while a thread writes."""
+        self._turn += 1
+        changed: Changes = {
+            type_url: (dict(kept), None if wanted is None else list(wanted))
+            for type_url, (kept, wanted) in self._changed.items()
+        }
+        self._changed.clear()
+        return self._turn, changed
+
+    async def _write_elsewhere(self, turn: int, changed: Changes) -> None:
         try:
-            await self.pace.aside(partial(self._write_all, changed))
+            await self.pace.aside(partial(self._write_all, turn, changed))
         finally:
             self._writing = None
         if self._changed and self._timer is None:
             self._timer = self.worker.wheel.call_in(_DELAY, self._write)
 
-    def _write_all(self, changed: Mapping[str, tuple[Mapping[str, Kept], Collection[str] | None]]) -> None:
-        for type_url, (kept, wanted) in changed.items():
-            path = self._path(type_url)
-            if wanted is not None:  # what is wanted and has not come yet, as it was
-                before = read_state(path)
-                kept = {**{name: before[name] for name in wanted if name in before}, **kept}
-            try:
-                write_state(path, type_url, kept)
-            except OSError as error:
-                log.warning("cannot keep what was good last: %s: %s", path, error.strerror or error)
+    def _write_all(self, turn: int, changed: Changes) -> None:
+        with self._lock:
+            for type_url, (kept, wanted) in changed.items():
+                if self._written.get(type_url, 0) < turn:
+                    self._written[type_url] = turn
+                    self._write_one(self._path(type_url), type_url, kept, wanted)
+
+    def _write_one(self, path: Path, type_url: str, kept: Mapping[str, Kept], wanted: Collection[str] | None) -> None:
+        if wanted is not None:  # what is wanted and has not come yet, as it was
+            before = read_state(path)
+            kept = {**{name: before[name] for name in wanted if name in before}, **kept}
+        try:
+            write_state(path, type_url, kept)
+        except OSError as error:
+            log.warning("cannot keep what was good last: %s: %s", path, error.strerror or error)
 
     def __repr__(self) -> str:
         return f"<LastGoodFiles in {self.directory}>"
+
+
+def file_name(text: str) -> str:
+    """A name for a file or directory that tells the text, and stays where it is put."""
+    name = quote(text or "-", safe="~")
+    if len(name) > _LONGEST:
+        return f"{name[:_LONGEST]}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    return name.replace(".", "%2E") if name in (".", "..") else name
 
 
 def write_state(path: Path, type_url: str, kept: Mapping[str, Kept]) -> None:

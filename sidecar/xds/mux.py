@@ -130,6 +130,11 @@ class Multiplexer(Generic[StateType]):
 
     # interests
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether something that has arrived is not applied to its end, or requests are held."""
+        return self._task is not None or bool(self._paused)
+
     def subscribe(self, interest: Interest) -> Interest:
         """Take on an interest."""
         type_url = interest.type_url

@@ -68,6 +68,8 @@ class RestSubscription:
         tasks.add(self._task)
         self._task.add_done_callback(tasks.discard)
 
+    is_busy = False
+
     def changed(self, interest: Interest, before: frozenset[str] | None) -> None:
         self._sooner.set()
 

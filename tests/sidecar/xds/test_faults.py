@@ -101,16 +101,35 @@ async def test_types_that_nobody_has_asked_for_are_ignored() -> None:
         assert (await server.requests(2))[1] == "#1 Cluster all v1 nonce=Cluster-2 node"
 
 
+class Slow(Watcher):
+    """Applies nothing before ``go`` is set."""
+
+    def __init__(self) -> None:
+        Watcher.__init__(self)
+        self.go = asyncio.Event()
+
+    async def on_update(self, *arguments: Any, whole: bool) -> Any:
+        await self.go.wait()
+        return await Watcher.on_update(self, *arguments, whole=whole)
+
+
+async def test_the_time_that_an_update_takes_is_not_that_of_the_server() -> None:
+    async with XdsServer() as server, discovering(server.port) as discovery:
+        clusters, endpoints, stats = Slow(), Watcher(), SubscriptionStats()
+        subscribe(discovery, CLUSTER, None, clusters)
+        await server.requests(1)
+        await server.conversation.send(response(CLUSTER, "1", Cluster(name="a")))
+        await until(lambda: discovery._ads is not None and discovery._ads.is_busy)
+        soon = ConfigSource(ADS, 0.02)
+        subscribe(discovery, CLUSTER_LOAD_ASSIGNMENT, ["a"], endpoints, soon, stats)
+        await asyncio.sleep(0.1)  # in which the timeout is over several times
+        assert (endpoints.heard, stats.init_fetch_timeout) == ([], 0)
+        clusters.go.set()
+        await until(lambda: endpoints.heard == ["unavailable"])
+        assert stats.init_fetch_timeout == 1
+
+
 async def test_an_answer_that_was_being_applied_when_the_stream_ended_is_not_acknowledged_on_the_next() -> None:
-    class Slow(Watcher):
-        def __init__(self) -> None:
-            Watcher.__init__(self)
-            self.go = asyncio.Event()
-
-        async def on_update(self, *arguments: Any, whole: bool) -> Any:
-            await self.go.wait()
-            return await Watcher.on_update(self, *arguments, whole=whole)
-
     async with XdsServer() as server, discovering(server.port) as discovery:
         watcher = Slow()
         subscribe(discovery, CLUSTER, None, watcher)

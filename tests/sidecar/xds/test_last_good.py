@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import stat
 from pathlib import Path
@@ -13,8 +14,9 @@ from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 from envoy.extensions.transport_sockets.tls.v3.secret_pb2 import Secret
 
 from sidecar.config.config_source import ADS, ConfigSource
+from sidecar.core.worker import Worker
 from sidecar.telemetry.groups.server import SubscriptionStats
-from sidecar.xds.last_good import Kept, read_state, write_state
+from sidecar.xds.last_good import Kept, LastGoodFiles, file_name, read_state, write_state
 from sidecar.xds.resource_types import CLUSTER, CLUSTER_LOAD_ASSIGNMENT, SECRET
 from tests.sidecar.tls_bootstraps import until
 from tests.sidecar.xds.server import XdsServer, delta, packed, response
@@ -141,6 +143,40 @@ def test_a_damaged_file_is_ignored_with_a_warning(damage: Any, tmp_path: Path, c
     with caplog.at_level(logging.WARNING):
         assert read_state(path) == {}
     assert "damaged" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("sidecar~10.0.0.7~a.shop~shop.svc", "sidecar~10.0.0.7~a.shop~shop.svc"),
+        ("", "-"),
+        ("..", "%2E%2E"),
+        ("../x", "..%2Fx"),
+        ("a/b\n", "a%2Fb%0A"),
+    ],
+)
+def test_directories_are_named_by_what_is_in_them_and_stay_where_they_are(text: str, name: str) -> None:
+    assert file_name(text) == name
+
+
+def test_long_names_are_told_apart() -> None:
+    one, other = file_name("x" * 300 + "1"), file_name("x" * 300 + "2")
+    assert one != other
+    assert len(one) < 200
+
+
+async def test_a_newer_write_is_never_undone_by_an_older_one(tmp_path: Path) -> None:
+    worker = Worker(asyncio.get_running_loop())
+    kept = LastGoodFiles(worker, tmp_path, "it", "ads")
+    accepted = {"a": Kept("1", CLUSTER, b"")}
+    kept.save(CLUSTER, accepted, None)
+    older = kept._taken()
+    accepted["a"] = Kept("2", CLUSTER, b"")
+    kept.save(CLUSTER, accepted, None)
+    kept.flush()
+    kept._write_all(*older)
+    assert (await LastGoodFiles(worker, tmp_path, "it", "ads").read(CLUSTER))["a"].version == "2"
+    worker.wheel.close()
 
 
 async def test_a_directory_that_cannot_be_written_stops_nothing(tmp_path: Path, caplog: Any) -> None:
