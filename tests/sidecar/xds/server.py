@@ -161,7 +161,7 @@ class XdsServer:
         """The last stream."""
         return self.conversations[-1]
 
-    async def until(self, condition: Callable[[], object], timeout: float = 10.0) -> None:
+    async def until(self, condition: Callable[[], object], timeout: float = 25.0) -> None:
         """Wait until something that was asked, or a stream that came or went, has made this true."""
         try:
             async with asyncio.timeout(timeout):
@@ -172,7 +172,7 @@ class XdsServer:
             lines = "\n".join(asked.line() for asked in self.asked)
             raise AssertionError(f"did not come true within {timeout} s; asked was:\n{lines}") from None
 
-    async def requests(self, number: int, timeout: float = 10.0) -> list[str]:
+    async def requests(self, number: int, timeout: float = 25.0) -> list[str]:
         """The lines of the first ``number`` requests, when they are there."""
         await self.until(lambda: len(self.asked) >= number, timeout)
         return [asked.line() for asked in self.asked[:number]]

@@ -31,7 +31,7 @@ class World(XdsServer):
         open_streams = {conversation.number for conversation in self.conversations if conversation.open}
         return bool(open_streams) and not any(number in open_streams for number, _ in self.said)
 
-    async def settled(self, requests: int = 0, timeout: float = 10.0) -> list[str]:
+    async def settled(self, requests: int = 0, timeout: float = 25.0) -> list[str]:
         """The transcript, when everything is answered and there are so many requests in it."""
         await self.until(lambda: self.is_settled and len(self.asked) >= requests, timeout)
         return [asked.line() for asked in self.asked]
