@@ -22,7 +22,6 @@ from sidecar.telemetry.configured_settings import compile_settings
 from sidecar.telemetry.store import StatsStore
 from tests.sidecar.bootstraps import bootstrap
 
-
 NO_SOCKETS = LaterSockets(2, lambda listener, known: {})
 
 
