@@ -249,14 +249,21 @@ def domain_complaint(host: str) -> str:
 
 
 def wildcard_domain_complaint(host: str) -> str:
-    """Why a text is neither a domain name nor one whose first label is a wildcard (`*`, `*.example.com`, `*-a.example.com`)."""
+    """Why a text is neither a domain name nor one that begins with a wildcard (`*`, `*.example.com`, `*-a.example.com`)."""
     if host == "*":
         return ""
-    if host.startswith(("*.", "*-")):
-        host = host[2:]
-    if "*" in host:
-        return f'{shown(host)} has a wildcard where none can be: only the first label can be "*", as in "*.example.com"'
-    return domain_complaint(host)
+    name = host.removeprefix("*.") if host.startswith("*.") else host.removeprefix("*").removeprefix("-")
+    if "*" in name:
+        return f'{shown(host)} has a wildcard where none can be: only the beginning can be "*", as in "*.example.com"'
+    return domain_complaint(name if host.startswith("*") else host)
+
+
+def unix_socket_complaint(address: str) -> str:
+    """Why what begins with `unix://` is no socket: an absolute path, or an abstract name that begins with `@`, follows."""
+    path = address.removeprefix("unix://")
+    if path.startswith("@") or (path.startswith("/") and not path.endswith("/")):
+        return ""
+    return f"{shown(address)} is not a socket: write unix:///path, or unix://@name for an abstract one"
 
 
 def is_within(host: str, pattern: str) -> bool:

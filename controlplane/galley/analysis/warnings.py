@@ -73,7 +73,7 @@ def analyze_settings_without_effect(mesh: Mesh) -> Iterator[Message]:
         if entry.spec.workload_selector is not None and entry.spec.resolution == "NONE":
             yield _warning(entry, "spec.workloadSelector", "has no effect with resolution NONE: use STATIC")
         for index, host in enumerate(entry.spec.hosts):
-            if host.startswith("*-"):
+            if host.startswith("*") and not host.startswith("*."):
                 yield _warning(
                     entry, f"spec.hosts[{index}]", "a part of a label cannot be a wildcard in a service: use *."
                 )

@@ -65,7 +65,7 @@ class Server(Model):
         for index, host in enumerate(self.hosts):
             if complaint := gateway_host_complaint(host):
                 yield Cause(f"hosts[{index}]", complaint)
-        if self.bind and not is_ip(self.bind) and not self.bind.startswith("unix://"):
+        if self.bind and not is_ip(self.bind):
             yield Cause("bind", f"{shown(self.bind)} is not an address: give an IP")
         if self.port.target_port is not None:
             yield Cause("port.targetPort", "a gateway listens where it says: remove the field")

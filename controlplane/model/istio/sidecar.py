@@ -12,7 +12,16 @@ from controlplane.model.istio.selection import LabelSelector
 from controlplane.model.istio.tls import ServerTLSSettings
 from controlplane.model.istio.traffic_policy import ConnectionPoolSettings
 from controlplane.model.resource import Model
-from controlplane.model.values import Port, Str, dns_label_complaint, is_ip, is_port, shown, wildcard_domain_complaint
+from controlplane.model.values import (
+    Port,
+    Str,
+    dns_label_complaint,
+    is_ip,
+    is_port,
+    shown,
+    unix_socket_complaint,
+    wildcard_domain_complaint,
+)
 
 CaptureMode = Literal["DEFAULT", "IPTABLES", "NONE"]
 
@@ -81,6 +90,8 @@ class IstioEgressListener(Model):
         unix = (self.bind or "").startswith("unix://")
         if self.bind and not unix and not is_ip(self.bind):
             yield Cause("bind", f"{shown(self.bind)} is not an address: give an IP or unix:///path")
+        elif self.bind and unix and (complaint := unix_socket_complaint(self.bind)):
+            yield Cause("bind", complaint)
         if self.port is None and self.bind:
             yield Cause("bind", "needs a port: give one, or remove it")
         if self.port is not None and self.port.number is None and not unix:
@@ -139,7 +150,7 @@ class Sidecar(Model):
 def endpoint_complaint(endpoint: str) -> str:
     """Why a text is not where an application is: `127.0.0.1:PORT`, `0.0.0.0:PORT`, `[::1]:PORT` or `unix:///path`."""
     if endpoint.startswith("unix://"):
-        return ""
+        return unix_socket_complaint(endpoint)
     address, colon, port = endpoint.rpartition(":")
     if not colon or not is_port(port):
         return f"{shown(endpoint)} is not an endpoint: write 127.0.0.1:PORT, 0.0.0.0:PORT or unix:///path"

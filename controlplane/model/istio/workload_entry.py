@@ -9,7 +9,16 @@ from pydantic import Field
 from controlplane.model.causes import Cause, Reason
 from controlplane.model.istio.selection import label_problems
 from controlplane.model.resource import Model
-from controlplane.model.values import Port, Str, UInt, dns_label_complaint, domain_complaint, is_ip, shown
+from controlplane.model.values import (
+    Port,
+    Str,
+    UInt,
+    dns_label_complaint,
+    domain_complaint,
+    is_ip,
+    shown,
+    unix_socket_complaint,
+)
 
 
 class WorkloadTemplate(Model):
@@ -29,10 +38,13 @@ class WorkloadTemplate(Model):
     def template_problems(self) -> Iterator[Cause]:
         """What is wrong with the fields, be the address there or not."""
         yield from label_problems(self.labels, "labels")
-        unix = (self.address or "").startswith("unix://")
-        if unix and not self.address.removeprefix("unix://").startswith(("/", "@")):  # type: ignore[union-attr]
-            yield Cause("address", f"{shown(self.address)} is not a socket: write unix:///path")
-        elif self.address and not unix and not is_ip(self.address) and (complaint := domain_complaint(self.address)):
+        address = self.address or ""
+        unix = address.startswith("unix://")
+        if unix:
+            complaint = unix_socket_complaint(address)
+        else:
+            complaint = domain_complaint(address) if address and not is_ip(address) else ""
+        if complaint:
             yield Cause("address", complaint)
         if unix and self.ports:
             yield Cause("ports", "a unix socket has no ports: remove them")

@@ -154,6 +154,7 @@ BAD = [
     ("ServiceEntry", "{hosts: [a], location: MOON, resolution: GUESS}", {"spec.location": N, "spec.resolution": N}),
     # WorkloadEntry, WorkloadGroup
     ("WorkloadEntry", "{}", {"spec.address": R}),
+    ("WorkloadEntry", "{address: 'unix:///dir/'}", {"spec.address": I}),
     ("WorkloadEntry", "{address: 'a b', ports: {http: 0}}", {"spec.ports[http]": I}),
     ("WorkloadEntry", "{address: 'unix://x', ports: {http: 1}, labels: {'': x}, locality: a/b/c/d, serviceAccount: A}", {"spec.address": I, "spec.ports": I, "spec.labels[]": I, "spec.locality": I, "spec.serviceAccount": I}),
     ("WorkloadGroup", "{}", {"spec.template": R}),

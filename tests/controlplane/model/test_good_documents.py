@@ -44,6 +44,7 @@ GOOD = [
     # ServiceEntry
     ("ServiceEntry", "{hosts: [api.example.com], location: MESH_EXTERNAL, ports: [{number: 443, name: https, protocol: TLS}], resolution: DNS}"),
     ("ServiceEntry", "{hosts: [mongo.internal], addresses: [192.192.192.192/24], ports: [{number: 27018, name: mongo, protocol: MONGO}], location: MESH_INTERNAL, resolution: STATIC, endpoints: [{address: 2.2.2.2, ports: {mongo: 1}, labels: {app: m}, locality: eu/a/b, weight: 3}, {address: 'unix:///var/run/a.sock'}]}"),
+    ("ServiceEntry", "{hosts: ['*x', '*-a.b'], workloadSelector: {}}"),
     ("ServiceEntry", "{hosts: ['*.example.com'], ports: [{number: 80, name: http, protocol: HTTP}], resolution: NONE}"),
     ("ServiceEntry", "{hosts: ['*.example.com', b.example.org], ports: [{number: 80, name: http, protocol: HTTP, targetPort: 8080}], resolution: DNS, endpoints: [{address: a.example.com, ports: {http: 80}}, {address: b.example.com}]}"),
     ("ServiceEntry", "{hosts: [a.example.com], ports: [{number: 80, name: http, protocol: HTTP}], resolution: DNS_ROUND_ROBIN, endpoints: [{address: a.example.com}]}"),
@@ -51,6 +52,7 @@ GOOD = [
     # WorkloadEntry, WorkloadGroup
     ("WorkloadEntry", "{address: 10.0.0.7, ports: {http: 8080}, labels: {app: details, version: v1}, serviceAccount: details, network: vm, locality: eu/a, weight: 2}"),
     ("WorkloadEntry", "{address: vm1.example.com}"),
+    ("WorkloadEntry", "{address: 'unix://@name'}"),
     ("WorkloadEntry", "{network: far}"),
     ("WorkloadGroup", "{metadata: {labels: {app: reviews}, annotations: {x: y}}, template: {ports: {http: 9080}, serviceAccount: bookinfo, network: n, locality: eu/a}, probe: {initialDelaySeconds: 5, timeoutSeconds: 3, periodSeconds: 4, successThreshold: 3, failureThreshold: 3, httpGet: {path: /health, host: 127.0.0.1, port: 3100, scheme: HTTPS, httpHeaders: [{name: X, value: y}]}}}"),
     ("WorkloadGroup", "{template: {}, probe: {tcpSocket: {port: 80}}}"),
