@@ -19,6 +19,10 @@ from controlplane.model.resource import Origin
 _MOST_VALUES: Final = 2_000_000
 """Of one document, with its aliases written out: a few lines of aliases can mean more than fits into memory."""
 
+_DEEPEST: Final = 100
+_FEW: Final = 1000
+_FAR_RIGHT: Final = re.compile(r"^[ ?:-]{400}", re.MULTILINE)
+
 _MERGE: Final = "tag:yaml.org,2002:merge"
 _CLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -69,6 +73,7 @@ def read_documents(text: str | bytes, path: str, source: str = "files") -> list[
     ``path`` is for the origins. Raises Unreadable for the first thing that is wrong: then nothing of the text counts.
     """
     where = Origin(source, path)
+    _check_depth(text, source, path)
     document = _json(text)
     if document is not None:
         origin = Origin(source, path, 1)
@@ -92,6 +97,28 @@ def read_documents(text: str | bytes, path: str, source: str = "files") -> list[
         raise Unreadable(where, " ".join(str(error).split())) from None
     except (ValueError, RecursionError) as error:  # a number that is none; nesting without end
         raise Unreadable(where, str(error)) from None
+
+
+def _check_depth(text: str | bytes, source: str, path: str) -> None:
+    """Refuse what is nested so deep that a parser that recurses in C would take the process with it.
+
+    Nearly every text shows at a glance that it is not: it has few brackets, and no line that begins far to the right.
+    """
+    plain = text if isinstance(text, str) else text.decode("latin-1")
+    if "\x00" not in plain and plain.count("[") + plain.count("{") < _FEW and not _FAR_RIGHT.search(plain):
+        return
+    depth = 0
+    try:
+        for event in yaml.parse(text, _CLoader):
+            if isinstance(event, yaml.CollectionStartEvent):
+                depth += 1
+                if depth > _DEEPEST:
+                    line = event.start_mark.line + 1 if event.start_mark else 0
+                    raise Unreadable(Origin(source, path, line), f"it is nested deeper than {_DEEPEST} levels")
+            elif isinstance(event, yaml.CollectionEndEvent):
+                depth -= 1
+    except (yaml.YAMLError, UnicodeError):
+        return  # what is wrong is told by whoever reads it: it is not too deep up to there
 
 
 def _json(text: str | bytes) -> Any:

@@ -68,6 +68,29 @@ def test_what_is_no_document_is_told_with_its_line(text: str, line: int, message
     assert (wrong.value.origin.path, wrong.value.origin.line) == ("f.yaml", line)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 200_000,
+        "[" * 200_000 + "]" * 200_000,
+        "- " * 200_000 + "x",
+        "? " * 200_000 + "x",
+        '{"a":' * 200_000 + "1" + "}" * 200_000,
+        "{a: " * 200_000,
+        "\n".join(" " * depth + "a:" for depth in range(2000)),
+        ("a: [" + "[" * 2000).encode("utf-16"),
+    ],
+    ids=["open", "whole", "sequences", "keys", "JSON", "mappings", "indented", "UTF-16"],
+)
+def test_nesting_without_end_is_refused_by_a_message_not_by_a_crash(text: str | bytes) -> None:
+    with pytest.raises(Unreadable, match=r"nested deeper than 100 levels"):
+        read_documents(text, "f.yaml")
+
+
+def test_many_brackets_that_are_not_deep_are_read() -> None:
+    assert read_documents("a: [" + "[], " * 3000 + "[]]", "f.yaml")[0][0] == {"a": [[] for _ in range(3001)]}
+
+
 def test_bytes_that_are_no_text_are_refused() -> None:
     with pytest.raises(Unreadable):
         read_documents(b"a: \xff\xfe\n", "f.yaml")
