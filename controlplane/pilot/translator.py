@@ -166,8 +166,9 @@ class Pilot:
         if state is None or (state.proxy is not proxy and state.proxy != proxy):
             state = self._proxies[proxy.id] = _ProxyState(proxy, self._mesh)
         state.used = self._clock.now
-        if state.labels is not self._mesh.labels:
-            state.labels = self._mesh.labels
+        told = self._clock.of_workload(proxy)
+        if state.labels is not self._mesh.labels or state.told != told:
+            state.labels, state.told = self._mesh.labels, told
             key = scope_key(proxy, self._mesh)
             if key != state.key:
                 state.moved_at = self._clock.now
@@ -396,6 +397,7 @@ class _ProxyState:
         self.key = scope_key(proxy, mesh)
         self.moved_at = -1
         self.labels: object = mesh.labels
+        self.told = -1  # when the workload changed of which the key tells
         self.used = 0
         self._targets: tuple[Target, ...] = ()
         self._targets_at = -1

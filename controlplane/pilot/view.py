@@ -17,6 +17,7 @@ from controlplane.pilot.index import RuleIndex, destinations, matches, overlaps,
 from controlplane.pilot.memo import Memo, Same
 from controlplane.pilot.mesh_view import MeshView
 from controlplane.pilot.scope import EgressListener, Rule
+from controlplane.pilot.workload import locality_of
 
 SHARED_METADATA = ("INTERCEPTION_MODE", "GENERATOR", "SDS_AGENT", "ISTIO_VERSION", "DNS_CAPTURE", "ROUTER_MODE")
 """What of a node's metadata decides what its scope gets; all else is the proxy's own."""
@@ -55,7 +56,7 @@ def scope_key(proxy: Proxy, mesh: MeshView) -> ScopeKey:
         proxy.dns_domain,
         proxy.cluster_id,
         proxy.network,
-        proxy.locality,
+        locality_of(proxy, mesh.snapshot),
         labels,
         metadata,
     )

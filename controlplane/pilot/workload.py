@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-from controlplane.model.conversion import endpoint_ports
-from controlplane.model.proxy import Proxy, ProxyType
+from controlplane.model.conversion import endpoint_ports, labelled_locality, locality
+from controlplane.model.proxy import NOWHERE, Locality, Proxy, ProxyType
 from controlplane.model.registration import ENDPOINTS_METADATA, entry_of, group_of, served_ports
 from controlplane.model.registry import selector_of, selects, workload_labels
 from controlplane.model.resource import Resource, ResourceKey
@@ -75,6 +76,25 @@ def _is(endpoint: Endpoint, proxy: Proxy) -> bool:
         return True
     told = proxy.metadata.get(ENDPOINTS_METADATA)
     return isinstance(told, Mapping) and any(str(number) in told for number in endpoint.ports.values())
+
+
+def locality_of(proxy: Proxy, snapshot: Snapshot) -> Locality:
+    """Where a proxy runs: what its node says, else its labels, else what its WorkloadEntry, its WorkloadGroup or its Pod says."""
+    if proxy.locality != NOWHERE:
+        return proxy.locality
+    told = labelled_locality(proxy.labels)
+    if told != NOWHERE:
+        return told
+    group = snapshot.get(ResourceKey("WorkloadGroup", proxy.namespace, group_of(proxy)))
+    for spec in (group.spec.template if group is not None else None, _spec(_own_entry(proxy, snapshot))):
+        if spec is not None and spec.locality:
+            return locality(spec.locality)
+    pod = snapshot.get(ResourceKey("Pod", proxy.namespace, proxy.name))
+    return labelled_locality(pod.metadata.labels) if pod is not None else NOWHERE
+
+
+def _spec(resource: Resource | None) -> Any:
+    return resource.spec if resource is not None else None
 
 
 def _own_ports(proxy: Proxy, snapshot: Snapshot) -> Mapping[str, int]:

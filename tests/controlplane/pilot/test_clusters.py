@@ -10,6 +10,7 @@ import yaml
 from google.protobuf.json_format import MessageToDict
 
 from controlplane.model.proxy import Locality, ProxyType
+from controlplane.pilot.generators import ENDPOINTS
 from tests.controlplane.pilot.mesh import addresses, assignment, change, clusters, mesh, proxy
 from tests.controlplane.pilot.policies import POLICIES, rule, service
 
@@ -380,6 +381,22 @@ def test_failover_makes_priorities_of_distance() -> None:
     assert priorities(HERE) == {"euone": 0, "eutwo": 1, "ustwo": 2, "asia": 3}
     assert priorities(Locality("us", "two", "b")) == {"ustwo": 0, "euone": 1, "eutwo": 1, "asia": 1}
     assert set(priorities(Locality()).values()) == {0}
+
+
+def test_where_a_proxy_is_its_workload_may_say() -> None:
+    pilot = mesh(service("a") + "---\n" + rule("a", POLICIES["failover"]))
+    name = "outbound|9080||a.shop.svc.cluster.local"
+    node = proxy("a-2", "shop", labels={"app": "a"}, address="10.0.0.2")
+    assert [each.priority for each in assignment(pilot, node, name).endpoints] == [1, 0]  # it is a-2, in us/two/b
+    entry = "kind: WorkloadEntry\nmetadata: shop/a-2\nspec: {address: 10.0.0.2, labels: {app: a}, locality: eu/one/a}\n"
+    changes = change(pilot, entry)
+    assert ENDPOINTS in pilot.affected(changes, node)
+    assert [each.priority for each in assignment(pilot, node, name).endpoints] == [0]
+    registering = proxy("x", "shop", address="10.0.0.9", AUTO_REGISTER_GROUP="here")
+    change(pilot, "kind: WorkloadGroup\nmetadata: shop/here\nspec: {template: {locality: us/two/b}}\n")
+    assert [each.priority for each in assignment(pilot, registering, name).endpoints] == [0]
+    change(pilot, service("a"))
+    assert [each.priority for each in assignment(pilot, registering, name).endpoints] == [1, 0]
 
 
 def test_without_outlier_detection_there_is_no_failover() -> None:
