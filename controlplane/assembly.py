@@ -11,6 +11,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib import metadata
 from typing import Any
 
@@ -220,15 +221,18 @@ class ControlPlane:
         except Unauthenticated as error:
             raise PermissionError(str(error)) from error
 
-    async def _admit(self, proxy: Proxy, metadata: Mapping[str, Any], certificate: Any) -> None:
+    async def _admit(self, proxy: Proxy, metadata: Mapping[str, Any], certificate: Any) -> Proxy:
         """A node is believed as far as its credentials go: a workload is of its namespace and service account."""
         identity = await self._identify(metadata, certificate)
+        if identity.role is Role.ADMIN:
+            return proxy
         if identity.role is not Role.WORKLOAD:
-            return
+            raise PermissionError(f"{identity.name} may read, but gets no configuration of a proxy: secrets are in it")
         if proxy.namespace != identity.namespace:
             raise PermissionError(f"{identity.name} is not of the namespace {proxy.namespace} that the node names")
         if proxy.service_account and proxy.service_account != identity.service_account:
             raise PermissionError(f"{identity.name} is not the service account {proxy.service_account} of the node")
+        return replace(proxy, service_account=identity.service_account)
 
     async def _admit_operator(self, metadata: Mapping[str, Any], certificate: Any) -> None:
         if (await self._identify(metadata, certificate)).role is Role.WORKLOAD:

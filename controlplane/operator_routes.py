@@ -22,7 +22,7 @@ _NOBODY: Final[frozenset[Role]] = frozenset()
 
 RULES: Final = (
     Rule("/mizzen/v1/addresses", EVERYBODY, _NOBODY),
-    Rule("/v3/", _WORKLOADS, _WORKLOADS),
+    Rule("/v3/", _WORKLOADS, _WORKLOADS, any_host=True),
 )
 
 

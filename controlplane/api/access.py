@@ -24,13 +24,15 @@ _LOOPBACK_NAMES = frozenset(("localhost",))
 @dataclass(frozen=True, slots=True)
 class Rule:
     """Who may use the paths that begin with ``prefix``: ``readers`` with GET, ``writers`` with the other methods; of several
-    rules the longest counts. What is ``public`` is answered without a credential, and has no identity.
+    rules the longest counts. What is ``public`` is answered without a credential, and has no identity. With ``any_host`` the
+    server may be called anything, as proxies do that name it by a cluster of theirs; then no page may ask at all.
     """
 
     prefix: str
     readers: frozenset[Role] = frozenset((Role.ADMIN, Role.VIEWER))
     writers: frozenset[Role] = frozenset((Role.ADMIN,))
     public: bool = False
+    any_host: bool = False
 
 
 EVERYBODY = frozenset(Role)
@@ -102,8 +104,8 @@ class Gate:
 
         try:
             headers = Headers(scope=scope)
-            self._check_origin(headers)
             rule = next(rule for rule in self._rules if scope["path"].startswith(rule.prefix))
+            self._check_origin(headers, rule)
             if not rule.public:
                 state = scope.setdefault("state", {})
                 identity = await self._identify(headers, state.get("certificate"))
@@ -136,15 +138,15 @@ class Gate:
             headers_ = {"WWW-Authenticate": 'Bearer realm="mizzen"'}
             raise ApiError(401, f"Unauthorized: {error}", headers=headers_) from None
 
-    def _check_origin(self, headers: Headers) -> None:
+    def _check_origin(self, headers: Headers, rule: Rule) -> None:
         hosts = headers.getlist("host")
-        if len(hosts) != 1 or not self._is_own(hosts[0]):
+        if len(hosts) != 1 or not (rule.any_host or self._is_own(hosts[0])):
             raise ApiError(
                 403,
                 "forbidden: the request is for another host than this server; add its name with --name",
             )
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != hosts[0].lower():
+        if origin is not None and (rule.any_host or urlsplit(origin).netloc.lower() != hosts[0].lower()):
             raise ApiError(403, "forbidden: the request comes from a page of another origin")
 
     def _is_own(self, host: str) -> bool:

@@ -119,7 +119,7 @@ class HealthService:
             raise GRPCError(Status.INVALID_ARGUMENT, str(error)) from error
         if self.admit is not None:
             try:
-                await self.admit(proxy, dict(stream.metadata or {}), certificate_of(stream))
+                proxy = await self.admit(proxy, dict(stream.metadata or {}), certificate_of(stream))
             except PermissionError as error:
                 raise GRPCError(Status.PERMISSION_DENIED, str(error)) from error
         with contextlib.suppress(StreamTerminatedError, ConnectionError):

@@ -75,9 +75,9 @@ class NotAdmitted(Exception):
     """A proxy cannot be served as it is; the message tells it what to do."""
 
 
-# Who may be this proxy; raises PermissionError with the reason. Called with the call's metadata and the peer's certificate
-# (DER), None on plaintext connections.
-Admit = Callable[[Proxy, Mapping[str, Any], Any], Awaitable[None]]
+# Who may be this proxy: it as far as it is believed; raises PermissionError with the reason. Called with the call's metadata
+# and the peer's certificate (DER), None on plaintext connections.
+Admit = Callable[[Proxy, Mapping[str, Any], Any], Awaitable[Proxy]]
 
 
 class DiscoveryService:
@@ -132,7 +132,7 @@ class DiscoveryService:
             raise GRPCError(Status.INVALID_ARGUMENT, str(error)) from error
         if self.admit is not None:
             try:
-                await self.admit(proxy, dict(stream.metadata or {}), certificate_of(stream))
+                proxy = await self.admit(proxy, dict(stream.metadata or {}), certificate_of(stream))
             except PermissionError as error:
                 raise GRPCError(Status.PERMISSION_DENIED, str(error)) from error
         session = Session(
