@@ -126,7 +126,7 @@ def _assigned(workload: Workload) -> tuple[list[Entrance], list[Clash]]:
     for entrance in wanted:
         captured = workload.proxy.intercepts and entrance.owner != _FORWARD_PROXY
         clash = None if captured else holder(taken, entrance.address, entrance.number)
-        if clash is not None and clash != entrance.owner:
+        if clash is not None:
             place = f"{entrance.address}:{entrance.number}"
             found.append(Clash(place, clash, entrance.owner, entrance.causes))
             continue

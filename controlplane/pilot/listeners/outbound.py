@@ -145,9 +145,9 @@ def _captured(scope: Scope, egress: EgressListener) -> Iterator[Generated]:
         if port.number not in taken:
             for address in service_addresses(service):
                 yield _of_service(scope, egress, service, port, address)
-    numbers = set(http_ports(egress)) | wildcard.keys()
-    for number in sorted(numbers - taken):
-        yield _of_port(scope, egress, number, wildcard.get(number, []), http=number in http_ports(egress))
+    requests = set(http_ports(egress))
+    for number in sorted((requests | wildcard.keys()) - taken):
+        yield _of_port(scope, egress, number, wildcard.get(number, []), http=number in requests)
 
 
 def _of_service(scope: Scope, egress: EgressListener, service: Service, port: Port, address: str) -> Generated:

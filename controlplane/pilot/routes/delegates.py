@@ -13,13 +13,12 @@ from controlplane.pilot.scope import Scope
 
 # What the delegating rule says for all rules of its delegate that say nothing of their own.
 _INHERITED = (
-    "redirect",
-    "direct_response",
     "rewrite",
     "timeout",
     "retries",
     "fault",
     "mirror",
+    "mirror_percent",
     "mirror_percentage",
     "mirrors",
     "cors_policy",
@@ -64,7 +63,7 @@ def merge_rules(outer: Any, inner: Any) -> Any:
     update: dict[str, Any] = {"match": matches, "delegate": None}
     update["name"] = "-".join(name for name in (outer.name, inner.name) if name) or None
     for name in _INHERITED:
-        if not getattr(inner, name, None) and getattr(outer, name, None):
+        if not getattr(inner, name) and getattr(outer, name):
             update[name] = getattr(outer, name)
     return inner.model_copy(update=update)
 

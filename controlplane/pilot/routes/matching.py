@@ -71,12 +71,12 @@ def matches_everything(match: Any) -> bool:
     )
 
 
-def string_matcher(match: Any, *, ignore_case: bool = False) -> Any:
+def string_matcher(match: Any) -> Any:
     """The `StringMatcher` of a `StringMatch`."""
     if match.exact is not None:
-        return string_pb2.StringMatcher(exact=match.exact, ignore_case=ignore_case)
+        return string_pb2.StringMatcher(exact=match.exact)
     if match.prefix is not None:
-        return string_pb2.StringMatcher(prefix=match.prefix, ignore_case=ignore_case)
+        return string_pb2.StringMatcher(prefix=match.prefix)
     return string_pb2.StringMatcher(safe_regex=regex(match.regex))
 
 
@@ -98,8 +98,8 @@ def _path(uri: Any) -> dict[str, Any]:
 
 
 def _is_any(match: Any) -> bool:
-    """Whether a header need only be there: no value is named, or `*`, or a prefix of every value."""
-    return bool(match.exact is None and match.prefix in (None, "") and match.regex in (None, "*"))
+    """Whether a header need only be there: no value is named, or one that is every value's prefix or expression."""
+    return bool(match.exact is None and match.prefix in (None, "") and match.regex in (None, "*", ".*"))
 
 
 def _header(name: str, match: Any, *, without: bool = False) -> Any:
