@@ -30,6 +30,7 @@ from controlplane.pilot.listeners.listener import (
     new_listener,
 )
 from controlplane.pilot.listeners.tcp import service_chains
+from controlplane.pilot.memo import Same
 from controlplane.pilot.names import BLACK_HOLE, PASSTHROUGH
 from controlplane.pilot.routes.domains import service_addresses
 from controlplane.pilot.routes.outbound import detected_services, http_ports, routes_name
@@ -152,13 +153,20 @@ def _captured(scope: Scope, egress: EgressListener) -> Iterator[Generated]:
 
 def _of_service(scope: Scope, egress: EgressListener, service: Service, port: Port, address: str) -> Generated:
     owners = speaking_of(scope, egress.virtual_services, service.hostname)
-    chains = service_chains(scope, service, port, owners, by_name=False)
-    address = address.strip("[]")
-    if port.protocol is PortProtocol.AUTO:
-        manager = outbound_manager(scope, address, port.number, f"{service.hostname}:{port.number}")
-        chains.append(chain(manager, application_protocols=PLAIN_HTTP))
-    listener = new_listener(address, port.number, _ordered(chains), OUTBOUND, mesh=scope.mesh, bind=False)
-    return generated(scope, listener, (*(owner.key for owner in owners), *service.origins))
+    rule = scope.destination_rule(service.hostname)
+    surroundings = (scope.steady, scope.rules) if owners else Same(scope.mesh)  # routes lead to other services
+    key = ("listener of", service, port, address, tuple(owners), rule, tuple(scope.telemetries), surroundings)
+
+    def make() -> Generated:
+        chains = service_chains(scope, service, port, owners, by_name=False)
+        host = address.strip("[]")
+        if port.protocol is PortProtocol.AUTO:
+            manager = outbound_manager(scope, host, port.number, f"{service.hostname}:{port.number}")
+            chains.append(chain(manager, application_protocols=PLAIN_HTTP))
+        listener = new_listener(host, port.number, _ordered(chains), OUTBOUND, mesh=scope.mesh, bind=False)
+        return generated(scope, listener, (*(owner.key for owner in owners), *service.origins))
+
+    return scope.memo.get(key, make)
 
 
 def _of_port(

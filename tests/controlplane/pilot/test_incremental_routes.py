@@ -67,6 +67,17 @@ spec:
 """
 
 
+def tcp_route(rng: random.Random) -> str:
+    return f"""
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: tcp-{rng.randint(1, 2)}, namespace: {rng.choice(("shop", "away"))}}}
+spec:
+  hosts: [{rng.choice(NAMES)}]
+  tcp: [{{route: [{{destination: {{host: {rng.choice(NAMES)}, subset: v{rng.randint(1, 2)}}}}}]}}]
+"""
+
+
 def destination_rule(rng: random.Random) -> str:
     return f"""
 apiVersion: networking.istio.io/v1
@@ -74,7 +85,9 @@ kind: DestinationRule
 metadata: {{name: rule-{rng.randint(1, 3)}, namespace: shop}}
 spec:
   host: {rng.choice(NAMES)}
-  trafficPolicy: {{loadBalancer: {{consistentHash: {{httpHeaderName: x-{rng.randint(1, 3)}}}}}}}
+  trafficPolicy:
+    connectionPool: {{tcp: {{idleTimeout: {rng.randint(1, 3)}s}}}}
+    loadBalancer: {{consistentHash: {{httpHeaderName: x-{rng.randint(1, 3)}}}}}
 """
 
 
@@ -104,6 +117,7 @@ MAKERS = (
     delegate,
     destination_rule,
     sidecar_resource,
+    tcp_route,
 )
 
 
