@@ -13,6 +13,7 @@ from typing import Any
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
+from controlplane.model.descriptions import DESCRIPTIONS
 from controlplane.model.kinds import KINDS, Kind
 from controlplane.model.kubernetes.tolerance import Tolerant
 from controlplane.model.resource import camel_case
@@ -104,9 +105,12 @@ def _definitions(kind: Kind) -> Mapping[str, Any]:
     parts = schema.pop("$defs", {})
     parts[kind.model.__name__] = schema
     plain = {f"{_prefix(kind)}.{name}": _plain(part) for name, part in parts.items()}
-    for part in plain.values():
-        for field in part.get("properties", {}).values():
+    for name, part in plain.items():
+        sentences = DESCRIPTIONS.get(name.rpartition(".")[2], {})
+        for field_name, field in part.get("properties", {}).items():
             _describe(field, plain)
+            if field_name in sentences:
+                field["description"] = sentences[field_name]
     return plain
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from controlplane.model.descriptions import DESCRIPTIONS
 from controlplane.model.kinds import KINDS
 from controlplane.model.schemas import openapi_schemas, schema_name
 
@@ -44,7 +45,22 @@ def test_what_may_be_left_out_is_not_required_and_null_is_no_type() -> None:
     assert route["properties"]["timeout"]["type"] == "string" and "required" not in route
     assert schemas["mizzen.VirtualService.Destination"]["required"] == ["host"]
     resolution = schemas["mizzen.ServiceEntry.ServiceEntry"]["properties"]["resolution"]
-    assert resolution == {"enum": ["NONE", "STATIC", "DNS", "DNS_ROUND_ROBIN"], "type": "string"}
+    assert resolution["enum"] == ["NONE", "STATIC", "DNS", "DNS_ROUND_ROBIN"] and resolution["type"] == "string"
+
+
+def test_descriptions_are_of_fields_that_there_are() -> None:
+    schemas = {name.rpartition(".")[2]: schema for name, schema in _all_schemas().items()}
+    for model, fields in DESCRIPTIONS.items():
+        assert set(fields) <= set(schemas[model]["properties"]), model
+        assert all(schemas[model]["properties"][name]["description"] == text for name, text in fields.items())
+
+
+def _all_schemas() -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for group, version in _GROUP_VERSIONS:
+        found |= {name: each for name, each in openapi_schemas(group, version).items() if name.startswith("mizzen.")}
+    own = {name: each for name, each in found.items() if not name.startswith("mizzen.Service.")}
+    return found | own
 
 
 def test_what_is_passed_over_and_how_lists_are_merged_is_in_the_schemas_of_the_core() -> None:
@@ -53,5 +69,6 @@ def test_what_is_passed_over_and_how_lists_are_merged_is_in_the_schemas_of_the_c
     service = schemas["mizzen.Service.Service"]["properties"]
     assert "sessionAffinity" in service and "type" not in service["sessionAffinity"]
     assert service["ports"]["x-kubernetes-patch-merge-key"] == "port"
-    assert schemas["mizzen.Service.ServicePort"]["properties"]["targetPort"] == {"x-kubernetes-int-or-string": True}
+    target = schemas["mizzen.Service.ServicePort"]["properties"]["targetPort"]
+    assert target["x-kubernetes-int-or-string"] is True and "type" not in target
     assert schemas["io.k8s.api.core.v1.Secret"]["properties"]["data"]["additionalProperties"] == {"type": "string"}
