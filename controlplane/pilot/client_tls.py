@@ -64,12 +64,12 @@ def needs_server_name(tls: Any) -> bool:
 def _files(common: Any, tls: Any, mode: str, names: Sequence[str]) -> None:
     if tls.credential_name:
         if mode == "MUTUAL":
-            common.tls_certificate_sds_secret_configs.append(_sds_over_ads(f"kubernetes://{tls.credential_name}"))
+            common.tls_certificate_sds_secret_configs.append(sds_over_ads(f"kubernetes://{tls.credential_name}"))
         if not tls.insecure_skip_verify:
             combined = common.combined_validation_context
             _subject_alt_names(combined.default_validation_context, names)
             combined.validation_context_sds_secret_config.CopyFrom(
-                _sds_over_ads(f"kubernetes://{tls.credential_name}-cacert")
+                sds_over_ads(f"kubernetes://{tls.credential_name}-cacert")
             )
         return
     if mode == "MUTUAL":
@@ -85,10 +85,10 @@ def _files(common: Any, tls: Any, mode: str, names: Sequence[str]) -> None:
 
 
 def _identity(common: Any, names: Sequence[str]) -> None:
-    common.tls_certificate_sds_secret_configs.append(_sds_of_agent("default"))
+    common.tls_certificate_sds_secret_configs.append(sds_of_agent("default"))
     combined = common.combined_validation_context
     _subject_alt_names(combined.default_validation_context, names)
-    combined.validation_context_sds_secret_config.CopyFrom(_sds_of_agent("ROOTCA"))
+    combined.validation_context_sds_secret_config.CopyFrom(sds_of_agent("ROOTCA"))
 
 
 def _subject_alt_names(context: Any, names: Sequence[str]) -> None:
@@ -100,7 +100,8 @@ def _subject_alt_names(context: Any, names: Sequence[str]) -> None:
         matcher.matcher.exact = name
 
 
-def _sds_of_agent(name: str) -> Any:
+def sds_of_agent(name: str) -> Any:
+    """A secret that the agent beside the proxy has: the workload's own certificate, or the mesh's roots."""
     config = secret_pb2.SdsSecretConfig(name=name)
     source = config.sds_config
     source.resource_api_version = 2
@@ -112,7 +113,8 @@ def _sds_of_agent(name: str) -> Any:
     return config
 
 
-def _sds_over_ads(name: str) -> Any:
+def sds_over_ads(name: str) -> Any:
+    """A secret that comes over the stream that brought what names it."""
     config = secret_pb2.SdsSecretConfig(name=name)
     config.sds_config.ads.SetInParent()
     config.sds_config.resource_api_version = 2

@@ -5,11 +5,13 @@ Source: Istio's reference, "Gateway"; TLS modes SIMPLE, MUTUAL, PASSTHROUGH, AUT
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from controlplane.model.resource import Resource, ResourceKey
 from controlplane.model.service import PortProtocol
+from controlplane.pilot.client_tls import has_identity
 from controlplane.pilot.gateway_servers import GatewayServer, servers_by_address
 from controlplane.pilot.hosts import covers
 from controlplane.pilot.listeners.filters import connection_manager, http_filter, tcp_filter, use_rds
@@ -18,6 +20,8 @@ from controlplane.pilot.listeners.tcp import routed_chains
 from controlplane.pilot.listeners.tls import HTTP_ALPN, server_transport_socket
 from controlplane.pilot.names import sni_cluster
 from controlplane.pilot.scope import Generated, Scope
+
+_log = logging.getLogger(__name__)
 
 
 def gateway_listeners(scope: Scope) -> Iterator[Generated]:
@@ -40,6 +44,13 @@ def gateway_listeners(scope: Scope) -> Iterator[Generated]:
 
 
 def _chains(scope: Scope, server: GatewayServer, address: str, causes: list[ResourceKey]) -> list[Any]:
+    if server.terminates_tls and server.spec.tls.mode == "ISTIO_MUTUAL" and not has_identity(scope.proxy):
+        _log.warning(
+            "%s has a server of ISTIO_MUTUAL at port %d, for a proxy without an identity",
+            server.gateway.key,
+            server.port,
+        )
+        return []  # nobody is let in who was to be asked for a certificate
     if server.is_http:
         name = listener_name(address, server.port)
         manager = use_rds(connection_manager(scope, f"outbound_{name}", edge=True), server.route_name)

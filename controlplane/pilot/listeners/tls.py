@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from envoy.config.core.v3 import base_pb2, config_source_pb2
-from envoy.extensions.transport_sockets.tls.v3 import common_pb2, secret_pb2, tls_pb2
+from envoy.config.core.v3 import base_pb2
+from envoy.extensions.transport_sockets.tls.v3 import common_pb2, tls_pb2
 from envoy.type.matcher.v3 import string_pb2
 
-KUBERNETES = "kubernetes://"  # how Istio names a Secret that is asked for by SDS
-CA_SUFFIX = "-cacert"
+from controlplane.pilot.client_tls import sds_of_agent, sds_over_ads
+from controlplane.pilot.secrets import CA_SUFFIX, PREFIX
+
 WORKLOAD_CERTIFICATE = "default"
 ROOT_CERTIFICATE = "ROOTCA"
 HTTP_ALPN = ("h2", "http/1.1")
@@ -47,21 +48,13 @@ def server_transport_socket(tls: Any, alpn: Sequence[str] = ()) -> Any:
     return socket
 
 
-def sds(name: str) -> Any:
-    """A secret that comes over the stream that brought what names it."""
-    made = secret_pb2.SdsSecretConfig(name=name)
-    made.sds_config.ads.SetInParent()
-    made.sds_config.resource_api_version = config_source_pb2.ApiVersion.V3
-    return made
-
-
 def _certificates(tls: Any, common: Any) -> None:
     if tls.mode == "ISTIO_MUTUAL":
-        common.tls_certificate_sds_secret_configs.append(sds(WORKLOAD_CERTIFICATE))
+        common.tls_certificate_sds_secret_configs.append(sds_of_agent(WORKLOAD_CERTIFICATE))
         return
     names = tls.credential_names or ((tls.credential_name,) if tls.credential_name else ())
     for name in names:
-        common.tls_certificate_sds_secret_configs.append(sds(f"{KUBERNETES}{name}"))
+        common.tls_certificate_sds_secret_configs.append(sds_over_ads(f"{PREFIX}{name}"))
     for files in () if names else tls.tls_certificates or (tls,):
         certificate = common.tls_certificates.add()
         certificate.certificate_chain.filename = files.server_certificate
@@ -79,11 +72,13 @@ def _validation(tls: Any, common: Any) -> None:
             matcher = string_pb2.StringMatcher(exact=name)
             context.match_typed_subject_alt_names.add(san_type=kind, matcher=matcher)
     if tls.mode == "ISTIO_MUTUAL":
-        combined.validation_context_sds_secret_config.CopyFrom(sds(ROOT_CERTIFICATE))
+        combined.validation_context_sds_secret_config.CopyFrom(sds_of_agent(ROOT_CERTIFICATE))
     elif tls.ca_cert_credential_name:
-        combined.validation_context_sds_secret_config.CopyFrom(sds(f"{KUBERNETES}{tls.ca_cert_credential_name}"))
+        combined.validation_context_sds_secret_config.CopyFrom(sds_over_ads(f"{PREFIX}{tls.ca_cert_credential_name}"))
     elif tls.credential_name:
-        combined.validation_context_sds_secret_config.CopyFrom(sds(f"{KUBERNETES}{tls.credential_name}{CA_SUFFIX}"))
+        combined.validation_context_sds_secret_config.CopyFrom(
+            sds_over_ads(f"{PREFIX}{tls.credential_name}{CA_SUFFIX}")
+        )
     else:
         alone = common_pb2.CertificateValidationContext()
         alone.CopyFrom(context)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import socket
 import ssl
 from collections.abc import Iterator
+from dataclasses import replace
 from http.client import HTTPSConnection
 from pathlib import Path
+from typing import Any
 
 import pytest
-from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
+from envoy.extensions.transport_sockets.tls.v3 import secret_pb2, tls_pb2
 from google.protobuf.json_format import MessageToDict
 
 from tests.controlplane.pilot.behaviour import send, services, short
@@ -63,6 +66,9 @@ spec:
   - port: {{number: 8443, name: tls, protocol: TLS}}
     hosts: ["*.pass.example"]
     tls: {{mode: PASSTHROUGH}}
+  - port: {{number: 9444, name: opened, protocol: TLS}}
+    hosts: ["shop.example"]
+    tls: {{mode: SIMPLE, credentialName: shop-cert}}
   - port: {{number: 5432, name: tcp, protocol: TCP}}
     hosts: ["*"]
   - port: {{number: 15443, name: auto, protocol: TLS}}
@@ -154,6 +160,8 @@ spec:
   tcp:
   - match: [{{port: 5432}}]
     route: [{{destination: {{host: d}}}}]
+  - match: [{{port: 9444}}]
+    route: [{{destination: {{host: c}}}}]
 """
 ROUTER = gateway({"app": "edge"})
 
@@ -241,6 +249,70 @@ def test_tls_that_is_passed_through_goes_by_its_name(plane: Plane) -> None:
 
 def test_connections_go_where_the_tcp_route_says(plane: Plane) -> None:
     assert raw(plane, "0.0.0.0_5432", b"\0hello") == "d"
+
+
+def test_connections_with_tls_may_be_opened_and_passed_on(plane: Plane) -> None:
+    context = ssl.create_default_context(cadata=AUTHORITY.pem.decode())
+    connection = socket.create_connection(("127.0.0.1", plane.ports["0.0.0.0_9444"]), 10)
+    with context.wrap_socket(connection, server_hostname="shop.example") as secure:
+        secure.sendall(b"\0hello")
+        answer = b""
+        with contextlib.suppress(ssl.SSLError):
+            while more := secure.recv(4096):
+                answer += more
+    assert short(answer.decode()) == "c"
+
+
+MUTUAL = """
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: edge, namespace: shop}
+spec:
+  selector: {app: edge}
+  servers:
+  - port: {number: 15443, name: mesh, protocol: HTTPS}
+    hosts: ["*"]
+    tls: {mode: %s}
+"""
+
+
+def context_of(listener: Any) -> Any:
+    """The TLS settings of a listener's first filter chain."""
+    return tls_pb2.DownstreamTlsContext.FromString(listener.filter_chains[0].transport_socket.typed_config.value)
+
+
+def test_the_meshs_own_certificates_are_the_agents() -> None:
+    mutual = MUTUAL % "ISTIO_MUTUAL"
+    assert Scene(mutual).listeners(ROUTER) == {}  # it has no identity: nobody is let in
+    router = replace(ROUTER, metadata={"SDS_AGENT": "true"})
+    context = context_of(Scene(mutual).listeners(router)["0.0.0.0_15443"])
+    (certificate,) = context.common_tls_context.tls_certificate_sds_secret_configs
+    roots = context.common_tls_context.combined_validation_context.validation_context_sds_secret_config
+    assert (certificate.name, roots.name) == ("default", "ROOTCA")
+    service = certificate.sds_config.api_config_source.grpc_services[0]
+    assert (service.envoy_grpc.cluster_name, context.require_client_certificate.value) == ("sds-grpc", True)
+
+
+def test_settings_of_tls_are_those_of_the_server() -> None:
+    settings = (
+        "MUTUAL, serverCertificate: /s.pem, privateKey: /s.key, caCertificates: /ca.pem, caCrl: /crl.pem, "
+        "subjectAltNames: [a.example], verifyCertificateHash: [aa], minProtocolVersion: TLSV1_2, "
+        "maxProtocolVersion: TLSV1_3, cipherSuites: [ECDHE-RSA-AES128-GCM-SHA256]"
+    )
+    context = context_of(Scene(MUTUAL % settings).listeners(ROUTER)["0.0.0.0_15443"])
+    common = context.common_tls_context
+    assert context.require_client_certificate.value
+    assert list(common.alpn_protocols) == ["h2", "http/1.1"]
+    assert common.tls_certificates[0].certificate_chain.filename == "/s.pem"
+    assert common.validation_context.trusted_ca.filename == "/ca.pem"
+    assert common.validation_context.crl.filename == "/crl.pem"
+    assert {each.matcher.exact for each in common.validation_context.match_typed_subject_alt_names} == {"a.example"}
+    assert list(common.tls_params.cipher_suites) == ["ECDHE-RSA-AES128-GCM-SHA256"]
+    optional = context_of(
+        Scene(MUTUAL % settings.replace("MUTUAL", "OPTIONAL_MUTUAL")).listeners(ROUTER)["0.0.0.0_15443"]
+    )
+    assert not optional.require_client_certificate.value
+    assert optional.common_tls_context.validation_context.trusted_ca.filename == "/ca.pem"
 
 
 def test_a_name_in_the_clusters_form_is_passed_to_the_cluster(plane: Plane) -> None:
