@@ -71,10 +71,11 @@ def kubernetes_service(resource: Resource, domain: str, default_export: Sequence
         ports=ports,
         origins=(resource.key,),
         resolution=Resolution.DNS if spec.type == "ExternalName" else Resolution.STATIC,
-        addresses=() if headless or not spec.cluster_ip else (spec.cluster_ip,),
+        addresses=() if headless else tuple(dict.fromkeys(ip for ip in (spec.cluster_ip, *spec.cluster_ips) if ip)),
         export_to=export_to(told, resource.namespace, default_export),
         mesh_external=spec.type == "ExternalName",
         headless=headless,
+        publish_not_ready=bool(spec.publish_not_ready_addresses),
         labels=resource.metadata.labels,
         selector=dict(spec.selector or {}),
         subject_alt_names=tuple(name.strip() for name in accounts.split(",") if name.strip()),
@@ -186,12 +187,16 @@ def pod(service: Service, resource: Resource) -> Endpoint | None:
         ports=ports,
         labels=labels,
         locality=labelled_locality(labels),
-        health=Health.HEALTHY if ready == "True" else Health.UNHEALTHY,
+        health=_readiness(service, ready == "True"),
         service_account=spec.get("serviceAccountName") or "",
         network=labels.get(NETWORK_LABEL, ""),
         tls_mode=labels.get(TLS_MODE_LABEL, "disabled"),
         workload=resource.key,
     )
+
+
+def _readiness(service: Service, ready: bool) -> Health:
+    return Health.HEALTHY if ready or service.publish_not_ready else Health.UNHEALTHY
 
 
 def labelled_locality(labels: Mapping[str, str]) -> Locality:
@@ -212,7 +217,8 @@ def listed(service: Service, resource: Resource, pods: Mapping[str, Resource]) -
             for address in subset.get("addresses") or ():
                 yield _listed(resource, address.get("ip", ""), ports, Health.HEALTHY, address.get("targetRef"), pods)
             for address in subset.get("notReadyAddresses") or ():
-                yield _listed(resource, address.get("ip", ""), ports, Health.UNHEALTHY, address.get("targetRef"), pods)
+                health = _readiness(service, False)
+                yield _listed(resource, address.get("ip", ""), ports, health, address.get("targetRef"), pods)
         return
     ports = _listed_ports(service, document.get("ports") or ())
     for endpoint in document.get("endpoints") or ():
@@ -221,7 +227,7 @@ def listed(service: Service, resource: Resource, pods: Mapping[str, Resource]) -
         if conditions.get("terminating"):
             health = Health.DRAINING
         elif conditions.get("ready") is False:
-            health = Health.UNHEALTHY
+            health = _readiness(service, False)
         for ip in endpoint.get("addresses") or ():
             yield _listed(resource, ip, ports, health, endpoint.get("targetRef"), pods, endpoint.get("zone") or "")
 

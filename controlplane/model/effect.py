@@ -42,8 +42,6 @@ NOT_IMPLEMENTED: Mapping[type[Model], Mapping[str, str]] = {
     MeshConfig: {
         "inbound_traffic_policy": "is not implemented: traffic goes to the address that it was for",
         "trust_domain_aliases": "is not implemented: remove it",
-        "inbound_cluster_stat_name": "is not implemented: statistics have the names of clusters",
-        "outbound_cluster_stat_name": "is not implemented: statistics have the names of clusters",
         "discovery_selectors": "is not implemented: all namespaces are in the mesh",
         "mesh_mtls": "is not implemented: remove it",
         "tls_defaults": "is not implemented: remove it",
@@ -64,7 +62,6 @@ WITHOUT_EFFECT: Mapping[type[Model], Mapping[str, str]] = {
         "enable_tracing": _UNUSED,
         "enable_auto_mtls": _UNUSED,
         "enable_prometheus_merge": _UNUSED,
-        "verify_certificate_at_client": _UNUSED,
     },
     DefaultProviders: {"tracing": _UNUSED, "metrics": _UNUSED},
     ProxyDefaults: {name: _BY_HAND for name in ProxyDefaults.model_fields if name != "gateway_topology"},

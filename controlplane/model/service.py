@@ -129,7 +129,8 @@ class Service:
     ``hostname`` is full, or begins with `*.`. ``addresses`` are its own (virtual ones, or CIDR blocks), not its
     endpoints'. ``export_to`` holds names of namespaces, or `*` for all. ``selector`` chooses workloads of its namespace;
     without one, endpoints are listed. ``origins`` are the resources that it was made from, the first one leads.
-    ``external_name`` is the DNS name that stands for it, where it is but another name. ``created`` is in seconds since the epoch.
+    ``publish_not_ready`` counts endpoints as healthy that are not ready. ``external_name`` is the DNS name that stands for
+    it, where it is but another name. ``created`` is in seconds since the epoch.
     """
 
     hostname: str
@@ -142,6 +143,7 @@ class Service:
     export_to: frozenset[str] = frozenset({"*"})
     mesh_external: bool = False
     headless: bool = False
+    publish_not_ready: bool = False
     labels: Mapping[str, str] = field(default_factory=dict)
     selector: Mapping[str, str] = field(default_factory=dict)
     subject_alt_names: tuple[str, ...] = ()

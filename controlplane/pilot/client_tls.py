@@ -26,11 +26,19 @@ def has_identity(proxy: Proxy) -> bool:
 
 
 def apply_tls(
-    cluster: Any, tls: Any, proxy: Proxy, *, http2: bool, server_name: str, service_names: Sequence[str]
+    cluster: Any,
+    tls: Any,
+    proxy: Proxy,
+    *,
+    http2: bool,
+    server_name: str,
+    service_names: Sequence[str],
+    verify_by_default: bool = True,
 ) -> bool:
     """Sets the transport socket. False if the settings cannot be met: mutual TLS of a proxy without an identity.
 
     ``server_name`` and ``service_names`` (subject alternative names) are the cluster's own, for ISTIO_MUTUAL.
+    Without ``verify_by_default`` a server's certificate is verified only where `caCertificates` says by what.
     """
     mode = str(tls.mode or "DISABLE") if tls is not None else "DISABLE"
     if mode == "DISABLE":
@@ -45,7 +53,7 @@ def apply_tls(
         context.sni = tls.sni or server_name
         common.alpn_protocols.extend(ISTIO_ALPN_H2 if http2 else ISTIO_ALPN)
     else:
-        _files(common, tls, mode, names)
+        _files(common, tls, mode, names, verify_by_default)
         context.sni = tls.sni or ""
         if http2:
             common.alpn_protocols.append("h2")
@@ -54,14 +62,15 @@ def apply_tls(
     return True
 
 
-def needs_server_name(tls: Any) -> bool:
+def needs_server_name(tls: Any, *, verify_by_default: bool = True) -> bool:
     """Whether the name to send and to verify is that of each request: TLS of its own without names."""
     if tls is None or str(tls.mode) not in ("SIMPLE", "MUTUAL"):
         return False
-    return not tls.sni and not tls.subject_alt_names and not tls.insecure_skip_verify
+    verified = bool(tls.ca_certificates or tls.credential_name or verify_by_default) and not tls.insecure_skip_verify
+    return verified and not tls.sni and not tls.subject_alt_names
 
 
-def _files(common: Any, tls: Any, mode: str, names: Sequence[str]) -> None:
+def _files(common: Any, tls: Any, mode: str, names: Sequence[str], verify_by_default: bool) -> None:
     if tls.credential_name:
         if mode == "MUTUAL":
             common.tls_certificate_sds_secret_configs.append(sds_over_ads(f"kubernetes://{tls.credential_name}"))
@@ -76,7 +85,7 @@ def _files(common: Any, tls: Any, mode: str, names: Sequence[str]) -> None:
         certificate = common.tls_certificates.add()
         certificate.certificate_chain.filename = tls.client_certificate or ""
         certificate.private_key.filename = tls.private_key or ""
-    if tls.insecure_skip_verify:
+    if tls.insecure_skip_verify or not (tls.ca_certificates or verify_by_default):
         return
     _subject_alt_names(common.validation_context, names)
     common.validation_context.trusted_ca.filename = tls.ca_certificates or SYSTEM_ROOTS

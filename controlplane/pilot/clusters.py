@@ -112,7 +112,8 @@ def _outbound(scope: Scope, service: Service, port: Port, subset: str, rule: Rul
         port.protocol,
         policy.connection_pool,
         scope.mesh,
-        auto_sni=client_tls.needs_server_name(tls) and (port.protocol.is_http or port.protocol is PortProtocol.AUTO),
+        auto_sni=client_tls.needs_server_name(tls, verify_by_default=scope.mesh.verify_certificate_at_client)
+        and (port.protocol.is_http or port.protocol is PortProtocol.AUTO),
     )
     possible = client_tls.apply_tls(
         cluster,
@@ -121,6 +122,7 @@ def _outbound(scope: Scope, service: Service, port: Port, subset: str, rule: Rul
         http2=http2,
         server_name=names.sni_cluster(port.number, subset, service.hostname),
         service_names=service.subject_alt_names,
+        verify_by_default=scope.mesh.verify_certificate_at_client,
     )
     if not possible:
         _closed(cluster, "mutual TLS is asked for, and this proxy has no identity")
@@ -150,6 +152,8 @@ def _for_server_name(scope: Scope, service: Service, port: Port, subset: str, ru
 def _common(
     cluster: Any, scope: Scope, service: Service, port: Port, subset: str, policy: Policy, rule: Rule | None
 ) -> None:
+    if scope.mesh.outbound_cluster_stat_name:
+        cluster.alt_stat_name = names.stat_name(scope.mesh.outbound_cluster_stat_name, service, port, subset)
     cluster.type = cluster_type(service, port, scope)
     balancer = policy.load_balancer
     if balancer is not None and balancer.simple == "PASSTHROUGH" and captures(scope):

@@ -73,7 +73,9 @@ def _of_services(workload: Workload) -> Iterator[Generated]:
                 (*service.origins, *(source.key for source in rule.sources)) if rule is not None else service.origins
             )
             named = ((service.hostname, service.name, service.namespace),)
-            return _made(workload, target.number, address, target.port.protocol, pool, named, causes)
+            pattern = scope.mesh.inbound_cluster_stat_name or ""
+            alias = names.stat_name(pattern, service, target.port, target=target.number)
+            return _made(workload, target.number, address, target.port.protocol, pool, named, causes, alias)
 
         yield scope.memo.get(key, make)
 
@@ -102,9 +104,10 @@ def _made(
     pool: Any,
     services: tuple[tuple[str, str, str], ...],
     causes: tuple[ResourceKey, ...],
+    alias: str = "",
 ) -> Generated:
     mesh = workload.scope.mesh
-    cluster = Cluster(name=names.inbound_cluster(number))
+    cluster = Cluster(name=names.inbound_cluster(number), alt_stat_name=alias)
     if address:
         cluster.type = Cluster.STATIC
         _to(cluster, address)

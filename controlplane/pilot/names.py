@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from controlplane.model.service import Port, Service
+
 BLACK_HOLE = "BlackHoleCluster"
 PASSTHROUGH = "PassthroughCluster"
 PASSTHROUGH_BY_AUTHORITY = "PassthroughByAuthorityCluster"  # not Istio's: of its forward proxy nothing passes through
@@ -31,6 +33,26 @@ def sni_cluster(port: int, subset: str, hostname: str) -> str:
 def inbound_cluster(port: int) -> str:
     """`inbound|9080||`, of the workload's own port."""
     return f"inbound|{port}||"
+
+
+def stat_name(pattern: str, service: Service, port: Port, subset: str = "", target: int = 0) -> str:
+    """A cluster's name in statistics, by the pattern of `inboundClusterStatName` or `outboundClusterStatName`.
+
+    Source: https://istio.io/latest/docs/reference/config/istio.mesh.v1alpha1/#MeshConfig
+    """
+    of_kubernetes = service.origins[0].kind == "Service"
+    words = {
+        "%SERVICE%": f"{service.name}.{service.namespace}" if of_kubernetes else service.hostname,
+        "%SERVICE_NAME%": service.name,
+        "%SERVICE_FQDN%": service.hostname,
+        "%SERVICE_PORT%": str(port.number),
+        "%TARGET_PORT%": str(target or port.number),
+        "%SERVICE_PORT_NAME%": port.name,
+        "%SUBSET_NAME%": subset,
+    }
+    for word, value in words.items():
+        pattern = pattern.replace(word, value)
+    return pattern
 
 
 def parse_cluster(name: str) -> ClusterName | None:

@@ -82,6 +82,14 @@ def test_listed_endpoints_follow_the_labels_of_their_pods() -> None:
     assert registry.snapshot.endpoints[ServiceKey("shop", HOST)][0].labels["version"] == "v7"
 
 
+def test_a_service_may_count_what_is_not_ready() -> None:
+    registry = Registry()
+    applied(registry, WEB.replace("spec: {", "spec: {publishNotReadyAddresses: true, "), POD % (2, 2, 2, "False"))
+    assert found(registry) == ["10.0.0.2:8080 HEALTHY"]
+    applied(registry, SLICE)
+    assert found(registry) == ["10.0.0.1:8080 HEALTHY", "10.0.0.2:8080 HEALTHY", "10.0.0.3:8080 DRAINING"]
+
+
 def test_the_same_again_is_no_change() -> None:
     registry = Registry()
     applied(registry, WEB, SLICE)

@@ -11,6 +11,7 @@ from google.protobuf.json_format import MessageToDict
 
 from controlplane.model.proxy import Locality, ProxyType
 from controlplane.pilot.generators import ENDPOINTS
+from controlplane.pilot.translator import Pilot
 from tests.controlplane.pilot.mesh import addresses, assignment, change, clusters, mesh, proxy
 from tests.controlplane.pilot.policies import POLICIES, rule, service
 
@@ -206,6 +207,33 @@ def test_the_mesh_can_upgrade_all_of_http() -> None:
     found = document(clusters(pilot, proxy())["outbound|9080||a.shop.svc.cluster.local"])
     holds({"explicit_http_config": {"http2_protocol_options": {}}}, found["typed_extension_protocol_options"][HTTP])
     holds({"connect_timeout": "3s", "upstream_connection_options": {"tcp_keepalive": {"keepalive_time": 60}}}, found)
+
+
+def told(pilot: Pilot, settings: str) -> None:
+    """Change the mesh's configuration."""
+    change(pilot, f"kind: ConfigMap\nmetadata: istio-system/istio\ndata: {{mesh: '{settings}'}}")
+
+
+def test_statistics_can_have_other_names() -> None:
+    pilot = mesh(service("a", "{name: http, port: 80, targetPort: 8080}") + "---\n" + rule("a", {}))
+    told(
+        pilot,
+        'outboundClusterStatName: "%SERVICE%_%SERVICE_PORT%_%SERVICE_PORT_NAME%_%SUBSET_NAME%"\n\n'
+        '  inboundClusterStatName: "%SERVICE_FQDN%_%TARGET_PORT%"',
+    )
+    found = clusters(pilot, proxy("a-1", "shop", labels={"app": "a"}))
+    assert found["outbound|80|v1|a.shop.svc.cluster.local"].alt_stat_name == "a.shop_80_http_v1"
+    assert found["inbound|8080||"].alt_stat_name == "a.shop.svc.cluster.local_8080"
+
+
+def test_the_mesh_can_leave_certificates_unverified() -> None:
+    pilot = mesh(service("a") + "---\n" + rule("a", POLICIES["tls-simple"]))
+    told(pilot, "verifyCertificateAtClient: false")
+    found = document(clusters(pilot, proxy(namespace="shop"))["outbound|9080||a.shop.svc.cluster.local"])
+    holds(
+        {"transport_socket": {"typed_config": {"common_tls_context": None}}, "typed_extension_protocol_options": None},
+        found,
+    )
 
 
 ENTRY = """
