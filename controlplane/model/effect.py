@@ -21,6 +21,7 @@ from controlplane.model.istio.proxy_config import ProxyConfig
 from controlplane.model.istio.request_authentication import RequestAuthentication
 from controlplane.model.istio.telemetry import Telemetry
 from controlplane.model.istio.traffic_policy import TrafficPolicy
+from controlplane.model.istio.workload_group import ReadinessProbe
 from controlplane.model.mesh_config import DefaultProviders, MeshConfig, ProxyDefaults
 from controlplane.model.mesh_providers import MeshExtensionProvider
 from controlplane.model.model_parsing import models
@@ -36,6 +37,7 @@ NOT_IMPLEMENTED: Mapping[type[Model], Mapping[str, str]] = {
         "stat_prefix": "is not implemented: remove it, and name the route to tell it apart in access logs"
     },
     TrafficPolicy: {"tunnel": "is not implemented: remove it"},
+    ReadinessProbe: {"exec": "is not implemented, because a sidecar runs no commands: use httpGet, tcpSocket or grpc"},
     TargetedPolicy: {"target_ref": _ATTACHED, "target_refs": _ATTACHED},
     EnvoyFilter: {"target_refs": _ATTACHED},
     Patch: {"filter_class": "is not implemented: use INSERT_BEFORE or INSERT_AFTER with the name of a filter"},

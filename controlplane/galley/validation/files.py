@@ -68,8 +68,11 @@ def read_mesh_config_file(path: str) -> tuple[MeshConfig | None, list[FileProble
     """The mesh's configuration in a file of its own (not in a ConfigMap), or None and what is wrong with it."""
     try:
         text = _text(path)
+        read_documents(text, path)
     except (OSError, UnicodeDecodeError) as error:
         return None, [FileProblem(path, 0, "", Cause("", f"cannot be read: {error}"))]
+    except Unreadable as error:
+        return None, [FileProblem(path, error.origin.line, "", Cause("", error.message))]
     try:
         found = read_mesh_config(text)
         causes = tuple(not_implemented(found, ""))

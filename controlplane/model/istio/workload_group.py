@@ -72,7 +72,7 @@ class ExecHealthCheckConfig(Model):
 class GrpcHealthCheckConfig(Model):
     """A call of grpc.health.v1.Health."""
 
-    port: Port | None = None
+    port: Port
     service: Str | None = None
 
 

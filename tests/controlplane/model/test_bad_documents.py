@@ -161,6 +161,8 @@ BAD = [
     ("WorkloadGroup", "{template: {address: 1.1.1.1}, probe: {}}", {"spec.template.address": I, "spec.probe": R}),
     ("WorkloadGroup", "{template: {}, probe: {periodSeconds: -1, httpGet: {port: 80, path: x, scheme: ftp, httpHeaders: [{name: 'a b'}]}, tcpSocket: {port: 1}}}", {"spec.probe.tcpSocket": I, "spec.probe.periodSeconds": I, "spec.probe.httpGet.path": I, "spec.probe.httpGet.scheme": N, "spec.probe.httpGet.httpHeaders[0].name": I}),
     ("WorkloadGroup", "{template: {}, probe: {exec: {command: []}}, metadata: {labels: {a: ' '}}}", {"spec.probe.exec.command": R, "spec.metadata.labels[a]": I}),
+    ("WorkloadGroup", "{template: {}, probe: {exec: {command: [cat, /tmp/healthy]}}}", {"spec.probe.exec": N}),
+    ("WorkloadGroup", "{template: {}, probe: {grpc: {}}}", {"spec.probe.grpc.port": R}),
     # Sidecar
     ("Sidecar", "{}", {"spec": R}),
     ("Sidecar", "{egress: [{hosts: []}]}", {"spec.egress[0].hosts": R}),

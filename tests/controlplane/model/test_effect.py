@@ -21,8 +21,6 @@ from tests.controlplane.model.documents import document
 ROOT = Path(__file__).resolve().parents[3] / "controlplane"
 # What only describes and judges resources does not act upon them.
 _DESCRIBING = ("model/istio/", "model/kubernetes/", "model/mesh_", "model/effect.py", "galley/analysis/")
-# Read by the probe's own name in whoever makes bootstraps, from the document.
-_READ_AS_DOCUMENTS = {"WorkloadGroup.probe"}
 
 
 def _words() -> set[str]:
@@ -43,7 +41,7 @@ def _unread(model: type[Model], path: str, words: set[str], seen: set[type[Model
     seen.add(model)
     for name, field in model.model_fields.items():
         at = f"{path}.{name}"
-        if _told(model, name) or at in _READ_AS_DOCUMENTS:
+        if _told(model, name):
             continue
         parts = list(_models(field.annotation))
         if name not in words and not (parts and all(_told(part, each) for part in parts for each in part.model_fields)):

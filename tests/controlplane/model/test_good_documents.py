@@ -56,7 +56,7 @@ GOOD = [
     ("WorkloadEntry", "{network: far}"),
     ("WorkloadGroup", "{metadata: {labels: {app: reviews}, annotations: {x: y}}, template: {ports: {http: 9080}, serviceAccount: bookinfo, network: n, locality: eu/a}, probe: {initialDelaySeconds: 5, timeoutSeconds: 3, periodSeconds: 4, successThreshold: 3, failureThreshold: 3, httpGet: {path: /health, host: 127.0.0.1, port: 3100, scheme: HTTPS, httpHeaders: [{name: X, value: y}]}}}"),
     ("WorkloadGroup", "{template: {}, probe: {tcpSocket: {port: 80}}}"),
-    ("WorkloadGroup", "{template: {}, probe: {exec: {command: [cat, /tmp/healthy]}}}"),
+    ("WorkloadGroup", "{template: {}, probe: {grpc: {port: 9000, service: a}}}"),
     # Sidecar
     ("Sidecar", "{egress: [{hosts: [./*, istio-system/*]}]}"),
     ("Sidecar", "{workloadSelector: {labels: {app: a}}, ingress: [{port: {number: 9080, protocol: HTTP, name: http}, defaultEndpoint: 'unix:///var/run/a.sock'}, {port: {number: 9081, protocol: TCP, name: t}, bind: 127.0.1.1, defaultEndpoint: '127.0.0.1:81', captureMode: NONE, connectionPool: {tcp: {maxConnections: 1}}}], egress: [{port: {number: 9090, protocol: HTTP, name: e}, bind: 127.0.0.1, hosts: [shop/*.example.com]}, {port: {protocol: TCP}, bind: 'unix:///x.sock', hosts: ['*/db']}, {hosts: ['~/*']}], outboundTrafficPolicy: {mode: ALLOW_ANY, egressProxy: {host: gate.a, port: {number: 80}}}, inboundConnectionPool: {http: {maxRetries: 1}}}"),

@@ -149,6 +149,8 @@ def test_the_configuration_of_the_mesh_in_a_file_of_its_own(tmp_path: Path) -> N
     assert [str(problem) for problem in read_mesh_config_file(lacking)[1]] == [
         f"{lacking}:2: MeshConfig: trustDomainAliases: is not implemented: remove it"
     ]
+    (deep,) = read_mesh_config_file(_file(tmp_path, "a: " + "[" * 100_000, "deep.yaml"))[1]
+    assert deep.line == 1 and "nested" in deep.cause.message
     assert read_mesh_config_file(str(tmp_path / "none.yaml"))[1][0].line == 0
     assert read_mesh_config_file(_file(tmp_path, "", "empty.yaml"))[0] is not None
 
