@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from controlplane.model.parsing import parse
 from sidecar import __version__
 from sidecar.__main__ import parser
 from sidecar.server import load
@@ -23,7 +24,7 @@ from tests.sidecar.bootstraps import bootstrap, direct, http_listener
 README = REPOSITORY / "README.md"
 DOCS = REPOSITORY / "docs"
 PAGES = [README, REPOSITORY / "CHANGELOG.md", *sorted(DOCS.glob("*.md")), REPOSITORY / "benchmarks" / "README.md"]
-FIRST = "python -m pip install . && python -m examples.quickstart"
+FIRST = "python -m pip install . && mizzen demo"
 SECOND = "python -m pip install tox && tox"
 
 
@@ -55,7 +56,12 @@ def test_python_runs(text: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", _named("yaml"))
 def test_yaml_is_accepted(text: str) -> None:
-    parsed = yaml.safe_load(text)
+    documents = list(yaml.safe_load_all(text))
+    if all("apiVersion" in one for one in documents):  # resources, for the control plane
+        for one in documents:
+            parse(one)
+        return
+    (parsed,) = documents
     if "scrape_configs" in parsed:  # Prometheus's
         assert parsed["scrape_configs"][0]["metrics_path"] == "/stats/prometheus"
         return
