@@ -35,20 +35,14 @@ _WORDS: Final = {
 }
 
 
-class CannotProbe(ValueError):
-    """A probe of a kind that a sidecar cannot carry out; the message says what to do."""
-
-
 def specifier(probe: Any) -> Any:
-    """What a sidecar is told to check, from a WorkloadGroup's probe; empty for none. Raises CannotProbe.
+    """What a sidecar is told to check, from a WorkloadGroup's probe; empty for none.
 
     Thresholds and times that the probe does not say are Kubernetes' defaults: each 10 s, 1 s, 1 and 3.
     """
     found: Any = HealthCheckSpecifier(interval=Duration(seconds=_REPORTS))
     if probe is None:
         return found
-    if probe.exec is not None:
-        raise CannotProbe("a sidecar runs no commands: use httpGet, tcpSocket or grpc in the WorkloadGroup's probe")
     cluster = found.cluster_health_checks.add(cluster_name=_CLUSTER)
     check = cluster.health_checks.add()
     period = probe.period_seconds or 10
@@ -133,7 +127,7 @@ class HealthService:
             probe = self.probe_of(proxy)
             if told is None and probe is not None and probe.initial_delay_seconds:
                 await asyncio.sleep(probe.initial_delay_seconds)
-            wanted = self._specifier(proxy, probe)
+            wanted = bytes(specifier(probe).SerializeToString(deterministic=True))
             if wanted != told:
                 await stream.send_message(wanted)
                 told, last = wanted, None
@@ -154,10 +148,3 @@ class HealthService:
                 if await self.report(proxy, well, words):
                     last = well
                     log.info("%s is %s", proxy.id, "well" if well else f"not well: {words}")
-
-    def _specifier(self, proxy: Proxy, probe: Any) -> bytes:
-        try:
-            return bytes(specifier(probe).SerializeToString(deterministic=True))
-        except CannotProbe as error:
-            log.warning("%s: %s", proxy.id, error)
-            return bytes(specifier(None).SerializeToString(deterministic=True))

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from google.protobuf.json_format import MessageToDict
 
+from controlplane.model.causes import Invalid
 from controlplane.model.parsing import parse
-from controlplane.xds.health import CannotProbe, specifier
+from controlplane.xds.health import specifier
 
 
 def told(probe: dict[str, Any]) -> dict[str, Any]:
@@ -84,7 +85,7 @@ def test_other_probes(probe: dict[str, Any], kind: str) -> None:
 
 
 def test_a_command_is_no_probe_for_a_sidecar() -> None:
-    with pytest.raises(CannotProbe, match="use httpGet, tcpSocket or grpc"):
+    with pytest.raises(Invalid, match="use httpGet, tcpSocket or grpc"):
         told({"exec": {"command": ["true"]}})
 
 
