@@ -75,6 +75,8 @@ class PoolStack:
         if config.transport_socket is not None or config.transport_socket_matches:
             names = compile_names(http.auto_sni, http.auto_san_validation, http.override_auto_sni_header)
         host.pool = named_pool(OFFERING_NOTHING) if names is None else NamedPools(names, named_pool)
+        if host.removed:  # a request has come late to it: nothing is kept for others
+            host.pool.drain()
         return host.pool
 
     def dialer(self, cluster: Cluster, host: Host) -> Dialer:

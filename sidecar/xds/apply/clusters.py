@@ -88,7 +88,6 @@ class ClusterWatcher:
                 self.records.drop(name)
                 if not self.clusters.is_static(name):
                     self.clusters.drop(name)
-                    self._changed = True
         finally:
             self._around(False)
         if not rejections:
