@@ -48,7 +48,7 @@ class Surroundings(Protocol):
         ...
 
     def replaced(self, old: Listener | None, new: Listener | None) -> None:
-        """``new`` is in use in the place of ``old``; either may be missing."""
+        """``new`` is in use in the place of ``old``; either may be missing, and both where filter chains have changed."""
         ...
 
     def drain(self, draining: Draining) -> None:
@@ -272,6 +272,7 @@ class ListenerManager:
             assert active is not None
             gone = managed.listener.take_chains(warming.config, warming.find_chain, warming.chains)
             self.surroundings.listener_manager_stats.listener_in_place_updated += 1
+            self.surroundings.replaced(None, None)
             if gone:
                 self._drain(active, gone, whole=False)
         else:

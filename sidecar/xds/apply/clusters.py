@@ -9,7 +9,7 @@ from typing import Final, Protocol
 from sidecar.config.cluster import Cluster, parse_cluster
 from sidecar.core.discovery import DiscoveredResource, Rejection
 from sidecar.core.pace import Pace
-from sidecar.xds.apply.judging import Judge, Refused
+from sidecar.xds.apply.judging import Judge, Refused, applying
 from sidecar.xds.apply.records import Record, Records
 
 _log = logging.getLogger(__name__)
@@ -113,10 +113,8 @@ class ClusterWatcher:
                 _log.warning("cluster %r is not taken: one of the bootstrap has this name, and stays", resource.name)
             return
         config = await self.judge.judge(resource, CLUSTER, "cluster", parse_cluster, self.pace)
-        try:
+        with applying("cluster", resource.name):
             self.clusters.change(config, self.records.record(resource))
-        except (ValueError, OSError) as error:
-            raise Refused(str(error)) from None
         self.records.keep(resource)
         self._changed = True
 

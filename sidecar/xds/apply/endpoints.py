@@ -10,7 +10,7 @@ from sidecar.config.endpoint import ClusterLoadAssignment, parse_load_assignment
 from sidecar.config.fields import Node
 from sidecar.core.discovery import DiscoveredResource, Rejection
 from sidecar.core.pace import Pace
-from sidecar.xds.apply.judging import Judge, Refused
+from sidecar.xds.apply.judging import Judge, Refused, applying
 from sidecar.xds.apply.records import Record
 
 ASSIGNMENT: Final = "envoy.config.endpoint.v3.ClusterLoadAssignment"
@@ -50,9 +50,10 @@ class EndpointWatcher:
             return ()
         try:
             assignment = await self._judge.judge(resource, ASSIGNMENT, "assignment", _parse, self._pace)
+            with applying("assignment", self.name):
+                self._subscriber.assign(assignment)
         except Refused as refused:
             return (Rejection(self.name, str(refused)),)
-        self._subscriber.assign(assignment)
         self.record = Record(self.name, resource.version, None, self._clock())
         return ()
 

@@ -9,7 +9,7 @@ from sidecar.config.extensions import type_name_of
 from sidecar.config.http_filters import parse_extension_config
 from sidecar.core.discovery import DiscoveredResource, Rejection
 from sidecar.core.pace import Pace
-from sidecar.xds.apply.judging import Judge, Refused
+from sidecar.xds.apply.judging import Judge, Refused, applying
 from sidecar.xds.apply.records import Record, same
 
 EXTENSION: Final = "envoy.config.core.v3.TypedExtensionConfig"
@@ -109,12 +109,10 @@ class ExtensionWatcher:
             if found not in allowed:
                 raise Refused(f"is a {found}; type_urls allow {', '.join(allowed)}")
         config = await self.judge.judge(resource, EXTENSION, "filter", parse_extension_config, self.pace)
-        try:
+        with applying("filter", self.name):
             made = {user: user.make(config) for user in self.users}
-        except ValueError as error:
-            raise Refused(str(error)) from None
-        for user, one in made.items():
-            user.take(config, one)
+            for user, one in made.items():
+                user.take(config, one)
         self.config = config
         self.record = Record(self.name, resource.version, resource.payload, self.clock())
         self.stats.config_reload += 1

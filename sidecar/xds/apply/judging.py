@@ -6,7 +6,8 @@ The rule is the bootstrap's: what is unknown, wrong or not implemented refuses t
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
 from sidecar.config.bootstrap import Bootstrap
@@ -98,6 +99,9 @@ class Judge:
                 built = build(Node(message, "", context))
         except ConfigurationError as error:
             raise Refused("; ".join(reason_of(problem) for problem in error.problems)) from None
+        except Exception as error:
+            _log.exception("%s %r cannot be read", kind, name)
+            raise Refused(f"cannot be read: {error!r}") from None
         self.warn(context)
         return built
 
@@ -131,6 +135,20 @@ class Judge:
 
     def __repr__(self) -> str:
         return f"<Judge beside {len(self._clusters)} clusters>"
+
+
+@contextmanager
+def applying(kind: str, name: str) -> Iterator[None]:
+    """Raise Refused for whatever goes wrong when a resource is put to use."""
+    try:
+        yield
+    except Refused:
+        raise
+    except (ValueError, OSError) as error:
+        raise Refused(str(error)) from None
+    except Exception as error:
+        _log.exception("%s %r cannot be applied", kind, name)
+        raise Refused(f"cannot be applied: {error!r}") from None
 
 
 def reason_of(problem: Any) -> str:

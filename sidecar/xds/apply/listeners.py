@@ -10,7 +10,7 @@ from sidecar.config.fields import Node
 from sidecar.config.listener import Listener, parse_listener
 from sidecar.core.discovery import DiscoveredResource, Rejection
 from sidecar.core.pace import Pace
-from sidecar.xds.apply.judging import Judge, Refused
+from sidecar.xds.apply.judging import Judge, Refused, applying
 from sidecar.xds.apply.records import Record, Records
 
 _log = logging.getLogger(__name__)
@@ -106,10 +106,8 @@ class ListenerWatcher:
             return parse_listener(node)
 
         config = await self.judge.judge(resource, LISTENER, "listener", parse, self.pace)
-        try:
+        with applying("listener", resource.name):
             await self.listeners.change_listener(config, messages[0], self.records.record(resource))
-        except (ValueError, OSError) as error:
-            raise Refused(str(error)) from None
         self.records.keep(resource)
 
     def _first_is_over(self) -> None:

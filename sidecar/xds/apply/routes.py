@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol
 from sidecar.config.route import RouteConfiguration, parse_route_configuration
 from sidecar.core.discovery import DiscoveredResource, Rejection
 from sidecar.core.pace import Pace
-from sidecar.xds.apply.judging import LARGE, Judge, Refused
+from sidecar.xds.apply.judging import LARGE, Judge, Refused, applying
 from sidecar.xds.apply.records import Failure, Record, same
 
 ROUTES: Final = "envoy.config.route.v3.RouteConfiguration"
@@ -144,7 +144,7 @@ class RouteWatcher:
 
     async def _table(self, user: User, config: RouteConfiguration) -> Table:
         """The table of a user, ready to be taken. Raises Refused."""
-        try:
+        with applying("route configuration", self.name):
             if self.size > LARGE:
                 table = await self.pace.aside(lambda: user.compile(config))
             else:
@@ -153,8 +153,6 @@ class RouteWatcher:
                 await self.pace.breathe()
                 user.fit(lot)
                 user.check(lot)
-        except ValueError as error:
-            raise Refused(str(error)) from None
         found: Table = table
         return found
 

@@ -8,7 +8,7 @@ from typing import Final, Protocol
 from sidecar.config.tls_secrets import CertificateValidationContext, TlsCertificate, parse_secret
 from sidecar.core.discovery import DiscoveredResource, Rejection
 from sidecar.core.pace import Pace
-from sidecar.xds.apply.judging import Judge, Refused
+from sidecar.xds.apply.judging import Judge, Refused, applying
 from sidecar.xds.apply.records import Failure, Record, same
 
 SECRET: Final = "envoy.extensions.transport_sockets.tls.v3.Secret"
@@ -62,11 +62,9 @@ class SecretWatcher:
             return ()
         try:
             secret = await self.judge.judge(resource, SECRET, "secret", parse_secret, self.pace)
-            try:
+            with applying("secret", self.name):
                 self.check(secret.value)
                 self.taker.take(secret.value)
-            except ValueError as error:
-                raise Refused(str(error)) from None
         except Refused as refused:
             if self.record is not None:
                 self.record.failure = Failure(resource.payload, resource.version, str(refused), self.clock())

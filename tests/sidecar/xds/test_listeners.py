@@ -10,6 +10,7 @@ import pytest
 
 from sidecar.server import Server
 from sidecar.stack import Stack
+from tests.running import get as fetch
 from tests.sidecar.xds.driving import ADS, DYNAMIC, XDS_CLUSTER, HandDriven, drive
 
 HCM = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
@@ -287,3 +288,25 @@ async def test_routes_that_nobody_sends(driven: HandDriven) -> None:
         assert (await get(port))[0] == 404
         await driven.send("RouteConfiguration", {"r": routes("r", "late")})
         assert await get(port) == (200, "late")
+
+
+async def test_the_administration_interface_answers_while_others_are_waited_for(driven: HandDriven) -> None:
+    port, admin = free_port(), free_port()
+    sidecar = Sidecar(driven, listener("a", port, chain(rds("r"))))
+    address = {"socket_address": {"address": "127.0.0.1", "port_value": admin}}
+    sidecar.server = Server(
+        {
+            "admin": {"address": address},
+            "static_resources": {"clusters": [XDS_CLUSTER]},
+            "dynamic_resources": {**DYNAMIC, "lds_config": ADS},
+        }
+    )
+    async with sidecar:
+        client = await Client.to(admin)
+        assert (await client.get("/ready"))[0] == 503
+        await driven.send("RouteConfiguration", {"r": routes("r", "one")})
+        await sidecar.starting
+        assert (await client.get("/ready"))[0] == 200
+        status, _, dump = await asyncio.to_thread(fetch, admin, "/config_dump?resource=dynamic_listeners")
+        assert status == 200 and '"active_state"' in dump
+        client.close()
