@@ -302,11 +302,9 @@ async def test_the_administration_interface_answers_while_others_are_waited_for(
         }
     )
     async with sidecar:
-        client = await Client.to(admin)
-        assert (await client.get("/ready"))[0] == 503
+        assert (await asyncio.to_thread(fetch, admin, "/ready"))[0] == 503
         await driven.send("RouteConfiguration", {"r": routes("r", "one")})
         await sidecar.starting
-        assert (await client.get("/ready"))[0] == 200
+        assert (await asyncio.to_thread(fetch, admin, "/ready"))[0] == 200
         status, _, dump = await asyncio.to_thread(fetch, admin, "/config_dump?resource=dynamic_listeners")
         assert status == 200 and '"active_state"' in dump
-        client.close()
