@@ -59,8 +59,10 @@ def apply_protocol(
     """Sets the HTTP version of connections, and how long and for how many requests they live.
 
     A port of a protocol that is found out takes what the client speaks. ``auto_sni`` takes the server name from the
-    request, and checks it in the certificate.
+    request, and checks it in the certificate. Where it is not HTTP there is nothing to say: the listener bounds connections.
     """
+    if not (protocol.is_http or protocol is PortProtocol.AUTO):
+        return
     options = http_protocol_options_pb2.HttpProtocolOptions()
     tcp = pool.tcp if pool is not None else None
     http = pool.http if pool is not None else None
@@ -71,10 +73,8 @@ def apply_protocol(
     elif protocol.is_http2 or (protocol.is_http and upgrades(http, mesh)):
         two = options.explicit_http_config.http2_protocol_options
         two.SetInParent()
-    elif protocol.is_http or auto_sni:
-        options.explicit_http_config.http_protocol_options.SetInParent()
-        two = None
     else:
+        options.explicit_http_config.http_protocol_options.SetInParent()
         two = None
     if http is not None:
         if two is not None and http.max_concurrent_streams:
@@ -88,10 +88,6 @@ def apply_protocol(
     if auto_sni:
         options.upstream_http_protocol_options.auto_sni = True
         options.upstream_http_protocol_options.auto_san_validation = True
-    if options.WhichOneof("upstream_protocol_options") is None:
-        if not options.HasField("common_http_protocol_options"):
-            return
-        options.explicit_http_config.http_protocol_options.SetInParent()
     if protocol is PortProtocol.HTTP and options == PLAIN_HTTP:
         return  # Envoy's default needs no words
     cluster.typed_extension_protocol_options[HTTP_OPTIONS].Pack(options)

@@ -93,12 +93,12 @@ def tcp_filter(
     scope: Scope,
     clusters: Sequence[tuple[str, int]],
     stat_prefix: str = "",
-    idle_timeout: float | None = None,
+    settings: Any = None,
     *,
     inbound: bool = False,
 ) -> Any:
-    """The network filter of a TCP proxy to one cluster, or to several by their weights. ``idle_timeout`` is in seconds,
-    0 for none, None for Envoy's own hour.
+    """The network filter of a TCP proxy to one cluster, or to several by their weights. ``settings`` are
+    Istio's TCPSettings or None: how long a connection may be idle (without them an hour, Envoy's default) and live.
     """
     proxy = tcp_proxy_pb2.TcpProxy(
         stat_prefix=stat_prefix or clusters[0][0], access_log=access_logs(scope, SERVER if inbound else CLIENT)
@@ -109,8 +109,10 @@ def tcp_filter(
     else:
         for name, weight in weighted:
             proxy.weighted_clusters.clusters.add(name=name, weight=weight)
-    if idle_timeout is not None:
-        proxy.idle_timeout.FromNanoseconds(round(idle_timeout * 1e9))
+    if settings is not None and settings.idle_timeout is not None:
+        proxy.idle_timeout.FromNanoseconds(round(settings.idle_timeout * 1e9))
+    if settings is not None and settings.max_connection_duration is not None:
+        proxy.max_downstream_connection_duration.FromNanoseconds(round(settings.max_connection_duration * 1e9))
     made = components.Filter(name=TCP_PROXY)
     made.typed_config.Pack(proxy, deterministic=True)
     return made

@@ -19,6 +19,7 @@ from controlplane.pilot.names import outbound_cluster
 from controlplane.pilot.routes.destinations import destination_cluster, destination_port
 from controlplane.pilot.routes.matching import MESH, proxy_meets
 from controlplane.pilot.scope import Rule, Scope
+from controlplane.pilot.traffic_policy import policy_for
 
 _EVERYTHING = (None,)
 
@@ -37,7 +38,7 @@ def service_chains(
         return made  # all connections are routed
     cluster = outbound_cluster(port.number, "", service.hostname)
     rule = scope.destination_rule(service.hostname)
-    filter_ = tcp_filter(scope, [(cluster, 1)], idle_timeout=idle_timeout(rule, port.number))
+    filter_ = tcp_filter(scope, [(cluster, 1)], settings=connection_settings(rule, "", port.number))
     if not (port.protocol.is_tls and by_name):
         return [*made, chain(filter_)]
     if any(service.hostname in each.filter_chain_match.server_names for each in made):
@@ -63,18 +64,10 @@ def routed_chains(
     return made
 
 
-def idle_timeout(rule: Rule | None, port: int) -> float | None:
-    """`connectionPool.tcp.idleTimeout` of a DestinationRule, in seconds."""
-    policy = None if rule is None else rule.traffic_policy
-    if policy is None:
-        return None
-    for setting in (*policy.port_level_settings, policy):
-        if setting is not policy and (setting.port is None or setting.port.number != port):
-            continue
-        if setting.connection_pool is not None and setting.connection_pool.tcp is not None:
-            timeout: float | None = setting.connection_pool.tcp.idle_timeout
-            return timeout
-    return None
+def connection_settings(rule: Rule | None, subset: str, port: int) -> Any:
+    """Istio's TCPSettings of a DestinationRule for a port of a service or subset; None without any."""
+    pool = policy_for(rule, subset, port).connection_pool
+    return None if pool is None else pool.tcp
 
 
 def cidr(block: str) -> Any:
@@ -123,5 +116,5 @@ def _filter(scope: Scope, owner: Resource, route: Any, port: int) -> Any:
     hostname = scope.resolve(first.host, owner.namespace)
     rule = scope.destination_rule(hostname)
     stat_prefix = clusters[0][0] if len(clusters) == 1 else owner.name
-    timeout = idle_timeout(rule, destination_port(scope, first, hostname, port))
-    return tcp_filter(scope, clusters, stat_prefix, timeout)
+    settings = connection_settings(rule, first.subset or "", destination_port(scope, first, hostname, port))
+    return tcp_filter(scope, clusters, stat_prefix, settings)
