@@ -6,6 +6,7 @@ import asyncio
 import datetime
 import hashlib
 import hmac
+import json
 import os
 from pathlib import Path
 from typing import Final
@@ -17,10 +18,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from controlplane.cli.api import Api, ApiError
 from controlplane.cli.kubeconfig import Access
+from controlplane.cli.workload import SECRET_NAME
 
 CHAIN: Final = "chain.pem"
 KEY: Final = "key.pem"
 ROOT: Final = "root.pem"
+SECRET: Final = "secret.json"
 
 
 def join(api: Api, token: str, directory: Path) -> tuple[Path, Path]:
@@ -79,18 +82,31 @@ def _certify(api: Api, path: str, body: dict[str, str], directory: Path) -> tupl
     csr = request.public_bytes(serialization.Encoding.PEM).decode()
     answer = api.request("POST", path, {**body, "certificateSigningRequest": csr})
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
     chain_path, key_path = directory / CHAIN, directory / KEY
     write_private(chain_path, answer["certificateChain"].encode())
-    write_private(
-        key_path,
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()),
-    )
+    write_private(key_path, private)
+    write_private(directory / SECRET, _secret(answer["certificateChain"], private.decode()))
     return chain_path, key_path
 
 
+def _secret(chain: str, key: str) -> bytes:
+    """Both as a proxy watches them (`DiscoveryResponse` of SDS): in one file, so that they are always of one another."""
+    secret = {
+        "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
+        "name": SECRET_NAME,
+        "tls_certificate": {"certificate_chain": {"inline_string": chain}, "private_key": {"inline_string": key}},
+    }
+    return json.dumps({"resources": [secret]}).encode()
+
+
 def write_private(path: Path, content: bytes) -> None:
-    """Write a file that its owner alone reads."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    """Write a file that its owner alone reads: whole or not at all."""
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
     with open(descriptor, "wb") as file:
         os.fchmod(descriptor, 0o600)
         file.write(content)
+    part.replace(path)

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from controlplane.cli.api import Api
-from controlplane.cli.identity import join
+from controlplane.cli.identity import SECRET, join
 from controlplane.cli.kubeconfig import default_data_dir, find_access
 from controlplane.cli.workload import ADMIN_PORT, PROXY_PORT, Discovery, Workload, parse_host_port
 
@@ -134,7 +134,9 @@ def discovery_of(
         address = xds_address or addresses.get("secureXds", "")
         if not address:
             raise click.ClickException("the control plane serves no xDS over TLS: start it with --secure-xds-address")
-        return Discovery(address, api.access.authority, str(chain.absolute()), str(key.absolute()))
+        secret = directory / SECRET
+        watched = str(secret.absolute()) if secret.exists() else ""
+        return Discovery(address, api.access.authority, str(chain.absolute()), str(key.absolute()), watched)
     address = xds_address or addresses.get("xds", "")
     if not address:
         raise click.ClickException("the control plane serves no xDS in plaintext: give a --token, for xDS over TLS")

@@ -135,16 +135,21 @@ def group_document(workload: Workload) -> dict[str, Any]:
     }
 
 
+SECRET_NAME = "workload"
+"""What the workload's certificate and key are called where its proxy watches them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Discovery:
     """Where a control plane's xDS is: HOST:PORT; for TLS its certificate authority (PEM), and the paths of the workload's
-    own certificate chain and key.
+    own certificate chain and key. ``secret`` is a file that has both, which the proxy watches, so that they can be renewed.
     """
 
     address: str
     authority: str = ""
     chain: str = ""
     key: str = ""
+    secret: str = ""
 
 
 def bootstrap_document(workload: Workload, discovery: Discovery) -> dict[str, Any]:
@@ -222,9 +227,7 @@ def _xds_cluster(discovery: Discovery) -> dict[str, Any]:
                 "sni": host,
                 "common_tls_context": {
                     "alpn_protocols": ["h2"],
-                    "tls_certificates": [
-                        {"certificate_chain": {"filename": discovery.chain}, "private_key": {"filename": discovery.key}}
-                    ],
+                    **_own_certificate(discovery),
                     "validation_context": {
                         "trusted_ca": {"inline_string": discovery.authority},
                         "match_typed_subject_alt_names": [_named(host)],
@@ -233,3 +236,11 @@ def _xds_cluster(discovery: Discovery) -> dict[str, Any]:
             },
         }
     return cluster
+
+
+def _own_certificate(discovery: Discovery) -> dict[str, Any]:
+    if discovery.secret:
+        source = {"path_config_source": {"path": discovery.secret}, "resource_api_version": "V3"}
+        return {"tls_certificate_sds_secret_configs": [{"name": SECRET_NAME, "sds_config": source}]}
+    files = {"certificate_chain": {"filename": discovery.chain}, "private_key": {"filename": discovery.key}}
+    return {"tls_certificates": [files]}

@@ -40,7 +40,7 @@ def test_a_machine_joins_and_renews(background: Background, tmp_path: Path) -> N
     server, directory = background.served.server.url, tmp_path / "identity"
     joined = mizzen("join", "--server", server, "--token", token(background), "--identity-dir", str(directory))
     assert joined.exit_code == 0, joined.output
-    assert sorted(os.listdir(directory)) == ["chain.pem", "key.pem", "root.pem"]
+    assert sorted(os.listdir(directory)) == ["chain.pem", "key.pem", "root.pem", "secret.json"]
     assert {stat.S_IMODE((directory / name).stat().st_mode) for name in os.listdir(directory)} == {0o600}
     assert (directory / "root.pem").read_bytes() == background.served.authority.pem
     first, key = (directory / "chain.pem").read_bytes(), (directory / "key.pem").read_bytes()
