@@ -1,4 +1,4 @@
-"""What is particular to SQLite: kill -9, one process at a time, what it costs, and a plain model to compare it with."""
+"""What is particular to SQLite: kill -9, one process at a time, and what it costs."""
 
 from __future__ import annotations
 
@@ -9,23 +9,18 @@ import signal
 import sqlite3
 import stat
 import sys
-import tempfile
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from controlplane.galley import sqlite_store
 from controlplane.galley.open_store import open_store
 from controlplane.galley.sqlite_ledger import Ledger, copy
 from controlplane.galley.sqlite_store import SqliteStore
-from controlplane.model.resource import ResourceKey
-from controlplane.model.store import Action, Compacted, Conflict, Event, Unavailable
+from controlplane.model.store import Action, Compacted, Unavailable
 from tests.controlplane.galley.stores import key, take
 
 
@@ -319,119 +314,3 @@ def test_a_backup_is_a_whole_store_of_one_moment(tmp_path: Path) -> None:
         await restored.close()
 
     run(scenario)
-
-
-NAMES = st.sampled_from([key("a"), key("b"), key("a", "other"), key("a", kind="Gateway")])
-
-
-class Against(RuleBasedStateMachine):
-    """The store, step by step beside a list of changes and a dict."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.directory = tempfile.TemporaryDirectory()
-        self.loop = asyncio.new_event_loop()
-        self.store = self.do(SqliteStore.open(Path(self.directory.name) / "store.db"))
-        self.there: dict[ResourceKey, tuple[bytes, int]] = {}
-        self.log: list[tuple[Action, ResourceKey, bytes, int, str]] = []
-        self.past: dict[int, dict[ResourceKey, tuple[bytes, int]]] = {0: {}}
-        self.compacted = 0
-
-    def do(self, work: Coroutine[Any, Any, Any]) -> Any:
-        return self.loop.run_until_complete(asyncio.wait_for(work, 10))
-
-    def teardown(self) -> None:
-        self.do(self.store.close())
-        self.loop.close()
-        self.directory.cleanup()
-
-    def expectation(self, key: ResourceKey, guess: int) -> int | None:
-        """None, what is there, or something else."""
-        return [None, self.there.get(key, (b"", 0))[1], guess][guess % 3]
-
-    def note(self, action: Action, key: ResourceKey, document: bytes, who: str) -> None:
-        self.log.append((action, key, document, len(self.log) + 1, who))
-        self.past[len(self.log)] = dict(self.there)
-
-    @rule(key=NAMES, document=st.binary(max_size=4), guess=st.integers(0, 40), who=st.sampled_from(["ann", "bob"]))
-    def put(self, key: ResourceKey, document: bytes, guess: int, who: str) -> None:
-        expected, found = self.expectation(key, guess), self.there.get(key, (b"", 0))[1]
-        if expected is not None and expected != found:
-            with pytest.raises(Conflict) as refused:
-                self.do(self.store.put(key, document, expected=expected, who=who))
-            assert refused.value.found == found
-            return
-        stored = self.do(self.store.put(key, document, expected=expected, who=who))
-        assert stored.revision == len(self.log) + 1
-        self.there[key] = (document, stored.revision)
-        self.note(Action.MODIFIED if found else Action.ADDED, key, document, who)
-
-    @rule(key=NAMES, guess=st.integers(0, 40))
-    def delete(self, key: ResourceKey, guess: int) -> None:
-        expected = self.expectation(key, guess)
-        if key not in self.there:
-            assert self.do(self.store.delete(key, expected=expected, who="x")) is None
-            return
-        document, found = self.there[key]
-        if expected is not None and expected != found:
-            with pytest.raises(Conflict):
-                self.do(self.store.delete(key, expected=expected, who="x"))
-            return
-        assert self.do(self.store.delete(key, expected=expected, who="x")).revision == len(self.log) + 1
-        del self.there[key]
-        self.note(Action.DELETED, key, document, "x")
-
-    @rule(back=st.integers(0, 12))
-    def compact(self, back: int) -> None:
-        revision = max(0, len(self.log) - back)
-        self.do(self.store.compact(revision))
-        self.compacted = max(self.compacted, revision - 1)
-
-    @rule()
-    def reopen(self) -> None:
-        self.do(self.store.close())
-        self.store = self.do(SqliteStore.open(Path(self.directory.name) / "store.db"))
-
-    @rule(back=st.integers(0, 12), kind=st.sampled_from(["VirtualService", "Gateway"]), limit=st.integers(0, 3))
-    def list_at(self, back: int, kind: str, limit: int) -> None:
-        revision = max(0, len(self.log) - back)
-        if revision < self.compacted:
-            with pytest.raises(Compacted):
-                self.do(self.store.list(kind, revision=revision))
-            return
-        wanted = sorted((key, *value) for key, value in self.past[revision].items() if key.kind == kind)
-        found, after, more = [], None, True
-        while more:
-            page = self.do(self.store.list(kind, limit=limit, after=after, revision=revision))
-            found += [(item.key, item.document, item.revision) for item in page.items]
-            more, after = page.more, page.items[-1].key if page.items else None
-        assert found == wanted
-
-    @rule(back=st.integers(0, 20))
-    def watch_from(self, back: int) -> None:
-        since = max(0, len(self.log) - back)
-        if since < self.compacted:
-            with pytest.raises(Compacted):
-                self.do(take(self.store, 1, since))
-        elif since < len(self.log):
-            events: list[Event] = self.do(take(self.store, len(self.log) - since, since))
-            told = [(e.action, e.stored.key, e.stored.document, e.stored.revision, e.who) for e in events]
-            assert told == self.log[since:]
-
-    @rule(key=NAMES)
-    def history(self, key: ResourceKey) -> None:
-        told = [(e.action, e.stored.document, e.stored.revision) for e in self.do(self.store.history(key))]
-        wanted = [(action, document, at) for action, of, document, at, _ in self.log if of == key]
-        recent = [each for each in wanted if each[2] > self.compacted]
-        assert told[len(told) - len(recent) :] == recent and set(told) <= set(wanted)
-
-    @invariant()
-    def is_the_same(self) -> None:
-        for each in (key("a"), key("a", kind="Gateway")):
-            found = self.do(self.store.get(each))
-            assert (found and (found.document, found.revision)) == self.there.get(each)
-        assert self.do(self.store.revision()) == len(self.log)
-
-
-Against.TestCase.settings = settings(max_examples=30, stateful_step_count=25, deadline=None)
-TestAgainstAPlainModel = Against.TestCase
