@@ -47,6 +47,8 @@ class DeltaMultiplexer(Multiplexer[DeltaState]):
             if list(wanted) != [_ALL]:  # else to name nothing means all
                 request.resource_names_subscribe.extend(sorted(wanted))
             for name, kept in state.accepted.items():
+                if not state.wants(name):
+                    continue
                 request.initial_resource_versions[name] = kept.version
         else:
             request.resource_names_subscribe.extend(sorted(name for name in wanted if name not in asked))

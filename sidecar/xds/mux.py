@@ -30,7 +30,7 @@ Job = Callable[[], Awaitable[None]]
 class TypeState:
     """One type on one stream: who is interested, what was accepted, by name."""
 
-    __slots__ = ("accepted", "answered", "expiries", "interests", "type_url", "wanted", "wildcards")
+    __slots__ = ("accepted", "answered", "dropped", "expiries", "interests", "type_url", "wanted", "wildcards")
 
     def __init__(self, type_url: str) -> None:
         self.type_url = type_url
@@ -40,6 +40,8 @@ class TypeState:
         self.wildcards = 0
         """How many want all that there are."""
         self.accepted: dict[str, Kept] = {}
+        self.dropped: set[str] = set()
+        """Names that nobody wants any more, which the server has not been told."""
         self.expiries: dict[str, Callback] = {}
         self.answered = False
 
@@ -51,18 +53,24 @@ class TypeState:
             for name in names:
                 self.wanted[name] = self.wanted.get(name, 0) + 1
 
-    def remove(self, names: frozenset[str] | None) -> list[str]:
-        """Somebody wants these no more; those that nobody wants by name any more."""
+    def remove(self, names: frozenset[str] | None) -> bool:
+        """Somebody wants these no more; whether there are some that nobody wants by name any more."""
         if names is None:
             self.wildcards -= 1
-            return [name for name in self.accepted if name not in self.wanted]
+            self.dropped.update(self.accepted)
+            return True
         gone = []
         for name in names:
             self.wanted[name] -= 1
             if not self.wanted[name]:
                 del self.wanted[name]
                 gone.append(name)
-        return gone
+        self.dropped.update(gone)
+        return bool(gone)
+
+    def wants(self, name: str) -> bool:
+        """Whether somebody wants the resource of this name."""
+        return bool(self.wildcards) or name in self.wanted
 
     @property
     def names(self) -> dict[str, None]:
@@ -158,7 +166,7 @@ class Multiplexer(Generic[StateType]):
         interest.stats.update_attempt += 1
         state = self.types[interest.type_url]
         state.add(interest.names)
-        self._forget(state, state.remove(before))
+        state.remove(before)
         self.want(interest.type_url)
         if interest.names is not None:
             self._hand_over_known(state, interest, interest.names - (before or frozenset()))
@@ -167,9 +175,7 @@ class Multiplexer(Generic[StateType]):
         """An interest has ended."""
         state = self.types[interest.type_url]
         del state.interests[interest]
-        gone = state.remove(interest.names)
-        self._forget(state, gone)
-        if gone or interest.names is None:
+        if state.remove(interest.names):
             self.want(interest.type_url)
         if self.on_empty is not None and not state.interests:
             self.on_empty()
@@ -198,6 +204,7 @@ class Multiplexer(Generic[StateType]):
                     stream.stats.pending_requests = len(waiting)
                     return
                 self.on_sent(state)
+                self._forget_dropped(state)
                 if not (self.node_once and self._said_node):
                     request.node.CopyFrom(self.node)
                     self._said_node = True
@@ -339,7 +346,7 @@ class Multiplexer(Generic[StateType]):
             self._unexpire(state, name)
         for resource in resources:
             await self.pace.breathe()
-            if resource.name not in bad:
+            if resource.name not in bad and state.wants(resource.name):
                 self._unexpire(state, resource.name)
                 state.accepted[resource.name] = Kept(
                     resource.version, resource.payload.type_url, resource.payload.value
@@ -391,11 +398,13 @@ class Multiplexer(Generic[StateType]):
         elif over and not (interest.answered or interest.is_closed):
             interest.unavailable()
 
-    def _forget(self, state: StateType, names: Iterable[str]) -> None:
-        if not state.wildcards:
-            for name in names:
+    def _forget_dropped(self, state: StateType) -> None:
+        """The server knows now what nobody wants, and would say it again to who does later."""
+        for name in state.dropped:
+            if not state.wants(name):
                 state.accepted.pop(name, None)
                 self._unexpire(state, name)
+        state.dropped.clear()
 
     def close(self) -> None:
         """End everything."""

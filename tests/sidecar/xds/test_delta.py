@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 from envoy.config.cluster.v3.cluster_pb2 import Cluster
 from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 
@@ -9,6 +12,7 @@ from sidecar.xds.resource_types import CLUSTER, CLUSTER_LOAD_ASSIGNMENT
 from tests.sidecar.tls_bootstraps import until
 from tests.sidecar.xds.server import XdsServer, delta
 from tests.sidecar.xds.subjects import Watcher, discovering, subscribe
+from tests.sidecar.xds.world import World
 
 
 async def test_what_changes_and_what_goes_is_applied_and_acknowledged() -> None:
@@ -70,3 +74,21 @@ async def test_one_who_asks_for_what_another_has_is_told_at_once() -> None:
         subscribe(discovery, CLUSTER_LOAD_ASSIGNMENT, ["a"], two)
         await until(lambda: two.world == {"a": "1"})
         assert len(server.asked) == 2
+
+
+@pytest.mark.parametrize("kind", ["GRPC", "DELTA_GRPC"])
+async def test_who_leaves_and_comes_back_before_the_server_has_heard_of_it_has_what_was_there(kind: Any) -> None:
+    endpoints = {"a": ClusterLoadAssignment(cluster_name="a")}
+    async with World({CLUSTER_LOAD_ASSIGNMENT: endpoints}) as server, discovering(server.port, kind) as discovery:
+        one, two, three = Watcher(), Watcher(), Watcher()
+        first = subscribe(discovery, CLUSTER_LOAD_ASSIGNMENT, ["a"], one)
+        await until(lambda: one.world == {"a": "1"})
+        await server.settled()
+        discovery.pause(CLUSTER_LOAD_ASSIGNMENT)
+        first.close()
+        second = subscribe(discovery, CLUSTER_LOAD_ASSIGNMENT, ["a"], two)
+        discovery.resume(CLUSTER_LOAD_ASSIGNMENT)
+        await until(lambda: two.world == {"a": "1"})
+        second.close()  # which the server hears
+        subscribe(discovery, CLUSTER_LOAD_ASSIGNMENT, ["a"], three)
+        await until(lambda: three.world == {"a": "1"})
