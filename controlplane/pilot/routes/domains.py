@@ -42,14 +42,6 @@ def service_addresses(service: Service) -> list[str]:
     ]
 
 
-def domains(names: list[str], port: int, *, bare: bool) -> list[str]:
-    """Names with the port, and with ``bare`` also without."""
-    made: list[str] = []
-    for name in names:
-        if name == "*":
-            made.append(name)
-            continue
-        if bare:
-            made.append(name)
-        made.append(f"{name}:{port}")
-    return made
+def with_port(names: list[str], port: int, *, bare: bool) -> list[str]:
+    """Names with the port, as they are asked for where many ports are served; with ``bare`` also without."""
+    return [f"{name}:{port}" for name in names] + (names if bare else [])

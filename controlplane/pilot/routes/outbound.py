@@ -76,11 +76,11 @@ def forward_proxy_routes(scope: Scope) -> Generated:
 
 
 def port_routes(scope: Scope, egress: EgressListener, port: int | None) -> Generated:
-    """Routes of a listener on one port: the services that have this port, with and without it in the authority. A listener
+    """Routes of a listener on one port: the services that have this port, whether or not the authority has it. A listener
     on a Unix socket has no port (None), and is called after the socket: through it all ports are reached, as through the
     forward proxy.
     """
-    message = new_route_configuration(routes_name(egress, port))
+    message = new_route_configuration(routes_name(egress, port), ignore_port_in_host_matching=port is not None)
     hosts, distinct = outbound_hosts(scope, egress, port)
     captured = scope.proxy.intercepts and egress.capture_mode != "NONE" and port is not None
     return route_configuration(scope, message, [*hosts, unknown_host(scope, captured=captured)], distinct=distinct)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from controlplane.model.resource import Resource
 from controlplane.model.service import Port, PortProtocol, Service
 from controlplane.pilot.hosts import covers, speaking_of
-from controlplane.pilot.routes.domains import domains, service_addresses, service_names
+from controlplane.pilot.routes.domains import service_addresses, service_names, with_port
 from controlplane.pilot.routes.virtual_hosts import (
     RuleView,
     VirtualHost,
@@ -30,7 +30,9 @@ class OutboundHosts(NamedTuple):
 
 
 def outbound_hosts(scope: Scope, egress: EgressListener, port: int | None) -> OutboundHosts:
-    """Virtual hosts for requests that came for ``port``; None is the forward proxy, which takes all ports."""
+    """Virtual hosts for requests that came for ``port``, whose domains are without it; None is the forward proxy, which
+    takes all ports, so that domains have them.
+    """
     key = ("outbound hosts", scope.steady, scope.egress.index(egress), port)
     return scope.memo.get(key, _Hosts).follow(scope, egress, port)
 
@@ -241,15 +243,17 @@ def _places(
         for each in service.ports:
             if not _served(each, port):
                 continue
-            bare = port is not None or (each.number == HTTP_PORT and routable(each.protocol))
+            served = names
+            if port is None:
+                served = with_port(names, each.number, bare=each.number == HTTP_PORT and routable(each.protocol))
             tunnels = None
             if port is None and not each.protocol.is_http:
                 tunnels = speaking_of(scope, connections, hostname)
-            place = _Place(service, hostname, each, domains(names, each.number, bare=bare), tunnels)
+            place = _Place(service, hostname, each, served, tunnels)
             yield place, claimed.by_service.get(hostname) if routable(each.protocol) else None
     asked = HTTP_PORT if port is None else port
     for host, owner in claimed.strangers.items():
-        yield _Place(None, host, Port(asked), domains([host], asked, bare=True)), owner
+        yield _Place(None, host, Port(asked), with_port([host], asked, bare=True) if port is None else [host]), owner
 
 
 def _speak_alike(old: Resource, new: Resource) -> bool:

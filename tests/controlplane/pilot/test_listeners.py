@@ -510,3 +510,31 @@ spec:
 
 
 DOMAIN = "shop.svc.cluster.local"
+
+
+CALLS = """
+apiVersion: v1
+kind: Service
+metadata: {name: calls, namespace: shop}
+spec: {selector: {app: own}, ports: [{name: grpc, port: 50051}, {name: grpc-web-page, port: 8081}]}
+---
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {name: default, namespace: shop}
+spec:
+  egress:
+  - {port: {number: 50051, protocol: GRPC, name: grpc}, bind: 127.0.0.5, hosts: ["./*"]}
+  - {hosts: ["./*"]}
+"""
+
+
+@pytest.mark.parametrize("kind", PLANES)
+def test_calls_are_counted_and_those_of_pages_become_grpc(kind: str, tmp_path: Path) -> None:
+    call = {"method": "POST", "path": "/shop.Reviews/Get", "headers": {"content-type": "application/grpc"}}
+    page = {**call, "headers": {"content-type": "application/grpc-web", "content-length": "0"}}
+    with running(kind, Scene(CALLS), OWN, tmp_path) as plane:
+        send(plane.ports["127.0.0.5_50051"], "calls:50051", call)
+        assert short(plane.servers.requests[-1]["from"]) == "calls:50051"
+        send(plane.ports["127.0.0.1_8081"], "calls", page)
+        assert plane.servers.requests[-1]["from"] == "inbound|8081||"
+        assert plane.servers.requests[-1]["headers"]["content-type"] == "application/grpc"

@@ -85,8 +85,8 @@ class Served:
         async def on_health(proxy: Proxy, healthy: bool, message: str) -> None:
             self.health.append((proxy.id, healthy, message))
 
-        async def admit(proxy: Proxy, metadata: Mapping[str, Any], certificate: Any) -> None:
-            pass
+        async def admit(proxy: Proxy, metadata: Mapping[str, Any], certificate: Any) -> Proxy:
+            return proxy
 
         service = DiscoveryService(
             self.hub,
