@@ -15,11 +15,12 @@ from controlplane.model.proxy import Proxy
 from controlplane.model.service import Endpoint, Health, PortProtocol, Resolution
 from controlplane.pilot import names
 from controlplane.pilot.balancing import locality_settings
-from controlplane.pilot.locality import arrange
+from controlplane.pilot.locality import arrange, total_weight
 from controlplane.pilot.memo import Same
 from controlplane.pilot.scope import Generated, Scope
 from controlplane.pilot.traffic_policy import policy_for
 
+_MOST_WEIGHT = 2**31  # Envoy refuses weights that come to more than 2**32 - 1
 _HEALTH = {
     Health.UNHEALTHY: health_check_pb2.UNHEALTHY,
     Health.DRAINING: health_check_pb2.DRAINING,
@@ -91,19 +92,20 @@ def fill_load_assignment(
     detection tells which endpoints fail.
     """
     message.cluster_name = cluster
+    divisor = max(1, -(-total_weight(endpoints) // _MOST_WEIGHT))
     for group in arrange(endpoints, proxy, settings, failover=failover):
         locality = message.endpoints.add(priority=group.priority)
-        locality.load_balancing_weight.value = group.weight
+        locality.load_balancing_weight.value = max(1, group.weight // divisor)
         place = group.locality
         if place.region or place.zone or place.sub_zone:
             locality.locality.region = place.region
             locality.locality.zone = place.zone
             locality.locality.sub_zone = place.sub_zone
-        locality.lb_endpoints.extend(lb_endpoint(endpoint, port) for endpoint in group.endpoints)
+        locality.lb_endpoints.extend(lb_endpoint(endpoint, port, divisor) for endpoint in group.endpoints)
 
 
-def lb_endpoint(endpoint: Endpoint, port: int) -> Any:
-    """One endpoint, at its own port for the service's."""
+def lb_endpoint(endpoint: Endpoint, port: int, divisor: int = 1) -> Any:
+    """One endpoint, at its own port for the service's; its weight is divided by ``divisor``."""
     found = endpoint_components_pb2.LbEndpoint()
     address = found.endpoint.address
     if endpoint.address.startswith("unix://"):
@@ -112,7 +114,7 @@ def lb_endpoint(endpoint: Endpoint, port: int) -> Any:
         socket = address.socket_address
         socket.address = endpoint.address
         socket.port_value = endpoint.ports[port]
-    found.load_balancing_weight.value = endpoint.weight or 1
+    found.load_balancing_weight.value = max(1, (endpoint.weight or 1) // divisor)
     if endpoint.health is not Health.HEALTHY:
         found.health_status = _HEALTH[endpoint.health]
     if endpoint.tls_mode == "istio":

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterable, Mapping
+import logging
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from typing import NamedTuple
 
 from controlplane.model.changes import Changes
@@ -37,6 +38,8 @@ from controlplane.pilot.view import ScopeKey, View, scope_key
 from controlplane.pilot.workload import ProxyWorkload, addresses, targets
 
 _ANY_SERVICE = ResourceKey("Service", "", "")
+log = logging.getLogger("controlplane.pilot")
+
 _NOTHING: Mapping[str, Encoded] = {}
 _PATIENCE = 256  # snapshots, after which scopes and proxies are forgotten that nobody asked for
 
@@ -261,6 +264,20 @@ class _Made:
             self.encoded, self.signature = before.encoded, before.signature
 
 
+def _made_or_last(generate: Callable[[], Iterable[Generated]], stamp: object, before: _Made | None) -> _Made:
+    """What a generator makes. If it fails, which is a fault of the generator and not of the resources, proxies keep what they
+    have, and everything else goes on; it is tried again at the next change. Without anything to keep the fault is raised.
+    """
+    try:
+        return _Made(generate(), stamp, before)
+    except Exception:
+        if before is None:
+            raise
+        log.exception("translation failed, proxies keep what they have")
+        before.stamp = stamp
+        return before
+
+
 class _Host(NamedTuple):
     """What the load assignments of one host were made from, besides endpoints, and their names."""
 
@@ -313,7 +330,7 @@ class _ScopeState:
         stamp = clock.of_type(type_url, with_virtual_services=self.view.sidecar is not None)
         found = self._made.get(type_url)
         if found is None or found.stamp != stamp:
-            found = self._made[type_url] = _Made(SHARED[type_url](self.view), stamp, found)
+            found = self._made[type_url] = _made_or_last(lambda: SHARED[type_url](self.view), stamp, found)
             self.seen.update(key for one in found.generated.values() for key in one.causes)
             self.seen.update(self.view.consulted())
         return found
@@ -427,7 +444,9 @@ class _ProxyState:
         if found is None or before[0] != stamp[0] or before[1] != stamp[1] or before[2] is not served:  # type: ignore[index]
             workload = ProxyWorkload(self.proxy, shared.view, served)
             generate = OWN.get(type_url)
-            found = self._made[type_url] = _Made(generate(workload) if generate is not None else (), stamp, found)
+            found = self._made[type_url] = _made_or_last(
+                lambda: generate(workload) if generate is not None else (), stamp, found
+            )
             self.seen.update(key for one in found.generated.values() for key in one.causes)
         return found
 

@@ -330,6 +330,17 @@ spec: {address: 10.0.0.4, labels: {app: x}}
     assert found.endpoints[0].load_balancing_weight.value == 8
 
 
+def test_weights_of_all_sizes_fit() -> None:
+    text = service("a") + "".join(
+        f"---\nkind: WorkloadEntry\nmetadata: shop/a-{n}\nspec: {{address: 10.0.1.{n}, labels: {{app: a}}, weight: {w}}}\n"
+        for n, w in enumerate((4294967295, 4294967295, 2147483648, 1))
+    )
+    found = assignment(mesh(text), proxy(), "outbound|9080||a.shop.svc.cluster.local")
+    weights = [one.load_balancing_weight.value for each in found.endpoints for one in each.lb_endpoints]
+    assert sum(weights) < 2**32 and min(weights) >= 1
+    assert sorted(weights)[-1] == sorted(weights)[-2] > 1.9 * sorted(weights)[-3]
+
+
 def test_names_do_not_spoil_addresses() -> None:
     """Envoy refuses a load assignment with one name in it, and all the others with it."""
     text = (

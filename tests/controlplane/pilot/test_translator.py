@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import pytest
+
 from controlplane.model.resource import ResourceKey
-from controlplane.pilot.generators import CLUSTER, ENDPOINTS, LISTENER, ROUTES
+from controlplane.pilot.generators import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SHARED
+from controlplane.pilot.scope import Generated, Scope
 from tests.controlplane.pilot.mesh import addresses, assignment, change, clusters, mesh, proxy
 
 SHOP = """
@@ -112,6 +117,29 @@ def test_a_service_that_goes_takes_its_clusters_along() -> None:
     assert {CLUSTER, ENDPOINTS, LISTENER, ROUTES} <= set(pilot.affected(changes, client))
     assert RATINGS not in pilot.resources(client, CLUSTER)
     assert not pilot.resources(client, ENDPOINTS, [RATINGS])
+
+
+def test_a_fault_of_a_generator_leaves_proxies_what_they_have(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pilot = mesh(SHOP)
+    client = proxy()
+    before = pilot.resources(client, CLUSTER)
+
+    def broken(scope: Scope) -> Iterator[Generated]:
+        yield from ()
+        raise RuntimeError("broken")
+
+    rule = (
+        "kind: DestinationRule\nmetadata: shop/reviews\nspec: {host: reviews, subsets: [{name: v%d, labels: {v: a}}]}"
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr("controlplane.pilot.translator.SHARED", {**SHARED, CLUSTER: broken})
+        change(pilot, rule % 1)
+        assert pilot.resources(client, CLUSTER) is before
+        assert "translation failed" in caplog.text
+    change(pilot, rule % 2)
+    assert "outbound|9080|v2|reviews.shop.svc.cluster.local" in pilot.resources(client, CLUSTER)
 
 
 def test_a_nack_is_told_to_what_the_cluster_was_made_from() -> None:
