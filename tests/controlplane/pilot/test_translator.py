@@ -134,7 +134,7 @@ def test_a_fault_of_a_generator_leaves_proxies_what_they_have(
         "kind: DestinationRule\nmetadata: shop/reviews\nspec: {host: reviews, subsets: [{name: v%d, labels: {v: a}}]}"
     )
     with monkeypatch.context() as patch:
-        patch.setattr("controlplane.pilot.translator.SHARED", {**SHARED, CLUSTER: broken})
+        patch.setattr("controlplane.pilot.kept.SHARED", {**SHARED, CLUSTER: broken})
         change(pilot, rule % 1)
         assert pilot.resources(client, CLUSTER) is before
         assert "translation failed" in caplog.text
