@@ -90,7 +90,9 @@ def _servers(gateways: Sequence[Resource]) -> Iterator[GatewayServer]:
     for gateway in gateways:
         for spec in gateway.spec.servers:
             hosts = tuple(_host(host, gateway.namespace) for host in spec.hosts)
-            yield GatewayServer(gateway, spec, parse_protocol(spec.port.protocol), hosts)
+            protocol = parse_protocol(spec.port.protocol)
+            if protocol is not PortProtocol.UDP:  # proxies route connections and requests
+                yield GatewayServer(gateway, spec, protocol, hosts)
 
 
 def _host(text: str, namespace: str) -> tuple[str, str]:

@@ -6,6 +6,7 @@ access log format" of its documentation.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,8 @@ from envoy.extensions.access_loggers.file.v3 import file_pb2
 from controlplane.model.istio.log_filter import Comparison, LogCondition, parse_log_filter
 from controlplane.pilot.memo import Same
 from controlplane.pilot.scope import Scope
+
+_log = logging.getLogger(__name__)
 
 BUILT_IN = "envoy"  # the provider that is there without being defined
 CLIENT = "CLIENT"
@@ -135,6 +138,7 @@ def _of_provider(mesh: Any, name: str) -> Any:
             continue
         settings = provider.envoy_file_access_log
         if settings is None:
+            _log.warning("the provider %s is no file (envoyFileAccessLog): nothing is logged there", name)
             return None
         layout = settings.log_format
         path = settings.path or _STANDARD_OUTPUT
@@ -142,7 +146,10 @@ def _of_provider(mesh: Any, name: str) -> Any:
             return file_log(path, TEXT_FORMAT, omit_empty=bool(settings.omit_empty_values))
         chosen = layout.text if layout.text is not None else dict(layout.labels)
         return file_log(path, chosen, omit_empty=bool(settings.omit_empty_values))
-    return _of_mesh(mesh) if name == BUILT_IN else None
+    if name == BUILT_IN:
+        return _of_mesh(mesh)
+    _log.warning("there is no provider %s in the mesh's extensionProviders: nothing is logged there", name)
+    return None
 
 
 def _filter(condition: LogCondition) -> Any:

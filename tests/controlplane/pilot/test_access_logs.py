@@ -101,6 +101,14 @@ def test_the_most_specific_telemetry_decides(texts: list[str], out: list[str], i
     assert (paths(scene, OUT), paths(scene, IN)) == (out, into)
 
 
+def test_a_provider_that_takes_no_logs_here_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    remote = {"name": "remote", "envoyHttpAls": {"service": "logs.shop.svc.cluster.local", "port": 9000}}
+    scene = Scene(OWN, telemetry(provider("remote", "nowhere")), mesh={"extensionProviders": [remote]})
+    assert paths(scene, OUT) == []
+    told = " ".join(record.getMessage() for record in caplog.records)
+    assert "remote is no file" in told and "no provider nowhere" in told
+
+
 def test_a_change_of_telemetry_is_followed() -> None:
     scene = Scene(OWN, mesh=PROVIDERS)
     assert paths(scene, OUT) == []
