@@ -145,7 +145,7 @@ class Watch:
         """In the words of Istio's `proxy-status`."""
         if self.error:
             return "NACKED"
-        if not self.nonce:
+        if not self.nonce and not (self.sent and not self.due):  # it may have all from an earlier stream
             return "NOT SENT"
         return "SYNCED" if self.settled and not self.due else "STALE"
 

@@ -259,6 +259,10 @@ def test_versions_from_an_earlier_stream() -> None:
     talk.there_is("EDS", a="1", b="2")
     talk.ask("EDS", "a", "b", initial={"a": "1", "b": "1"})
     assert talk.hear() == ["EDS b"]
+    talk.there_is("RDS", r="1")
+    talk.ask("RDS", "r", initial={"r": "1"})
+    assert talk.hear() == []
+    assert talk.conversation.watches[ROUTES].status == "SYNCED"
 
 
 def test_wildcard_by_its_name(talk: Talk) -> None:
