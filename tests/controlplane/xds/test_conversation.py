@@ -259,6 +259,8 @@ def test_versions_from_an_earlier_stream() -> None:
     talk.there_is("EDS", a="1", b="2")
     talk.ask("EDS", "a", "b", initial={"a": "1", "b": "1"})
     assert talk.hear() == ["EDS b"]
+    talk.answer("CDS")
+    talk.answer("EDS")
     talk.there_is("RDS", r="1")
     talk.ask("RDS", "r", initial={"r": "1"})
     assert talk.hear() == []
