@@ -240,13 +240,15 @@ def test_what_is_queued_on_one_of_two_addresses_that_is_not_configured_any_more_
         until(lambda: is_free(other), "the address to be free")
 
 
-def test_an_answer_of_the_administration_interface_is_not_cut_off_by_the_end(write: Write) -> None:
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_an_answer_of_the_administration_interface_is_not_cut_off_by_the_end(write: Write, workers: str) -> None:
     port, admin = free_ports(2)
     clusters = tuple(cluster(f"cluster-{number}", 1) for number in range(300))
     config = bootstrap(http_listener("one", port, [direct("hello")]), clusters=clusters, admin=0)
     config["admin"]["address"] = address(admin)
-    with Process("sidecar", "-c", write(config), "--drain-time-s", "1") as process:
-        starts(process, 1)
+    with Process("sidecar", "-c", write(config), "--drain-time-s", "1", "--concurrency", workers) as process:
+        starts(process, int(workers))
+        until(lambda: not is_free(admin), "the administration interface")
         with socket.create_connection(("127.0.0.1", admin), 10) as client:
             client.sendall(b"GET /stats/prometheus HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
             received = client.recv(65536)
