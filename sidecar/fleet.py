@@ -15,11 +15,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from sidecar.config.bootstrap import Bootstrap
-from sidecar.config.listener import Listener
 from sidecar.config.problems import ConfigurationError
 from sidecar.core.hot_restart import RESTART_TIMEOUT
 from sidecar.core.worker import Worker
 from sidecar.fleet_answers import FleetAnswers
+from sidecar.fleet_counts import Counts
+from sidecar.fleet_sockets import close_left, close_new, close_own, named, take
 from sidecar.lifecycle.generation import SOON, Generation
 from sidecar.lifecycle.handover import HandoverError, Predecessor, Sockets, Successor, close_all
 from sidecar.lifecycle.later_sockets import LaterSockets
@@ -27,8 +28,7 @@ from sidecar.lifecycle.phases import Event, Life, Phase
 from sidecar.lifecycle.supervisor import notify_supervisor
 from sidecar.lifecycle.worker_process import State, WorkerProcess
 from sidecar.listener.balanced import Exchange
-from sidecar.listener.sockets import addresses_of, key_of, listen_for_each
-from sidecar.listener.sockets import close as close_socket
+from sidecar.listener.sockets import listen_for_each
 from sidecar.server import FIRST_WORDS
 from sidecar.stack import Stack
 from sidecar.telemetry.configured_settings import compile_settings
@@ -81,7 +81,7 @@ class Fleet:
         self._starting: asyncio.Task[bool] | None = None
         self._rolling: asyncio.Task[None] | None = None
         self._ending: asyncio.Task[None] | None = None
-        self._pending: list[Any] = []
+        self._counts = Counts(self.serving)
         self._predecessors: list[Predecessor] = []
 
     @property
@@ -121,8 +121,7 @@ class Fleet:
         inherited = {} if self.successor is None else await self.successor.take_sockets()
         self._others = frozenset(inherited)
         try:
-            for config in _bound(self.bootstrap):
-                self.sockets |= listen_for_each(config, self.concurrency, inherited)
+            take(self.bootstrap, self.concurrency, inherited, self.sockets)
             stack.bind(inherited)
         except BaseException:
             close_all(inherited)
@@ -151,7 +150,7 @@ class Fleet:
 
     def _succeed(self, successor: Successor, stack: Stack) -> None:
         self._others = frozenset()
-        successor.on_statistics = self._count_on
+        successor.on_statistics = self._counts.add
         if stack.admin_listener is not None:
             stack.admin_listener.shared = frozenset()
             stack.admin_listener.pause_accepting()  # until it is told where counters go on
@@ -179,22 +178,12 @@ class Fleet:
         for warning in warnings:
             log.warning("%s", warning)
         exchange = Exchange(self.concurrency)
-        return Generation(serialized, self.concurrency, sockets, exchange, epoch, self.restart_timeout, self._count_on,
+        return Generation(serialized, self.concurrency, sockets, exchange, epoch, self.restart_timeout, self._counts.add,
                           self.later)  # fmt: skip
 
     def serving(self) -> list[WorkerProcess]:
         """The workers that serve now, by their numbers."""
         return [] if self.current is None else self.current.serving()
-
-    def _count_on(self, changes: list[Any]) -> None:
-        """What workers that leave have counted: one that stays counts on from there."""
-        serving = self.serving()
-        if serving:
-            for waiting in (*self._pending, changes):
-                serving[0].order(changes=waiting)
-            self._pending.clear()
-        else:
-            self._pending.append(changes)
 
     # restarts
 
@@ -225,18 +214,16 @@ class Fleet:
         before = self.sockets
         after: Sockets = {}
         try:
-            known = {key: list(each) for key, each in before.items()}
-            for config in _bound(loaded[0]):
-                after |= listen_for_each(config, self.concurrency, known)
+            take(loaded[0], self.concurrency, {key: list(each) for key, each in before.items()}, after)
             coming = self.coming = self._generation(loaded, after, self.epoch + 1)
             reason = await coming.start()
         except OSError as error:
             reason = str(error)
         if reason:
             if self.coming is not None:
-                self._retire(self.coming, frozenset(before))
+                self._retire(self.coming, frozenset((*before, *self.later.sockets)))
                 self.coming = None
-            _close_new(after, before)
+            close_new(after, before)
             return reason
         assert self.current is not None
         old, self.current, self.coming = self.current, coming, None
@@ -244,11 +231,7 @@ class Fleet:
         self.sockets = after
         self.epoch = coming.epoch
         self.health_check_failed = False  # the new workers do not know of it
-        for (
-            key,
-            each,
-        ) in before.items():  # the old workers serve what is queued on those that are not configured any more
-            close_all({key: [sock for sock in each if sock not in after.get(key, ())]})
+        close_left(before, after)
         self._retire(old, frozenset((*after, *self.later.sockets)))
         return ""
 
@@ -309,13 +292,12 @@ class Fleet:
             self._rolling.cancel()
         coming, self.coming = self.coming, None
         if coming is not None:
-            _close_new(coming.sockets, self.sockets)
-            self._retire(coming, frozenset(self.sockets))
+            close_new(coming.sockets, self.sockets)
+            self._retire(coming, frozenset((*self.sockets, *self.later.sockets)))
 
     def changes(self, *, ending: bool = False) -> Iterator[list[Any]]:
         """What our workers have told since the last call."""
-        pending, self._pending = self._pending, []
-        return iter(pending)
+        return self._counts.take()
 
     def connections(self) -> int:
         """How many downstream connections our workers have."""
@@ -389,12 +371,7 @@ class Fleet:
             predecessor.end()
         if self.successor is not None:
             self.successor.close()
-        for key, each in self.sockets.items():
-            if key in self._others:
-                close_all({key: each})
-            else:
-                for sock in each:
-                    close_socket(sock)
+        close_own(self.sockets, self._others)
         if self.stack is not None:
             await self.stack.close()
 
@@ -426,12 +403,7 @@ class Fleet:
         """Close the sockets of listeners here, too, after so many seconds, so that nothing is queued there that nobody serves.
         The names of the listeners, whose workers must own the sockets then.
         """
-        chosen = [
-            config
-            for config in self.bootstrap.static_resources.listeners
-            if not inboundonly or config.traffic_direction == "INBOUND"
-        ]
-        keys = [key_of(config, address) for config in chosen for address, _ in addresses_of(config)]
+        names, keys = named(self.bootstrap, inboundonly)
 
         def close() -> None:
             for key in keys:
@@ -441,19 +413,7 @@ class Fleet:
             self.loop.call_later(after, close)
         else:
             close()
-        return sorted({config.name for config in chosen})
+        return names
 
     def __repr__(self) -> str:
         return f"<Fleet of {self.concurrency} workers>"
-
-
-def _bound(bootstrap: Bootstrap) -> list[Listener]:
-    return [config for config in bootstrap.static_resources.listeners if config.bind_to_port]
-
-
-def _close_new(sockets: Sockets, known: Sockets) -> None:
-    """Close what is not ``known``, and remove the files of such Unix sockets."""
-    for key, each in sockets.items():
-        for sock in each:
-            if sock not in known.get(key, ()):
-                close_socket(sock)

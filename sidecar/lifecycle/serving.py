@@ -234,7 +234,8 @@ class Serving:
             status,
         )
         self.status = status if status >= 0 else 128 - status
-        self._hurry()
+        if not self.hurried:
+            self._hurry()
         if status:  # the sooner we end, the sooner a supervisor starts us again
             self.loop.call_later(_LAST_REQUESTS, self.now.set)
 

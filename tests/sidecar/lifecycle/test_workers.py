@@ -229,6 +229,9 @@ def test_a_roll_under_load_loses_nothing(write: Write) -> None:
             found = await asyncio.to_thread(stats, admin)
             assert found["http.one.downstream_rq_total"] == load.answered
             assert found["server.hot_restart_epoch"] == 1
+            listener = f"listener.127.0.0.1_{port}"
+            each = [found[f"{listener}.worker_{number}.downstream_cx_total"] for number in (0, 1)]
+            assert sum(each) == found[f"{listener}.downstream_cx_total"]
             process.send(signal.SIGTERM)
             assert await asyncio.to_thread(process.end) == 0
             assert is_free(port)
