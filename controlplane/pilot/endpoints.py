@@ -73,7 +73,7 @@ def load_assignment(scope: Scope, cluster: str) -> Generated | None:
         causes = (*service.origins, *(source.key for source in rule.sources)) if rule is not None else service.origins
         return Generated(encode(cluster, message), causes)
 
-    return scope.memo.get(key, make)
+    return scope.memo.brief.get(key, make)
 
 
 def fill_load_assignment(

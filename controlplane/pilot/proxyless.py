@@ -119,7 +119,7 @@ def route_configuration(scope: Scope, name: str) -> Generated | None:
             host.routes.extend(kept)
         return Generated(encode(name, message), full.causes)
 
-    return scope.memo.get(("proxyless routes", name, Same(full.resource)), make)
+    return scope.memo.brief.get(("proxyless routes", name, Same(full.resource)), make)
 
 
 def _reduced(route: Any) -> Any:
@@ -216,7 +216,7 @@ def endpoints(scope: Scope, name: str) -> Generated | None:
             locality.locality.SetInParent()
         return Generated(encode(name, message), full.causes)
 
-    return scope.memo.get(("proxyless endpoints", name, Same(full.resource)), make)
+    return scope.memo.brief.get(("proxyless endpoints", name, Same(full.resource)), make)
 
 
 def _target(scope: Scope, name: str) -> tuple[Service, Port] | None:

@@ -128,8 +128,9 @@ def _each(
         return Generated(encode(one.resource.name, parsed), tuple(causes)) if changed else one
 
     outbound = outbound_context(scope)  # gateways and sidecars may have the very same resource
+    memo = scope.memo.brief if message is route_pb2.RouteConfiguration else scope.memo
     for one in made:
-        kept = scope.memo.get(("patched", one.resource, one.causes, patches, outbound), partial(change, one))
+        kept = memo.get(("patched", one.resource, one.causes, patches, outbound), partial(change, one))
         if kept is not None:
             yield kept
     for patch in added:

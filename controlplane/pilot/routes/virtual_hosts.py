@@ -74,7 +74,7 @@ def route_configuration(
     made = encode_bytes(
         message.name, b"".join((message.SerializeToString(deterministic=True), *(each.field for each in hosts)))
     )
-    kept = scope.memo.get(("route configuration", made.name, made.version), lambda: made)
+    kept = scope.memo.brief.get(("route configuration", made.name, made.version), lambda: made)
     return Generated(kept, tuple(dict.fromkeys(chain.from_iterable(each.causes for each in hosts))))
 
 

@@ -93,14 +93,34 @@ def test_many_proxies_of_a_scope_cost_little_more_than_one(large: Pilot) -> None
     assert all(large.resources(other, CLUSTER) is large.resources(first, CLUSTER) for other in others)
 
 
-def test_what_is_not_asked_for_any_more_is_forgotten() -> None:
+def test_what_is_not_asked_for_any_more_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("controlplane.pilot.memo._FLOOR", 100)
     pilot = Pilot()
-    node = proxy()
-    for number in range(200):
+    node = proxy(HTTP_PROXY_PORT="15002")
+    sizes, brief = [], []
+    for number in range(400):
         change(
             pilot,
             "kind: ServiceEntry\nmetadata: a/x\nspec: {hosts: [x.example], resolution: STATIC,"
             f" ports: [{{number: {80 + number}, name: http, protocol: HTTP}}]}}",
         )
         everything(pilot, node)
-    assert len(pilot._memo) < 600  # each round makes more than 5
+        sizes.append(len(pilot._memo))
+        brief.append(len(pilot._memo.brief))
+    assert max(sizes) < 800 < 400 * 3  # each round makes three or more
+    assert max(brief) < 30
+
+
+def test_endpoints_that_come_and_go_cost_clusters_nothing(large: Pilot) -> None:
+    node = proxy("steady", namespace="team-0")
+    everything(large, node)
+    for number in range(150):
+        (resource,) = resources(workload(7, 3, 20 + number % 50))
+        large.apply({resource.key: resource})
+    (rule,) = resources("kind: DestinationRule\nmetadata: team-7/svc-7\nspec: {host: svc-7}")
+    before = large.resources(node, CLUSTER)
+    large.apply({rule.key: rule})
+    after = large.resources(node, CLUSTER)
+    name = "outbound|80||svc-8.team-8.svc.cluster.local"
+    assert after is not before and after[name] is before[name]
+    assert seconds(lambda: large.resources(proxy("other", namespace="team-0"), CLUSTER)) < 0.005 * SPARE
