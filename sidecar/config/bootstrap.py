@@ -108,6 +108,14 @@ def parse_bootstrap(node: Node) -> Bootstrap:
     node.context.local_cluster_name = cluster_manager.local_cluster_name
     dynamic_resources = None if dynamic is None else _parse_dynamic_resources(dynamic)
     hds = node.child("hds_config")
+    if dynamic is not None and dynamic.message.ListFields():
+        for name in ("id", "cluster"):
+            if identity is None or not identity.has(name):
+                node.refuse(
+                    "is required by management servers",
+                    f"node.{name}",
+                    f"set it, or pass --service-{'node' if name == 'id' else name}",
+                )
     node.context.discovers_clusters = dynamic_resources is not None and dynamic_resources.cds_config is not None
     built = Bootstrap(
         NodeIdentity() if identity is None else _parse_identity(identity),

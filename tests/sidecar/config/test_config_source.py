@@ -23,13 +23,14 @@ from sidecar.config.retry_policy import RetryBackOff
 from tests.differential.envoy_binary import EnvoyUnavailableError, envoy_binary
 from tests.sidecar.config.resources import Document, bootstrap, cluster, load
 
+NODE = {"id": "id", "cluster": "it"}
 SERVICE = {"envoy_grpc": {"cluster_name": "c"}}
 STREAM = {"api_type": "GRPC", "transport_api_version": "V3", "grpc_services": [SERVICE]}
 REST = {"api_type": "REST", "transport_api_version": "V3", "cluster_names": ["c"], "refresh_delay": "2s"}
 
 
 def dynamic(**fields: Any) -> DynamicResources:
-    built, warnings = load(bootstrap(dynamic_resources=fields))
+    built, warnings = load(bootstrap(dynamic_resources=fields, node=NODE))
     assert warnings == []
     assert built.dynamic_resources is not None
     return built.dynamic_resources
@@ -110,10 +111,18 @@ STRICTER = {
 
 def refusals(fields: Document) -> list[str]:
     try:
-        load(bootstrap(dynamic_resources=fields))
+        load(bootstrap(dynamic_resources=fields, node=NODE))
     except ConfigurationError as error:
         return [problem.path for problem in error.problems]
     return []
+
+
+@pytest.mark.parametrize(("node", "missing"), [({}, ["id", "cluster"]), ({"id": "it"}, ["cluster"])])
+def test_who_asks_says_who_it_is(node: Document, missing: list[str]) -> None:
+    source = {"cds_config": {"ads": {}}, "ads_config": STREAM}
+    with pytest.raises(ConfigurationError) as raised:
+        load(bootstrap(dynamic_resources=source, node=node))
+    assert [problem.path for problem in raised.value.problems] == [f"node.{name}" for name in missing]
 
 
 def test_what_is_refused_is_named() -> None:
@@ -147,7 +156,7 @@ def envoy() -> Path:
 
 @pytest.mark.parametrize("name", BOTH)
 def test_envoy_says_the_same(name: str, envoy: Path, tmp_path: Path) -> None:
-    document = bootstrap(clusters=[cluster()], dynamic_resources=BOTH[name], node={"id": "id", "cluster": "it"})
+    document = bootstrap(clusters=[cluster()], dynamic_resources=BOTH[name], node=NODE)
     file = tmp_path / "envoy.json"
     file.write_text(json.dumps(document))
     run = subprocess.run(

@@ -26,6 +26,7 @@ class Sidecar:
         self.server = Server(
             {
                 "static_resources": {"clusters": [XDS_CLUSTER]},
+                "node": {"id": "it", "cluster": "us"},
                 "dynamic_resources": {**DYNAMIC, "cds_config": ADS},
                 **more,
             }

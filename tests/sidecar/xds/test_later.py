@@ -30,6 +30,7 @@ class Pressed(Sidecar):
         self.server = Server(
             {
                 "static_resources": {"clusters": [XDS_CLUSTER]},
+                "node": {"id": "it", "cluster": "us"},
                 "dynamic_resources": {**DYNAMIC, "lds_config": ADS},
                 "overload_manager": {
                     "refresh_interval": "0.01s",

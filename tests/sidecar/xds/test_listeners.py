@@ -95,6 +95,7 @@ class Sidecar:
         self.server = Server(
             {
                 "static_resources": {"clusters": [XDS_CLUSTER]},
+                "node": {"id": "it", "cluster": "us"},
                 "dynamic_resources": {**DYNAMIC, "lds_config": ADS},
             },
             **{"drain_time": 0.3, **more},
@@ -298,6 +299,7 @@ async def test_the_administration_interface_answers_while_others_are_waited_for(
         {
             "admin": {"address": address},
             "static_resources": {"clusters": [XDS_CLUSTER]},
+            "node": {"id": "it", "cluster": "us"},
             "dynamic_resources": {**DYNAMIC, "lds_config": ADS},
         }
     )

@@ -22,6 +22,7 @@ async def test_nothing_is_left_of_what_was_replaced(monkeypatch: pytest.MonkeyPa
     server = Server(
         {
             "static_resources": {"clusters": [XDS_CLUSTER]},
+            "node": {"id": "it", "cluster": "us"},
             "dynamic_resources": {**DYNAMIC, "cds_config": ADS, "lds_config": ADS},
         },
         drain_time=0.05,
