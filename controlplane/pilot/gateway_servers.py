@@ -97,4 +97,4 @@ def _servers(gateways: Sequence[Resource]) -> Iterator[GatewayServer]:
 
 def _host(text: str, namespace: str) -> tuple[str, str]:
     space, slash, host = text.rpartition("/")
-    return (namespace if space == "." else (space if slash else "*")), host
+    return (namespace if space == "." else (space if slash else "*")), host.lower()

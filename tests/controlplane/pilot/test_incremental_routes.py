@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 import yaml
 
 from controlplane.model.parsing import parse
 from controlplane.model.resource import Resource, ResourceKey
+from controlplane.pilot.routes import virtual_hosts
 from controlplane.pilot.translator import Pilot
 from tests.controlplane.pilot.scene import LISTENER, ROUTES, gateway, sidecar
 
@@ -171,3 +173,53 @@ def test_what_did_not_change_is_the_same_object() -> None:
         after = pilot.resources(proxy, ROUTES)
         assert after.keys() == before[proxy.id].keys()
         assert all(each is before[proxy.id][name] for name, each in after.items())
+
+
+def test_after_many_changes_of_endpoints_one_rule_costs_one_virtual_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"svc-{number}" for number in range(20)]
+    services = [
+        f"""
+apiVersion: v1
+kind: Service
+metadata: {{name: {name}, namespace: shop}}
+spec: {{ports: [{{name: http, port: 80}}], selector: {{app: {name}}}}}
+"""
+        for name in names
+    ]
+    pilot = Pilot()
+    rule = virtual_service_of(names[0], 1)
+    pilot.apply({resource.key: resource for resource in (parse(yaml.safe_load(text)) for text in (*services, rule))})
+    for proxy in PROXIES[:2]:
+        pilot.resources(proxy, ROUTES)
+    for number in range(300):
+        entry = f"""
+apiVersion: networking.istio.io/v1
+kind: WorkloadEntry
+metadata: {{name: one, namespace: shop}}
+spec: {{address: 10.0.{number // 250}.{number % 250}, labels: {{app: {names[1]}}}}}
+"""
+        resource = parse(yaml.safe_load(entry))
+        pilot.apply({resource.key: resource})
+    made: list[str] = []
+    make = virtual_hosts.virtual_host
+
+    def counting(name: str, *rest: Any) -> Any:
+        made.append(name)
+        return make(name, *rest)
+
+    monkeypatch.setattr(virtual_hosts, "virtual_host", counting)
+    resource = parse(yaml.safe_load(virtual_service_of(names[0], 2)))
+    pilot.apply({resource.key: resource})
+    for proxy in PROXIES[:2]:
+        pilot.resources(proxy, ROUTES)
+    # One for the forward proxy and one for the port, whose domains are others.
+    assert made == [f"{names[0]}.shop.svc.cluster.local:80"] * 2
+
+
+def virtual_service_of(name: str, seconds: int) -> str:
+    return f"""
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: {name}, namespace: shop}}
+spec: {{hosts: [{name}], http: [{{timeout: {seconds}s, route: [{{destination: {{host: {name}}}}}]}}]}}
+"""
