@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import click
+import uvloop
 
 from controlplane.cli.kubeconfig import default_data_dir
 from controlplane.settings import (
@@ -87,7 +88,8 @@ def main(
             trust_domain=trust_domain,
             grace=grace,
         )
-        status = asyncio.run(_serve(settings))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            status = runner.run(_serve(settings))
     except (InvalidSetting, OSError) as error:
         raise click.ClickException(str(error)) from error
     sys.exit(status)
