@@ -183,7 +183,7 @@ def _inline(
     if cluster.type != Cluster.STATIC:
         set_duration(cluster.dns_refresh_rate, scope.mesh.dns_refresh_rate)
         cluster.respect_dns_ttl = True
-        cluster.dns_lookup_family = Cluster.V4_ONLY if cluster.type == Cluster.LOGICAL_DNS else Cluster.ALL
+        cluster.dns_lookup_family = Cluster.V4_PREFERRED if cluster.type == Cluster.LOGICAL_DNS else Cluster.ALL
     endpoints: Sequence[Endpoint] = () if service.resolution is Resolution.NONE else scope.endpoints(service)
     if not endpoints:
         found = (
@@ -191,14 +191,19 @@ def _inline(
         )
         target = port.target if isinstance(port.target, int) and port.target else port.number
         endpoints = [Endpoint(address, {port.number: target}) for address in found]
-    if cluster.type == Cluster.LOGICAL_DNS:
-        endpoints = endpoints[:1]  # Envoy's LOGICAL_DNS has one name
     labels = rule.subsets[subset].labels if rule is not None and subset in rule.subsets else {}
+    chosen = [each for each in endpoints if selected(each, labels) and port.number in each.ports]
+    if cluster.type == Cluster.LOGICAL_DNS:
+        chosen = chosen[:1]  # Envoy wants exactly one name
+        if not chosen:
+            cluster.type = Cluster.STATIC
+            for field in ("dns_refresh_rate", "respect_dns_ttl", "dns_lookup_family"):
+                cluster.ClearField(field)
     fill_load_assignment(
         cluster.load_assignment,
         cluster.name,
         port.number,
-        [endpoint for endpoint in endpoints if selected(endpoint, labels)],
+        chosen,
         scope.proxy,
         locality_settings(policy, scope.mesh),
         failover=policy.outlier_detection is not None and cluster.type != Cluster.LOGICAL_DNS,

@@ -298,6 +298,19 @@ def test_names_are_looked_up_with_their_target_port() -> None:
     assert [one.load_balancing_weight.value for one in found.load_assignment.endpoints[0].lb_endpoints] == [1, 4]
 
 
+def test_a_subset_of_a_name_that_is_looked_up_for_each_connection() -> None:
+    """Envoy wants exactly one name there; a subset without one has no endpoints, and is no reason to refuse."""
+    pilot = mesh(
+        ENTRY % ("DNS_ROUND_ROBIN", "[{address: a.example.com, labels: {v: a}}]")
+        + "---\nkind: DestinationRule\nmetadata: shop/api\n"
+        "spec: {host: api.example.com, subsets: [{name: a, labels: {v: a}}, {name: c, labels: {v: c}}]}\n"
+    )
+    found = clusters(pilot, proxy(namespace="shop"))
+    assert addresses(found["outbound|80|a|api.example.com"].load_assignment) == ["a.example.com:8080"]
+    nobody = found["outbound|80|c|api.example.com"]
+    assert (nobody.type, addresses(nobody.load_assignment)) == (nobody.STATIC, [])
+
+
 def test_workloads_of_a_service_entry_by_their_labels() -> None:
     pilot = mesh("""
 kind: ServiceEntry

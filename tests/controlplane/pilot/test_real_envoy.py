@@ -45,6 +45,14 @@ spec:
   resolution: DNS_ROUND_ROBIN
   ports: [{number: 80, name: http, protocol: HTTP}]
 ---
+kind: DestinationRule
+metadata: shop/robin
+spec: {host: one.example.com, subsets: [{name: nobody, labels: {version: none}}]}
+---
+kind: DestinationRule
+metadata: shop/endpoints
+spec: {host: db.example.com, subsets: [{name: nobody, labels: {version: none}}]}
+---
 kind: ServiceEntry
 metadata: shop/none
 spec:
