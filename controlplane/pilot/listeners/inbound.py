@@ -6,7 +6,6 @@ Without interception each port of the workload has a listener on the workload's 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -37,8 +36,6 @@ from controlplane.pilot.names import BLACK_HOLE, INBOUND_PASSTHROUGH, inbound_cl
 from controlplane.pilot.routes.inbound import inbound_routes
 from controlplane.pilot.routes.outbound import FORWARD_PROXY
 from controlplane.pilot.scope import Generated, Workload
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +69,7 @@ def inbound_listeners(workload: Workload) -> Iterator[Generated]:
     if workload.proxy.type is not ProxyType.SIDECAR:
         return
     proxy = forward_proxy_port(workload)
-    kept, clashing = _assigned(workload)
-    for clash in clashing:
-        _log.warning("%s: %s", workload.proxy.id, clash)
+    kept, _ = _assigned(workload)
     if proxy and any(each.owner == _FORWARD_PROXY for each in kept):
         yield _forward_proxy(workload, proxy)
     entrances = [each for each in kept if each.owner != _FORWARD_PROXY]

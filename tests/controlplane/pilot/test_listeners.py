@@ -278,12 +278,12 @@ spec:
 """
 
 
-def test_a_clash_of_addresses_is_an_error_that_names_both(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_clash_of_addresses_is_an_error_that_names_both() -> None:
     scene = Scene(CLASHING)
     found = scene.listeners(OWN)
     assert sorted(found) == ["127.0.0.1_15002", "127.0.0.1_80"]
     assert found["127.0.0.1_80"].traffic_direction == OUTBOUND
-    told = [record.getMessage() for record in caplog.records]
+    told = [words for words, _ in scene.pilot.left_out(OWN)]
     assert any("0.0.0.0:80" in text and text.count("egress listener 80 of Sidecar/shop/default") == 2 for text in told)
     assert any(
         "127.0.0.1:15002" in text and "the forward proxy" in text and "Service/shop/own" in text for text in told
