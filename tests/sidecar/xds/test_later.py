@@ -13,7 +13,7 @@ from sidecar.server import Server
 from tests.sidecar.tls_bootstraps import upstream
 from tests.sidecar.xds.driving import ADS, DYNAMIC, XDS_CLUSTER, HandDriven, assignment, drive
 from tests.sidecar.xds.test_clusters import eds
-from tests.sidecar.xds.test_listeners import Client, Sidecar, chain, free_port, get, inline, listener
+from tests.sidecar.xds.test_listeners import Client, Sidecar, chain, free_port, get, inline, listener, routes
 
 MONITOR = "envoy.resource_monitors.injected_resource"
 CONFIG = "type.googleapis.com/envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig"
@@ -114,3 +114,33 @@ async def test_a_later_cluster_that_checks_health_hears_of_hosts_that_fail(drive
         (routes,) = stack.routed.values()
         assert all(one.upstream_request.attentive for one in routes.table.routes)
         client.close()
+
+
+async def test_what_stands_in_the_bootstrap_may_be_discovered_in_part(driven: HandDriven) -> None:
+    port = free_port()
+    table = {"rds": {"route_config_name": "r", "config_source": ADS}}
+    server = Server(
+        {
+            "static_resources": {
+                "clusters": [XDS_CLUSTER, eds("a")],
+                "listeners": [listener("static", port, chain(table))],
+            },
+            "dynamic_resources": DYNAMIC,
+        }
+    )
+    starting = asyncio.create_task(server.start())
+    try:
+        async with asyncio.timeout(5):
+            while not driven.wanted("ClusterLoadAssignment"):
+                await asyncio.sleep(0)
+            await driven.send("ClusterLoadAssignment", {"a": assignment("a", 1)})
+            while not driven.wanted("RouteConfiguration"):
+                await asyncio.sleep(0)
+            assert not starting.done()
+            await driven.send("RouteConfiguration", {"r": routes("r", "one")})
+            await starting
+        assert await get(port) == (200, "one")
+        await driven.send("RouteConfiguration", {"r": routes("r", "two")}, "2")
+        assert await get(port) == (200, "two")
+    finally:
+        await server.stop()
