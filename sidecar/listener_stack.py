@@ -105,7 +105,7 @@ class ListenerStack(PoolStack, HttpStack):
             listener.per_connection_buffer_limit_bytes,
         )
         for secret in secured.tls.rotation.discovered:
-            self.waiting.add(secret.start)
+            self.waiting.add(f"SdsApi {secret.name}", secret.start)
         return secured
 
     def _plain_terminal(self, chain: FilterChainConfig, last: NetworkFilter, context: ListenerContext) -> Any:

@@ -69,6 +69,10 @@ class Discovered:
                 None if record is None else record.failure,
             )
 
+    def unready_listeners(self) -> Iterator[tuple[str, list[str]]]:
+        for name, warming in sorted(self.xds.listeners.manager.warming.items()):
+            yield name, warming.waiting.missing
+
     def route_configurations(self) -> Iterator[Record]:
         for shared in self.xds.route_configs.values():
             if shared.watcher.record is not None:

@@ -109,7 +109,10 @@ class XdsFilters:
                 shared = self._shared[key] = SharedExtension(self.xds, *key)
             place = DiscoveredFilter(manager, routes, parts, at)
             shared.watcher.join(place)
-            self.xds.stack.waiting.add(partial(self._start, shared, place, discovery.without_warming))
+            self.xds.stack.waiting.add(
+                f"FilterConfigSubscription init {one.name}",
+                partial(self._start, shared, place, discovery.without_warming),
+            )
             close = routes.close
             routes.close = partial(self._leave, key, place, close)
 

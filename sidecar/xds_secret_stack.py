@@ -34,7 +34,7 @@ class XdsSecrets:
         key = (kind, reference.name, reference.source)
         found = self._sources.get(key)
         if found is None:
-            found = self._sources[key] = DiscoveredSecret(kind, partial(self._ask, reference))
+            found = self._sources[key] = DiscoveredSecret(reference.name, kind, partial(self._ask, reference))
 
             def forget() -> None:
                 self._sources.pop(key, None)

@@ -232,7 +232,7 @@ class XdsStack:
                 del self.route_configs[key]
                 shared.close()
 
-        self.stack.waiting.add(start)
+        self.stack.waiting.add(f"RdsRouteConfigSubscription RDS init {rds.route_config_name}", start)
         routes.close = close
 
     # secrets

@@ -93,7 +93,7 @@ class Admin:
             Command("/certs", "print certs on machine", self._certs),
             Command("/memory", "print current allocation/heap usage", lambda _: memory_page()),
             Command("/init_dump", "dump the clusters that are not initialised yet",
-                    lambda _: init_dump_page(context.clusters)),
+                    lambda _: init_dump_page(context.clusters, context.discovered())),
             Command("/runtime", "print runtime values", lambda _: runtime_page(context.bootstrap)),
             Command("/runtime_modify", "refuses: runtime values come from the bootstrap alone", runtime_modify_page,
                     True),

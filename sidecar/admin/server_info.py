@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from sidecar.admin.clusters import locality_json
 from sidecar.admin.context import AdminContext, ClustersView
+from sidecar.admin.dynamic_dumps import DiscoveredView
 from sidecar.admin.json_text import json_chunks
 from sidecar.admin.page import JSON, Page
 from sidecar.core.hot_restart import HOT_RESTART_VERSION
@@ -115,8 +116,15 @@ def memory_page() -> Page:
     return Page(200, JSON, json_chunks(memory))
 
 
-def init_dump_page(clusters: ClustersView) -> Page:
-    """`UnreadyTargetsDumps`: the clusters that have not found their first hosts; empty when all have."""
+def init_dump_page(clusters: ClustersView, discovered: DiscoveredView | None) -> Page:
+    """`UnreadyTargetsDumps`: the clusters that have not found their first hosts, and what listeners wait for; empty when nobody
+    waits.
+    """
+    dumps = []
     targets = [f"Cluster {name}" for name in clusters.warming]
-    dump = {"unready_targets_dumps": [{"name": "ClusterManager", "target_names": targets}]} if targets else {}
-    return Page(200, JSON, json_chunks(dump))
+    if targets:
+        dumps.append({"name": "ClusterManager", "target_names": targets})
+    for name, missing in () if discovered is None else discovered.unready_listeners():
+        found = [f"shared target {target}" for target in missing]
+        dumps.append({"name": f"init manager Listener-local-init-manager {name}", "target_names": found})
+    return Page(200, JSON, json_chunks({"unready_targets_dumps": dumps} if dumps else {}))

@@ -14,37 +14,40 @@ Start = Callable[[Callable[[], None]], None]
 class Waiting:
     """Collects what something needs while it is made; ``begin`` looks for all of it, and tells when that is over."""
 
-    __slots__ = ("_left", "_ready", "_starts")
+    __slots__ = ("_left", "_ready", "_starts", "missing")
 
     def __init__(self) -> None:
-        self._starts: list[Start] = []
+        self._starts: list[tuple[str, Start]] = []
         self._left = 0
         self._ready: Callable[[], None] | None = None
+        self.missing: list[str] = []  # what is looked for now, as Envoy calls it
 
-    def add(self, start: Start) -> None:
-        """One more thing that is needed."""
-        self._starts.append(start)
+    def add(self, target: str, start: Start) -> None:
+        """One more thing that is needed; ``target`` is what Envoy calls it."""
+        self._starts.append((target, start))
 
     def begin(self, ready: Callable[[], None]) -> None:
         """Look for all of it; ``ready`` is called once, at once if nothing is missing."""
         self._ready = ready
         starts, self._starts = self._starts, []
         self._left = len(starts) + 1
-        for start in starts:
-            start(self._once())
+        self.missing = [target for target, _ in starts]
+        for target, start in starts:
+            start(self._once(target))
         self._one_less()
 
     def cancel(self) -> None:
         """Nobody waits any more."""
         self._ready = None
 
-    def _once(self) -> Callable[[], None]:
+    def _once(self, target: str) -> Callable[[], None]:
         called = False
 
         def there() -> None:
             nonlocal called
             if not called:
                 called = True
+                self.missing.remove(target)
                 self._one_less()
 
         return there

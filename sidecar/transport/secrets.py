@@ -90,9 +90,12 @@ class DiscoveredSecret(Generic[Value]):
     comes.
     """
 
-    __slots__ = ("_answered", "_ask", "_changed", "_close", "_kind", "_waiting", "on_unused", "value")
+    __slots__ = ("_answered", "_ask", "_changed", "_close", "_kind", "_waiting", "name", "on_unused", "value")
 
-    def __init__(self, kind: type[Value], ask: Callable[[DiscoveredSecret[Value]], Callable[[], None]]) -> None:
+    def __init__(
+        self, name: str, kind: type[Value], ask: Callable[[DiscoveredSecret[Value]], Callable[[], None]]
+    ) -> None:
+        self.name = name
         self.value: Value | None = None
         self.on_unused: Callable[[], None] = lambda: None
         self._kind: type[Value] = kind
@@ -141,7 +144,7 @@ class DiscoveredSecret(Generic[Value]):
             there()
 
     def __repr__(self) -> str:
-        return f"<DiscoveredSecret {self._kind.__name__}{'' if self.value else ', not there yet'}>"
+        return f"<DiscoveredSecret {self.name!r} {self._kind.__name__}{'' if self.value else ', not there yet'}>"
 
 
 class Discover(Protocol):

@@ -18,6 +18,10 @@ log = logging.getLogger("sidecar.xds")
 _SELDOM: Final = 10.0
 
 
+_LOOK_AGAIN = 0.1
+"""Seconds until it is asked again whether what has come is applied."""
+
+
 class Source(Protocol):
     """Where the resources of an interest come from."""
 
@@ -209,7 +213,7 @@ class Interest:
 
     def _timed_out(self) -> None:
         if self.source.is_busy:  # the time that our own work takes is not the server's
-            self._timer = self.worker.wheel.call_in(self.initial_fetch_timeout, self._timed_out)
+            self._timer = self.worker.wheel.call_in(min(self.initial_fetch_timeout, _LOOK_AGAIN), self._timed_out)
             return
         self._timer = None
         self.stats.init_fetch_timeout += 1

@@ -155,8 +155,23 @@ def secrets_change(managed: Managed, port: int, other: int) -> Any:
     return seen
 
 
+def listeners_wait(managed: Managed, port: int, other: int) -> Any:
+    tls = {"common_tls_context": {"tls_certificate_sds_secret_configs": [{"name": "s", "sds_config": ADS}]}}
+    socket = {"name": "tls", "typed_config": {"@type": TLS + "DownstreamTlsContext", **tls}}
+    managed.set("listener", {"m": listener("m", other, chain(by_rds("later"), transport_socket=socket))})
+    waiting = json.loads(managed.proxy.admin("/init_dump")[2])
+    until(lambda: managed.stats("listener_manager.")["listener_manager.total_listeners_warming"] == 0, "the listener")
+    text = re.sub(r" m \d+", " m", json.dumps(waiting))
+    dump = json.loads(text)
+    for one in dump["unready_targets_dumps"]:
+        one["target_names"].sort()  # Envoy has them in any order
+    return dump, json.loads(managed.proxy.admin("/init_dump")[2])
+
+
 @pytest.mark.parametrize("delta", [False, True], ids=["sotw", "delta"])
-@pytest.mark.parametrize("scenario", [clusters_change, listeners_change, filters_change, secrets_change])
+@pytest.mark.parametrize(
+    "scenario", [clusters_change, listeners_change, filters_change, secrets_change, listeners_wait]
+)
 def test_the_same_happens(scenario: Scenario, delta: bool, tmp_path: Path) -> None:
     try:
         envoy_binary()
