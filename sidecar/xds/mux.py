@@ -182,8 +182,9 @@ class Multiplexer(Generic[StateType]):
 
     def waited(self, interest: Interest) -> None:
         """Nobody has answered in time: go on with what was good in an earlier run, or without."""
-        state = self.types[interest.type_url]
-        self._do(partial(self._restore, state, interest, True))
+        if not any(state.answered for state in self.types.values()):
+            self.stream.failed = True  # who says nothing at all is as good as away: nobody else waits as long
+        self._do(partial(self._restore, self.types[interest.type_url], interest, True))
 
     # requests
 

@@ -74,7 +74,7 @@ class DiscoveryStream:
         self.generation = 0
         self.started = False
         self.failed = False
-        """Whether the last attempt came to an end, and no other has brought an answer since."""
+        """Whether the server is away: the last attempt came to an end, or nothing was heard, and no answer came since."""
         self._call: GrpcStream | None = None
         self._retry: Callback | None = None
         self._refill: Callback | None = None

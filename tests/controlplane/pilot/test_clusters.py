@@ -301,7 +301,8 @@ def test_names_are_looked_up_with_their_target_port() -> None:
 def test_a_subset_of_a_name_that_is_looked_up_for_each_connection() -> None:
     """Envoy wants exactly one name there; a subset without one has no endpoints, and is no reason to refuse."""
     pilot = mesh(
-        ENTRY % ("DNS_ROUND_ROBIN", "[{address: a.example.com, labels: {v: a}}]")
+        ENTRY
+        % ("DNS_ROUND_ROBIN", "[{address: a.example.com, labels: {v: a}}]")
         + "---\nkind: DestinationRule\nmetadata: shop/api\n"
         "spec: {host: api.example.com, subsets: [{name: a, labels: {v: a}}, {name: c, labels: {v: c}}]}\n"
     )

@@ -14,6 +14,7 @@ from tests.sidecar.bootstraps import cluster
 from tests.sidecar.pool.asking import over_http2
 from tests.sidecar.tls_bootstraps import counted, until
 from tests.sidecar.xds.resources import OVER_ADS, assignment, eds_cluster, listener, routes
+from tests.sidecar.xds.server import XdsServer
 from tests.sidecar.xds.world import World
 
 
@@ -78,6 +79,29 @@ async def test_a_sidecar_serves_without_its_server_and_follows_it_when_it_is_bac
     finally:
         await made.stop()
         application.close()
+
+
+@pytest.mark.parametrize("api_type", ["GRPC", "DELTA_GRPC"])
+async def test_a_server_that_takes_the_stream_and_says_nothing_is_waited_for_once(
+    api_type: str, tmp_path: Path
+) -> None:
+    application = await asyncio.start_server(answering, "127.0.0.1", 0)
+    port = application.sockets[0].getsockname()[1]
+    resources = {
+        CLUSTER: {"a": eds_cluster("a")},
+        CLUSTER_LOAD_ASSIGNMENT: {"a": assignment("a", port)},
+        LISTENER: {"in": listener("in", "r")},
+        ROUTE_CONFIGURATION: {"r": routes("r", "a")},
+    }
+    async with World(resources) as made, Server(bootstrap(made.port, api_type), xds_state_dir=tmp_path) as server:
+        assert await ask(server.address("in")[1]) == b"200hello"
+    async with XdsServer() as silent:
+        configuration = bootstrap(silent.port, api_type)
+        soon = {**OVER_ADS, "initial_fetch_timeout": "0.3s"}  # but for endpoints and routes it is as long as ever
+        configuration["dynamic_resources"].update(cds_config=soon, lds_config=soon)
+        async with asyncio.timeout(10), Server(configuration, xds_state_dir=tmp_path) as server:
+            assert await ask(server.address("in")[1]) == b"200hello"
+    application.close()
 
 
 async def test_without_a_state_the_start_waits_no_longer_than_the_initial_fetch_timeout() -> None:
