@@ -1,8 +1,8 @@
 """What was good last is kept on disk, for a start while the server is away.
 
 A file for each type, in a directory of the node: one line that tells what it is and the checksum of the rest, which is a
-serialised `DeltaDiscoveryResponse`. Files are written in a thread, whole, and moved into their place. Secrets are not kept:
-keys do not belong on a disk.
+serialised `DeltaDiscoveryResponse`. Files are written in a thread, whole, and moved into their place. Secrets, and whatever else has
+a private key in it, are not kept: keys do not belong on a disk.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ log = logging.getLogger("sidecar.xds")
 
 _MAGIC: Final = b"mizzen xds state 1 "
 _DELAY: Final = 1.0
+_KEY: Final = b"PRIVATE KEY-----"
 _LONGEST: Final = 150  # characters; file systems have room for 255
 
 
@@ -157,8 +158,11 @@ class LastGoodFiles:
         if wanted is not None:  # what is wanted and has not come yet, as it was
             before = read_state(path)
             kept = {**{name: before[name] for name in wanted if name in before}, **kept}
+        shown = {name: one for name, one in kept.items() if _KEY not in one.value}
+        if len(shown) < len(kept):
+            log.warning("%d resources with a private key in them are not kept in %s", len(kept) - len(shown), path)
         try:
-            write_state(path, type_url, kept)
+            write_state(path, type_url, shown)
         except OSError as error:
             log.warning("cannot keep what was good last: %s: %s", path, error.strerror or error)
 
