@@ -1,8 +1,8 @@
 """What was good last is kept on disk, for a start while the server is away.
 
 A file for each type, in a directory of the node: one line that tells what it is and the checksum of the rest, which is a
-serialised `DeltaDiscoveryResponse`. Files are written in a thread, whole, and moved into their place. Secrets, and whatever else has
-a private key in it, are not kept: keys do not belong on a disk.
+serialised `DeltaDiscoveryResponse`. Files are written in a thread, whole, and moved into their place. Secrets, and whatever
+else has a private key in it, are not kept: keys do not belong on a disk.
 """
 
 from __future__ import annotations

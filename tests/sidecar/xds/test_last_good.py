@@ -183,3 +183,18 @@ async def test_a_directory_that_cannot_be_written_stops_nothing(tmp_path: Path, 
     (tmp_path / "it").write_text("a file where the directory would be")
     await fill(tmp_path)
     assert "cannot keep what was good last" in caplog.text
+
+
+async def test_resources_with_a_key_in_them_stay_off_the_disk(tmp_path: Path, caplog: Any) -> None:
+    with_key = Cluster(name="key", alt_stat_name="-----BEGIN EC PRIVATE KEY-----")
+    async with (
+        World({CLUSTER: {"key": with_key, "a": CLUSTERS["a"]}}) as server,
+        discovering(server.port, state=tmp_path) as discovery,
+    ):
+        watcher = Watcher()
+        subscribe(discovery, CLUSTER, None, watcher)
+        await until(lambda: len(watcher.world) == 2)
+        await server.settled()
+    (path,) = states(tmp_path)
+    assert list(read_state(path)) == ["a"]
+    assert "1 resources with a private key" in caplog.text
