@@ -5,6 +5,7 @@ Our sidecar takes what it has the feature for, and refuses the rest by name.
 
 from __future__ import annotations
 
+import random
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,9 +14,11 @@ from typing import Any
 import pytest
 
 from controlplane.model.proxy import ProxyType
+from controlplane.model.resource import Resource, ResourceKey
 from controlplane.pilot.translator import Pilot
-from tests.controlplane.pilot.mesh import change
+from tests.controlplane.pilot.mesh import change, resources
 from tests.controlplane.pilot.policies import every_policy
+from tests.controlplane.pilot.test_incremental import variants
 from tests.controlplane.xds.messages import bootstrap
 from tests.controlplane.xds.plain_mesh import Served
 from tests.differential.envoy_binary import EnvoyUnavailableError, envoy_binary
@@ -180,3 +183,41 @@ def _wanted(served: Served, node: str) -> set[str]:
     session = next(one for one in served.hub.sessions if one.proxy.id == node)
     cluster = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
     return set(served.mesh.resources(session.proxy, cluster))
+
+
+@pytest.mark.parametrize("delta", [False, True], ids=["state of the world", "delta"])
+@pytest.mark.parametrize("subject", [ENVOY, SIDECAR])
+def test_it_takes_whatever_a_mesh_becomes(subject: str, delta: bool, tmp_path: Path) -> None:
+    """Both data planes follow a mesh of random resources that change and go, and refuse nothing of it."""
+    if subject == ENVOY:
+        try:
+            envoy_binary()
+        except EnvoyUnavailableError as error:
+            pytest.skip(str(error))
+    chance = random.Random(7 + delta)
+    documents = (text for text in variants(chance) if "EnvoyFilter" not in text)  # those may say what is wrong
+    admin, forward = free_ports(2)
+    served = Served(Pilot())
+    document: Any = bootstrap(served.port, admin, delta=delta, node="sidecar~127.0.0.1~x-1.a~a.svc.cluster.local")
+    document["node"]["metadata"].update(NAMESPACE="a", LABELS={}, HTTP_PROXY_PORT=str(forward))
+    proxy = start(subject, document, {"admin": admin, "forward": forward}, tmp_path)
+    known: dict[ResourceKey, Resource] = {}
+    try:
+        for step in range(60):
+            changed: dict[ResourceKey, Resource | None] = {}
+            for _ in range(4):
+                (resource,) = resources(next(documents))
+                changed[resource.key] = known[resource.key] = resource
+            if chance.random() < 0.5:
+                gone = chance.choice(sorted(known))
+                del known[gone]
+                changed[gone] = None
+            served.loop.call_soon_threadsafe(served.hub.changed, changed)
+            if step % 3 == 2:
+                until(lambda: _settled(served), "everything is acknowledged", timeout=30)
+        assert served.refused == []
+        names = {line.split("::")[0] for line in proxy.admin("/clusters")[2].splitlines()}
+        assert names - {"xds"} == served.ask(lambda: _wanted(served, document["node"]["id"]))
+    finally:
+        proxy.stop()
+        served.close()
