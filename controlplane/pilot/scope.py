@@ -133,7 +133,7 @@ class Scope(Protocol):
     def virtual_services(self, gateway: str = "mesh") -> Sequence[Resource]:
         """Visible VirtualServices bound to a gateway (`mesh`, or `NAMESPACE/NAME`), the oldest first.
 
-        Delegates (VirtualServices without hosts) are not among them; delegation is not yet merged.
+        Delegates (VirtualServices without hosts) are not among them: `virtual_service` finds those.
         """
         ...
 

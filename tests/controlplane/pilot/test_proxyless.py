@@ -173,6 +173,21 @@ def test_it_splits_and_matches(served: Served, client: Client, backends: dict[st
     assert served.refused == []
 
 
+def test_it_hashes_headers(served: Served, client: Client, backends: dict[str, int]) -> None:
+    assert client.call(TARGET, 1) == {"v1": 1}
+    rule = (
+        "kind: DestinationRule\nmetadata: shop/reviews\nspec: {host: reviews, trafficPolicy: {connectionPool: {http:"
+        " {http2MaxRequests: 100}}, loadBalancer: {consistentHash: {httpHeaderName: user, minimumRingSize: 512}}}}"
+    )
+    told(served, "---\n".join((shop(v1=backends["v1"], v2=backends["v2"], v3=backends["v3"]), rule)))
+    until(lambda: len(client.call(TARGET, 30)) > 1, "there are several backends")
+    until(lambda: len(client.call(TARGET, 10, "user=jason")) == 1, "the header decides")
+    answers = [client.call(TARGET, 5, f"user=u{number}") for number in range(20)]
+    assert all(len(each) == 1 for each in answers)
+    assert len({name for each in answers for name in each}) > 1
+    assert served.refused == []
+
+
 def test_a_server_has_its_listener(served: Served, client: Client) -> None:
     (port,) = free_ports(1)
     client.call("serve", port)
