@@ -6,6 +6,7 @@ Each index is made from the resources of one kind, and stays as long as they do.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from controlplane.model.conversion import export_to
@@ -14,6 +15,7 @@ from controlplane.model.registry import selects
 from controlplane.model.resource import Resource
 from controlplane.model.service import Service, ServiceKey
 from controlplane.model.snapshot import ByName, oldest_first
+from controlplane.pilot.memo import Memo
 from controlplane.pilot.scope import Rule
 
 Spaces = Mapping[str, ByName]
@@ -293,33 +295,44 @@ class SidecarIndex:
         return None
 
 
-def relevant_labels(resources: Mapping[str, Spaces], mesh: MeshConfig) -> dict[str, frozenset[str]]:
+_ASKING = ("Sidecar", "DestinationRule", "EnvoyFilter", "ProxyConfig", "Telemetry", "VirtualService")
+
+
+def relevant_labels(resources: Mapping[str, Spaces], mesh: MeshConfig, memo: Memo) -> dict[str, frozenset[str]]:
     """By namespace the labels of proxies that anything there asks for; under "" those that are asked for everywhere."""
     found: dict[str, set[str]] = {}
-
-    def add(namespace: str, names: Iterable[str]) -> None:
-        found.setdefault(namespace, set()).update(names)
-
-    for kind in ("Sidecar", "DestinationRule", "EnvoyFilter", "ProxyConfig", "Telemetry"):
-        for namespace, names in resources.get(kind, {}).items():
+    for kind in _ASKING:
+        for names in resources.get(kind, {}).values():
             for resource in names.values():
-                selector = getattr(resource.spec, "workload_selector", None) or getattr(resource.spec, "selector", None)
-                if selector is not None:
-                    add(
-                        "" if kind in ("EnvoyFilter", "Telemetry", "ProxyConfig") else namespace,
-                        selector_labels(selector),
-                    )
-    for names in resources.get("VirtualService", {}).values():
-        for resource in names.values():
-            for routes in (resource.spec.http, resource.spec.tls, resource.spec.tcp):
-                for route in routes or ():
-                    for match in route.match or ():
-                        add("", match.source_labels or ())
-    for names in resources.get("DestinationRule", {}).values():
-        for resource in names.values():
-            add("", _failover_labels(resource.spec))
-    add("", (label.partition("=")[0] for label in mesh.locality_lb_setting.failover_priority))
+                for namespace, labels in memo.get(("labels asked for", resource), partial(_labels_asked_for, resource)):
+                    found.setdefault(namespace, set()).update(labels)
+    everywhere = (label.partition("=")[0] for label in mesh.locality_lb_setting.failover_priority)
+    found.setdefault("", set()).update(everywhere)
     return {namespace: frozenset(names) for namespace, names in found.items()}
+
+
+def _labels_asked_for(resource: Resource) -> list[tuple[str, frozenset[str]]]:
+    """The labels that a resource asks for, each time with the namespace whose proxies are asked, "" for all."""
+    asked: list[tuple[str, frozenset[str]]] = []
+    kind, spec = resource.key.kind, resource.spec
+    if kind == "VirtualService":
+        names = {
+            label
+            for routes in (spec.http, spec.tls, spec.tcp)
+            for route in routes
+            for match in route.match
+            for label in match.source_labels
+        }
+        return [("", frozenset(names))] if names else []
+    selector = getattr(spec, "workload_selector", None) or getattr(spec, "selector", None)
+    if selector is not None:
+        everywhere = kind in ("EnvoyFilter", "Telemetry", "ProxyConfig")
+        asked.append(("" if everywhere else resource.namespace, frozenset(selector_labels(selector))))
+    if kind == "DestinationRule":
+        names = set(_failover_labels(spec))
+        if names:
+            asked.append(("", frozenset(names)))
+    return asked
 
 
 def asked_metadata(resources: Mapping[str, Spaces]) -> frozenset[str]:

@@ -62,7 +62,7 @@ class MeshView:
         if before is not None and same_mesh and all(_same(before, snapshot, kind) for kind in _LABELLED):
             self.labels, self.metadata = before.labels, before.metadata
         else:
-            self.labels, self.metadata = relevant_labels(resources, mesh), asked_metadata(resources)
+            self.labels, self.metadata = relevant_labels(resources, mesh, memo), asked_metadata(resources)
 
 
 def _same(before: MeshView, snapshot: Snapshot, kind: str) -> bool:
