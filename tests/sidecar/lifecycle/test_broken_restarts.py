@@ -124,6 +124,32 @@ def test_a_stand_in_ends_when_the_youngest_dies_though_older_ones_drain(write: W
     assert is_free(port)
 
 
+def test_what_the_old_process_still_serves_is_not_cut_off_when_the_new_one_has_ended(write: Write) -> None:
+    """SIGTERM ends both; the new one, which has nothing to do, is the first to be gone."""
+    port, admin = free_ports(2)
+    with socket.create_server(("127.0.0.1", 0)) as upstream:
+        config = write(slow(port, admin, upstream.getsockname()[1]))
+        with Process("sidecar", "-c", config) as process:
+            starts(process, 1)
+            with Held(port) as held:
+                process.send(signal.SIGHUP)
+                starts(process, 2)
+                process.wait_for("another process serves")
+                process.send(signal.SIGTERM)
+                process.wait_for("and nothing listens any more")
+                host, _ = upstream.accept()
+                with host:
+                    held.sock.sendall(b"whole!")
+                    received = b""
+                    while not received.endswith(b"halfwhole!"):
+                        data = host.recv(65536)
+                        assert data, received
+                        received += data
+                    host.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+                    assert held.sock.recv(65536).endswith(b"ok")
+            assert process.end() == 0
+
+
 def test_when_the_first_process_is_killed_the_one_that_serves_does_not_stay(write: Write) -> None:
     port, admin = free_ports(2)
     with Process("sidecar", "-c", write(at(port, admin))) as process:
