@@ -262,7 +262,7 @@ def _parse_upgrade_configs(nodes: Iterable[Node]) -> tuple[UpgradeConfig, ...]:
         filters = node.children("filters")
         for one in filters:
             if one.which("config_type") == "config_discovery":
-                one.refuse("is not implemented by Mizzen for upgrades", "config_discovery", "use typed_config")
+                one.refuse("is discovered, which is not implemented by Mizzen for upgrades", do="use typed_config")
         upgrades[upgrade_type] = UpgradeConfig(
             upgrade_type, parse_http_filters(filters) if filters else None, node.wrapped("enabled", True)
         )
