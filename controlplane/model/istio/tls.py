@@ -96,6 +96,17 @@ class ServerTLSSettings(Model):
         """Whether the proxy opens the connection, so that it needs a certificate."""
         return self.mode in ("SIMPLE", "MUTUAL", "OPTIONAL_MUTUAL", "ISTIO_MUTUAL")
 
+    @property
+    def credentials(self) -> tuple[str, ...]:
+        """The names of the Secrets that its certificates come from; empty if those are files."""
+        return self.credential_names or ((self.credential_name,) if self.credential_name else ())
+
+    @property
+    def roots_file(self) -> str:
+        """The file of the roots of its clients' certificates: its own, else the first that a certificate of several has."""
+        of_certificates = (certificate.ca_certificates for certificate in self.tls_certificates)
+        return self.ca_certificates or next(filter(None, of_certificates), "")
+
     def problems(self) -> Iterable[Cause]:
         yield from self._certificate_problems()
         low, high = self.min_protocol_version, self.max_protocol_version
@@ -134,12 +145,14 @@ class ServerTLSSettings(Model):
             )
         elif self.server_certificate and not self.private_key:
             yield Cause("privateKey", "is required beside serverCertificate: give the file of the key", Reason.REQUIRED)
-        if self.mode in ("MUTUAL", "OPTIONAL_MUTUAL") and self.server_certificate and not self.ca_certificates:
+        # Without roots a proxy would let in clients with any certificate.
+        has_roots = self.credentials or self.ca_cert_credential_name or self.roots_file
+        if self.mode in ("MUTUAL", "OPTIONAL_MUTUAL") and sources and not has_roots:
             yield Cause(
                 "caCertificates", f"is required in mode {self.mode}: give the roots of the clients", Reason.REQUIRED
             )
-        if self.credential_name and self.ca_certificates:
-            yield Cause("caCertificates", "the roots come from credentialName too: remove one of them")
+        if self.credentials and self.ca_certificates:
+            yield Cause("caCertificates", f"the roots come from {sources[0]} too: remove one of them")
         if self.ca_crl and self.credential_name:
             yield Cause("caCrl", "the list comes from credentialName too: put it there")
         if self.ca_crl and self.mode == "SIMPLE":

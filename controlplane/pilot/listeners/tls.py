@@ -52,10 +52,9 @@ def _certificates(tls: Any, common: Any) -> None:
     if tls.mode == "ISTIO_MUTUAL":
         common.tls_certificate_sds_secret_configs.append(sds_of_agent(WORKLOAD_CERTIFICATE))
         return
-    names = tls.credential_names or ((tls.credential_name,) if tls.credential_name else ())
-    for name in names:
+    for name in tls.credentials:
         common.tls_certificate_sds_secret_configs.append(sds_over_ads(f"{PREFIX}{name}"))
-    for files in () if names else tls.tls_certificates or (tls,):
+    for files in () if tls.credentials else tls.tls_certificates or (tls,):
         certificate = common.tls_certificates.add()
         certificate.certificate_chain.filename = files.server_certificate
         certificate.private_key.filename = files.private_key
@@ -75,15 +74,14 @@ def _validation(tls: Any, common: Any) -> None:
         combined.validation_context_sds_secret_config.CopyFrom(sds_of_agent(ROOT_CERTIFICATE))
     elif tls.ca_cert_credential_name:
         combined.validation_context_sds_secret_config.CopyFrom(sds_over_ads(f"{PREFIX}{tls.ca_cert_credential_name}"))
-    elif tls.credential_name:
-        combined.validation_context_sds_secret_config.CopyFrom(
-            sds_over_ads(f"{PREFIX}{tls.credential_name}{CA_SUFFIX}")
-        )
+    elif tls.credentials:
+        roots = f"{PREFIX}{tls.credentials[0]}{CA_SUFFIX}"
+        combined.validation_context_sds_secret_config.CopyFrom(sds_over_ads(roots))
     else:
         alone = common_pb2.CertificateValidationContext()
         alone.CopyFrom(context)
-        if tls.ca_certificates:
-            alone.trusted_ca.filename = tls.ca_certificates
+        # Set even if it were empty, which proxies refuse: without roots they let in clients with any certificate.
+        alone.trusted_ca.filename = tls.roots_file
         if tls.ca_crl:
             alone.crl.filename = tls.ca_crl
         common.validation_context.CopyFrom(alone)

@@ -136,6 +136,8 @@ BAD = [
     ("Gateway", _server("{port: {number: 80, name: a, protocol: HTTP}, hosts: [a], tls: {mode: SIMPLE, credentialName: x}}"), {"spec.servers[0].tls": I}),
     ("Gateway", _server("{port: {number: 443, name: a, protocol: HTTPS}, hosts: [a], tls: {mode: SIMPLE}}"), {"spec.servers[0].tls.serverCertificate": R}),
     ("Gateway", _server("{port: {number: 443, name: a, protocol: HTTPS}, hosts: [a], tls: {mode: MUTUAL, serverCertificate: /a}}"), {"spec.servers[0].tls.privateKey": R, "spec.servers[0].tls.caCertificates": R}),
+    ("Gateway", _server("{port: {number: 443, name: a, protocol: HTTPS}, hosts: [a], tls: {mode: MUTUAL, tlsCertificates: [{serverCertificate: /a, privateKey: /b}]}}"), {"spec.servers[0].tls.caCertificates": R}),
+    ("Gateway", _server("{port: {number: 443, name: a, protocol: HTTPS}, hosts: [a], tls: {mode: OPTIONAL_MUTUAL, credentialNames: [x], caCertificates: /a}}"), {"spec.servers[0].tls.caCertificates": I}),
     ("Gateway", _server("{port: {number: 443, name: a, protocol: HTTPS}, hosts: [a], tls: {mode: SIMPLE, credentialName: x, tlsCertificates: [{}], caCrl: /x}}"), {"spec.servers[0].tls.tlsCertificates": I, "spec.servers[0].tls.caCrl": I, "spec.servers[0].tls.tlsCertificates[0].serverCertificate": R, "spec.servers[0].tls.tlsCertificates[0].privateKey": R}),
     ("Gateway", _server("{port: {number: 443, name: a, protocol: HTTPS}, hosts: [a], tls: {mode: ISTIO_MUTUAL, credentialName: x}}"), {"spec.servers[0].tls.credentialName": I}),
     ("Gateway", _server("{port: {number: 443, name: a, protocol: HTTPS}, hosts: [a], tls: {mode: AUTO_PASSTHROUGH, minProtocolVersion: TLSV1_3, maxProtocolVersion: TLSV1_2}}"), {"spec.servers[0].tls.mode": N, "spec.servers[0].tls.maxProtocolVersion": I}),

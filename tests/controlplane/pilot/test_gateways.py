@@ -315,6 +315,23 @@ def test_settings_of_tls_are_those_of_the_server() -> None:
     assert optional.common_tls_context.validation_context.trusted_ca.filename == "/ca.pem"
 
 
+@pytest.mark.parametrize("mode", ["MUTUAL", "OPTIONAL_MUTUAL"])
+def test_clients_are_never_let_in_without_roots(mode: str) -> None:
+    def common(settings: str) -> Any:
+        return context_of(Scene(MUTUAL % f"{mode}, {settings}").listeners(ROUTER)["0.0.0.0_15443"]).common_tls_context
+
+    of_secrets = common("credentialNames: [rsa, ecdsa]")
+    assert [each.name for each in of_secrets.tls_certificate_sds_secret_configs] == [
+        "kubernetes://rsa",
+        "kubernetes://ecdsa",
+    ]
+    roots = of_secrets.combined_validation_context.validation_context_sds_secret_config
+    assert roots.name == "kubernetes://rsa-cacert"
+    files = "{serverCertificate: /a, privateKey: /b}, {serverCertificate: /c, privateKey: /d, caCertificates: /ca}"
+    of_files = common(f"tlsCertificates: [{files}]")
+    assert of_files.validation_context.trusted_ca.filename == "/ca"
+
+
 def test_a_name_in_the_clusters_form_is_passed_to_the_cluster(plane: Plane) -> None:
     name = "outbound_.80_._.a.shop.svc.cluster.local"
     assert raw(plane, "0.0.0.0_15443", hello(name)) == name
