@@ -109,7 +109,7 @@ async def application() -> AsyncIterator[tuple[int, dict[str, int]]]:
 def checked(name: str, path: str, *ports: int) -> dict[str, Any]:
     """A `ClusterHealthCheck` of hosts on these ports, in a zone."""
     check = {
-        "timeout": "0.5s",
+        "timeout": "5s",
         "interval": "0.05s",
         "no_traffic_interval": "0.05s",
         "unhealthy_threshold": 1,

@@ -125,6 +125,7 @@ async def test_what_stands_in_the_bootstrap_may_be_discovered_in_part(driven: Ha
                 "clusters": [XDS_CLUSTER, eds("a")],
                 "listeners": [listener("static", port, chain(table))],
             },
+            "node": {"id": "it", "cluster": "us"},
             "dynamic_resources": DYNAMIC,
         }
     )
