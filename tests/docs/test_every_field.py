@@ -24,7 +24,6 @@ ENOUGH = 10
 ONLY_CHECKED = {
     "Inherited.max_direct_response_body_size_bytes", "Inherited.validate_clusters",
     "WeightedCluster.total_weight",
-    "ApiConfigSource.refresh_delay", "DynamicResources.lds_config",
 }  # fmt: skip
 """What the configuration holds and no stage reads: names, and what has done its work when the configuration is built."""
 
