@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from importlib import metadata
 from typing import Any
@@ -124,11 +124,21 @@ class ControlPlane:
     async def _follow(self) -> None:
         """What runs as long as the control plane does."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self.catalogue.run())
-            group.create_task(self.election.run(self._lead))
-            group.create_task(self._show_files())
-            group.create_task(self.presence.run())
-            group.create_task(self.registration.run())
+            group.create_task(self._follow_sources())
+            group.create_task(supervised("the election", lambda: self.election.run(self._lead)))
+            group.create_task(supervised("files in the API", self._show_files))
+            group.create_task(supervised("presence", self.presence.run))
+            group.create_task(supervised("registration", self.registration.run))
+
+    async def _follow_sources(self) -> None:
+        """A source that cannot even begin ends the start; what goes wrong later does not end what is served."""
+        try:
+            await self.catalogue.run()
+        except BaseException:
+            if not self.catalogue.is_synced:
+                raise
+            log.exception("the sources of resources are followed anew")
+        await supervised("the sources of resources", self.catalogue.run)
 
     async def _show_files(self) -> None:
         await self.catalogue.synced()
@@ -137,8 +147,8 @@ class ControlPlane:
     async def _lead(self) -> None:
         """What one of all control planes on a store does."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self.statuses.run())
-            group.create_task(self.analysis.run())
+            group.create_task(supervised("statuses", self.statuses.run))
+            group.create_task(supervised("analysis", self.analysis.run))
 
     async def _prove_who_we_are(self) -> None:
         settings = self.settings
@@ -205,13 +215,14 @@ class ControlPlane:
         group = self.catalogue.resources.get(ResourceKey("WorkloadGroup", proxy.namespace, group_of(proxy)))
         return None if group is None else group.spec.probe
 
-    async def _connected(self, proxy: Proxy) -> None:
+    async def _connected(self, proxy: Proxy) -> bool:
         """A proxy's stream has begun: its workload is in the mesh before the proxy is told what the mesh is."""
         try:
-            await self.registration.connected(proxy)
+            registered = await self.registration.connected(proxy)
         except RegistrationFailed as error:
             raise NotAdmitted(str(error)) from error
         self.analysis.changed()
+        return registered
 
     async def _identify(self, metadata: Mapping[str, Any], certificate: Any) -> Identity:
         value = metadata.get("authorization", "")
@@ -232,7 +243,19 @@ class ControlPlane:
             raise PermissionError(f"{identity.name} is not of the namespace {proxy.namespace} that the node names")
         if proxy.service_account and proxy.service_account != identity.service_account:
             raise PermissionError(f"{identity.name} is not the service account {proxy.service_account} of the node")
-        return replace(proxy, service_account=identity.service_account)
+        return replace(proxy, service_account=identity.service_account, labels=self._labels_of(proxy, identity))
+
+    def _labels_of(self, proxy: Proxy, identity: Identity) -> Mapping[str, str]:
+        """By its labels a workload is found by selectors: those of Services, and of Gateways with their keys. So they are
+        believed as far as the WorkloadGroup of its service account has them, and that somebody else has made.
+        """
+        group = self.catalogue.resources.get(ResourceKey("WorkloadGroup", proxy.namespace, group_of(proxy)))
+        if group is None or group.spec.template.service_account != identity.service_account:
+            return {}
+        labels = {**(group.spec.template.labels or {})}
+        if group.spec.metadata is not None:
+            labels |= group.spec.metadata.labels or {}
+        return labels
 
     async def _admit_operator(self, metadata: Mapping[str, Any], certificate: Any) -> None:
         if (await self._identify(metadata, certificate)).role is Role.WORKLOAD:
@@ -285,7 +308,10 @@ class ControlPlane:
         """Wait for what must not end, and say why it did."""
         assert self._following is not None
         await asyncio.wait((self._following,))
-        return f"the sources of resources: {self._following.exception()}"
+        error = self._following.exception()
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        return f"{type(error).__name__}: {error}"
 
     async def stop(self) -> None:
         """Stop serving, the last thing that was started first. Proxies go on with what they have."""
@@ -331,6 +357,19 @@ def _version() -> str:
         return metadata.version("mizzen")
     except metadata.PackageNotFoundError:
         return "unreleased"
+
+
+async def supervised(what: str, run: Callable[[], Awaitable[None]]) -> None:
+    """Run something again, after a while, if it fails: what serves goes on without it meanwhile."""
+    pause = 1.0
+    while True:
+        try:
+            await run()
+            return
+        except Exception:
+            log.exception("%s: failed; again in %.0f s", what, pause)
+        await asyncio.sleep(pause)
+        pause = min(pause * 2, 30.0)
 
 
 def _text(address: tuple[str, int]) -> str:

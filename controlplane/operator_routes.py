@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from controlplane.api.access import EVERYBODY, Rule
+from controlplane.api.body import read_body
 from controlplane.model.credentials import Role
 from controlplane.model.problem import Problem
 from controlplane.xds.client_status import proxy_status
@@ -19,6 +20,8 @@ from controlplane.xds.rest import RestDiscovery
 
 _WORKLOADS: Final = frozenset((Role.ADMIN, Role.WORKLOAD))
 _NOBODY: Final[frozenset[Role]] = frozenset()
+
+_LONGEST_POLL: Final = 1 << 20  # bytes; a request names who asks and which version it has
 
 RULES: Final = (
     Rule("/mizzen/v1/addresses", EVERYBODY, _NOBODY),
@@ -43,7 +46,9 @@ def operator_routes(
         return _json(proxy_status(hub.sessions))
 
     async def discovery(request: Request) -> Response:
-        status, body = rest.answer(request.path_params["what"], await request.body(), request.state.identity)
+        status, body = rest.answer(
+            request.path_params["what"], await read_body(request, _LONGEST_POLL), request.state.identity
+        )
         return Response(body, status, media_type="application/json" if status == 200 else "text/plain")
 
     async def wrong(request: Request) -> Response:

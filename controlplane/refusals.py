@@ -23,20 +23,23 @@ class Refusals:
     ) -> None:
         self._translator = translator
         self._on_change = on_change
-        self._by_proxy: dict[tuple[str, str], tuple[frozenset[ResourceKey], str]] = {}
+        self._by_proxy: dict[tuple[str, str], list[tuple[frozenset[ResourceKey], str]]] = {}
         self._left_out: dict[str, list[tuple[str, Collection[ResourceKey]]]] = {}
 
-    def refused(self, proxy: Proxy, type_url: str, names: Collection[str], error: str) -> None:
+    def judged(self, proxy: Proxy, type_url: str, errors: Mapping[str, str]) -> None:
         """See Verdicts."""
-        causes = frozenset(key for name in names for key in self._translator.causes(proxy, type_url, name))
-        what = ", ".join(sorted(names)[:3])
-        self._by_proxy[proxy.id, type_url] = (causes, f"{proxy.name}.{proxy.namespace} refuses {what}: {error}")
+        found = [
+            (
+                frozenset(self._translator.causes(proxy, type_url, name)),
+                f"{proxy.name}.{proxy.namespace} refuses {name}: {error}",
+            )
+            for name, error in errors.items()
+        ]
+        if found:
+            self._by_proxy[proxy.id, type_url] = found
+        else:
+            self._by_proxy.pop((proxy.id, type_url), None)
         self._tell()
-
-    def accepted(self, proxy: Proxy, type_url: str) -> None:
-        """See Verdicts."""
-        if self._by_proxy.pop((proxy.id, type_url), None) is not None:
-            self._tell()
 
     def told(self, proxy: Proxy, type_url: str) -> None:
         """See Verdicts. What was left out of a proxy's listeners is known when they are made."""
@@ -64,7 +67,7 @@ class Refusals:
 
     def _tell(self) -> None:
         found: dict[ResourceKey, list[str]] = {}
-        for causes, words in self._by_proxy.values():
+        for causes, words in (one for each in self._by_proxy.values() for one in each):
             for key in causes:
                 found.setdefault(key, []).append(words)
         for words, keys in (one for each in self._left_out.values() for one in each):

@@ -117,6 +117,9 @@ def with_status(document: Mapping[str, Any], kind: Kind, current: Mapping[str, A
     status = document.get("status")
     if status is not None and not isinstance(status, dict):
         raise ApiError(400, "status must be an object")
+    conditions = (status or {}).get("conditions", [])
+    if not isinstance(conditions, list) or not all(isinstance(one, dict) for one in conditions):
+        raise ApiError(400, "status.conditions must be a list of objects")
     result = {name: value for name, value in current.items() if name != "status"}
     result["metadata"] = {name: value for name, value in current["metadata"].items() if name != "resourceVersion"}
     if status is not None:

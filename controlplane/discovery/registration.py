@@ -38,6 +38,7 @@ from controlplane.model.registration import (
     served_ports,
 )
 from controlplane.model.resource import ResourceKey
+from controlplane.model.status import conditions_of
 from controlplane.model.store import Compacted, Conflict, Store, Stored, Unavailable
 
 _log = logging.getLogger(__name__)
@@ -48,6 +49,14 @@ _RETRY: Final = 1.0
 _PAGE: Final = 200
 
 Document = dict[str, Any]
+
+
+_Who = tuple[str, str, str]
+
+
+def _who(proxy: Proxy) -> _Who:
+    """What tells workloads apart: a node's id alone is free text, its namespace and account are what its credentials say."""
+    return (proxy.namespace, proxy.service_account, proxy.id)
 
 
 class RegistrationFailed(Exception):
@@ -92,28 +101,28 @@ class Registration:
         self._orphan_grace = max(grace, orphan_grace)
         self._leading = leading
         self._clock = clock
-        self._workloads: dict[str, _Workload] = {}
-        self._removals: dict[str, asyncio.Task[None]] = {}
+        self._workloads: dict[_Who, _Workload] = {}
+        self._removals: dict[_Who, asyncio.Task[None]] = {}
         self._orphans: dict[ResourceKey, tuple[int, float]] = {}
         self._stopped = False
 
     # What the xDS server tells.
 
-    async def connected(self, proxy: Proxy) -> None:
+    async def connected(self, proxy: Proxy) -> bool:
         """A proxy's stream has begun: its entry is there when this returns, unless the store is away, and then later.
 
-        Raises RegistrationFailed: the stream should end with that message.
+        Whether the proxy registers itself: only then does the end of this stream mean anything. Raises RegistrationFailed: the
+        stream should end with that message.
         """
         if not group_of(proxy) or self._stopped:
-            return
+            return False
         if not proxy.addresses:
             raise RegistrationFailed(
                 f"{proxy.id} has no address by which others could reach it: set it in the node's id"
             )
-        removal = self._removals.pop(proxy.id, None)
-        if removal is not None:
-            removal.cancel()
-        workload = self._workloads.setdefault(proxy.id, _Workload(entry_of(proxy), proxy))
+        who = _who(proxy)
+        workload = self._workloads.setdefault(who, _Workload(entry_of(proxy), proxy))
+        before = (workload.proxy, workload.since, workload.left)
         workload.proxy = proxy
         workload.streams += 1
         workload.since, workload.left = self._clock(), None
@@ -121,27 +130,32 @@ class Registration:
             await self._write(workload)
         except RegistrationFailed:
             workload.streams -= 1
-            if not workload.streams:
-                self._workloads.pop(proxy.id, None)
+            workload.proxy, workload.since, workload.left = before
+            if not workload.streams and who not in self._removals:
+                self._workloads.pop(who, None)
             raise
+        removal = self._removals.pop(who, None)
+        if removal is not None:
+            removal.cancel()
+        return True
 
     async def disconnected(self, proxy: Proxy) -> None:
-        """A stream for which `connected` has returned is over."""
-        workload = self._workloads.get(proxy.id)
+        """A stream for which `connected` has returned True is over."""
+        workload = self._workloads.get(_who(proxy))
         if workload is None or self._stopped:
             return
         workload.streams -= 1
         if workload.streams > 0:
             return
         workload.left = self._clock()
-        self._removals[proxy.id] = asyncio.create_task(self._remove_later(workload))
+        self._removals[_who(proxy)] = asyncio.create_task(self._remove_later(workload))
         await self._write(workload)
 
     async def report_health(self, proxy: Proxy, healthy: bool, message: str = "") -> bool:
         """How a workload is, as its own sidecar has found: the condition `Healthy` in its entry's status. False
         if it is not registered here (yet): say it again.
         """
-        workload = self._workloads.get(proxy.id)
+        workload = self._workloads.get(_who(proxy))
         if workload is None or self._stopped:
             return False
         now = _moment(self._clock())
@@ -149,7 +163,11 @@ class Registration:
         if not healthy:
             condition["message"] = message
         workload.health = condition
-        await self._write(workload)
+        try:
+            await self._write(workload)
+        except RegistrationFailed as error:
+            _log.warning("%s", error)
+            return False
         return True
 
     async def run(self) -> None:
@@ -269,7 +287,7 @@ class Registration:
 
     async def _remove_later(self, workload: _Workload) -> None:
         await asyncio.sleep(self._grace)
-        identity = workload.proxy.id
+        identity = _who(workload.proxy)
         while True:
             try:
                 stored = await self._store.get(workload.key)
@@ -382,7 +400,7 @@ def _with_annotations(entry: Document, changed: Mapping[str, str | None]) -> Doc
 def _with_condition(entry: Document, condition: Mapping[str, Any]) -> Document:
     """The entry with a condition in its status; when it last changed stays if it says the same as before."""
     status = entry.get("status") or {}
-    conditions = list(status.get("conditions") or ())
+    conditions = conditions_of(status)
     changed = {**condition, "lastTransitionTime": condition["lastProbeTime"]}
     for index, each in enumerate(conditions):
         if each.get("type") == condition["type"]:

@@ -76,6 +76,11 @@ class Catalogue:
             yield from held.wrong.values()
         yield from self._shadowed.values()
 
+    @property
+    def is_synced(self) -> bool:
+        """Whether every source has told all it has, once."""
+        return self._synced.is_set()
+
     async def synced(self) -> None:
         """Wait until every source has told all it has, and ``on_change`` has heard of it."""
         await self._synced.wait()

@@ -70,7 +70,7 @@ class FilesMirror:
                     self._something.clear()
                     dirty, self._dirty = self._dirty, set()
                     try:
-                        await asyncio.gather(*(self._write(key) for key in dirty))
+                        await asyncio.gather(*(self._show(key) for key in dirty))
                     except BaseException:
                         self._dirty |= dirty
                         raise
@@ -87,6 +87,15 @@ class FilesMirror:
                     self._dirty.add(key)
         self._dirty.update(self._wanted)
         self._something.set()
+
+    async def _show(self, key: ResourceKey) -> None:
+        """A resource that cannot be shown leaves all others as they are."""
+        try:
+            await self._write(key)
+        except Unavailable:
+            raise
+        except Exception:
+            _log.exception("%s is in effect, but cannot be shown in the API", key)
 
     async def _write(self, key: ResourceKey) -> None:
         for _ in range(5):
@@ -110,7 +119,7 @@ class FilesMirror:
 def _document(resource: Resource, before: Mapping[str, Any] | None) -> dict[str, Any]:
     """The document as clients see it, with what the API adds to those that it takes."""
     metadata = {name: value for name, value in resource.document["metadata"].items() if name != "resourceVersion"}
-    metadata["annotations"] = {**metadata.get("annotations", {}), _ORIGIN: str(resource.origin)}
+    metadata["annotations"] = {**(metadata.get("annotations") or {}), _ORIGIN: str(resource.origin)}
     metadata["uid"] = str(uuid.uuid5(_NAMES, str(resource.key)))
     had = before["metadata"] if before is not None else {}
     now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

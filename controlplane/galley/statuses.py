@@ -15,6 +15,7 @@ from typing import Any, Final
 import orjson
 
 from controlplane.model.resource import Resource, ResourceKey
+from controlplane.model.status import conditions_of, status_of
 from controlplane.model.store import Conflict, Store, Unavailable
 
 _log = logging.getLogger(__name__)
@@ -70,14 +71,19 @@ class StatusWriter:
 
     async def _write_all(self) -> None:
         if not self._looked:
-            self._written.update(key for key, one in self._resources.items() if _ours(one.document.get("status") or {}))
+            self._written.update(key for key, one in self._resources.items() if _ours(status_of(one.document)))
             self._looked = True
         for key in {*self._findings, *self._refusals, *self._written}:
             resource = self._resources.get(key)
             if resource is None or resource.origin.source != "api":
                 self._written.discard(key)
                 continue
-            await self._write(key)
+            try:
+                await self._write(key)
+            except Unavailable:
+                raise
+            except Exception:  # of one resource; all others go on
+                _log.exception("the status of %s is not written", key)
 
     async def _write(self, key: ResourceKey) -> None:
         for _ in range(5):  # somebody else may write in between
@@ -86,7 +92,7 @@ class StatusWriter:
                 self._written.discard(key)
                 return
             document = orjson.loads(stored.document)
-            before = document.get("status") or {}
+            before = status_of(document)
             after = self._status(key, before, document["metadata"].get("generation", 0))
             if _ours(after):
                 self._written.add(key)
@@ -112,7 +118,7 @@ class StatusWriter:
             after["validationMessages"] = [dict(one) for one in messages]
         else:
             after.pop("validationMessages", None)
-        others = [one for one in before.get("conditions", ()) if one.get("type") != _CONDITION]
+        others = [one for one in conditions_of(before) if one.get("type") != _CONDITION]
         refusals = sorted(self._refusals.get(key, ()))
         if refusals:
             told = [one[:_LONGEST] for one in refusals[:_MOST]]
@@ -137,13 +143,12 @@ class StatusWriter:
 
 
 def _ours(status: Mapping[str, Any]) -> bool:
-    conditions = status.get("conditions") or ()
+    conditions = conditions_of(status)
     return "validationMessages" in status or any(one.get("type") == _CONDITION for one in conditions)
 
 
 def _without_times(status: Mapping[str, Any]) -> dict[str, Any]:
     conditions = [
-        {name: value for name, value in one.items() if name != "lastTransitionTime"}
-        for one in status.get("conditions", ())
+        {name: value for name, value in one.items() if name != "lastTransitionTime"} for one in conditions_of(status)
     ]
     return {**status, "conditions": conditions}

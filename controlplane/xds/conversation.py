@@ -28,12 +28,8 @@ class View(Protocol):
         """What it gets of a type: all, or what there is of these names."""
         ...
 
-    def refused(self, type_url: str, names: Collection[str], error: str) -> None:
-        """The proxy refuses what was new in the last response of a type; ``names`` are those that the error can be about."""
-        ...
-
-    def accepted(self, type_url: str) -> None:
-        """The proxy takes what it refused before."""
+    def judged(self, type_url: str, errors: Mapping[str, str]) -> None:
+        """What the proxy refuses of a type is different: now it is these, by name, and why."""
         ...
 
 
@@ -98,6 +94,7 @@ class Conversation:
                 watch.wildcard = False
             if not watch.wildcard:
                 watch.sent.pop(name, None)
+                watch.errors.pop(name, None)
         if unsubscribe:
             watch.names = watch.names.difference(unsubscribe)
         if subscribe:
@@ -113,15 +110,14 @@ class Conversation:
     def _answered(self, watch: Watch, request: Any) -> None:
         if watch.settled:
             return
+        before = dict(watch.errors)
         if request.HasField("error_detail"):
-            watch.on_nack(request.error_detail.message)
-            named = [name for name in watch.last_sent if _names(watch.error, name)]
-            self.view.refused(watch.type_url, named or watch.last_sent, watch.error)
+            error = request.error_detail.message
+            watch.on_nack([name for name in watch.last_sent if _names(error, name)] or watch.last_sent or ("",), error)
         else:
-            mended = bool(watch.error)
             watch.on_ack()
-            if mended:
-                self.view.accepted(watch.type_url)
+        if watch.errors != before:
+            self.view.judged(watch.type_url, watch.errors)
 
     # what is said to the proxy
 
@@ -163,7 +159,7 @@ class Conversation:
     def _nothing_refers(self) -> bool:
         """Whether listeners and routes are acknowledged as they are now."""
         return all(
-            one.settled and not one.due and not one.error
+            one.settled and not one.due and not one.errors
             for one in (self.watches.get(LISTENER), self.watches.get(ROUTES))
             if one is not None
         )

@@ -25,12 +25,8 @@ _MOST_KEPT: Final = 64 << 20  # bytes of responses that are kept for others who 
 class Verdicts(Protocol):
     """Who wants to know what proxies refuse."""
 
-    def refused(self, proxy: Proxy, type_url: str, names: Collection[str], error: str) -> None:
-        """A proxy goes on with what it had instead of the resources of these names."""
-        ...
-
-    def accepted(self, proxy: Proxy, type_url: str) -> None:
-        """It refuses nothing of this type any more."""
+    def judged(self, proxy: Proxy, type_url: str, errors: Mapping[str, str]) -> None:
+        """Of a type, a proxy goes on with what it had instead of these resources, by name, and why; of none, if it is empty."""
         ...
 
     def told(self, proxy: Proxy, type_url: str) -> None:
@@ -62,9 +58,7 @@ class Narrowed:
 class Ignored:
     """Verdicts that nobody wants to know."""
 
-    def refused(self, proxy: Proxy, type_url: str, names: Collection[str], error: str) -> None: ...
-
-    def accepted(self, proxy: Proxy, type_url: str) -> None: ...
+    def judged(self, proxy: Proxy, type_url: str, errors: Mapping[str, str]) -> None: ...
 
     def told(self, proxy: Proxy, type_url: str) -> None: ...
 

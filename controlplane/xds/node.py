@@ -35,6 +35,8 @@ def parse_node(node: Any) -> Proxy:
     namespace = _text(metadata, "NAMESPACE") or namespace_of_name
     if not namespace:
         raise InvalidNode(f"node id {node.id!r} has no namespace, and metadata have no NAMESPACE")
+    if namespace_of_name and namespace_of_name != namespace:
+        raise InvalidNode(f"node id {node.id!r} is of the namespace {namespace_of_name}, but metadata say {namespace}")
     labels = metadata.get("LABELS")
     labels = {key: str(value) for key, value in labels.items()} if isinstance(labels, Mapping) else {}
     addresses = tuple(one for one in _text(metadata, "INSTANCE_IPS").split(",") if one) or (

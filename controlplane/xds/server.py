@@ -83,8 +83,9 @@ Admit = Callable[[Proxy, Mapping[str, Any], Any], Awaitable[Proxy]]
 class DiscoveryService:
     """The handlers of one address. ``admit`` is None where everybody on this machine may ask (plaintext on loopback).
 
-    ``on_connected`` is awaited before a proxy is answered, and may raise NotAdmitted; ``on_disconnected`` is called when
-    its stream is over, ``on_health`` when it tells whether its workload is well, and if not why.
+    ``on_connected`` is awaited before a proxy is answered, may raise NotAdmitted, and says whether the proxy is a workload of
+    the mesh: then ``on_disconnected`` is called when its stream is over, and ``on_health`` when it tells whether it is well,
+    and if not why.
     """
 
     def __init__(
@@ -92,7 +93,7 @@ class DiscoveryService:
         hub: Hub,
         *,
         admit: Admit | None,
-        on_connected: Callable[[Proxy], Awaitable[None]],
+        on_connected: Callable[[Proxy], Awaitable[bool]],
         on_disconnected: Callable[[Proxy], Awaitable[None]],
         on_health: Callable[[Proxy, bool, str], Awaitable[bool]],
     ) -> None:
@@ -144,24 +145,28 @@ class DiscoveryService:
             confidential=self.admit is not None,
         )
         try:
-            await self.on_connected(proxy)
+            registered = await self.on_connected(proxy)
         except NotAdmitted as error:
             log.warning("%s", error)
             raise GRPCError(Status.FAILED_PRECONDITION, str(error)) from error
         self.hub.joined(session)
         try:
-            await self._converse(stream, session, first, type_url)
+            await self._converse(stream, session, first, type_url, registered)
         finally:
             self.hub.left(session)
-            await self.on_disconnected(proxy)
+            if registered:
+                await self.on_disconnected(proxy)
 
-    async def _converse(self, stream: Stream[Any, Any], session: Session, first: Any, type_url: str) -> None:
+    async def _converse(
+        self, stream: Stream[Any, Any], session: Session, first: Any, type_url: str, registered: bool
+    ) -> None:
         async def listen() -> None:
             request = first
             while request is not None:
                 if request.type_url == type_urls.HEALTH:  # no subscription: an error says that the workload is ill
                     healthy = not request.HasField("error_detail")
-                    await self.on_health(session.proxy, healthy, request.error_detail.message)
+                    if registered:
+                        await self.on_health(session.proxy, healthy, request.error_detail.message)
                     request = await stream.recv_message()
                     continue
                 if type_url:

@@ -111,15 +111,15 @@ class Session:
         body = (delta_body if self.incremental else whole_body)(type_url, update, version, self.hub.identifier)
         return version, body
 
-    def refused(self, type_url: str, names: Collection[str], error: str) -> None:
+    def judged(self, type_url: str, errors: Mapping[str, str]) -> None:
         """See View."""
-        log.warning("%s refuses %s: %s", self.proxy.id, SHORT.get(type_url, type_url), error)
-        self.hub.verdicts.refused(self.proxy, type_url, names, error)
-
-    def accepted(self, type_url: str) -> None:
-        """See View."""
-        log.info("%s accepts %s again", self.proxy.id, SHORT.get(type_url, type_url))
-        self.hub.verdicts.accepted(self.proxy, type_url)
+        short = SHORT.get(type_url, type_url)
+        if errors:
+            for error in dict.fromkeys(errors.values()):
+                log.warning("%s refuses %s: %s", self.proxy.id, short, error)
+        else:
+            log.info("%s accepts %s again", self.proxy.id, short)
+        self.hub.verdicts.judged(self.proxy, type_url, errors)
 
     def __repr__(self) -> str:
         return f"<Session {self.proxy.id} {'delta' if self.incremental else 'state of the world'}>"

@@ -28,7 +28,7 @@ class Watch:
     took what it was sent: a resource by name, its version where the proxy brought it from an earlier stream.
     """
 
-    __slots__ = ("acked_version", "due", "error", "forced", "held", "incremental", "last_sent", "names", "narrow", "nonce",
+    __slots__ = ("acked_version", "due", "errors", "forced", "held", "incremental", "last_sent", "names", "narrow", "nonce",
                  "owed", "sent", "sent_at", "settled", "type_url", "version", "whole", "wildcard")  # fmt: skip
 
     def __init__(self, type_url: str, *, incremental: bool) -> None:
@@ -47,7 +47,9 @@ class Watch:
         self.version = ""
         self.last_sent: tuple[str, ...] = ()  # what was new in the last response
         self.acked_version = ""
-        self.error = ""
+        self.errors: dict[
+            str, str
+        ] = {}  # what the proxy refuses, by name, and why; it goes on with what it had of that
         self.settled = True  # whether the last response was acknowledged, or refused
         self.sent_at = 0.0
 
@@ -81,6 +83,8 @@ class Watch:
         self.names = new
         for name in [one for one in self.sent if one not in new]:
             del self.sent[name]
+        for name in [one for one in self.errors if one not in new]:
+            del self.errors[name]
         if added:
             self.asked(added)
 
@@ -123,6 +127,7 @@ class Watch:
             self.sent.update(update.resources)
             for name in update.removed:
                 self.sent.pop(name, None)
+                self.errors.pop(name, None)
         self.last_sent = tuple(update.changed)
         self.nonce = nonce
         self.version = version
@@ -130,20 +135,28 @@ class Watch:
         self.sent_at = now
 
     def on_ack(self) -> None:
-        """The proxy took the last response."""
+        """The proxy took the last response; what it refused of an earlier one, and was not in this one, it still refuses."""
         self.settled = True
-        self.error = ""
         self.acked_version = self.version
+        if self.whole:
+            self.errors.clear()
+        for name in self.last_sent:
+            self.errors.pop(name, None)
 
-    def on_nack(self, error: str) -> None:
-        """The proxy refused (some of) the last response, and goes on with what it had."""
+    def on_nack(self, names: Collection[str], error: str) -> None:
+        """The proxy refused these of the last response."""
         self.settled = True
-        self.error = error or "refused without a reason"
+        self.errors.update(dict.fromkeys(names, error or "refused without a reason"))
+
+    @property
+    def error(self) -> str:
+        """All reasons, each once."""
+        return "; ".join(dict.fromkeys(self.errors.values()))
 
     @property
     def status(self) -> str:
         """In the words of Istio's `proxy-status`."""
-        if self.error:
+        if self.errors:
             return "NACKED"
         if not self.nonce and not (self.sent and not self.due):  # it may have all from an earlier stream
             return "NOT SENT"

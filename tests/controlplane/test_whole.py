@@ -367,10 +367,24 @@ def test_files_are_a_source_and_read_only(tmp_path: Path) -> None:
         second = running.get("VirtualService", "shop", "reviews")["metadata"]
         assert (second["generation"], second["uid"]) == (2, first["uid"])
         assert second["creationTimestamp"] == first["creationTimestamp"]
+        odd = [routes(41), *(routes(50) for _ in range(3))]
+        for number, document in enumerate(odd[1:]):
+            document["metadata"]["name"] = f"odd-{number}"
+            document["spec"]["hosts"] = [f"odd-{number}"]
+        odd[1]["status"] = {"conditions": ["x"]}
+        odd[2]["metadata"]["annotations"] = None
+        odd[3]["status"] = {"validationMessages": 2**80}
+        file.write_text(yaml.safe_dump_all([NAMESPACE, *odd]))
+        until(lambda: weight() == 41, "odd things in a file hurt nobody")
+        until(lambda: running.get("VirtualService", "shop", "odd-1") is not None, "they are in effect")
         file.write_text(yaml.safe_dump_all([NAMESPACE]))
         until(lambda: weight() is None, "it is gone")
         running.apply(routes(50))
         assert weight() == 50
+        found = running.get("VirtualService", "shop", "reviews")
+        with pytest.raises(ApiError, match="list of objects"):
+            path = "/apis/networking.istio.io/v1/namespaces/shop/virtualservices/reviews/status"
+            running.api.request("PUT", path, {**found, "status": {"conditions": ["x"]}})
 
 
 @pytest.mark.parametrize("kind", ["envoy", "sidecar"])

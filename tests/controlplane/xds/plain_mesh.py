@@ -76,8 +76,9 @@ class Served:
     async def _start(self) -> None:
         self.hub = Hub(self.mesh, verdicts=_Refused(self.refused))
 
-        async def on_connected(proxy: Proxy) -> None:
+        async def on_connected(proxy: Proxy) -> bool:
             self.connected.append(proxy.id)
+            return True
 
         async def on_disconnected(proxy: Proxy) -> None:
             self.disconnected.append(proxy.id)
@@ -152,8 +153,8 @@ class _Refused(Ignored):
     def __init__(self, into: list[tuple[str, str]]) -> None:
         self.into = into
 
-    def refused(self, proxy: Proxy, type_url: str, names: Collection[str], error: str) -> None:
-        self.into.append((type_url, error))
+    def judged(self, proxy: Proxy, type_url: str, errors: Mapping[str, str]) -> None:
+        self.into.extend((type_url, error) for error in errors.values())
 
 
 @contextmanager

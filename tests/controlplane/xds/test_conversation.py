@@ -19,7 +19,7 @@ class Talk:
 
     def __init__(self, *, incremental: bool = False) -> None:
         self.mesh: dict[str, dict[str, str]] = {CLUSTER: {}, ENDPOINTS: {}, LISTENER: {}, ROUTES: {}}
-        self.verdicts: list[tuple[str, ...]] = []
+        self.verdicts: list[tuple[str, dict[str, str]]] = []
         self.conversation = Conversation(self, incremental=incremental)
         self.incremental = incremental
         self.now = 100.0
@@ -31,11 +31,8 @@ class Talk:
             if names is None or name in names
         }
 
-    def refused(self, type_url: str, names: Collection[str], error: str) -> None:
-        self.verdicts.append((SHORT[type_url], *names, error))
-
-    def accepted(self, type_url: str) -> None:
-        self.verdicts.append((SHORT[type_url], "accepted"))
+    def judged(self, type_url: str, errors: Mapping[str, str]) -> None:
+        self.verdicts.append((SHORT[type_url], dict(errors)))
 
     def there_is(self, short: str, **names: str | None) -> None:
         """These are in the mesh now, at these versions; None for those that are gone."""
@@ -200,7 +197,7 @@ def test_a_refusal_is_told_with_what_was_sent(talk: Talk) -> None:
     talk.there_is("RDS", r="2")
     talk.hear()
     talk.answer("RDS", error="bad route")
-    assert talk.verdicts == [("RDS", "r", "bad route")]
+    assert talk.verdicts == [("RDS", {"r": "bad route"})]
     watch = talk.conversation.watches[ROUTES]
     assert watch.status == "NACKED"
     assert talk.hear() == []  # the same again would be refused again
@@ -208,7 +205,7 @@ def test_a_refusal_is_told_with_what_was_sent(talk: Talk) -> None:
     talk.hear()
     talk.answer("RDS")
     assert watch.status == "SYNCED"
-    assert talk.verdicts[1:] == [("RDS", "accepted")]
+    assert talk.verdicts[1:] == [("RDS", {})]
 
 
 def test_a_refusal_is_about_what_was_new_or_what_it_names(talk: Talk) -> None:
@@ -219,10 +216,33 @@ def test_a_refusal_is_about_what_was_new_or_what_it_names(talk: Talk) -> None:
     talk.there_is("CDS", b="2", d="1")
     talk.hear()
     talk.answer("CDS", error="Error adding/updating cluster(s) d: no such type")
+    first = {"b": "cannot take it", "c": "cannot take it"}
     assert talk.verdicts == [
-        ("CDS", "b", "c", "cannot take it"),
-        ("CDS", "d", "Error adding/updating cluster(s) d: no such type"),
+        ("CDS", first),
+        ("CDS", {**first, "d": "Error adding/updating cluster(s) d: no such type"}),
     ]
+
+
+def test_a_refusal_is_not_forgotten_at_the_next_answer(talk: Talk) -> None:
+    """What is about another resource says nothing of it, and the cluster that the old route uses stays."""
+    talk.begin()
+    talk.there_is("RDS", s="1")
+    talk.ask("RDS", "s", *(() if talk.incremental else ("r",)))
+    talk.hear()
+    talk.answer("RDS")
+    talk.there_is("CDS", a=None)
+    talk.there_is("RDS", r="2")
+    assert talk.hear() == ["RDS r"]
+    talk.answer("RDS", error="no such thing")
+    talk.there_is("RDS", s="2")
+    assert talk.hear() == ["RDS s"]
+    talk.answer("RDS")
+    assert talk.hear() == []
+    assert talk.conversation.watches[ROUTES].status == "NACKED"
+    talk.there_is("RDS", r="3")
+    assert talk.hear() == ["RDS r"]
+    talk.answer("RDS")
+    assert talk.hear() == ["CDS -a"]
 
 
 def test_other_names(talk: Talk) -> None:
