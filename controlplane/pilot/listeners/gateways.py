@@ -15,7 +15,14 @@ from controlplane.pilot.client_tls import has_identity
 from controlplane.pilot.gateway_servers import GatewayServer, servers_by_address
 from controlplane.pilot.hosts import covers
 from controlplane.pilot.listeners.filters import connection_manager, http_filter, tcp_filter, use_rds
-from controlplane.pilot.listeners.listener import OUTBOUND, chain, generated, listener_name, new_listener
+from controlplane.pilot.listeners.listener import (
+    OUTBOUND,
+    chain,
+    generated,
+    listener_name,
+    new_listener,
+    without_overlaps,
+)
 from controlplane.pilot.listeners.tcp import routed_chains
 from controlplane.pilot.listeners.tls import HTTP_ALPN, server_transport_socket
 from controlplane.pilot.names import sni_cluster
@@ -29,16 +36,11 @@ def gateway_listeners(scope: Scope) -> Iterator[Generated]:
     for (address, port), servers in servers_by_address(scope).items():
         chains: list[Any] = []
         causes: list[ResourceKey] = []
-        seen: set[bytes] = set()
         for server in servers:
             causes.append(server.gateway.key)
-            for one in _chains(scope, server, address, causes):
-                key = one.filter_chain_match.SerializeToString(deterministic=True)
-                if (
-                    key not in seen
-                ):  # plain servers of a port share their chain; of equal ones with TLS the oldest stays
-                    seen.add(key)
-                    chains.append(one)
+            chains += _chains(scope, server, address, causes)
+        # Plain servers of a port share one; a name that several servers open TLS for is the oldest one's.
+        chains = without_overlaps(chains)
         if chains:
             yield generated(scope, new_listener(address, port, chains, OUTBOUND, mesh=scope.mesh), causes)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from envoy.config.core.v3 import base_pb2
@@ -92,6 +92,39 @@ def chain(*filters: Any, name: str = "", **match: Any) -> Any:
     made = components.FilterChain(name=name, filters=filters)
     if match:
         made.filter_chain_match.CopyFrom(components.FilterChainMatch(**match))
+    return made
+
+
+def without_overlaps(chains: Iterable[Any]) -> list[Any]:
+    """Filter chains as they are where no two are for the same connections; else the earlier one has them, and the later one
+    is for the rest of its server names and destinations. Proxies refuse a listener whose filter chains overlap.
+    """
+    made: list[Any] = []
+    taken: set[tuple[bytes, bytes, str]] = set()
+    for one in chains:
+        match = one.filter_chain_match
+        rest = components.FilterChainMatch()
+        rest.CopyFrom(match)
+        rest.ClearField("server_names")
+        rest.ClearField("prefix_ranges")
+        conditions = rest.SerializeToString(deterministic=True)
+        free: dict[tuple[str, ...], list[Any]] = {}
+        for block in match.prefix_ranges or (None,):
+            to = b"" if block is None else block.SerializeToString(deterministic=True)
+            asked = dict.fromkeys(match.server_names or ("",))
+            names = tuple(name for name in asked if (conditions, to, name) not in taken)
+            taken.update((conditions, to, name) for name in names)
+            if names:
+                free.setdefault(names, []).append(block)
+        for names, blocks in free.items():
+            left = components.FilterChain()
+            left.CopyFrom(one)
+            if match.server_names:
+                left.filter_chain_match.server_names[:] = names
+            if match.prefix_ranges:
+                del left.filter_chain_match.prefix_ranges[:]
+                left.filter_chain_match.prefix_ranges.extend(blocks)
+            made.append(left)
     return made
 
 

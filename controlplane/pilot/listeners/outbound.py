@@ -28,6 +28,7 @@ from controlplane.pilot.listeners.listener import (
     keep_addresses,
     listener_name,
     new_listener,
+    without_overlaps,
 )
 from controlplane.pilot.listeners.tcp import service_chains
 from controlplane.pilot.memo import Same
@@ -107,8 +108,9 @@ def _explicit(scope: Scope, egress: EgressListener, port: Port) -> Generated | N
             if served is not None:
                 as_said = Port(served.number, served.name, port.protocol)
                 owners = speaking_of(scope, egress.virtual_services, service.hostname)
-                _add(chains, service_chains(scope, service, as_said, owners))
+                chains += service_chains(scope, service, as_said, owners)
                 causes += [owner.key for owner in owners]
+        chains = without_overlaps(chains)  # the first service of its kind has the connections
     if routable(port.protocol):
         manager = outbound_manager(
             scope, address, port.number, routes_name(egress, port.number), protocol=port.protocol
@@ -176,8 +178,9 @@ def _of_port(
     causes: list[ResourceKey] = []
     for service, port in others:
         owners = speaking_of(scope, egress.virtual_services, service.hostname)
-        _add(chains, service_chains(scope, service, port, owners))
+        chains += service_chains(scope, service, port, owners)
         causes += [*(owner.key for owner in owners), *service.origins]
+    chains = without_overlaps(chains)  # the first service of its kind has the connections
     if http:
         manager = outbound_manager(scope, ANY_ADDRESS, number, str(number))
         if chains:
@@ -208,12 +211,6 @@ def _virtual_outbound(scope: Scope) -> Generated:
 def _elsewhere(scope: Scope) -> Any:
     """Connections to where no service is: on to there, or nowhere."""
     return tcp_filter(scope, [(PASSTHROUGH if scope.outbound_policy == "ALLOW_ANY" else BLACK_HOLE, 1)])
-
-
-def _add(chains: list[Any], more: list[Any]) -> None:
-    """Append the filter chains whose match none has yet: the first service of its kind has the connections."""
-    seen = {each.filter_chain_match.SerializeToString(deterministic=True) for each in chains}
-    chains += [each for each in more if each.filter_chain_match.SerializeToString(deterministic=True) not in seen]
 
 
 def _ordered(chains: list[Any]) -> list[Any]:

@@ -14,7 +14,7 @@ from envoy.config.core.v3 import address_pb2
 from controlplane.model.resource import Resource
 from controlplane.model.service import Port, Service
 from controlplane.pilot.listeners.filters import tcp_filter
-from controlplane.pilot.listeners.listener import chain
+from controlplane.pilot.listeners.listener import chain, without_overlaps
 from controlplane.pilot.names import outbound_cluster
 from controlplane.pilot.routes.destinations import destination_cluster, destination_port
 from controlplane.pilot.routes.matching import MESH, proxy_meets
@@ -49,19 +49,13 @@ def service_chains(
 def routed_chains(
     scope: Scope, owners: Sequence[Resource], port: int, *, tls: bool, gateways: Collection[str] = (MESH,)
 ) -> list[Any]:
-    """Filter chains of the TLS routes (where ``tls``) and TCP routes of virtual services, without two of one match."""
+    """Filter chains of the TLS routes (where ``tls``) and TCP routes of virtual services, without overlaps."""
     made: list[Any] = []
-    seen: set[bytes] = set()
     for owner in owners:
         for match, route in _routes(owner, tls):
-            if match is not None and not proxy_meets(scope, owner, match, port, gateways):
-                continue
-            one = chain(_filter(scope, owner, route, port), **_match(match))
-            key = one.filter_chain_match.SerializeToString(deterministic=True)
-            if key not in seen:
-                seen.add(key)
-                made.append(one)
-    return made
+            if match is None or proxy_meets(scope, owner, match, port, gateways):
+                made.append(chain(_filter(scope, owner, route, port), **_match(match)))
+    return without_overlaps(made)
 
 
 def connection_settings(rule: Rule | None, subset: str, port: int) -> Any:

@@ -332,6 +332,53 @@ def test_clients_are_never_let_in_without_roots(mode: str) -> None:
     assert of_files.validation_context.trusted_ca.filename == "/ca"
 
 
+SHARING = """
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: %s, namespace: shop}
+spec:
+  selector: {app: edge}
+  servers:
+  - {port: {number: 443, name: https, protocol: HTTPS}, hosts: [%s], tls: {mode: SIMPLE, credentialName: %s}}
+"""
+PASSING = """
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: edge, namespace: shop}
+spec:
+  selector: {app: edge}
+  servers:
+  - {port: {number: 443, name: tls, protocol: TLS}, hosts: ["*.example"], tls: {mode: PASSTHROUGH}}
+"""
+PASSED = """
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: %s, namespace: shop}
+spec:
+  hosts: [%s]
+  gateways: [edge]
+  tls: [{match: [{sniHosts: [%s]}], route: [{destination: {host: %s}}]}]
+"""
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        [SHARING % ("one", "a.example, b.example", "one"), SHARING % ("two", "b.example, c.example", "two")],
+        [
+            PASSING,
+            PASSED % ("one", "a.example, b.example", "a.example, b.example", "one"),
+            PASSED % ("two", "b.example, c.example", "b.example, c.example", "two"),
+        ],
+    ],
+)
+def test_a_server_name_that_two_want_is_the_firsts(texts: list[str]) -> None:
+    first, second = Scene(*texts).listeners(ROUTER)["0.0.0.0_443"].filter_chains
+    assert list(first.filter_chain_match.server_names) == ["a.example", "b.example"]
+    assert list(second.filter_chain_match.server_names) == ["c.example"]
+    assert b"one" in first.SerializeToString() and b"two" in second.SerializeToString()
+
+
 def test_a_name_in_the_clusters_form_is_passed_to_the_cluster(plane: Plane) -> None:
     name = "outbound_.80_._.a.shop.svc.cluster.local"
     assert raw(plane, "0.0.0.0_15443", hello(name)) == name

@@ -509,6 +509,56 @@ spec:
     )
 
 
+OVERLAPS = """
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: names, namespace: shop}
+spec: {hosts: [a.example, b.example, c.example], resolution: DNS, ports: [{number: 443, name: tls, protocol: TLS}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: first, namespace: shop}
+spec:
+  hosts: [a.example, b.example]
+  tls:
+  - match: [{sniHosts: [a.example, b.example], destinationSubnets: [10.1.0.0/16, 10.2.0.0/16]}]
+    route: [{destination: {host: a.example}}]
+  - match: [{sniHosts: [a.example, b.example]}]
+    route: [{destination: {host: a.example}}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: second, namespace: shop}
+spec:
+  hosts: [b.example, c.example]
+  tls:
+  - match: [{sniHosts: [b.example, c.example], destinationSubnets: [10.2.0.0/16, 10.3.0.0/16]}]
+    route: [{destination: {host: c.example}}]
+  - match: [{sniHosts: [b.example, c.example]}]
+    route: [{destination: {host: c.example}}]
+"""
+
+
+def test_of_filter_chains_for_the_same_connections_the_first_one_has_them() -> None:
+    listener = Scene(OVERLAPS).listeners(sidecar(INTERCEPTION_MODE="REDIRECT"))["0.0.0.0_443"]
+    leads: dict[tuple[str, str], str] = {}
+    for each in listener.filter_chains:
+        match = each.filter_chain_match
+        for block in [one.address_prefix for one in match.prefix_ranges] or [""]:
+            for name in match.server_names or [""]:
+                assert (block, name) not in leads
+                cluster = tcp_proxy_pb2.TcpProxy.FromString(each.filters[0].typed_config.value).cluster
+                leads[block, name] = cluster.rpartition("|")[2]
+    assert leads == {
+        **{(block, name): "a.example" for block in ("10.1.0.0", "10.2.0.0", "") for name in ("a.example", "b.example")},
+        ("10.2.0.0", "c.example"): "c.example",
+        ("10.3.0.0", "b.example"): "c.example",
+        ("10.3.0.0", "c.example"): "c.example",
+        ("", "c.example"): "c.example",
+        ("", ""): "PassthroughCluster",
+    }
+
+
 DOMAIN = "shop.svc.cluster.local"
 
 
