@@ -52,8 +52,8 @@ PROXYLESS: Mapping[str, tuple[Callable[[Scope, str], Generated | None], Callable
 
 _EVERYTHING = frozenset(TYPES) - {EXTENSION_CONFIG}
 _TYPES_OF_KIND: Mapping[str, frozenset[str]] = {
-    "Service": _EVERYTHING - {SECRET},
-    "ServiceEntry": _EVERYTHING - {SECRET},
+    "Service": _EVERYTHING,
+    "ServiceEntry": _EVERYTHING,
     "DestinationRule": _EVERYTHING,
     "Sidecar": _EVERYTHING,
     "Gateway": _EVERYTHING,

@@ -9,9 +9,9 @@ import pytest
 
 from controlplane.model.proxy import Locality, Proxy, ProxyType
 from controlplane.model.resource import Resource, ResourceKey
-from controlplane.pilot.generators import ENDPOINTS, TYPES
+from controlplane.pilot.generators import ENDPOINTS, SECRET, TYPES
 from controlplane.pilot.translator import Pilot
-from tests.controlplane.pilot.mesh import proxy, resources
+from tests.controlplane.pilot.mesh import change, mesh, proxy, resources
 
 STEPS = 50
 BALANCERS = ("{simple: RANDOM}", "{simple: ROUND_ROBIN}", "{consistentHash: {httpHeaderName: x-user}}")
@@ -136,3 +136,23 @@ def test_step_by_step_is_at_once(seed: int) -> None:
             stale = changed(before[ENDPOINTS], after[ENDPOINTS]) & set(names)
             assert stale <= set(pilot.affected_names(changes, ENDPOINTS, names)), (seed, step, node.id, list(batch))
             seen[node.id] = after
+
+
+def test_the_secrets_of_a_rule_come_and_go_with_its_service() -> None:
+    pilot = mesh(
+        "kind: DestinationRule\nmetadata: a/far\n"
+        "spec: {host: x.example, trafficPolicy: {tls: {mode: SIMPLE, credentialName: far}}}\n---\n"
+        "kind: Secret\nmetadata: {name: far, namespace: a}\nstringData: {ca.crt: roots}"
+    )
+    node = proxy("client", "a")
+    assert not pilot.resources(node, SECRET)
+    changes = change(
+        pilot,
+        "kind: ServiceEntry\nmetadata: a/far\n"
+        "spec: {hosts: [x.example], resolution: DNS, ports: [{number: 443, name: http, protocol: HTTP}]}",
+    )
+    assert SECRET in pilot.affected(changes, node)
+    assert list(pilot.resources(node, SECRET)) == ["kubernetes://far-cacert"]
+    changes = change(pilot, gone=[ResourceKey("ServiceEntry", "a", "far")])
+    assert SECRET in pilot.affected(changes, node)
+    assert not pilot.resources(node, SECRET)
