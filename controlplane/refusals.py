@@ -23,10 +23,10 @@ class Refusals:
     ) -> None:
         self._translator = translator
         self._on_change = on_change
-        self._by_proxy: dict[tuple[str, str], list[tuple[frozenset[ResourceKey], str]]] = {}
-        self._left_out: dict[str, list[tuple[str, Collection[ResourceKey]]]] = {}
+        self._by_proxy: dict[tuple[object, str], list[tuple[frozenset[ResourceKey], str]]] = {}
+        self._left_out: dict[object, list[tuple[str, Collection[ResourceKey]]]] = {}
 
-    def judged(self, proxy: Proxy, type_url: str, errors: Mapping[str, str]) -> None:
+    def judged(self, stream: object, proxy: Proxy, type_url: str, errors: Mapping[str, str]) -> None:
         """See Verdicts."""
         found = [
             (
@@ -36,30 +36,30 @@ class Refusals:
             for name, error in errors.items()
         ]
         if found:
-            self._by_proxy[proxy.id, type_url] = found
+            self._by_proxy[stream, type_url] = found
         else:
-            self._by_proxy.pop((proxy.id, type_url), None)
+            self._by_proxy.pop((stream, type_url), None)
         self._tell()
 
-    def told(self, proxy: Proxy, type_url: str) -> None:
+    def told(self, stream: object, proxy: Proxy, type_url: str) -> None:
         """See Verdicts. What was left out of a proxy's listeners is known when they are made."""
         if type_url != LISTENER:
             return
         found = [
             (f"{proxy.name}.{proxy.namespace}: {words}", causes) for words, causes in self._translator.left_out(proxy)
         ]
-        if found == self._left_out.get(proxy.id, []):
+        if found == self._left_out.get(stream, []):
             return
         for words, _ in found:
             log.warning("%s", words)
-        self._left_out[proxy.id] = found
+        self._left_out[stream] = found
         self._tell()
 
-    def left(self, proxy: Proxy) -> None:
+    def left(self, stream: object) -> None:
         """See Verdicts."""
-        if self._left_out.pop(proxy.id, None):
+        if self._left_out.pop(stream, None):
             self._tell()
-        gone = [key for key in self._by_proxy if key[0] == proxy.id]
+        gone = [key for key in self._by_proxy if key[0] is stream]
         for key in gone:
             del self._by_proxy[key]
         if gone:

@@ -52,6 +52,7 @@ class Conversation:
         self.incremental = incremental
         self.watches: dict[str, Watch] = {}
         self.responses = 0
+        self._warming: set[str] = set()  # clusters that were sent before the proxy asked for any endpoints
 
     # what the proxy says
 
@@ -62,16 +63,21 @@ class Conversation:
         if watch is None:
             watch = self._watch(request.type_url)
             watch.wildcard = "*" in names or (not names and request.type_url in WILDCARD)
-            watch.names = frozenset(names)
+            watch.names = frozenset(names) - {"*"}
             watch.asked(names or ("*",))
+            self._changed_clusters(watch)
             return
         if request.response_nonce != watch.nonce:
             return  # about a response that is not the last: what is in it will be said again about the last one
         self._answered(watch, request)
-        if watch.wildcard and not names:
+        if watch.wildcard and (not names or "*" in names):
             return
         watch.wildcard = "*" in names
-        watch.asked_only(names)
+        if watch.wildcard:
+            watch.names = frozenset()
+            watch.asked(("*",))
+        else:
+            watch.asked_only(names)
 
     def on_delta_request(self, request: Any) -> None:
         """A DeltaDiscoveryRequest: as above, and what is subscribed and unsubscribed stands by itself."""
@@ -86,6 +92,7 @@ class Conversation:
             # What it has from an earlier stream is sent again if it is not the same any more.
             watch.asked([name for name in watch.names if name not in watch.sent])
             watch.changed(None)
+            self._changed_clusters(watch)
             return
         if request.response_nonce and request.response_nonce == watch.nonce:
             self._answered(watch, request)
@@ -181,18 +188,22 @@ class Conversation:
     def _others_due(self) -> bool:
         return any(one.due for type_url in (LISTENER, ROUTES) if (one := self.watches.get(type_url)) is not None)
 
+    def _changed_clusters(self, watch: Watch) -> None:
+        """Endpoints are asked for, for the first time on this stream: clusters that were different have not had theirs."""
+        if watch.type_url == ENDPOINTS and self._warming:
+            watch.asked([name for name in self._warming if name in watch.names])
+            self._warming.clear()
+
     def _endpoints_follow(self, before: Mapping[str, Encoded], clusters: Mapping[str, Encoded]) -> None:
         """A cluster that is new or different warms until its endpoints come, even if those are what they were."""
+        again = [
+            name for name, one in clusters.items() if (old := before.get(name)) is None or old.version != one.version
+        ]
         watch = self.watches.get(ENDPOINTS)
         if watch is None:
-            return
-        again = [
-            name
-            for name, one in clusters.items()
-            if name in watch.names and ((old := before.get(name)) is None or old.version != one.version)
-        ]
-        if again:
-            watch.asked(again)
+            self._warming.update(again)
+        elif known := [name for name in again if name in watch.names]:
+            watch.asked(known)
 
 
 def _names(text: str, name: str) -> bool:

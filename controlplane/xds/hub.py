@@ -25,15 +25,15 @@ _MOST_KEPT: Final = 64 << 20  # bytes of responses that are kept for others who 
 class Verdicts(Protocol):
     """Who wants to know what proxies refuse."""
 
-    def judged(self, proxy: Proxy, type_url: str, errors: Mapping[str, str]) -> None:
+    def judged(self, stream: object, proxy: Proxy, type_url: str, errors: Mapping[str, str]) -> None:
         """Of a type, a proxy goes on with what it had instead of these resources, by name, and why; of none, if it is empty."""
         ...
 
-    def told(self, proxy: Proxy, type_url: str) -> None:
+    def told(self, stream: object, proxy: Proxy, type_url: str) -> None:
         """It was sent resources of a type."""
         ...
 
-    def left(self, proxy: Proxy) -> None:
+    def left(self, stream: object) -> None:
         """Its stream is over, and what it refused is no matter any more."""
         ...
 
@@ -58,11 +58,11 @@ class Narrowed:
 class Ignored:
     """Verdicts that nobody wants to know."""
 
-    def judged(self, proxy: Proxy, type_url: str, errors: Mapping[str, str]) -> None: ...
+    def judged(self, stream: object, proxy: Proxy, type_url: str, errors: Mapping[str, str]) -> None: ...
 
-    def told(self, proxy: Proxy, type_url: str) -> None: ...
+    def told(self, stream: object, proxy: Proxy, type_url: str) -> None: ...
 
-    def left(self, proxy: Proxy) -> None: ...
+    def left(self, stream: object) -> None: ...
 
 
 class Hub:
@@ -181,7 +181,7 @@ class Hub:
     def left(self, session: Session) -> None:
         """A stream is over."""
         self.sessions.discard(session)
-        self.verdicts.left(session.proxy)
+        self.verdicts.left(session)
         log.info("%s disconnected", session.proxy.id)
 
     def close(self) -> None:

@@ -103,7 +103,7 @@ class Session:
         self.pushes += 1
         log.debug("%s: %r: %d bytes", self.proxy.id, say, len(message))
         await self._send(message)
-        self.hub.verdicts.told(self.proxy, watch.type_url)
+        self.hub.verdicts.told(self, self.proxy, watch.type_url)
 
     def encode(self, type_url: str, update: Any) -> tuple[str, bytes]:
         """Version and body of a response with these resources, in the stream's dialect."""
@@ -119,7 +119,7 @@ class Session:
                 log.warning("%s refuses %s: %s", self.proxy.id, short, error)
         else:
             log.info("%s accepts %s again", self.proxy.id, short)
-        self.hub.verdicts.judged(self.proxy, type_url, errors)
+        self.hub.verdicts.judged(self, self.proxy, type_url, errors)
 
     def __repr__(self) -> str:
         return f"<Session {self.proxy.id} {'delta' if self.incremental else 'state of the world'}>"

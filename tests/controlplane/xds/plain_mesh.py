@@ -153,7 +153,7 @@ class _Refused(Ignored):
     def __init__(self, into: list[tuple[str, str]]) -> None:
         self.into = into
 
-    def judged(self, proxy: Proxy, type_url: str, errors: Mapping[str, str]) -> None:
+    def judged(self, stream: object, proxy: Proxy, type_url: str, errors: Mapping[str, str]) -> None:
         self.into.extend((type_url, error) for error in errors.values())
 
 

@@ -308,3 +308,43 @@ def test_a_client_without_wildcard() -> None:
     talk.answer("CDS")
     talk.there_is("CDS", b="2")
     assert talk.hear() == ["CDS a b"]  # of clusters the state of the world is told whole
+
+
+def test_a_subscription_by_the_star_remembers_what_was_sent() -> None:
+    """Its acknowledgements name the star again, and that is no resource of that name."""
+    talk = Talk()
+    talk.there_is("CDS", a="1", b="1")
+    talk.ask("CDS", "*")
+    assert talk.hear() == ["CDS a b"]
+
+    def answer(short: str) -> None:
+        watch = talk.conversation.watches[NAMES[short]]
+        names = ["*"] if watch.wildcard else watch.names
+        talk.conversation.on_request(
+            DiscoveryRequest(type_url=NAMES[short], response_nonce=watch.nonce, resource_names=names)
+        )
+
+    answer("CDS")
+    talk.there_is("RDS", r="1")
+    talk.ask("RDS", "r")
+    assert talk.hear() == ["RDS r"]
+    answer("RDS")
+    talk.there_is("CDS", b=None)
+    talk.there_is("RDS", r="2")
+    assert talk.hear() == ["RDS r"]
+    answer("RDS")
+    assert talk.hear() == ["CDS a -b"]
+    answer("CDS")
+    talk.there_is("CDS", a=None)
+    assert talk.hear() == ["CDS -a"]
+
+
+def test_who_comes_back_gets_the_endpoints_of_clusters_that_are_different() -> None:
+    """Even if they are what they were, and the proxy asks for them when it has the clusters already."""
+    talk = Talk(incremental=True)
+    talk.there_is("CDS", a="2", b="1")
+    talk.ask("CDS", initial={"a": "1", "b": "1"})
+    assert talk.hear() == ["CDS a"]
+    talk.there_is("EDS", a="1", b="1")
+    talk.ask("EDS", "a", "b", initial={"a": "1", "b": "1"})
+    assert talk.hear() == ["EDS a"]
