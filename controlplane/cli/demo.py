@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import importlib.resources
-import os
-import shutil
 import signal
 import sys
 import sysconfig
@@ -15,7 +12,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import aiohttp
 import click
@@ -30,6 +27,7 @@ from controlplane.cli.bookshop.application import PORT
 from controlplane.cli.bookshop.figures import Counted, Row, Way, merged, read, rows
 from controlplane.cli.documents import read_documents
 from controlplane.cli.kubeconfig import FILE, default_data_dir, find_access
+from controlplane.cli.own_directory import emptied
 from controlplane.cli.workload import Discovery, Workload, bootstrap_document, ensure_resources
 
 NAMESPACE: Final = "shop"
@@ -40,7 +38,11 @@ USERS: Final = ("ada", "grace", "linus", "")  # the last one has not signed in
 
 
 @click.command()
-@click.option("--data-dir", metavar="DIR", help="Where the demo keeps its state; emptied at the start.")
+@click.option(
+    "--data-dir",
+    metavar="DIR",
+    help="Where the demo keeps its state: a new directory, an empty one, or a demo's, which is emptied.",
+)
 @click.option("--rate", type=click.FloatRange(0.1, 500), default=20.0, show_default=True, help="Page views a second.")
 @click.option("--duration", type=float, metavar="SECONDS", help="End by itself. [default: at Ctrl-C]")
 @click.option(
@@ -81,7 +83,7 @@ class Demo:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self.stopped.set)
-        with self._sole_user():
+        with emptied(self.directory):
             async with AsyncExitStack() as stack:
                 api = await stack.enter_async_context(self._control_plane())
                 starting = asyncio.create_task(self._start(stack, api))
@@ -99,30 +101,6 @@ class Demo:
                             await self._traffic_and_table()
                 stopping.cancel()
                 self.console.print("Stopping ...")
-
-    @contextlib.contextmanager
-    def _sole_user(self) -> Any:
-        """Two demos in one directory would empty it under each other."""
-        self.directory.mkdir(parents=True, exist_ok=True)
-        lock = os.open(
-            self.directory.parent / f".{self.directory.name}.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600
-        )
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(lock)
-            raise click.ClickException(
-                f"a demo is running in {self.directory}: end it, or give another --data-dir"
-            ) from None
-        try:
-            for path in self.directory.iterdir():
-                if path.is_dir():
-                    shutil.rmtree(path)
-                else:
-                    path.unlink()
-            yield
-        finally:
-            os.close(lock)
 
     @asynccontextmanager
     async def _control_plane(self) -> AsyncIterator[Api]:
