@@ -110,16 +110,16 @@ def service_entry(resource: Resource, default_export: Sequence[str] = ()) -> Ite
         )
 
 
-def endpoint_ports(service: Service, named: Mapping[str, int]) -> dict[int, int]:
+def endpoint_ports(service: Service, named: Mapping[str, int], *, of_pod: bool = False) -> dict[int, int]:
     """The endpoint's own port for each of the service's: what the endpoint says of its name, else the service's target.
 
-    A target that is a name which the endpoint does not have leaves the port out.
+    A Pod's names are for targets alone. A target that is a name which the endpoint does not have leaves the port out.
     """
     found: dict[int, int] = {}
     for port in service.ports:
         if port.protocol is PortProtocol.UDP:
             continue
-        number = named.get(port.name) if port.name else None
+        number = named.get(port.name) if port.name and not of_pod else None
         if number is None:
             number = named.get(port.target) if isinstance(port.target, str) else port.target or port.number
         if number is not None:
@@ -173,11 +173,7 @@ def pod(service: Service, resource: Resource) -> Endpoint | None:
         for port in container.get("ports") or ()
         if port.get("name")
     }
-    ports = {}
-    for port in service.ports:
-        number = named.get(port.target) if isinstance(port.target, str) else port.target or port.number
-        if number is not None and port.protocol is not PortProtocol.UDP:
-            ports[port.number] = number
+    ports = endpoint_ports(service, named, of_pod=True)
     if not ports:
         return None
     ready = {item.get("type"): item.get("status") for item in status.get("conditions") or ()}.get("Ready", "True")
@@ -224,7 +220,7 @@ def listed(service: Service, resource: Resource, pods: Mapping[str, Resource]) -
     for endpoint in document.get("endpoints") or ():
         conditions = endpoint.get("conditions") or {}
         health = Health.HEALTHY
-        if conditions.get("terminating"):
+        if conditions.get("terminating") and not conditions.get("ready"):
             health = Health.DRAINING
         elif conditions.get("ready") is False:
             health = _readiness(service, False)

@@ -228,13 +228,17 @@ class Registry:
         listings = sorted(self._lists.get(service.key, ()))
         if any(key.kind == "EndpointSlice" for key in listings):  # they say what Endpoints says, and more
             listings = [key for key in listings if key.kind == "EndpointSlice"]
-        seen: set[str] = set()
+        seen: set[tuple[str, int, int]] = set()
         for key in listings:
             listing = snapshot.get(key)
             for endpoint in conversion.listed(service, listing, pods) if listing is not None else ():
-                if endpoint.ports and endpoint.address not in seen:
-                    seen.add(endpoint.address)
-                    yield endpoint
+                # An address may be listed several times, with other ports each time.
+                ports = {
+                    number: own for number, own in endpoint.ports.items() if (endpoint.address, number, own) not in seen
+                }
+                if ports:
+                    seen.update((endpoint.address, number, own) for number, own in ports.items())
+                    yield endpoint if len(ports) == len(endpoint.ports) else replace(endpoint, ports=ports)
         if service.selector:
             yield from self._of_workloads(service, service.selector, snapshot, pods=not listings)
 

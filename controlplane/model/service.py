@@ -68,9 +68,9 @@ def parse_protocol(text: str) -> PortProtocol:
 
 
 def select_protocol(number: int, name: str = "", app_protocol: str = "", transport: str = "TCP") -> PortProtocol:
-    """The protocol of a Kubernetes port: `appProtocol`, else the port's name up to its first hyphen, else detection.
+    """The protocol of a Kubernetes port: `appProtocol`, else the port's name, up to the first hyphen, else detection.
 
-    Unnamed ports on which by custom the server speaks first are TCP: detection would wait in vain.
+    Ports of no known protocol on which by custom the server speaks first are TCP: detection would wait in vain.
 
     Source: https://istio.io/latest/docs/ops/configuration/traffic-management/protocol-selection/
     """
@@ -78,8 +78,9 @@ def select_protocol(number: int, name: str = "", app_protocol: str = "", transpo
         return PortProtocol.UDP
     if app_protocol:
         known = _APP_PROTOCOLS.get(app_protocol.lower())
-        return known or parse_protocol(app_protocol)
-    lower = name.lower()
+        if known is not None:
+            return known
+    lower = (app_protocol or name).lower()
     if lower == "grpc-web" or lower.startswith("grpc-web-"):
         return PortProtocol.GRPC_WEB
     found = parse_protocol(lower.partition("-")[0])

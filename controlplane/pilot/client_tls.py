@@ -13,6 +13,7 @@ from envoy.extensions.transport_sockets.raw_buffer.v3 import raw_buffer_pb2
 from envoy.extensions.transport_sockets.tls.v3 import common_pb2, secret_pb2, tls_pb2
 
 from controlplane.model.proxy import Proxy
+from controlplane.model.values import is_ip
 
 SYSTEM_ROOTS = "/etc/ssl/certs/ca-certificates.crt"
 SDS_CLUSTER = "sds-grpc"
@@ -104,8 +105,11 @@ def _subject_alt_names(context: Any, names: Sequence[str]) -> None:
     context.SetInParent()
     for name in names:
         matcher = context.match_typed_subject_alt_names.add()
-        kind = common_pb2.SubjectAltNameMatcher.URI if "://" in name else common_pb2.SubjectAltNameMatcher.DNS
-        matcher.san_type = kind
+        if is_ip(name):
+            matcher.san_type = common_pb2.SubjectAltNameMatcher.IP_ADDRESS
+        else:
+            uri = "://" in name
+            matcher.san_type = common_pb2.SubjectAltNameMatcher.URI if uri else common_pb2.SubjectAltNameMatcher.DNS
         matcher.matcher.exact = name
 
 

@@ -13,7 +13,7 @@ from controlplane.model.resource import ResourceKey
 from controlplane.model.service import Endpoint, Port, PortProtocol, Resolution, Service
 from controlplane.pilot import client_tls, names
 from controlplane.pilot.balancing import apply_balancer, apply_outlier_detection, locality_settings, set_duration
-from controlplane.pilot.connection_pool import apply_limits, apply_protocol
+from controlplane.pilot.connection_pool import apply_limits, apply_protocol, speaks_http2
 from controlplane.pilot.endpoints import fill_load_assignment, is_address
 from controlplane.pilot.memo import Same
 from controlplane.pilot.scope import Generated, Rule, Scope
@@ -106,7 +106,8 @@ def _outbound(scope: Scope, service: Service, port: Port, subset: str, rule: Rul
     cluster = Cluster(name=names.outbound_cluster(port.number, subset, service.hostname))
     _common(cluster, scope, service, port, subset, policy, rule)
     tls = policy.tls
-    http2 = port.protocol.is_http2
+    http = policy.connection_pool.http if policy.connection_pool is not None else None
+    http2 = port.protocol.is_http2 or speaks_http2(port.protocol, http, scope.mesh)
     apply_protocol(
         cluster,
         port.protocol,

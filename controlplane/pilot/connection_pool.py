@@ -70,7 +70,7 @@ def apply_protocol(
         options.use_downstream_protocol_config.http_protocol_options.SetInParent()
         two: Any = options.use_downstream_protocol_config.http2_protocol_options
         two.SetInParent()
-    elif protocol.is_http2 or (protocol.is_http and upgrades(http, mesh)):
+    elif speaks_http2(protocol, http, mesh):
         two = options.explicit_http_config.http2_protocol_options
         two.SetInParent()
     else:
@@ -95,6 +95,13 @@ def apply_protocol(
 
 PLAIN_HTTP: Any = http_protocol_options_pb2.HttpProtocolOptions()
 PLAIN_HTTP.explicit_http_config.http_protocol_options.SetInParent()
+
+
+def speaks_http2(protocol: PortProtocol, http: Any, mesh: MeshConfig) -> bool:
+    """Whether connections to a port of that protocol are HTTP/2, whatever clients speak."""
+    if protocol.is_http and http is not None and http.use_client_protocol:
+        return False
+    return protocol.is_http2 or (protocol.is_http and upgrades(http, mesh))
 
 
 def upgrades(http: Any, mesh: MeshConfig) -> bool:

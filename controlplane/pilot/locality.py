@@ -43,7 +43,7 @@ def arrange(endpoints: Sequence[Endpoint], proxy: Proxy, settings: Any, *, failo
     for rule in settings.distribute:
         if covers(rule.from_, proxy.locality):
             return _distributed(groups, rule.to)
-    if not failover:
+    if settings.distribute or not failover:  # the two exclude each other
         return groups
     if settings.failover_priority:
         groups = _by_labels(groups, proxy, settings.failover_priority)

@@ -205,12 +205,12 @@ class View:
         for service in self._imported(wanted):
             if number is None or service.port(number) is not None:
                 services[service.hostname] = service
-        if number is None:
-            for resource in routes:
-                for host in destinations(resource.spec):
-                    full = self.resolve(host, resource.namespace)
-                    if full in self._visible:
-                        services.setdefault(full, self._visible[full])
+        for resource in routes:
+            for host in destinations(resource.spec):
+                full = self.resolve(host, resource.namespace)
+                led_to = self._visible.get(full)
+                if led_to is not None and (number is None or led_to.port(number) is not None):
+                    services.setdefault(full, led_to)
         port = None
         if spec.port is not None:
             port = Port(number or 0, spec.port.name or "", parse_protocol(spec.port.protocol or ""))

@@ -45,25 +45,28 @@ def targets(proxy: Proxy, mesh: MeshView) -> tuple[Target, ...]:
     if proxy.type is not ProxyType.SIDECAR:
         return ()
     snapshot = mesh.snapshot
-    named = _own_ports(proxy, snapshot)
+    named, of_pod = _own_ports(proxy, snapshot)
     found: list[Target] = []
     for service in mesh.services.by_namespace.get(proxy.namespace, ()):
-        ports = _served(service, proxy, named, snapshot)
+        ports = _served(service, proxy, named, snapshot, of_pod=of_pod)
         found += [Target(service, port, ports[port.number]) for port in service.ports if port.number in ports]
     return tuple(sorted(found, key=lambda target: target.number))
 
 
-def _served(service: Service, proxy: Proxy, named: Mapping[str, int], snapshot: Snapshot) -> Mapping[int, int]:
+def _served(
+    service: Service, proxy: Proxy, named: Mapping[str, int], snapshot: Snapshot, *, of_pod: bool
+) -> Mapping[int, int]:
     for origin in service.origins:
         resource = snapshot.get(origin)
         selector = selector_of(resource) if resource is not None else {}
         if selector and selects(selector, proxy.labels):
-            return endpoint_ports(service, named)
+            return endpoint_ports(service, named, of_pod=of_pod)
+    found: dict[int, int] = {}
     if not service.selector:
         for endpoint in snapshot.endpoints.get(service.key, ()):
             if endpoint.address in proxy.addresses and _is(endpoint, proxy):
-                return endpoint.ports
-    return {}
+                found = {**endpoint.ports, **found}
+    return found
 
 
 def _is(endpoint: Endpoint, proxy: Proxy) -> bool:
@@ -97,19 +100,19 @@ def _spec(resource: Resource | None) -> Any:
     return resource.spec if resource is not None else None
 
 
-def _own_ports(proxy: Proxy, snapshot: Snapshot) -> Mapping[str, int]:
+def _own_ports(proxy: Proxy, snapshot: Snapshot) -> tuple[Mapping[str, int], bool]:
+    """The ports of a proxy's workload by their names, and whether these are a Pod's."""
     group = group_of(proxy)
     if group:
         resource = snapshot.get(ResourceKey("WorkloadGroup", proxy.namespace, group))
         if resource is not None:
-            return dict(served_ports(resource.spec.template.ports or {}, proxy))
+            return dict(served_ports(resource.spec.template.ports or {}, proxy)), False
     pod = snapshot.get(ResourceKey("Pod", proxy.namespace, proxy.name))
     if pod is not None:
-        return {
-            port.name: port.container_port for container in pod.spec.containers for port in container.ports if port.name
-        }
+        ports = [port for container in pod.spec.containers for port in container.ports if port.name]
+        return {port.name: port.container_port for port in ports}, True
     entry = _own_entry(proxy, snapshot)
-    return dict(entry.spec.ports or {}) if entry is not None else {}
+    return dict(entry.spec.ports or {}) if entry is not None else {}, False
 
 
 def _own_entry(proxy: Proxy, snapshot: Snapshot) -> Resource | None:

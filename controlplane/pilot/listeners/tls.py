@@ -12,6 +12,7 @@ from envoy.config.core.v3 import base_pb2
 from envoy.extensions.transport_sockets.tls.v3 import common_pb2, tls_pb2
 from envoy.type.matcher.v3 import string_pb2
 
+from controlplane.model.values import is_ip
 from controlplane.pilot.client_tls import sds_of_agent, sds_over_ads
 from controlplane.pilot.secrets import CA_SUFFIX, PREFIX
 
@@ -67,7 +68,7 @@ def _validation(tls: Any, common: Any) -> None:
     context.verify_certificate_spki.extend(tls.verify_certificate_spki)
     context.verify_certificate_hash.extend(tls.verify_certificate_hash)
     for name in tls.subject_alt_names:
-        for kind in _SAN_TYPES:
+        for kind in (common_pb2.SubjectAltNameMatcher.IP_ADDRESS,) if is_ip(name) else _SAN_TYPES:
             matcher = string_pb2.StringMatcher(exact=name)
             context.match_typed_subject_alt_names.add(san_type=kind, matcher=matcher)
     if tls.mode == "ISTIO_MUTUAL":

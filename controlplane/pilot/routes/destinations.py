@@ -11,6 +11,7 @@ from envoy.config.route.v3 import route_components_pb2 as components
 
 from controlplane.pilot.names import outbound_cluster
 from controlplane.pilot.scope import Rule, Scope
+from controlplane.pilot.traffic_policy import policy_for
 
 
 def destination_cluster(scope: Scope, destination: Any, namespace: str, port: int) -> str:
@@ -44,7 +45,7 @@ def destination_hash_policies(scope: Scope, destination: Any, namespace: str, po
 
 def hash_policies(rule: Rule | None, subset: str, port: int) -> list[Any]:
     """What a DestinationRule says of how to hash requests for a port, the most specific first: subset, port, all."""
-    balancer = None if rule is None else _load_balancer(rule, subset, port)
+    balancer = policy_for(rule, subset, port).load_balancer
     consistent = None if balancer is None else balancer.consistent_hash
     if consistent is None:
         return []
@@ -66,16 +67,3 @@ def hash_policies(rule: Rule | None, subset: str, port: int) -> list[Any]:
     else:
         return []
     return [policy]
-
-
-def _load_balancer(rule: Rule, subset: str, port: int) -> Any:
-    of_subset = rule.subsets.get(subset) if subset else None
-    for policy in (None if of_subset is None else of_subset.traffic_policy, rule.traffic_policy):
-        if policy is None:
-            continue
-        for setting in policy.port_level_settings or ():
-            if setting.port is not None and setting.port.number == port and setting.load_balancer is not None:
-                return setting.load_balancer
-        if policy.load_balancer is not None:
-            return policy.load_balancer
-    return None

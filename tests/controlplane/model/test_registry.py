@@ -28,7 +28,7 @@ ports: [{name: http, port: 8080}]
 endpoints:
 - {addresses: [10.0.0.1], conditions: {ready: true}, targetRef: {kind: Pod, name: web-1}}
 - {addresses: [10.0.0.2], conditions: {ready: false}, zone: z2}
-- {addresses: [10.0.0.3], conditions: {ready: true, terminating: true}}
+- {addresses: [10.0.0.3], conditions: {ready: false, terminating: true}}
 """
 ENDPOINTS = """
 kind: Endpoints
@@ -88,6 +88,34 @@ def test_a_service_may_count_what_is_not_ready() -> None:
     assert found(registry) == ["10.0.0.2:8080 HEALTHY"]
     applied(registry, SLICE)
     assert found(registry) == ["10.0.0.1:8080 HEALTHY", "10.0.0.2:8080 HEALTHY", "10.0.0.3:8080 DRAINING"]
+
+
+def test_what_is_ready_is_taken_even_while_it_ends() -> None:
+    registry = Registry()
+    applied(registry, WEB, SLICE.replace("{ready: false, terminating: true}", "{ready: true, terminating: true}"))
+    assert found(registry)[2] == "10.0.0.3:8080 HEALTHY"
+
+
+PORTS = "kind: Service\nmetadata: shop/web\nspec: {ports: [{name: http, port: 80}, {name: metrics, port: 90}]}\n"
+SUBSETS = """
+kind: Endpoints
+metadata: {name: web, namespace: shop}
+subsets:
+- {addresses: [{ip: 10.0.0.1}], ports: [{name: http, port: 8080}]}
+- {addresses: [{ip: 10.0.0.1}], ports: [{name: http, port: 8080}, {name: metrics, port: 9090}]}
+- {addresses: [{ip: 10.0.0.1}], ports: [{name: http, port: 8081}]}
+"""
+
+
+def test_an_address_may_be_listed_several_times_with_other_ports() -> None:
+    registry = Registry()
+    applied(registry, PORTS, SUBSETS)
+    endpoints = registry.snapshot.endpoints[ServiceKey("shop", HOST)]
+    assert [(one.address, one.ports) for one in endpoints] == [
+        ("10.0.0.1", {80: 8080}),
+        ("10.0.0.1", {90: 9090}),
+        ("10.0.0.1", {80: 8081}),
+    ]
 
 
 def test_the_same_again_is_no_change() -> None:
@@ -168,6 +196,8 @@ def test_whatever_the_order_the_mesh_is_the_same() -> None:
         (80, "", "", "TCP", PortProtocol.AUTO),
         (3306, "", "", "TCP", PortProtocol.TCP),
         (3306, "http", "", "TCP", PortProtocol.HTTP),
+        (3306, "", "unheard-of", "TCP", PortProtocol.TCP),
+        (80, "tcp", "http-web", "TCP", PortProtocol.HTTP),
         (53, "dns", "", "UDP", PortProtocol.UDP),
     ],
 )

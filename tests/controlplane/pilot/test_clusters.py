@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from envoy.extensions.transport_sockets.tls.v3 import common_pb2, tls_pb2
 from google.protobuf.json_format import MessageToDict
 
 from controlplane.model.proxy import Locality, ProxyType
@@ -413,6 +414,54 @@ def test_inbound_goes_to_the_application() -> None:
     assert pipe.path == "/tmp/app"
 
 
+def test_the_port_of_a_pod_is_the_one_that_its_clients_use() -> None:
+    pilot = mesh(
+        "kind: Service\nmetadata: shop/a\n"
+        "spec: {selector: {app: a}, ports: [{name: http, port: 80, targetPort: 9090}]}\n---\nkind: Pod\n"
+        "metadata: {name: a-1, namespace: shop, labels: {app: a}}\n"
+        "spec: {containers: [{name: c, ports: [{name: http, containerPort: 8080}]}]}\n"
+        "status: {podIP: 10.0.0.1, phase: Running}"
+    )
+    node = proxy("a-1", "shop", labels={"app": "a"}, address="10.0.0.1")
+    assert addresses(assignment(pilot, node, "outbound|80||a.shop.svc.cluster.local")) == ["10.0.0.1:9090"]
+    assert [name for name in clusters(pilot, node) if name.startswith("inbound")] == ["inbound|9090||"]
+
+
+def test_a_workload_has_all_the_ports_that_it_is_listed_with() -> None:
+    pilot = mesh(
+        "kind: Service\nmetadata: shop/a\nspec: {ports: [{name: http, port: 80}, {name: more, port: 90}]}\n---\n"
+        "kind: Endpoints\nmetadata: shop/a\nsubsets: [{addresses: [{ip: 10.0.0.1}], ports: [{name: http, port: 8080}]},"
+        " {addresses: [{ip: 10.0.0.1}], ports: [{name: more, port: 9090}]}]"
+    )
+    found = clusters(pilot, proxy("a-1", "shop", address="10.0.0.1"))
+    assert [name for name in found if name.startswith("inbound")] == ["inbound|8080||", "inbound|9090||"]
+
+
+def test_an_upgrade_to_http2_is_offered_with_tls() -> None:
+    for upgrade, expected in (("UPGRADE", ["h2"]), ("DO_NOT_UPGRADE", [])):
+        policy = {"tls": {"mode": "SIMPLE"}, "connectionPool": {"http": {"h2UpgradePolicy": upgrade}}}
+        pilot = mesh(service("a") + "---\n" + rule("a", policy))
+        found = clusters(pilot, proxy())["outbound|9080||a.shop.svc.cluster.local"]
+        context = tls_pb2.UpstreamTlsContext.FromString(found.transport_socket.typed_config.value)
+        assert list(context.common_tls_context.alpn_protocols) == expected
+
+
+def test_a_server_may_be_known_by_its_address() -> None:
+    names = ["10.0.0.1", "a.example", "spiffe://a/b"]
+    policy = {"tls": {"mode": "SIMPLE", "caCertificates": "/ca", "subjectAltNames": names}}
+    pilot = mesh(service("a") + "---\n" + rule("a", policy))
+    found = clusters(pilot, proxy())["outbound|9080||a.shop.svc.cluster.local"]
+    context = tls_pb2.UpstreamTlsContext.FromString(found.transport_socket.typed_config.value)
+    matchers = context.common_tls_context.validation_context.match_typed_subject_alt_names
+    assert [
+        (common_pb2.SubjectAltNameMatcher.SanType.Name(each.san_type), each.matcher.exact) for each in matchers
+    ] == [
+        ("IP_ADDRESS", "10.0.0.1"),
+        ("DNS", "a.example"),
+        ("URI", "spiffe://a/b"),
+    ]
+
+
 HERE = Locality("eu", "one", "a")
 
 
@@ -469,6 +518,14 @@ def test_distribution_gives_shares_to_localities() -> None:
     ]
     found = assignment(pilot, proxy(namespace="shop", locality=Locality("asia")), name)
     assert [each.load_balancing_weight.value for each in found.endpoints] == [1, 3]
+
+
+def test_who_distributes_does_not_fail_over() -> None:
+    policy = {**POLICIES["distribute"], "outlierDetection": {"consecutive5xxErrors": 3}}
+    pilot = mesh(service("a") + "---\n" + rule("a", policy))
+    node = proxy(namespace="shop", locality=Locality("us", "two"))  # nothing is said of clients there
+    found = assignment(pilot, node, "outbound|9080||a.shop.svc.cluster.local")
+    assert [each.priority for each in found.endpoints] == [0, 0]
 
 
 def test_failover_by_labels_in_order() -> None:

@@ -70,6 +70,14 @@ def test_a_subsets_policy_goes_before_a_ports_and_a_ports_before_the_rules() -> 
     assert names == [["subset"], ["subset", "port"], ["port"]]
 
 
+def test_a_ports_settings_stand_in_place_of_the_rules() -> None:
+    rule = (
+        "trafficPolicy: {loadBalancer: {consistentHash: {useSourceIp: true}},"
+        " portLevelSettings: [{port: {number: 80}, connectionPool: {tcp: {maxConnections: 3}}}]}"
+    )
+    assert policies(rule) == [[]]
+
+
 def test_a_repeated_request_that_is_hashed_may_go_where_it_was() -> None:
     def predicates(rule: str) -> int:
         found = Scene(services(), RULE % rule).routes(sidecar())["http_proxy"]

@@ -136,6 +136,22 @@ def test_egress_on_a_port_has_the_services_of_that_port() -> None:
     assert set(second.services) == {"one.a.svc.cluster.local", "two.a.svc.cluster.local"}
 
 
+def test_what_a_virtual_service_leads_to_on_a_port_is_seen_with_it() -> None:
+    pilot = mesh(
+        service("a/front", port=9080)
+        + "---\n"
+        + "kind: Service\nmetadata: b/other\nspec: {ports: [{name: http, port: 9080}]}\n---\n"
+        + "kind: Service\nmetadata: b/elsewhere\nspec: {ports: [{name: http, port: 9081}]}\n---\n"
+        + "kind: VirtualService\nmetadata: a/front\nspec: {hosts: [front], http: [{route: ["
+        + "{destination: {host: other.b.svc.cluster.local}, weight: 1},"
+        + " {destination: {host: elsewhere.b.svc.cluster.local}, weight: 1}]}]}\n---\n"
+        + "kind: Sidecar\nmetadata: a/default\n"
+        + "spec: {egress: [{port: {number: 9080, name: h, protocol: HTTP}, bind: 127.0.0.1, hosts: ['./*']}]}"
+    )
+    assert "outbound|9080||other.b.svc.cluster.local" in clusters(pilot, proxy(namespace="a"))
+    assert "elsewhere.b.svc.cluster.local" not in seen(pilot, proxy(namespace="a"))
+
+
 def test_what_a_virtual_service_leads_to_is_seen_with_it() -> None:
     pilot = mesh(
         SERVICES + "---\nkind: Sidecar\nmetadata: a/default\nspec: {egress: [{hosts: ['./one.a.svc.cluster.local']}]}\n"
