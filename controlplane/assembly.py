@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
+import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from controlplane.api.application import Application
@@ -91,7 +92,7 @@ class ControlPlane:
         mesh = _mesh_config(settings)
         self.pilot = Pilot(mesh, domain=settings.mesh_domain)
         self.catalogue = Catalogue(self._sources(), parse, self._changed)
-        self.mirror = FilesMirror(self.store, KINDS, socket.gethostname())
+        self.mirror = FilesMirror(self.store, KINDS, _instance(settings.data_dir))
         self.statuses = StatusWriter(self.store, self.catalogue.resources)
         self.hub = Hub(
             self.pilot,
@@ -357,6 +358,14 @@ def _version() -> str:
         return metadata.version("mizzen")
     except metadata.PackageNotFoundError:
         return "unreleased"
+
+
+def _instance(data_dir: Path) -> str:
+    """A name of this control plane that stays, made at its first start."""
+    path = data_dir / "instance"
+    if not path.exists():
+        path.write_text(uuid.uuid4().hex)
+    return path.read_text().strip()
 
 
 async def supervised(what: str, run: Callable[[], Awaitable[None]]) -> None:

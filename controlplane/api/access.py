@@ -17,6 +17,7 @@ from controlplane.model.store import Unavailable
 
 _log = logging.getLogger(__name__)
 
+_MOST_STRANGERS = 40  # requests of those who have not said who they are
 _READS = frozenset(("GET", "HEAD"))
 _LOOPBACK_NAMES = frozenset(("localhost",))
 
@@ -72,6 +73,7 @@ class Gate:
         self._most = most
         self._most_watches = most_watches
         self._requests = 0
+        self._strangers = 0
         self._watches = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -81,6 +83,9 @@ class Gate:
             return
         if len(scope["path"]) > 1 and scope["path"].endswith("/"):
             scope["path"] = scope["path"][:-1]  # generated clients ask for `/version/` and `/apis/`
+        if self._rule(scope["path"]).public:  # by anybody: room of their own, so that they take nobody else's
+            await self._answer_anybody(scope, receive, send)
+            return
         watch = b"watch=" in scope["query_string"] and scope["method"] == "GET"
         if (self._watches >= self._most_watches) if watch else (self._requests >= self._most):
             error = ApiError(429, "too many requests at once, please try again later", headers={"Retry-After": "1"})
@@ -94,6 +99,21 @@ class Gate:
             self._requests -= not watch
             self._watches -= watch
 
+    async def _answer_anybody(self, scope: Scope, receive: Receive, send: Send) -> None:
+        reads = scope["method"] in _READS  # health and version, which are answered at once
+        if not reads and self._strangers >= _MOST_STRANGERS:
+            error = ApiError(429, "too many requests at once, please try again later", headers={"Retry-After": "1"})
+            await error.response()(scope, receive, send)
+            return
+        self._strangers += not reads
+        try:
+            await self._pass(scope, receive, send)
+        finally:
+            self._strangers -= not reads
+
+    def _rule(self, path: str) -> Rule:
+        return next(rule for rule in self._rules if path.startswith(rule.prefix))
+
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
         begun = False
 
@@ -104,7 +124,7 @@ class Gate:
 
         try:
             headers = Headers(scope=scope)
-            rule = next(rule for rule in self._rules if scope["path"].startswith(rule.prefix))
+            rule = self._rule(scope["path"])
             self._check_origin(headers, rule)
             if not rule.public:
                 state = scope.setdefault("state", {})

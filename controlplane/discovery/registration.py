@@ -134,6 +134,9 @@ class Registration:
             if not workload.streams and who not in self._removals:
                 self._workloads.pop(who, None)
             raise
+        except BaseException:  # the stream has ended before it was served: its entry may be written all the same
+            self._one_less(workload)
+            raise
         removal = self._removals.pop(who, None)
         if removal is not None:
             removal.cancel()
@@ -144,12 +147,21 @@ class Registration:
         workload = self._workloads.get(_who(proxy))
         if workload is None or self._stopped:
             return
+        if self._one_less(workload):
+            await self._write(workload)
+
+    def _one_less(self, workload: _Workload) -> bool:
+        """A stream of a workload is over; whether it was the last one, so that it is removed after the grace period."""
         workload.streams -= 1
         if workload.streams > 0:
-            return
+            return False
+        who = _who(workload.proxy)
         workload.left = self._clock()
-        self._removals[_who(proxy)] = asyncio.create_task(self._remove_later(workload))
-        await self._write(workload)
+        removal = self._removals.get(who)
+        if removal is not None:
+            removal.cancel()
+        self._removals[who] = asyncio.create_task(self._remove_later(workload))
+        return True
 
     async def report_health(self, proxy: Proxy, healthy: bool, message: str = "") -> bool:
         """How a workload is, as its own sidecar has found: the condition `Healthy` in its entry's status. False

@@ -7,6 +7,7 @@ and their resourceVersions need no second clock. `ShownStore` is the store as th
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import logging
 import uuid
@@ -23,6 +24,7 @@ from controlplane.model.store import Conflict, Event, Listing, Store, Stored, Un
 _log = logging.getLogger(__name__)
 
 _PREFIX: Final = "_Files."
+_LOOK_AGAIN: Final = 30.0  # seconds; another control plane may have the same file, and let it go
 _ORIGIN: Final = "mizzen.io/origin"  # the annotation that tells the file and the line
 _NAMES: Final = uuid.UUID("6f1d6a3e-3c52-4c57-9d4b-1b6f0f0f5a11")
 
@@ -64,9 +66,11 @@ class FilesMirror:
         """Write until cancelled."""
         while True:
             try:
-                await self._begin()
                 while True:
-                    await self._something.wait()
+                    await self._begin()
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(_LOOK_AGAIN):
+                            await self._something.wait()
                     self._something.clear()
                     dirty, self._dirty = self._dirty, set()
                     try:
@@ -114,6 +118,8 @@ class FilesMirror:
                 return
             except Conflict:
                 continue
+        self._dirty.add(key)
+        self._something.set()
 
 
 def _document(resource: Resource, before: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from controlplane.xds.watch import Update
 
 log = logging.getLogger("controlplane.xds")
 
-_MOST_NAMES: Final = 1000  # different sets of names that are shared
+_MOST_NAMES: Final = 100  # different sets of names that are shared
 _MOST_KEPT: Final = 64 << 20  # bytes of responses that are kept for others who get the same
 
 
@@ -151,13 +151,27 @@ class Hub:
         waiting, self._waiting = self._waiting, {}
         if not waiting:
             return
-        changes = self.translator.apply(waiting)
+        changes = self._apply(waiting)
         self._shared.clear()
         self._bodies.clear()
         self._kept = 0
         self.applied += 1
         if changes:
             self.push(changes)
+
+    def _apply(self, waiting: Mapping[ResourceKey, Resource | None]) -> Changes:
+        """All of it at once; if that fails one by one, so that what cannot be applied keeps nothing else from it."""
+        try:
+            return self.translator.apply(waiting)
+        except Exception:
+            log.exception("%d changes are applied one by one", len(waiting))
+        changes = Changes()
+        for key, resource in waiting.items():
+            try:
+                changes |= self.translator.apply({key: resource})
+            except Exception:
+                log.exception("%s is not applied", key)
+        return changes
 
     def push(self, changes: Changes) -> None:
         """Tell every session whom these changes concern."""

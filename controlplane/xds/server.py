@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import ipaddress
 import logging
+import resource
 import ssl
 import weakref
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
@@ -32,6 +33,9 @@ from controlplane.xds.session import Session
 log = logging.getLogger("controlplane.xds")
 
 MAX_REQUEST: Final = 4 << 20  # bytes of one request: names and versions of all that a proxy has
+
+_PATIENCE: Final = 15.0  # seconds for somebody to say what they want
+_MOST_ASKED: Final = 50_000  # names in one request
 
 _BACKLOG: Final = 1024  # all proxies of a mesh may come at once
 
@@ -124,7 +128,11 @@ class DiscoveryService:
 
     async def _serve(self, stream: Stream[Any, Any], type_url: str, incremental: bool) -> None:
         bound_requests(stream)
-        first = await stream.recv_message()
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                first = await stream.recv_message()
+        except TimeoutError as error:
+            raise GRPCError(Status.DEADLINE_EXCEEDED, f"nothing was asked in {_PATIENCE:.0f} s") from error
         if first is None:
             return
         try:
@@ -173,6 +181,14 @@ class DiscoveryService:
                     request.type_url = request.type_url or type_url
                 if not request.type_url or (type_url and request.type_url != type_url):
                     raise GRPCError(Status.INVALID_ARGUMENT, f"type URL {request.type_url!r} is not of this service")
+                if request.type_url not in type_urls.IN_ORDER:
+                    # Istio's agent asks for types of its own: it goes on without them.
+                    log.debug("%s asks for %s, which is not served", session.proxy.id, request.type_url)
+                    request = await stream.recv_message()
+                    continue
+                asked = request.resource_names_subscribe if session.incremental else request.resource_names
+                if len(asked) > _MOST_ASKED:
+                    raise GRPCError(Status.RESOURCE_EXHAUSTED, f"{len(asked)} names; the limit is {_MOST_ASKED}")
                 session.on_request(request)
                 request = await stream.recv_message()
 
@@ -209,15 +225,48 @@ def bound_requests(stream: Stream[Any, Any]) -> None:
     below.recv_data = bounded  # type: ignore[method-assign]
 
 
+class _Connection(H2Protocol):
+    """A connection that has to be for something: one on which nobody asks for anything does not stay."""
+
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._deadline = asyncio.get_running_loop().call_later(_PATIENCE, self._used)
+
+    def connection_lost(self, exc: Any) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        super().connection_lost(exc)
+
+    def _used(self) -> None:
+        if not self.processor.streams:
+            self.processor.close("nothing was asked")
+
+
+class _Refused(asyncio.Protocol):
+    """There are as many connections as there may be."""
+
+    def connection_made(self, transport: Any) -> None:
+        transport.abort()
+
+
 class _ClosingServer(Server):
-    """grpclib's server leaves connections open when it is closed, and a proxy that waits on one never comes back."""
+    """grpclib's server leaves connections open when it is closed, and a proxy that waits on one never comes back; and it takes
+    any number of them.
+    """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._protocols: weakref.WeakSet[H2Protocol] = weakref.WeakSet()
+        self.most = max(16, resource.getrlimit(resource.RLIMIT_NOFILE)[0] * 2 // 5)
 
-    def _protocol_factory(self) -> H2Protocol:
-        protocol = super()._protocol_factory()
+    def _protocol_factory(self) -> Any:
+        if len(self._protocols) >= self.most:
+            log.warning("%d connections: no more are taken", len(self._protocols))
+            return _Refused()
+        made = super()._protocol_factory()
+        protocol = _Connection(made.handler, made.config, made.h2_config)
         self._protocols.add(protocol)
         return protocol
 

@@ -164,3 +164,69 @@ def _base64(path: Path) -> str:
     import base64
 
     return base64.b64encode(path.read_bytes()).decode()
+
+
+def test_strangers_do_not_shut_the_doors(mesh: Whole) -> None:
+    """Many who begin to say something and do not go on, at the API's only door for strangers."""
+    from contextlib import ExitStack
+    from http.client import HTTPSConnection
+    from ssl import create_default_context
+
+    context = create_default_context(cadata=mesh.api.access.authority)
+    with ExitStack() as stack:
+        for _ in range(60):
+            connection = HTTPSConnection("127.0.0.1", mesh.api_port, timeout=10, context=context)
+            stack.callback(connection.close)
+            connection.putrequest("POST", "/mizzen/v1/join")
+            connection.putheader("content-length", "1000")
+            connection.endheaders(b"{")
+        assert mesh.get("Namespace", "", "shop") is not None
+        one = HTTPSConnection("127.0.0.1", mesh.api_port, timeout=10, context=context)
+        stack.callback(one.close)
+        one.request("GET", "/healthz")
+        assert one.getresponse().status == 200
+
+
+def test_types_that_are_not_served_are_passed_over(mesh: Whole) -> None:
+    """Istio's agent asks for names and proxies' own configuration on the same stream."""
+    node = {"id": "sidecar~10.0.0.9~agent.shop~shop.svc.cluster.local", "metadata": {"NAMESPACE": "shop"}}
+    message = DiscoveryRequest()
+    ParseDict(node, message.node)
+    requests: queue.Queue[Any] = queue.Queue()
+    with grpc.insecure_channel(f"127.0.0.1:{mesh.xds_port}") as channel:
+        call = channel.stream_stream(
+            "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources",
+            request_serializer=DiscoveryRequest.SerializeToString,
+            response_deserializer=DiscoveryResponse.FromString,
+        )(iter(requests.get, None), timeout=30)
+        asking = Stream(call, requests, message.node)
+        asking.ask("type.googleapis.com/istio.networking.nds.v1.NameTable")
+        asking.ask(CLUSTER)
+        assert asking.answer().type_url == CLUSTER
+        (mine,) = (one for one in mesh.proxies() if one["name"] == "agent.shop")
+        assert list(mine["types"]) == ["CDS"]
+        requests.put(None)
+        call.cancel()
+
+
+def test_proxies_that_come_and_go_leave_nothing(mesh: Whole) -> None:
+    """Also those whose stream ends while they are registered."""
+    for number in range(30):
+        metadata = {"NAMESPACE": "shop", "AUTO_REGISTER_GROUP": "reviews", "SERVICE_ACCOUNT": "reviews"}
+        message = DiscoveryRequest(type_url=CLUSTER)
+        ParseDict(
+            {"id": f"sidecar~10.0.2.{number}~r{number}.shop~shop.svc.cluster.local", "metadata": metadata}, message.node
+        )
+        channel = grpc.insecure_channel(f"127.0.0.1:{mesh.xds_port}")
+        call = channel.stream_stream(
+            "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources",
+            request_serializer=DiscoveryRequest.SerializeToString,
+            response_deserializer=DiscoveryResponse.FromString,
+        )(iter([message]), timeout=10)
+        if number % 3 == 0:
+            next(call, None)
+        else:
+            until(lambda c=call: c.is_active(), "it is on its way")
+        call.cancel()
+        channel.close()
+    until(lambda: not entries(mesh) and not mesh.proxies(), f"all are gone: {len(entries(mesh))}", timeout=20)
