@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import click
 
 from controlplane.cli.api import Api
-from controlplane.cli.identity import ROOT, join, renew, trusted_root, write_private
+from controlplane.cli.identity import ROOT, join, renew, trusted_root
 from controlplane.cli.kubeconfig import Access
 
 
@@ -32,7 +32,6 @@ def command(server: str, token: str | None, identity_dir: str) -> None:
     if token is not None:
         root = trusted_root(server, token)
         chain, key = join(Api(Access(server, root, "")), token, directory)
-        write_private(directory / ROOT, root.encode())
     else:
         try:
             root = (directory / ROOT).read_text()

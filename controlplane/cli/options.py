@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from controlplane.cli.api import Api
-from controlplane.cli.identity import SECRET, join
+from controlplane.cli.identity import SECRET, join, settled
 from controlplane.cli.kubeconfig import default_data_dir, find_access
 from controlplane.cli.workload import ADMIN_PORT, PROXY_PORT, Discovery, Workload, parse_host_port
 
@@ -123,10 +123,8 @@ def discovery_of(
         if identity_dir
         else default_data_dir() / "identities" / workload.namespace / workload.account
     )
-    chain, key = directory / "chain.pem", directory / "key.pem"
-    if token:
-        chain, key = join(api, token, directory)
     if token or identity_dir:
+        chain, key = join(api, token, directory) if token else settled(directory)
         if not chain.exists() or not key.exists():
             raise click.ClickException(
                 f"{directory} has no chain.pem and key.pem: give a --token for a new certificate"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from cryptography import x509
 
 from controlplane.citadel import tokens
 from controlplane.cli.api import Api
-from controlplane.cli.identity import join, keep_renewed, trusted_root
+from controlplane.cli.identity import join, keep_renewed, renew, settled, trusted_root
 from controlplane.cli.kubeconfig import Access
 from controlplane.cli.main import command
 from tests.controlplane.api.serving import Background, Client
@@ -76,6 +77,85 @@ def test_a_certificate_is_kept_renewed(background: Background, tmp_path: Path, m
         await asyncio.wait([keeping])
 
     asyncio.run(main())
+
+
+def test_renewal_goes_on_after_a_failure(
+    background: Background, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tokens, "_WORKLOAD_LIFETIME", datetime.timedelta(seconds=6))
+    served = background.served
+    root = trusted_root(served.server.url, text := token(background))
+    directory = tmp_path / "identity"
+    join(Api(Access(served.server.url, root, "")), text, directory)
+    first, kept = (directory / "secret.json").read_bytes(), tmp_path / "secret.json"
+
+    async def until(condition: Callable[[], bool], keeping: asyncio.Task[None]) -> None:
+        for _ in range(500):
+            assert not keeping.done(), "it has ended by itself"
+            if condition():
+                return
+            await asyncio.sleep(0.02)
+        raise AssertionError("not within ten seconds")
+
+    async def main() -> None:
+        (directory / "secret.json").rename(kept)
+        (directory / "secret.json").mkdir()  # can be neither read nor replaced
+        keeping = asyncio.create_task(keep_renewed(served.server.url, root, directory))
+        await until(lambda: "is not renewed" in capsys.readouterr().err, keeping)
+        (directory / "secret.json").rmdir()
+        kept.rename(directory / "secret.json")
+        await until(lambda: (directory / "secret.json").read_bytes() != first, keeping)
+        keeping.cancel()
+        await asyncio.wait([keeping])
+
+    asyncio.run(main())
+
+
+def test_a_token_is_not_spent_where_nothing_can_be_kept(background: Background, tmp_path: Path) -> None:
+    server, text = background.served.server.url, token(background)
+    (tmp_path / "file").write_text("")
+    for name in ("file", "file/below"):
+        refused = mizzen("join", "--server", server, "--token", text, "--identity-dir", str(tmp_path / name))
+        assert refused.exit_code == 1 and "a certificate cannot be kept there" in refused.output, refused
+    joined = mizzen("join", "--server", server, "--token", text, "--identity-dir", str(tmp_path / "good"))
+    assert joined.exit_code == 0, joined.output
+
+
+@pytest.mark.parametrize("done", range(5))
+def test_a_kill_while_files_are_written(
+    done: int, background: Background, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After any number of files is renewed, chain and key are one another's for whoever asks next, and can be renewed."""
+    served, text = background.served, token(background)
+    access = Access(served.server.url, trusted_root(served.server.url, text), "")
+    join(Api(access), text, tmp_path)
+    with monkeypatch.context() as killing:
+        replace, replaced = Path.replace, iter(range(done))
+
+        def dies(path: Path, target: Path) -> Path:
+            if next(replaced, None) is None:
+                raise KeyboardInterrupt
+            return replace(path, target)
+
+        killing.setattr(Path, "replace", dies)
+        with pytest.raises(KeyboardInterrupt):
+            renew(Api(access), tmp_path)
+    secret = json.loads((tmp_path / "secret.json").read_bytes())["resources"][0]["tls_certificate"]
+    for path, field in zip(settled(tmp_path), ("certificate_chain", "private_key"), strict=True):
+        assert path.read_text() == secret[field]["inline_string"]
+    renew(Api(access), tmp_path)
+    assert sorted(os.listdir(tmp_path)) == ["chain.pem", "key.pem", "root.pem", "secret.json"]
+
+
+def test_a_secret_that_is_none(background: Background, tmp_path: Path) -> None:
+    server, text = background.served.server.url, token(background)
+    join(Api(Access(server, trusted_root(server, text), "")), text, tmp_path)
+    for garbage in ("", "[]", '{"resources": []}', '{"resources": [{"tls_certificate": {"certificate_chain": 1}}]}'):
+        (tmp_path / "secret.json").write_text(garbage)
+        refused = mizzen("join", "--server", server, "--identity-dir", str(tmp_path))
+        assert refused.exit_code == 1 and "remove it to go on by chain.pem and key.pem" in refused.output, garbage
+    (tmp_path / "secret.json").unlink()
+    assert mizzen("join", "--server", server, "--identity-dir", str(tmp_path)).exit_code == 0
 
 
 def test_a_server_with_another_root_is_told_nothing(background: Background, tmp_path: Path) -> None:
