@@ -30,10 +30,10 @@ from controlplane.pilot.listeners.listener import (
     new_listener,
     without_overlaps,
 )
-from controlplane.pilot.listeners.tcp import service_chains
+from controlplane.pilot.listeners.tcp import cidr, service_chains
 from controlplane.pilot.memo import Same
 from controlplane.pilot.names import BLACK_HOLE, PASSTHROUGH
-from controlplane.pilot.routes.domains import service_addresses
+from controlplane.pilot.routes.domains import service_addresses, service_blocks
 from controlplane.pilot.routes.outbound import detected_services, http_ports, routes_name
 from controlplane.pilot.routes.tunnels import CONNECT
 from controlplane.pilot.routes.virtual_hosts import routable
@@ -128,7 +128,10 @@ def _explicit(scope: Scope, egress: EgressListener, port: Port) -> Generated | N
 
 
 def _captured(scope: Scope, egress: EgressListener) -> Iterator[Generated]:
-    """Behind `virtualOutbound`: a listener for each port of HTTP, and for each address of services of other protocols."""
+    """Behind `virtualOutbound`: a listener for each port of HTTP, and for each address of services of other protocols.
+
+    Blocks of addresses are told apart by the filter chains of a port's listener.
+    """
     egress = replace(
         egress, virtual_services=[owner for owner in egress.virtual_services if owner.spec.tcp or owner.spec.tls]
     )
@@ -139,9 +142,9 @@ def _captured(scope: Scope, egress: EgressListener) -> Iterator[Generated]:
         for port in service.ports:
             if port.number in taken or port.protocol.is_http or port.protocol is PortProtocol.UDP:
                 continue
-            if not addresses:
+            if not addresses or service_blocks(service):
                 wildcard.setdefault(port.number, []).append((service, port))
-            elif port.protocol is not PortProtocol.AUTO:
+            if port.protocol is not PortProtocol.AUTO:
                 for address in addresses:
                     yield _of_service(scope, egress, service, port, address)
     for service, port in detected_services(egress):
@@ -176,20 +179,28 @@ def _of_port(
 ) -> Generated:
     chains: list[Any] = []
     causes: list[ResourceKey] = []
+    manager = outbound_manager(scope, ANY_ADDRESS, number, str(number)) if http else None
     for service, port in others:
         owners = speaking_of(scope, egress.virtual_services, service.hostname)
-        chains += service_chains(scope, service, port, owners)
+        more = service_chains(scope, service, port, owners)
+        blocks = service_blocks(service)
+        if blocks and port.protocol is PortProtocol.AUTO and manager is not None:
+            more.append(chain(manager, application_protocols=PLAIN_HTTP))
+        for each in more if blocks else ():
+            if not each.filter_chain_match.prefix_ranges:
+                each.filter_chain_match.prefix_ranges.extend(cidr(block) for block in blocks)
+        chains += more
         causes += [*(owner.key for owner in owners), *service.origins]
     chains = without_overlaps(chains)  # the first service of its kind has the connections
-    if http:
-        manager = outbound_manager(scope, ANY_ADDRESS, number, str(number))
+    if manager is not None:
         if chains:
             chains.append(chain(manager, application_protocols=PLAIN_HTTP))
         else:
             chains = [chain(manager)]
-    if all(each.HasField("filter_chain_match") for each in chains):
-        chains.append(chain(_elsewhere(scope)))
     listener = new_listener(ANY_ADDRESS, number, _ordered(chains), OUTBOUND, mesh=scope.mesh, bind=False)
+    if all(each.HasField("filter_chain_match") for each in chains):
+        # Not one chain more: that would not be asked about connections to a block of addresses with another name.
+        listener.default_filter_chain.CopyFrom(chain(_elsewhere(scope)))
     return generated(scope, listener, causes)
 
 

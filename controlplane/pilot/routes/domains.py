@@ -42,6 +42,11 @@ def service_addresses(service: Service) -> list[str]:
     ]
 
 
+def service_blocks(service: Service) -> list[str]:
+    """The blocks of addresses (CIDR) among its own."""
+    return [address for address in service.addresses if "/" in address]
+
+
 def with_port(names: list[str], port: int, *, bare: bool) -> list[str]:
     """Names with the port, as they are asked for where many ports are served; with ``bare`` also without."""
     return [f"{name}:{port}" for name in names] + (names if bare else [])

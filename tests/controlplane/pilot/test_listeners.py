@@ -509,6 +509,46 @@ spec:
     )
 
 
+BLOCKS = """
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: db, namespace: shop}
+spec:
+  hosts: [db.example]
+  addresses: [172.16.0.0/16, 10.7.7.7]
+  resolution: STATIC
+  endpoints: [{address: 10.0.0.1}]
+  ports: [{number: 3306, name: tcp, protocol: TCP}]
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: other, namespace: shop}
+spec:
+  hosts: [other.example]
+  addresses: [192.168.0.0/16]
+  resolution: STATIC
+  endpoints: [{address: 10.0.0.2}]
+  ports: [{number: 3306, name: tcp, protocol: TCP}]
+"""
+
+
+def test_blocks_of_addresses_are_told_apart() -> None:
+    listeners = Scene(BLOCKS).listeners(sidecar(INTERCEPTION_MODE="REDIRECT"))
+    assert shape(listeners["10.7.7.7_3306"]) == {"*": "db.example:3306"}
+    shared = listeners["0.0.0.0_3306"]
+    assert [
+        (
+            [f"{one.address_prefix}/{one.prefix_len.value}" for one in each.filter_chain_match.prefix_ranges],
+            tcp_proxy_pb2.TcpProxy.FromString(each.filters[-1].typed_config.value).cluster,
+        )
+        for each in (*shared.filter_chains, shared.default_filter_chain)
+    ] == [
+        (["172.16.0.0/16"], "outbound|3306||db.example"),
+        (["192.168.0.0/16"], "outbound|3306||other.example"),
+        ([], "PassthroughCluster"),
+    ]
+
+
 OVERLAPS = """
 apiVersion: networking.istio.io/v1
 kind: ServiceEntry
@@ -542,7 +582,7 @@ spec:
 def test_of_filter_chains_for_the_same_connections_the_first_one_has_them() -> None:
     listener = Scene(OVERLAPS).listeners(sidecar(INTERCEPTION_MODE="REDIRECT"))["0.0.0.0_443"]
     leads: dict[tuple[str, str], str] = {}
-    for each in listener.filter_chains:
+    for each in (*listener.filter_chains, listener.default_filter_chain):
         match = each.filter_chain_match
         for block in [one.address_prefix for one in match.prefix_ranges] or [""]:
             for name in match.server_names or [""]:
