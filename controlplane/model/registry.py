@@ -210,7 +210,12 @@ class Registry:
             if resource is None:
                 continue
             if origin.kind == "ServiceEntry":
-                yield from self._of_service_entry(service, resource, snapshot)
+                # Endpoints have the ports of their own entry, not those of others of the same host.
+                alone = len(service.origins) == 1
+                entries = (service,) if alone else self._made_from(resource, snapshot)
+                for entry in entries:
+                    if entry.key == service.key:
+                        yield from self._of_service_entry(entry, resource, snapshot)
             else:
                 yield from self._of_service(service, snapshot)
 

@@ -46,10 +46,21 @@ class HTTPCookie(Model):
     attributes: tuple[CookieAttribute, ...] = ()
 
 
+_LARGEST_RING = 8 * 1024 * 1024
+
+
+def _ring_size_problems(size: int | None) -> Iterable[Cause]:
+    if size is not None and size > _LARGEST_RING:
+        yield Cause("minimumRingSize", f"is above {_LARGEST_RING}, the largest ring that proxies make: lower it")
+
+
 class RingHash(Model):
     """Ketama's ring."""
 
     minimum_ring_size: UInt | None = None
+
+    def problems(self) -> Iterable[Cause]:
+        yield from _ring_size_problems(self.minimum_ring_size)
 
 
 class MagLev(Model):
@@ -83,6 +94,7 @@ class ConsistentHashLB(Model):
         for name, given in (("ringHash", self.ring_hash), ("maglev", self.maglev)):
             if self.minimum_ring_size and given is not None:
                 yield Cause("minimumRingSize", f"is from before {name} and excludes it: remove one of them")
+        yield from _ring_size_problems(self.minimum_ring_size)
         if self.http_header_name is not None and (complaint := header_name_complaint(self.http_header_name)):
             yield Cause("httpHeaderName", complaint)
 

@@ -73,10 +73,9 @@ def _validation(tls: Any, common: Any) -> None:
             context.match_typed_subject_alt_names.add(san_type=kind, matcher=matcher)
     if tls.mode == "ISTIO_MUTUAL":
         combined.validation_context_sds_secret_config.CopyFrom(sds_of_agent(ROOT_CERTIFICATE))
-    elif tls.ca_cert_credential_name:
-        combined.validation_context_sds_secret_config.CopyFrom(sds_over_ads(f"{PREFIX}{tls.ca_cert_credential_name}"))
-    elif tls.credentials:
-        roots = f"{PREFIX}{tls.credentials[0]}{CA_SUFFIX}"
+    elif tls.ca_cert_credential_name or tls.credentials:
+        name = (tls.ca_cert_credential_name or "").removesuffix(CA_SUFFIX) or tls.credentials[0]
+        roots = f"{PREFIX}{name}{CA_SUFFIX}"
         combined.validation_context_sds_secret_config.CopyFrom(sds_over_ads(roots))
     else:
         alone = common_pb2.CertificateValidationContext()

@@ -118,6 +118,20 @@ def test_an_address_may_be_listed_several_times_with_other_ports() -> None:
     ]
 
 
+ENTRY = """
+kind: ServiceEntry
+metadata: {name: %s, namespace: shop}
+spec: {hosts: [x.example], resolution: STATIC, ports: [{number: %d, name: p%d, protocol: TCP}], endpoints: [{address: %s}]}
+"""
+
+
+def test_endpoints_of_an_entry_have_its_ports_alone() -> None:
+    registry = Registry()
+    applied(registry, ENTRY % ("one", 80, 80, "10.0.0.1"), ENTRY % ("two", 81, 81, "10.0.0.2"))
+    endpoints = registry.snapshot.endpoints[ServiceKey("shop", "x.example")]
+    assert [(one.address, one.ports) for one in endpoints] == [("10.0.0.1", {80: 80}), ("10.0.0.2", {81: 81})]
+
+
 def test_the_same_again_is_no_change() -> None:
     registry = Registry()
     applied(registry, WEB, SLICE)

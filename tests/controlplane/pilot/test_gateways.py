@@ -63,6 +63,9 @@ spec:
   - port: {{number: 444, name: https-mutual, protocol: HTTPS}}
     hosts: ["*"]
     tls: {{mode: MUTUAL, credentialName: mutual-cert}}
+  - port: {{number: 445, name: https-names, protocol: HTTPS}}
+    hosts: ["*"]
+    tls: {{mode: MUTUAL, credentialNames: [mutual-cert]}}
   - port: {{number: 8443, name: tls, protocol: TLS}}
     hosts: ["*.pass.example"]
     tls: {{mode: PASSTHROUGH}}
@@ -235,10 +238,14 @@ def test_https_is_opened_with_the_certificate_of_a_secret(plane: Plane) -> None:
         over_tls(plane, "0.0.0.0_443", "other.example")  # no server has this name
 
 
-def test_mutual_tls_wants_a_certificate_of_the_secrets_authority(plane: Plane, tmp_path: Path) -> None:
-    assert over_tls(plane, "0.0.0.0_444", "shop.example", certificate=CLIENT.write(tmp_path, "client")) == "a"
+@pytest.mark.parametrize("listener", ["0.0.0.0_444", "0.0.0.0_445"])
+def test_mutual_tls_wants_a_certificate_of_the_secrets_authority(plane: Plane, listener: str, tmp_path: Path) -> None:
+    assert over_tls(plane, listener, "shop.example", certificate=CLIENT.write(tmp_path, "client")) == "a"
     with pytest.raises(OSError):
-        over_tls(plane, "0.0.0.0_444", "shop.example")
+        over_tls(plane, listener, "shop.example")
+    stranger = Authority("stranger").issue("client").write(tmp_path, "stranger")
+    with pytest.raises(OSError):
+        over_tls(plane, listener, "shop.example", certificate=stranger)
 
 
 def test_tls_that_is_passed_through_goes_by_its_name(plane: Plane) -> None:
@@ -327,6 +334,9 @@ def test_clients_are_never_let_in_without_roots(mode: str) -> None:
     ]
     roots = of_secrets.combined_validation_context.validation_context_sds_secret_config
     assert roots.name == "kubernetes://rsa-cacert"
+    for name in ("clients", "clients-cacert"):  # as it is served
+        apart = common(f"credentialName: one, caCertCredentialName: {name}").combined_validation_context
+        assert apart.validation_context_sds_secret_config.name == "kubernetes://clients-cacert"
     files = "{serverCertificate: /a, privateKey: /b}, {serverCertificate: /c, privateKey: /d, caCertificates: /ca}"
     of_files = common(f"tlsCertificates: [{files}]")
     assert of_files.validation_context.trusted_ca.filename == "/ca"
