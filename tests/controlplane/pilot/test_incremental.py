@@ -41,7 +41,8 @@ def variants(chance: random.Random) -> Iterator[str]:
                 f" ports: [{{number: {number}, name: p, protocol: {protocol if protocol != 'x' else 'HTTP'}}}]{export}}}",
                 f"kind: DestinationRule\nmetadata: {namespace}/{name}\n"
                 f"spec: {{host: '{host}', trafficPolicy: {{loadBalancer: {chance.choice(BALANCERS)},"
-                f" outlierDetection: {{consecutive5xxErrors: {chance.randrange(1, 4)}}}}},"
+                f" outlierDetection: {{consecutive5xxErrors: {chance.randrange(1, 4)}}}"
+                f"{chance.choice(('', ', tls: {mode: SIMPLE, credentialName: one}'))}}},"
                 f" subsets: [{{name: v{chance.randrange(2)}, labels: {{version: v1}}}}]{export}}}",
                 f"kind: VirtualService\nmetadata: {namespace}/{name}\n"
                 f"spec: {{hosts: ['{host}'], gateways: [{chance.choice(('mesh', 'a/gw', 'mesh, a/gw'))}],"
@@ -74,6 +75,8 @@ def variants(chance: random.Random) -> Iterator[str]:
                 f"kind: Telemetry\nmetadata: {namespace}/{name}\n"
                 f"spec: {{accessLogging: [{{disabled: {chance.choice(('true', 'false'))},"
                 " providers: [{name: envoy}]}]}",
+                f"kind: Secret\nmetadata: {namespace}/{chance.choice(('one', 'one-cacert'))}\n"
+                f"stringData: {{ca.crt: roots-{chance.randrange(2)}}}",
                 f"kind: Endpoints\nmetadata: {namespace}/{name}\n"
                 f"subsets: [{{addresses: [{{ip: 10.0.1.{chance.randrange(5)}}}], ports: [{{name: {protocol}, port: 7000}}]}}]",
             )
