@@ -7,14 +7,17 @@ import contextlib
 import ctypes
 import json
 import os
+import shutil
 import signal
 import socket
+import stat
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from controlplane.cli.identity import write_private
 from controlplane.cli.workload import Workload
 
 _LIBC = ctypes.CDLL(None)  # before any fork, where nothing may be loaded
@@ -37,16 +40,20 @@ class Sidecar:
         self.workload = workload
         self.drain = drain
         self._document = document
-        self._directory = tempfile.TemporaryDirectory(prefix="mizzen-")
-        self._log_path = log or Path(self._directory.name) / "sidecar.log"
+        self._directory: Path | None = None
+        self._log_elsewhere = log
         self._log: IO[bytes] | None = None
         self.process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
-        """Start the process; returns before it is ready."""
-        config = Path(self._directory.name) / "sidecar.json"
-        config.write_text(json.dumps(self._document))
-        config.chmod(0o600)
+        """Start the process, for the first time or again; returns before it is ready. Raises OSError."""
+        if self._directory is None or not _is_ours(self._directory):
+            self._directory = Path(tempfile.mkdtemp(prefix="mizzen-"))
+        config = self._directory / "sidecar.json"
+        write_private(config, json.dumps(self._document).encode())
+        if self._log is not None:
+            self._log.close()
+            self._log = None
         self._log = self._log_path.open("ab")
         self.process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "sidecar", "--config", str(config), "--drain-time-s", str(max(1, round(self.drain))),
@@ -79,6 +86,11 @@ class Sidecar:
         wanted = (f"{self.workload.address}:{self.workload.port}", f":{self.workload.proxy_port}")
         return all(one.encode() in text for one in wanted)
 
+    @property
+    def _log_path(self) -> Path:
+        assert self._directory is not None
+        return self._log_elsewhere or self._directory / "sidecar.log"
+
     def end_of_log(self) -> str:
         """The last lines that it printed."""
         try:
@@ -106,7 +118,18 @@ class Sidecar:
         if self._log is not None:
             self._log.close()
             self._log = None
-        self._directory.cleanup()
+        if self._directory is not None and _is_ours(self._directory):
+            shutil.rmtree(self._directory, ignore_errors=True)
+        self._directory = None
+
+
+def _is_ours(directory: Path) -> bool:
+    """Whether it is there, and ours: what cleans /tmp takes what is old, and its name is then free for anybody."""
+    try:
+        found = directory.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
 
 
 def end_with_parent() -> None:
@@ -139,20 +162,32 @@ def environment_of(workload: Workload) -> dict[str, str]:
 
 async def run_command(command: Sequence[str], environment: Mapping[str, str]) -> asyncio.subprocess.Process:
     """Start a program that gets the signals that we get. Raises OSError if it cannot be started."""
-    loop = asyncio.get_running_loop()
     started: list[asyncio.subprocess.Process] = []
+    early: list[signal.Signals] = []
 
     def pass_on(number: signal.Signals) -> None:
+        if number == signal.SIGINT and os.isatty(0):
+            return  # Ctrl-C in a terminal reaches the whole process group, the program too; it need not be told twice
+        if not started:
+            early.append(number)
         for process in started:
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(number)
 
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGQUIT):
-        loop.add_signal_handler(number, pass_on, number)
-    # Ctrl-C in a terminal reaches the whole process group, the program too; it need not be told twice.
-    loop.add_signal_handler(signal.SIGINT, lambda: None if os.isatty(0) else pass_on(signal.SIGINT))
+    on_signals(pass_on)
     started.append(await asyncio.create_subprocess_exec(*command, env=dict(environment)))
+    for number in early:
+        pass_on(number)
     return started[0]
+
+
+def on_signals(call: Callable[[signal.Signals], None]) -> None:
+    """From now on the loop calls this for every signal that a program may be sent, and nothing else comes of them."""
+    loop = asyncio.get_running_loop()
+    for number in (
+        signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2,
+    ):  # fmt: skip
+        loop.add_signal_handler(number, call, number)
 
 
 def free_port(address: str = "127.0.0.1") -> int:

@@ -81,7 +81,7 @@ class Demo:
     async def run(self, duration: float | None) -> None:
         """Start, show, and end everything."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, self.stopped.set)
         with emptied(self.directory):
             async with AsyncExitStack() as stack:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
 import click
 
-from controlplane.cli.beside import Sidecar, SidecarFailed, environment_of, free_port, is_free, run_command
+from controlplane.cli.beside import Sidecar, SidecarFailed, environment_of, free_port, is_free, on_signals, run_command
 from controlplane.cli.identity import keep_renewed
 from controlplane.cli.options import access_options, connect, discovery_of, workload_of, workload_options
 from controlplane.cli.workload import ADMIN_PORT, PROXY_PORT, Discovery, Workload, bootstrap_document, ensure_resources
@@ -60,12 +61,23 @@ async def run(
     workload's certificate.
     """
     sidecar = Sidecar(workload, bootstrap_document(workload, discovery), drain=drain_time)
-    await sidecar.start()
+    told: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    on_signals(lambda number: None if told.done() else told.set_result(number))
     try:
         try:
-            await sidecar.wait_ready(ready_timeout)
+            await sidecar.start()
+            waiting = asyncio.ensure_future(sidecar.wait_ready(ready_timeout))
+            await asyncio.wait((waiting, told), return_when=asyncio.FIRST_COMPLETED)
+            if told.done():
+                waiting.cancel()
+                await asyncio.gather(waiting, return_exceptions=True)
+                return 128 + told.result()
+            waiting.result()
         except SidecarFailed as error:
             click.echo(f"Error: {error}", err=True)
+            return 1
+        except OSError as error:
+            click.echo(f"Error: the sidecar cannot be started: {error}", err=True)
             return 1
         try:
             process = await run_command(arguments, environment_of(workload))
@@ -96,7 +108,10 @@ async def keep_running(sidecar: Sidecar) -> None:
         click.echo(f"the sidecar ended with status {status}; it is started again in {pause:.0f} s", err=True)
         await asyncio.sleep(pause)
         pause = 1.0 if time.monotonic() - began > 60 else min(pause * 2, 30.0)
-        await sidecar.start()
+        try:
+            await sidecar.start()
+        except (OSError, subprocess.SubprocessError) as error:
+            click.echo(f"the sidecar cannot be started: {error}", err=True)
 
 
 def with_free_ports(workload: Workload) -> Workload:

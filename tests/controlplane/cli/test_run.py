@@ -5,9 +5,10 @@ from __future__ import annotations
 import http.client
 import os
 import re
+import shutil
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -48,11 +49,19 @@ class Ports:
         self.app, self.proxy, self.admin = free_ports(3)
 
 
-def run(mesh: Whole, ports: Ports, *command: str, address: str = "127.0.3.1", options: tuple[str, ...] = ()) -> Process:
+def run(
+    mesh: Whole,
+    ports: Ports,
+    *command: str,
+    address: str = "127.0.3.1",
+    options: tuple[str, ...] = (),
+    environment: Mapping[str, str] | None = None,
+) -> Process:
     return Process(
         "controlplane.cli", "run", "--data-dir", str(mesh.directory), "--namespace", "shop", "--service", "echo",
         "--address", address, "--port", str(ports.inbound), "--app", f"127.0.0.1:{ports.app}", "--proxy-port",
         str(ports.proxy), "--admin-port", str(ports.admin), "--drain-time", "2", *options, "--", *command,
+        environment=environment,
     )  # fmt: skip
 
 
@@ -73,6 +82,12 @@ def gone(pid: int) -> bool:
 def children(process: Process) -> list[int]:
     text = Path(f"/proc/{process.child.pid}/task/{process.child.pid}/children").read_text()
     return [int(one) for one in text.split()]
+
+
+def open_files(process: Process, name: str) -> int:
+    return sum(
+        os.readlink(one).partition(" ")[0].endswith(name) for one in Path(f"/proc/{process.child.pid}/fd").iterdir()
+    )
 
 
 def answers(ports: Ports) -> bool:
@@ -128,6 +143,57 @@ def test_a_sidecar_that_dies_is_started_again(mesh: Whole) -> None:
         until(lambda: answers(ports), "it answers again", timeout=30)
         service.send(signal.SIGTERM)
         service.end()
+
+
+def test_a_sidecar_is_started_again_though_its_directory_is_gone(mesh: Whole, tmp_path: Path) -> None:
+    """What cleans /tmp takes what is ten days old."""
+    ports = Ports()
+    with run(
+        mesh, ports, sys.executable, "-c", SERVER, str(ports.app), str(ports.inbound),
+        environment={"TMPDIR": str(tmp_path)},
+    ) as service:  # fmt: skip
+        until(lambda: answers(ports), "it answers", timeout=30)
+        (directory,) = tmp_path.iterdir()
+        logs = open_files(service, "sidecar.log")
+        for _ in range(2):
+            sidecar = next(pid for pid in children(service) if b"sidecar" in Path(f"/proc/{pid}/cmdline").read_bytes())
+            shutil.rmtree(directory)
+            os.kill(sidecar, signal.SIGKILL)
+            until(lambda pid=sidecar: gone(pid) and answers(ports), "it answers again", timeout=30)
+            (directory,) = tmp_path.iterdir()
+            assert open_files(service, "sidecar.log") == logs == 1
+        service.send(signal.SIGTERM)
+        assert service.end() == 128 + signal.SIGTERM
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_sidecar_is_started_again_when_it_can_be(mesh: Whole, tmp_path: Path) -> None:
+    ports, tmp = Ports(), tmp_path / "tmp"
+    tmp.mkdir()
+    with run(
+        mesh, ports, sys.executable, "-c", SERVER, str(ports.app), str(ports.inbound), environment={"TMPDIR": str(tmp)},
+    ) as service:  # fmt: skip
+        until(lambda: answers(ports), "it answers", timeout=30)
+        sidecar = next(pid for pid in children(service) if b"sidecar" in Path(f"/proc/{pid}/cmdline").read_bytes())
+        shutil.rmtree(tmp)
+        os.kill(sidecar, signal.SIGKILL)
+        service.wait_for("the sidecar cannot be started")
+        tmp.mkdir()
+        until(lambda: answers(ports), "it answers again", timeout=30)
+        service.send(signal.SIGTERM)
+        service.end()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_nothing_is_left_when_it_is_ended_before_the_sidecar_is_ready(
+    number: signal.Signals, mesh: Whole, tmp_path: Path
+) -> None:
+    with run(mesh, Ports(), "echo", "it runs", environment={"TMPDIR": str(tmp_path)}) as service:
+        until(lambda: bool(children(service)), "the sidecar starts")
+        service.send(number)
+        assert service.end() == 128 + number, service.output
+    assert "it runs" not in service.output
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_nothing_is_left_when_it_is_killed(mesh: Whole) -> None:
