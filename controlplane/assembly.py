@@ -135,7 +135,7 @@ class ControlPlane:
         """A source that cannot even begin ends the start; what goes wrong later does not end what is served."""
         try:
             await self.catalogue.run()
-        except BaseException:
+        except Exception:
             if not self.catalogue.is_synced:
                 raise
             log.exception("the sources of resources are followed anew")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import http.server
 import json
+import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -305,6 +307,28 @@ def test_a_workload_that_ends_is_taken_out(shop: Shop) -> None:
         ),
         f"its WorkloadEntry goes after the grace period: {entries}",
     )
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_ends_when_it_is_told_to(number: signal.Signals, shop: Shop, tmp_path: Path) -> None:
+    """At once, with status 0, also while proxies and clients are connected."""
+    with whole(tmp_path) as running:
+        proxy_port, admin = free_ports(2)
+        text = running.mizzen(
+            "bootstrap", "--service", "page", "--address", "127.0.2.9", "--port", "9080", "--app", "127.0.0.1:1",
+            "--proxy-port", str(proxy_port), "--admin-port", str(admin),
+        )  # fmt: skip
+        proxy = start(shop.kind, yaml.safe_load(text), {"admin": admin}, tmp_path / "proxy")
+        try:
+            running.settle(1)
+            assert running.process is not None
+            running.process.send(number)
+            began = time.monotonic()
+            assert running.process.end(20) == 0, running.process.output
+            assert time.monotonic() - began < 5
+            assert "Traceback" not in running.process.output
+        finally:
+            proxy.stop()
 
 
 def test_plaintext_stays_on_this_machine(tmp_path: Path) -> None:

@@ -170,17 +170,30 @@ def test_a_write_whose_answer_was_lost_is_recognised_by_its_mark() -> None:
         target = shared().port
 
         async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            nonlocal lost
             up_reader, up_writer = await asyncio.open_connection("127.0.0.1", target)
-            try:
+            asked = b""  # since the last answer; head and body may come apart
+
+            async def there() -> None:
+                nonlocal asked
                 while data := await reader.read(65536):
+                    asked += data
                     up_writer.write(data)
-                    answer = await up_reader.read(65536)
-                    if b"/v3/kv/txn" in data and lost < limit:
+
+            async def back() -> None:
+                nonlocal asked, lost
+                while answer := await up_reader.read(65536):
+                    if b"/v3/kv/txn" in asked and lost < limit:
                         lost += 1
                         return
+                    asked = b""
                     writer.write(answer)
+
+            ways = [asyncio.create_task(there()), asyncio.create_task(back())]
+            try:
+                await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
             finally:
+                for way in ways:
+                    way.cancel()
                 writer.close()
                 up_writer.close()
 
