@@ -1,6 +1,6 @@
 """`python -m benchmarks`: our sidecar beside Envoy, HAProxy and nginx, on the same core, in one table.
 
-`python -m benchmarks control-plane` measures the other half.
+`python -m benchmarks control-plane` measures the other half, `python -m benchmarks citadel` its certificates.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ CELLS: Mapping[str, Callable[[Context], list[Row]]] = {
     "handshakes": tls.new_sessions,
     "handshakes-resumed": tls.resumed_sessions,
     "mtls": tls.mtls,
+    "mtls-sds": tls.mtls_sds,
     "h2-8x16": http2.same_8x16,
     "h2-32x1": http2.same_32x1,
     "h2-8x16-varied": http2.varied_8x16,
@@ -42,6 +43,9 @@ CELLS: Mapping[str, Callable[[Context], list[Row]]] = {
     "grpc-stream": grpc.stream,
     "mesh-bare": http.mesh_bare,
     "mesh-calls": http.mesh_calls,
+    "jwt-cached": http.jwt_cached,
+    "jwt-cached-stripped": http.jwt_cached_stripped,
+    "rbac-100": http.rbac_100,
     "half-route": latency.half_route,
     "half-mesh": latency.half_mesh,
     "tcp": tcp.tcp,
@@ -125,6 +129,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         from benchmarks.control_plane import runner  # it needs other libraries, and no proxy
 
         return runner.main(given[1:])
+    if given[:1] == ["citadel"]:
+        from benchmarks.citadel import runner as citadel
+
+        return citadel.main(given[1:])
     options = arguments(given)
     stay_off_the_proxy_core()
     signal.signal(signal.SIGTERM, _terminated)

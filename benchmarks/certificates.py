@@ -14,6 +14,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 NAME = "localhost"
 """The name in the certificate."""
 
+IDENTITY = "spiffe://cluster.local/ns/shop/sa/orders"
+"""The SPIFFE ID in the certificate."""
+
 
 def write(directory: Path) -> None:
     """`ca.pem`, `server.pem` and `server.key` in `directory`, good for a day."""
@@ -31,8 +34,9 @@ def write(directory: Path) -> None:
         )
         if not is_authority:
             purposes = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+            names = [x509.DNSName(NAME), x509.UniformResourceIdentifier(IDENTITY)]
             builder = builder.add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
-            builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(NAME)]), critical=False)
+            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         (directory / file).write_bytes(builder.sign(authority_key, hashes.SHA256()).public_bytes(Encoding.PEM))
     (directory / "server.key").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
 

@@ -1,4 +1,4 @@
-"""The large configuration: a thousand clusters of ten endpoints, as a control plane would write it."""
+"""Generated configurations: a thousand clusters of ten endpoints, a hundred policies, as a control plane writes them."""
 
 from __future__ import annotations
 
@@ -82,3 +82,40 @@ def large_configuration(clusters: int = CLUSTERS, endpoints: int = ENDPOINTS) ->
             for endpoint in range(endpoints)
         ]
     return "".join(parts)
+
+
+_ROUTER = "          - name: envoy.filters.http.router\n"
+_RBAC = """\
+          - name: envoy.filters.http.rbac
+            typed_config:
+              "@type": type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC
+              rules:
+                action: ALLOW
+                policies:
+"""
+_POLICY = """\
+                  "ns[shop]-policy[p{number:03}]-rule[0]":
+                    permissions:
+                    - and_rules:
+                        rules:
+                        - or_rules:
+                            rules:
+                            - header: {{name: ":method", string_match: {{exact: GET}}}}
+                            - header: {{name: ":method", string_match: {{exact: POST}}}}
+                        - or_rules:
+                            rules:
+                            - url_path: {{path: {{exact: "{exact}"}}}}
+                            - url_path: {{path: {{prefix: "/api/{number:03}/"}}}}
+                    principals:
+                    - direct_remote_ip: {{address_prefix: 127.0.0.0, prefix_len: 8}}
+"""
+
+
+def with_policies(template: str, policies: int) -> str:
+    """A template with an RBAC filter before its router; of its policies the last is the one that lets `/` pass."""
+    rules = "".join(
+        _POLICY.format(number=number, exact="/" if number == policies - 1 else f"/exact/{number:03}")
+        for number in range(policies)
+    )
+    before, router, after = template.partition(_ROUTER)
+    return f"{before}{_RBAC}{rules}{router}{after}"

@@ -78,11 +78,15 @@ def parse_wrk(text: str) -> Load:
     )
 
 
-def wrk(url: str, *, seconds: float, connections: int = 32, script: Path | None = None) -> Load:
+def wrk(
+    url: str, *, seconds: float, connections: int = 32, script: Path | None = None, header: str | None = None
+) -> Load:
     """As many requests as go through in `seconds`, over `connections` kept alive. Raises FailedRequests on any error."""
     command = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--latency", "--timeout", "10s"]
     if script is not None:
         command += ["-s", str(script)]
+    if header is not None:
+        command += ["-H", header]
     load = parse_wrk(run([*command, url], core=LOAD_CORE, timeout_s=seconds + 60))
     if load.errors:
         raise FailedRequests(f"{load.errors} of {load.requests} requests to {url} failed")

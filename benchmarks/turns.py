@@ -17,8 +17,10 @@ _WARM_UP_S = 2.0
 
 
 @contextlib.contextmanager
-def all_serving(context: Context, shape: str, substitutions: Mapping[str, str]) -> Iterator[dict[str, Running]]:
-    """Every proxy that knows `shape`, by name, started and idle.
+def all_serving(
+    context: Context, shape: str, substitutions: Mapping[str, str], template: str | None = None
+) -> Iterator[dict[str, Running]]:
+    """Every proxy that knows `shape`, by name, started and idle; `template` replaces the text of the shape's own file.
 
     One that does not start is named among the problems, and the others are measured.
     """
@@ -26,7 +28,8 @@ def all_serving(context: Context, shape: str, substitutions: Mapping[str, str]) 
         started = {}
         for proxy in context.supporting(shape):
             try:
-                started[proxy.name] = stack.enter_context(serving(proxy, shape, context.directory, substitutions))
+                running = serving(proxy, shape, context.directory, substitutions, template=template)
+                started[proxy.name] = stack.enter_context(running)
             except (ProcessDied, NotReady) as error:
                 context.problem(f"{proxy.name} does not serve {shape}: {error}")
         yield started

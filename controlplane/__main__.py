@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import click
 import uvloop
 
 from controlplane.cli.kubeconfig import default_data_dir
+from controlplane.model.descriptors import raise_descriptor_limit
 from controlplane.settings import (
     API_ADDRESS,
     SECURE_XDS_ADDRESS,
@@ -51,6 +53,47 @@ _LEVELS = ("debug", "info", "warning", "error")
     metavar="SECONDS",
     help="Before a lost workload is taken out.",
 )
+@click.option(
+    "--workload-certificate-lifetime",
+    "workload_lifetime",
+    type=click.FloatRange(min=1.0),
+    default=86400.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Of workloads' certificates, unless a request says otherwise.",
+)
+@click.option(
+    "--max-workload-certificate-lifetime",
+    "longest_workload_lifetime",
+    type=click.FloatRange(min=1.0),
+    default=90 * 86400.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="What a request may say.",
+)
+@click.option(
+    "--ca-key-type",
+    type=click.Choice(("ecdsa", "rsa")),
+    default="ecdsa",
+    show_default=True,
+    help="Of the root that is made at the first start.",
+)
+@click.option(
+    "--ca-directory",
+    metavar="DIR",
+    help="An authority of your own: ca-cert.pem, ca-key.pem, cert-chain.pem, root-cert.pem there.",
+)
+@click.option(
+    "--ca-passphrase-file",
+    metavar="FILE",
+    help="Seals the authority's keys at rest, and opens ca-key.pem. [default: the environment's MIZZEN_CA_PASSPHRASE]",
+)
+@click.option(
+    "--token-review",
+    default="",
+    metavar="KUBECONFIG|in-cluster",
+    help="Believe service-account tokens for the audience istio-ca, as that Kubernetes API server judges them.",
+)
 @click.option("-l", "--log-level", type=click.Choice(_LEVELS), default="info", show_default=True)
 @click.version_option(package_name="mizzen", prog_name="mizzen control plane")
 def main(
@@ -64,6 +107,12 @@ def main(
     mesh_config: str | None,
     trust_domain: str,
     grace: float,
+    workload_lifetime: float,
+    longest_workload_lifetime: float,
+    ca_key_type: str,
+    ca_directory: str | None,
+    ca_passphrase_file: str | None,
+    token_review: str,
     log_level: str,
 ) -> None:
     """Mizzen's control plane: Istio resources in, xDS out. SIGTERM and Ctrl-C end it; sidecars go on without it."""
@@ -76,6 +125,11 @@ def main(
         api = parse_address(api_address, "--api-address")
         if api is None:
             raise InvalidSetting("--api-address: there is no control plane without it")
+        if workload_lifetime > longest_workload_lifetime:
+            raise InvalidSetting(
+                f"--workload-certificate-lifetime {workload_lifetime:g} is more than --max-workload-certificate-lifetime "
+                f"{longest_workload_lifetime:g}"
+            )
         settings = Settings(
             data_dir=Path(data_dir) if data_dir else default_data_dir(),
             api=api,
@@ -87,7 +141,15 @@ def main(
             mesh_config=Path(mesh_config) if mesh_config else None,
             trust_domain=trust_domain,
             grace=grace,
+            workload_lifetime=workload_lifetime,
+            longest_workload_lifetime=longest_workload_lifetime,
+            ca_key_type=ca_key_type,
+            ca_directory=Path(ca_directory) if ca_directory else None,
+            ca_passphrase_file=Path(ca_passphrase_file) if ca_passphrase_file else None,
+            token_review=token_review,
+            ca_passphrase=os.environ.pop("MIZZEN_CA_PASSPHRASE", ""),
         )
+        raise_descriptor_limit()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             status = runner.run(_serve(settings))
     except (InvalidSetting, OSError) as error:

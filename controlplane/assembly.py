@@ -11,29 +11,34 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from controlplane.admission import Admission
 from controlplane.api.application import Application
 from controlplane.api.server import ApiServer
-from controlplane.citadel.authentication import Credentials
-from controlplane.citadel.authority import CertificateAuthority
+from controlplane.citadel.certificate_service import CertificateService
+from controlplane.citadel.citadel import Citadel
+from controlplane.citadel.issuing import Lifetimes
 from controlplane.citadel.kubeconfig import keep_admin_kubeconfig
+from controlplane.citadel.plugged import InvalidAuthority, read_secret_file
+from controlplane.citadel.sealing import CannotUnseal
 from controlplane.citadel.server_certificates import ServerCertificates
-from controlplane.citadel.tokens import Tokens
+from controlplane.citadel.token_review import InvalidCluster, find_cluster
+from controlplane.discovery.openid import OpenIdDiscovery
 from controlplane.discovery.registration import Registration, RegistrationFailed
 from controlplane.galley.analysis.following import FollowingAnalysis
 from controlplane.galley.catalogue import Catalogue
 from controlplane.galley.directory import DirectorySource
 from controlplane.galley.mirror import FilesMirror, ShownStore
 from controlplane.galley.open_store import OpenStore, open_store
+from controlplane.galley.shared_refusals import SharedRefusals
 from controlplane.galley.source import Source
 from controlplane.galley.statuses import StatusWriter
 from controlplane.galley.store_source import StoreSource
 from controlplane.galley.validation.files import read_mesh_config_file
-from controlplane.model.credentials import Identity, Role, Unauthenticated
+from controlplane.model.certificates import CannotIssue
 from controlplane.model.election import Election, Presence
 from controlplane.model.kinds import KINDS
 from controlplane.model.mesh_config import MeshConfig
@@ -42,10 +47,11 @@ from controlplane.model.proxy import Proxy
 from controlplane.model.registration import group_of
 from controlplane.model.resource import Origin, Resource, ResourceKey
 from controlplane.model.store import Store, Unavailable
-from controlplane.operator_routes import RULES, operator_routes
+from controlplane.operator_routes import RULES, metrics_route, operator_routes
 from controlplane.pilot.translator import Pilot
 from controlplane.refusals import Refusals
 from controlplane.settings import InvalidSetting, Settings
+from controlplane.xds.admission import Admit
 from controlplane.xds.client_status import ClientStatusService
 from controlplane.xds.health import HealthService
 from controlplane.xds.hub import Hub
@@ -53,6 +59,8 @@ from controlplane.xds.rest import RestDiscovery
 from controlplane.xds.server import DiscoveryServer, DiscoveryService, NotAdmitted, is_loopback
 
 log = logging.getLogger("controlplane")
+
+_PATIENCE_WITH_ISSUERS = 3.0  # seconds at the start, so that proxies do not get keys that verify nothing for a moment
 
 
 class ControlPlane:
@@ -63,15 +71,15 @@ class ControlPlane:
     mirror: FilesMirror
     presence: Presence
     registration: Registration
+    openid: OpenIdDiscovery
     statuses: StatusWriter
     analysis: FollowingAnalysis
-    authority: CertificateAuthority
+    citadel: Citadel
     certificates: ServerCertificates
-    tokens: Tokens
-    credentials: Credentials
     pilot: Pilot
     hub: Hub
     catalogue: Catalogue
+    admission: Admission
     api: ApiServer
 
     def __init__(self, settings: Settings) -> None:
@@ -92,33 +100,40 @@ class ControlPlane:
         mesh = _mesh_config(settings)
         self.pilot = Pilot(mesh, domain=settings.mesh_domain)
         self.catalogue = Catalogue(self._sources(), parse, self._changed)
+        self.admission = Admission(self.citadel, self.catalogue.resources)
         self.mirror = FilesMirror(self.store, KINDS, _instance(settings.data_dir))
         self.statuses = StatusWriter(self.store, self.catalogue.resources)
+        self.refusals = SharedRefusals(self.store, self.presence, self.statuses.tell_refusals)
         self.hub = Hub(
             self.pilot,
             quiet=settings.quiet,
             longest=settings.longest,
-            verdicts=Refusals(self.pilot, self.statuses.tell_refusals),
+            verdicts=Refusals(self.pilot, self.refusals.tell),
         )
         self.registration = Registration(
             self.store, self.presence, grace=settings.grace, leading=lambda: self.election.leading
+        )
+        self.openid = OpenIdDiscovery(
+            self.hub.changed, lambda: self.analysis.changed(), settings.data_dir / "openid.json"
         )
         self.analysis = FollowingAnalysis(
             self.catalogue.resources,
             self.statuses.tell_findings,
             lambda: [session.proxy for session in self.hub.sessions],
+            unknown_issuers=self.openid.unknown,
             domain=settings.mesh_domain,
             default_mesh=mesh,
         )
         self._following = asyncio.create_task(self._follow())
         await self._synced()
+        await self.openid.asked(_PATIENCE_WITH_ISSUERS)
         self.hub.flush()
 
         await self._serve_xds()
         await self._serve_api()
 
     def _changed(self, resources: Mapping[ResourceKey, Resource | None]) -> None:
-        self.hub.changed(resources)
+        self.hub.changed(self.openid.resolved(resources))
         self.mirror.changed(resources)
         self.analysis.changed()
 
@@ -129,7 +144,15 @@ class ControlPlane:
             group.create_task(supervised("the election", lambda: self.election.run(self._lead)))
             group.create_task(supervised("files in the API", self._show_files))
             group.create_task(supervised("presence", self.presence.run))
+            group.create_task(supervised("refusals for others", self.refusals.report))
             group.create_task(supervised("registration", self.registration.run))
+            group.create_task(supervised("issuers of tokens", self.openid.run))
+            group.create_task(supervised("the trust bundle", self.citadel.bundles.follow))
+            group.create_task(supervised("admin.kubeconfig", self._follow_roots))
+            group.create_task(supervised("what expires", self.citadel.expiry.run))
+            group.create_task(supervised("who has confirmed the root", self.citadel.rotations.report))
+            group.create_task(supervised("revoked identities", self.citadel.operations.follow_bans))
+            group.create_task(supervised("keys of JWT-SVIDs", self.citadel.jwt_keys.run))
 
     async def _follow_sources(self) -> None:
         """A source that cannot even begin ends the start; what goes wrong later does not end what is served."""
@@ -148,17 +171,23 @@ class ControlPlane:
     async def _lead(self) -> None:
         """What one of all control planes on a store does."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(supervised("statuses", self.statuses.run))
+            group.create_task(supervised("refusals at others", self.refusals.follow))
+            group.create_task(supervised("statuses", self._write_statuses))
             group.create_task(supervised("analysis", self.analysis.run))
+            group.create_task(supervised("the rotation of the root", self.citadel.rotations.lead))
+
+    async def _write_statuses(self) -> None:
+        await self.refusals.heard()
+        await self.statuses.run()
 
     async def _prove_who_we_are(self) -> None:
         settings = self.settings
-        self.authority = await CertificateAuthority.open(self.store, trust_domain=settings.trust_domain)
+        self.citadel = await _open_citadel(self.store, settings)
+        self.citadel.rotations.presence = self.presence
         bound = [address[0] for address in (settings.api, settings.secure_xds) if address is not None]
-        self.certificates = ServerCertificates(self.authority, [*settings.names, *bound])
+        self.certificates = ServerCertificates(self.citadel.authority, [*settings.names, *bound])
         self.certificates.start()
-        self.tokens = Tokens(self.store, self.authority)
-        self.credentials = Credentials(self.tokens, self.authority)
+        self.citadel.figures.server_expiry = lambda: self.certificates.ends
 
     def _sources(self) -> list[Source]:
         """Files first: what an operator has put there cannot be changed over the network."""
@@ -192,15 +221,16 @@ class ControlPlane:
         if settings.secure_xds is not None:
             context = self.certificates.context("h2", client_certificates=True)
             services = [
-                self._discovery_service(self._admit),
-                self._health_service(self._admit),
-                ClientStatusService(self.hub, self._admit_operator),
+                self._discovery_service(self.admission.admit),
+                self._health_service(self.admission.admit_for_health),
+                ClientStatusService(self.hub, self.admission.admit_operator),
+                CertificateService(self.citadel.issuance, self.citadel.credentials, self.citadel.authority),
             ]
             self.xds_servers["secureXds"] = DiscoveryServer(services, *settings.secure_xds, context)
         for server in self.xds_servers.values():
             await server.start()
 
-    def _discovery_service(self, admit: Any) -> DiscoveryService:
+    def _discovery_service(self, admit: Admit | None) -> DiscoveryService:
         return DiscoveryService(
             self.hub,
             admit=admit,
@@ -209,7 +239,7 @@ class ControlPlane:
             on_health=self.registration.report_health,
         )
 
-    def _health_service(self, admit: Any) -> HealthService:
+    def _health_service(self, admit: Admit | None) -> HealthService:
         return HealthService(admit=admit, probe_of=self._probe_of, report=self.registration.report_health)
 
     def _probe_of(self, proxy: Proxy) -> Any:
@@ -225,43 +255,6 @@ class ControlPlane:
         self.analysis.changed()
         return registered
 
-    async def _identify(self, metadata: Mapping[str, Any], certificate: Any) -> Identity:
-        value = metadata.get("authorization", "")
-        token = value.removeprefix("Bearer ") if isinstance(value, str) and value.startswith("Bearer ") else None
-        try:
-            return await self.credentials.authenticate(token=token, certificate=certificate)
-        except Unauthenticated as error:
-            raise PermissionError(str(error)) from error
-
-    async def _admit(self, proxy: Proxy, metadata: Mapping[str, Any], certificate: Any) -> Proxy:
-        """A node is believed as far as its credentials go: a workload is of its namespace and service account."""
-        identity = await self._identify(metadata, certificate)
-        if identity.role is Role.ADMIN:
-            return proxy
-        if identity.role is not Role.WORKLOAD:
-            raise PermissionError(f"{identity.name} may read, but gets no configuration of a proxy: secrets are in it")
-        if proxy.namespace != identity.namespace:
-            raise PermissionError(f"{identity.name} is not of the namespace {proxy.namespace} that the node names")
-        if proxy.service_account and proxy.service_account != identity.service_account:
-            raise PermissionError(f"{identity.name} is not the service account {proxy.service_account} of the node")
-        return replace(proxy, service_account=identity.service_account, labels=self._labels_of(proxy, identity))
-
-    def _labels_of(self, proxy: Proxy, identity: Identity) -> Mapping[str, str]:
-        """By its labels a workload is found by selectors: those of Services, and of Gateways with their keys. So they are
-        believed as far as the WorkloadGroup of its service account has them, and that somebody else has made.
-        """
-        group = self.catalogue.resources.get(ResourceKey("WorkloadGroup", proxy.namespace, group_of(proxy)))
-        if group is None or group.spec.template.service_account != identity.service_account:
-            return {}
-        labels = {**(group.spec.template.labels or {})}
-        if group.spec.metadata is not None:
-            labels |= group.spec.metadata.labels or {}
-        return labels
-
-    async def _admit_operator(self, metadata: Mapping[str, Any], certificate: Any) -> None:
-        if (await self._identify(metadata, certificate)).role is Role.WORKLOAD:
-            raise PermissionError("only people may see what other proxies have")
-
     # REST
 
     async def _serve_api(self) -> None:
@@ -270,9 +263,20 @@ class ControlPlane:
             ShownStore(self.store),
             KINDS,
             parse,
-            self.credentials,
-            tokens=self.tokens,
-            routes=operator_routes(self.hub, RestDiscovery(self.hub), self.addresses, lambda: self.catalogue.problems),
+            self.citadel.credentials,
+            tokens=self.citadel.tokens,
+            certificates=self.citadel.issuance,
+            operations=self.citadel.operations,
+            routes=[
+                *operator_routes(
+                    self.hub,
+                    self.pilot,
+                    RestDiscovery(self.hub, self.admission.believed),
+                    self.addresses,
+                    lambda: self.catalogue.problems,
+                ),
+                metrics_route(self.citadel.figures.text),
+            ],
             rules=RULES,
             names=settings.names,
             origin_of=self._origin_of,
@@ -283,7 +287,23 @@ class ControlPlane:
             application, *settings.api, self.certificates.context("http/1.1", client_certificates=True)
         )
         await self.api.start()
-        await keep_admin_kubeconfig(settings.data_dir / "admin.kubeconfig", self.api.url, self.tokens, self.authority)
+        await self._keep_kubeconfig()
+
+    async def _keep_kubeconfig(self) -> None:
+        """Its authority is all roots that are trusted; copies of it find the way from an older root."""
+        kubeconfig = self.settings.data_dir / "admin.kubeconfig"
+        await keep_admin_kubeconfig(kubeconfig, self.api.url, self.citadel.tokens, self.citadel.authority)
+
+    async def _follow_roots(self) -> None:
+        changed = asyncio.Event()
+        self.citadel.authority.listeners.append(changed.set)
+        roots = self.citadel.authority.pem
+        while True:
+            await changed.wait()
+            changed.clear()
+            if self.citadel.authority.pem != roots and hasattr(self, "api"):
+                await self._keep_kubeconfig()
+                roots = self.citadel.authority.pem
 
     def _origin_of(self, key: ResourceKey) -> Origin | None:
         """Where a resource comes from that the API must not change."""
@@ -318,6 +338,8 @@ class ControlPlane:
         """Stop serving, the last thing that was started first. Proxies go on with what they have."""
         if hasattr(self, "registration"):
             self.registration.stop()
+        if hasattr(self, "citadel"):
+            self.citadel.bundles.close()
         if hasattr(self, "api"):
             await self.api.stop()
         for server in self.xds_servers.values():
@@ -330,6 +352,8 @@ class ControlPlane:
             self.hub.close()
         if hasattr(self, "certificates"):
             await self.certificates.stop()
+        if hasattr(self, "citadel"):
+            await self.citadel.close()
         if hasattr(self, "store"):
             await self.store.close()
 
@@ -341,6 +365,34 @@ async def _open_store(settings: Settings) -> OpenStore:
         return await open_store(settings.store or str(settings.data_dir / "store.sqlite"))
     except (ValueError, Unavailable) as error:
         raise InvalidSetting(f"--store: {error}") from None
+
+
+async def _open_citadel(store: Store, settings: Settings) -> Citadel:
+    """The certificate authority that the settings and the store make. Raises InvalidSetting."""
+    passphrase = settings.ca_passphrase
+    try:
+        if settings.ca_passphrase_file is not None:
+            passphrase = read_secret_file(settings.ca_passphrase_file).decode().rstrip("\r\n")
+            if not passphrase:
+                raise InvalidSetting(f"--ca-passphrase-file {settings.ca_passphrase_file}: is empty")
+        return await Citadel.open(
+            store,
+            settings.data_dir,
+            trust_domain=settings.trust_domain,
+            key_type=settings.ca_key_type,
+            passphrase=passphrase,
+            ca_directory=settings.ca_directory,
+            cluster=find_cluster(settings.token_review) if settings.token_review else None,
+            lifetimes=Lifetimes(settings.workload_lifetime, settings.longest_workload_lifetime),
+        )
+    except UnicodeDecodeError:
+        raise InvalidSetting(f"--ca-passphrase-file {settings.ca_passphrase_file}: is not text in UTF-8") from None
+    except InvalidCluster as error:
+        raise InvalidSetting(f"--token-review: {error}") from None
+    except InvalidAuthority as error:
+        raise InvalidSetting(f"the certificate authority: {error}") from None
+    except (CannotUnseal, CannotIssue) as error:
+        raise InvalidSetting(f"the certificate authority cannot be opened: {error}") from None
 
 
 def _mesh_config(settings: Settings) -> MeshConfig | None:

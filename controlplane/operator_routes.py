@@ -14,6 +14,8 @@ from controlplane.api.access import EVERYBODY, Rule
 from controlplane.api.body import read_body
 from controlplane.model.credentials import Role
 from controlplane.model.problem import Problem
+from controlplane.pilot.translator import Pilot
+from controlplane.proxy_configuration import encoded_configuration, matches
 from controlplane.xds.client_status import proxy_status
 from controlplane.xds.hub import Hub
 from controlplane.xds.rest import RestDiscovery
@@ -21,6 +23,7 @@ from controlplane.xds.rest import RestDiscovery
 _WORKLOADS: Final = frozenset((Role.ADMIN, Role.WORKLOAD))
 _NOBODY: Final[frozenset[Role]] = frozenset()
 
+_MOST_CONFIGURATIONS: Final = 20
 _LONGEST_POLL: Final = 1 << 20  # bytes; a request names who asks and which version it has
 
 RULES: Final = (
@@ -31,6 +34,7 @@ RULES: Final = (
 
 def operator_routes(
     hub: Hub,
+    pilot: Pilot,
     rest: RestDiscovery,
     addresses: Callable[[], dict[str, str]],
     problems: Callable[[], Sequence[Problem]],
@@ -44,6 +48,19 @@ def operator_routes(
 
     async def proxies(request: Request) -> Response:
         return _json(proxy_status(hub.sessions))
+
+    async def configurations(request: Request) -> Response:
+        """Of the proxies that are meant: `namespace` and `name`, or `address`."""
+        asked = request.query_params
+        found = {
+            session.proxy.id: session.proxy
+            for session in hub.sessions
+            if matches(session.proxy, asked.get("namespace", ""), asked.get("name", ""))
+            or asked.get("address", "") in session.proxy.addresses
+        }
+        hub.flush()
+        made = [await encoded_configuration(pilot, found[id]) for id in sorted(found)[:_MOST_CONFIGURATIONS]]
+        return Response(b"[%b]" % b",".join(made), media_type="application/json")
 
     async def discovery(request: Request) -> Response:
         status, body = rest.answer(
@@ -63,8 +80,18 @@ def operator_routes(
         Route("/mizzen/v1/addresses", where),
         Route("/mizzen/v1/problems", wrong),
         Route("/mizzen/v1/proxies", proxies),
+        Route("/mizzen/v1/configurations", configurations),
         Route("/v3/discovery:{what}", discovery, methods=["POST"]),
     ]
+
+
+def metrics_route(text: Callable[[], bytes]) -> Route:
+    """`/metrics` for Prometheus, which comes with a viewer's token."""
+
+    async def metrics(request: Request) -> Response:
+        return Response(text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    return Route("/metrics", metrics)
 
 
 def _json(value: Any, status: int = 200) -> Response:

@@ -199,6 +199,11 @@ def raise_descriptor_limit() -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit status."""
+    given_arguments = sys.argv[1:] if arguments is None else arguments
+    if given_arguments[:1] == ["explain"]:
+        from sidecar.explain_command import main as explain
+
+        return explain(given_arguments[1:])
     options = parser().parse_args(arguments)
     try:
         set_up_logging(options.log_level, options.log_format, options.log_path)

@@ -71,7 +71,7 @@ class CheckedCluster:
         self.cluster: Cluster = make_cluster(
             config, stack, worker.wheel, Slices(worker.wheel), worker.random, worker.random_for
         )
-        stack.count_cluster(self.cluster)
+        stack.count_cluster(config)
         by_address = {host.address.text: host for host in self.cluster.hosts}
         self.hosts = [
             by_address[address_of(endpoint.address).text]

@@ -22,6 +22,7 @@ from sidecar.config.http_connection_manager import HttpConnectionManager
 from sidecar.config.http_filters import HttpFilter as HttpFilterConfig
 from sidecar.config.listener import Listener as ListenerConfig
 from sidecar.core.http_filter import HttpFilter
+from sidecar.core.waiting import Waiting
 from sidecar.core.worker import Worker
 from sidecar.express.request import ExpressLane
 from sidecar.filters.context import FilterContext
@@ -35,10 +36,11 @@ from sidecar.http.local_reply import compile_local_reply
 from sidecar.http.recreation import compile_repreparation
 from sidecar.http.stream import Stream
 from sidecar.http.underscores import compile_underscores
-from sidecar.route_stack import ManagerRoutes
+from sidecar.route_stack import ManagerRoutes, says_what_is_offered
 from sidecar.router.header_mutation import compile_header_mutations
 from sidecar.router.immediate_failure import attentive
 from sidecar.router.route import Route
+from sidecar.router.route_conditions import compile_request_match
 from sidecar.router.router import Router
 from sidecar.router.upstream_request import UpstreamRequest
 from sidecar.telemetry import tags
@@ -53,6 +55,7 @@ from sidecar.telemetry.store import StatsStore
 
 if TYPE_CHECKING:
     from sidecar.client_stack import ClientStack
+    from sidecar.forward_proxy_stack import DnsCaches
     from sidecar.xds_stack import XdsStack
 
 
@@ -70,6 +73,7 @@ class HttpStack:
     routed: dict[ConnectionManager, ManagerRoutes]
     local_ip: str
     health_check_failed: bool
+    waiting: Waiting
     async_client_stats: RouterStats
     _bodies: dict[int, Callable[..., bytes]]
 
@@ -83,7 +87,12 @@ class HttpStack:
         """What is discovered."""
         raise NotImplementedError
 
-    def pool_of(self, cluster: Cluster, host: Host) -> Any:
+    @property
+    def dns_caches(self) -> DnsCaches:
+        """The caches of names that requests ask for."""
+        raise NotImplementedError
+
+    def pool_of(self, cluster: Cluster, host: Host, by_offer: bool = False) -> Any:
         """The pool of a host, made for its first request."""
         raise NotImplementedError
 
@@ -98,11 +107,19 @@ class HttpStack:
         )
         context = self.filter_context(config.stat_prefix)
         configured = [one for one in config.http_filters if not isinstance(one.config, RouterConfig)]
-        filters = [(one, make_filter(one.config, one.name, context)) for one in configured]
+        loggers = self.access_loggers(
+            config.access_log, "DownstreamEnd"
+        )  # before the filters: they may hold DNS caches
         first = self.early_logs(config)
+        filters = make_filters(configured, context)
+        parts = ChainParts(first, filters, context)
         heading = f"listener {listener.name}, connection manager {config.stat_prefix}"
         sessions = asks_for_hosts(configured)
-        routes = ManagerRoutes(self, heading, config.route_config, router_config.suppress_envoy_headers, sessions)
+        of_upgrades = [one for upgrade in config.upgrade_configs for one in upgrade.filters or ()]
+        offering = says_what_is_offered(one.config for one in (*configured, *of_upgrades))
+        routes = ManagerRoutes(
+            self, heading, config.route_config, router_config.suppress_envoy_headers, sessions, offering
+        )
         router = Router(
             self.worker,
             self.store.shared(RouterStats, *naming),
@@ -124,7 +141,7 @@ class HttpStack:
             stats,
             of_listener.codes,
             routes.table,
-            FilterChain([*first, *(instance for one, instance in filters if not one.disabled)]),
+            parts.chain(),
             router,
             compile_forwarding(
                 config,
@@ -134,7 +151,7 @@ class HttpStack:
                 routes.internal,
             ),
             compile_response_finish(config),
-            self.access_loggers(config.access_log, "DownstreamEnd"),
+            loggers,
             compile_local_reply(
                 config.local_reply_config, self.compile_log_filter, self.compile_body, compile_header_additions
             ),
@@ -159,9 +176,11 @@ class HttpStack:
         if underscores != "ALLOW":
             manager.judge = compile_underscores(underscores, self.store.shared(Http1CodecStats, "http1."))
             manager.judge_http2 = compile_underscores(underscores, manager.http2_stats)
-        manager.make_chain = lambda route: FilterChain([*first, *self._filters_for(route, filters, context)])
+        manager.make_chain = parts.chain_of
+        manager.filters_at = parts.filters_at
         routes.manager = manager
         routes.make_lane = lambda: self.express_lane(config, manager, router)
+        routes.close = lambda: close_filters(manager, parts)
         self.managers.append(manager)
         self.routed[manager] = routes
         routes.check(routes.table.routes)  # now, so that what is wrong in it stops the start
@@ -169,7 +188,7 @@ class HttpStack:
         if config.rds is not None:
             self.xds.discover_routes(config.rds, config.stat_prefix, routes)
         if any(one.discovery is not None for one in configured):
-            self.xds.discover_filters(manager, routes, ChainParts(first, filters, context))
+            self.xds.discover_filters(manager, routes, parts)
         return manager
 
     def remove_manager(self, manager: ConnectionManager) -> None:
@@ -235,24 +254,6 @@ class HttpStack:
             )
         ]
 
-    def _filters_for(
-        self, route: Route, filters: list[tuple[Any, HttpFilter]], context: FilterContext
-    ) -> list[HttpFilter]:
-        chosen = []
-        for one, instance in filters:
-            own = route.per_filter.get(one.name)
-            if own is None:
-                if not one.disabled:
-                    chosen.append(instance)
-            elif not own.disabled:
-                levels = [level.config for level in route.per_filter_levels[one.name] if level.config is not None]
-                chosen.append(
-                    instance
-                    if own.config is None
-                    else make_route_filter(instance, one.config, own.config, context, levels)
-                )
-        return chosen
-
     def filter_context(self, stat_prefix: str) -> FilterContext:
         """What the HTTP filters of one connection manager are made with."""
         return FilterContext(
@@ -267,7 +268,17 @@ class HttpStack:
             self._cluster_stat_name,
             lambda: self.clients,
             self._count_response,
+            self.bootstrap.node.metadata,
+            compile_request_match,
+            self._watch_files,
+            lambda target, start: self.waiting.add(target, start),
+            lambda: self.dns_caches,
         )
+
+    def _watch_files(self, paths: Iterable[str], changed: Callable[[], None]) -> Callable[[], None]:
+        from sidecar.transport.watching import FileWatcher  # only for those who have a file to watch
+
+        return FileWatcher(self.worker.wheel).watch(paths, changed).cancel
 
     def _count_response(self, name: str, status: int) -> None:
         cluster = self.clusters.get(name)
@@ -327,7 +338,60 @@ class ChainParts(NamedTuple):
 
     def chain(self) -> FilterChain:
         """The chain of routes that say nothing to filters."""
-        return FilterChain([*self.first, *(instance for one, instance in self.filters if not one.disabled)])
+        return self._chain([place for place, (one, _) in enumerate(self.filters) if not one.disabled], None)
+
+    def chain_of(self, route: Route) -> FilterChain:
+        """That of a route: of the filters those that it has enabled, or not disabled, as it has configured them."""
+        said = [route.per_filter.get(one.name) for one, _ in self.filters]
+        places = [
+            place
+            for place, ((one, _), own) in enumerate(zip(self.filters, said, strict=True))
+            if not (one.disabled if own is None else own.disabled)
+        ]
+        return self._chain(places, route)
+
+    def filters_at(self, route: Route | None, places: Sequence[int]) -> list[HttpFilter]:
+        """The filters at these places, as a route has configured them, enabled or not."""
+        chosen = []
+        for place in places:
+            one, instance = self.filters[place]
+            own = None if route is None else route.per_filter.get(one.name)
+            if route is not None and own is not None and own.config is not None:
+                levels = [level.config for level in route.per_filter_levels[one.name] if level.config is not None]
+                config: Any = one.config
+                instance = make_route_filter(instance, config, own.config, self.context, levels)
+            chosen.append(instance)
+        return chosen
+
+    def _chain(self, places: list[int], route: Route | None) -> FilterChain:
+        before = [-1] * len(self.first)
+        return FilterChain([*self.first, *self.filters_at(route, places)], [*before, *places])
+
+
+def make_filters(
+    configured: Iterable[HttpFilterConfig], context: FilterContext
+) -> list[tuple[HttpFilterConfig, HttpFilter]]:
+    """The filters as configured, each with an instance. Raises ValueError, and then nothing is left of those before."""
+    made: list[tuple[HttpFilterConfig, HttpFilter]] = []
+    try:
+        for one in configured:
+            config: Any = one.config
+            made.append((one, make_filter(config, one.name, context)))
+    except BaseException:
+        for _, instance in made:
+            instance.close()
+        raise
+    return made
+
+
+def close_filters(manager: ConnectionManager, parts: ChainParts) -> None:
+    """Close every filter that a connection manager has had made: disabled ones, and those of routes and upgrades, too."""
+    instances = [instance for _, instance in parts.filters]
+    instances += (instance for _, instance in parts.context.route_filters.values())
+    for chain in manager.upgrade_chains.values():
+        instances += chain.filters
+    for instance in {id(one): one for one in instances}.values():
+        instance.close()
 
 
 def asks_for_hosts(filters: Iterable[HttpFilterConfig]) -> bool:

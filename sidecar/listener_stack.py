@@ -5,12 +5,13 @@ bytes -> listener -> listener filters -> network filters -> TLS -> terminal: `ht
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sidecar.config.http_connection_manager import HttpConnectionManager
 from sidecar.config.listener import FilterChain as FilterChainConfig
 from sidecar.config.listener import Listener as ListenerConfig
+from sidecar.config.network_ext_authz import NetworkExtAuthz
 from sidecar.config.network_filters import DirectResponse as DirectResponseConfig
 from sidecar.config.network_filters import NetworkFilter, NetworkRbac
 from sidecar.config.network_filters import TcpProxy as TcpProxyConfig
@@ -34,6 +35,9 @@ from sidecar.telemetry.groups import network_filters as network_groups
 from sidecar.telemetry.groups.listener import ListenerManagerStats, ListenerStats, WorkerConnectionStats
 from sidecar.telemetry.groups.network_filters import TcpProxyStats
 from sidecar.telemetry.store import StatsStore
+
+_BEHIND_TLS = (NetworkRbac, NetworkExtAuthz)
+"""The network filters that ask who the client is."""
 
 
 class ListenerStack(PoolStack, HttpStack):
@@ -73,8 +77,13 @@ class ListenerStack(PoolStack, HttpStack):
         """
         filters = chain.filters[:-1]
         if chain.transport_socket is not None:
-            filters = tuple(one for one in filters if not isinstance(one.typed_config, NetworkRbac))
-        return build_network_filters(filters, self.worker, self.network_filter_stats, self.network_rate_limit)
+            filters = tuple(one for one in filters if not isinstance(one.typed_config, _BEHIND_TLS))
+        return self._network_filters(filters)
+
+    def _network_filters(self, filters: Sequence[NetworkFilter]) -> tuple[ConnectionFilter, ...]:
+        return build_network_filters(
+            filters, self.worker, self.network_filter_stats, self.network_rate_limit, self.network_ext_authz
+        )
 
     def network_rate_limit(self, config: NetworkRateLimit) -> ConnectionFilter:
         """The network filter that asks a service; it is loaded where there is one."""
@@ -85,8 +94,17 @@ class ListenerStack(PoolStack, HttpStack):
         naming = tags.network_ratelimit(config.stat_prefix)
         service = RateLimitService(self.clients, config.rate_limit_service, config.timeout)
         stats = self.store.shared(network_groups.NetworkRateLimitStats, *naming)
-        worker = self.worker
-        return RateLimit(config, stats, service, compile_text, worker.random, worker.epoch)
+        return RateLimit(config, stats, service, compile_text, self.worker)
+
+    def network_ext_authz(self, config: NetworkExtAuthz) -> ConnectionFilter:
+        """The network filter that asks an authorization service; it is loaded where there is one."""
+        from sidecar.core.authorization import AuthorizationService
+        from sidecar.core.check_request import labels_of
+        from sidecar.network.ext_authz import ExtAuthz
+
+        stats = self.store.shared(network_groups.NetworkExtAuthzStats, *tags.network_ext_authz(config.stat_prefix))
+        labels = labels_of(self.bootstrap.node.metadata, config.bootstrap_metadata_labels_key)
+        return ExtAuthz(config, stats, AuthorizationService(self.clients, config.service), labels, self.worker.clock)
 
     def terminal(self, chain: FilterChainConfig, last: NetworkFilter, context: ListenerContext) -> Any:
         """What serves the connections of a filter chain: its last network filter, behind TLS if it has that."""
@@ -95,11 +113,11 @@ class ListenerStack(PoolStack, HttpStack):
             return terminal
         listener = context.config
         naming = tags.listener(listener.stat_prefix or str(listener.address))
-        judges = [one for one in chain.filters[:-1] if isinstance(one.typed_config, NetworkRbac)]
+        judges = [one for one in chain.filters[:-1] if isinstance(one.typed_config, _BEHIND_TLS)]
         secured = self.tls.terminal(
             chain,
             terminal,
-            build_network_filters(judges, self.worker, self.network_filter_stats),
+            self._network_filters(judges),
             naming,
             self.store.shared(ListenerStats, *naming),
             listener.per_connection_buffer_limit_bytes,
@@ -156,6 +174,7 @@ def connection_stats(store: StatsStore) -> tuple[ListenerFilterStats, NetworkFil
         ),
         NetworkFilterStats(
             lambda prefix: store.shared(network_groups.NetworkRbacStats, *tags.network_rbac(prefix)),
+            lambda *words: store.shared(network_groups.NetworkRbacShadowStats, *tags.network_rbac(*words)),
             lambda prefix: store.shared(
                 network_groups.NetworkLocalRateLimitStats, *tags.network_local_rate_limit(prefix)
             ),

@@ -6,6 +6,8 @@ router -> cluster -> host -> pool -> connection; `stack.py` has what stands befo
 from __future__ import annotations
 
 import socket
+from dataclasses import replace
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +16,14 @@ from sidecar.cluster.host import Host
 from sidecar.codec.hpack_texts import Texts
 from sidecar.codec.wire import FieldLines
 from sidecar.config.cluster import Cluster as ClusterConfig
+from sidecar.config.core_types import TcpKeepalive
 from sidecar.config.protocol_options import PreserveCaseFormatter
+from sidecar.core.address import Address
 from sidecar.core.tls_options import OFFERING_HTTP1, OFFERING_NOTHING, TransportSocketOptions, compile_names
 from sidecar.core.worker import Worker
 from sidecar.pool.dialing import Dialer
 from sidecar.pool.http1 import Http1Pool
-from sidecar.pool.named import NamedPools
+from sidecar.pool.named import NamedPools, PoolsByOffer
 from sidecar.pool.options import PoolOptions
 from sidecar.telemetry.store import StatsStore
 
@@ -40,8 +44,10 @@ class PoolStack:
         """The part for TLS."""
         raise NotImplementedError
 
-    def pool_of(self, cluster: Cluster, host: Host) -> Any:
-        """The pool of a host, made for its first request."""
+    def pool_of(self, cluster: Cluster, host: Host, by_offer: bool = False) -> Any:
+        """The pool of a host, made for its first request; ``by_offer`` the one for requests that say what connections offer
+        by ALPN, made for the first of these.
+        """
         config: ClusterConfig = cluster.config
         common, http1 = config.common_http_protocol_options, config.http_protocol_options
         options = PoolOptions(
@@ -57,7 +63,10 @@ class PoolStack:
         )
         dialer = self.dialer(cluster, host)
 
-        def named_pool(names: TransportSocketOptions) -> Any:
+        def named_pool(names: TransportSocketOptions, instead: tuple[str, ...] = ()) -> Any:
+            if instead:
+                names = replace(names, instead=instead)
+
             def http1_pool() -> Http1Pool:
                 return Http1Pool(
                     self.worker, host, cluster.stats, cluster.breakers, options, dialer, self.response_lines,
@@ -74,7 +83,19 @@ class PoolStack:
         names = None
         if config.transport_socket is not None or config.transport_socket_matches:
             names = compile_names(http.auto_sni, http.auto_san_validation, http.override_auto_sni_header)
-        host.pool = named_pool(OFFERING_NOTHING) if names is None else NamedPools(names, named_pool)
+
+        proxied = bool(_proxy_version(config, host))
+
+        def pool(instead: tuple[str, ...]) -> Any:
+            if proxied:
+                from sidecar.pool.proxy_header import ProxiedPools  # only for those who use it
+
+                return ProxiedPools(names or (lambda _: OFFERING_NOTHING), partial(named_pool, instead=instead))
+            if names is None:
+                return named_pool(OFFERING_NOTHING, instead)
+            return NamedPools(names, partial(named_pool, instead=instead))
+
+        host.pool = PoolsByOffer(pool, host.pool) if by_offer else pool(())
         if host.removed:  # a request has come late to it: nothing is kept for others
             host.pool.drain()
         return host.pool
@@ -85,18 +106,53 @@ class PoolStack:
         tls = None
         if config.transport_socket is not None or config.transport_socket_matches:
             tls = self.tls.of(config, host.metadata)
-        keepalive = cluster.config.tcp_keepalive
-        if keepalive is None:
-            return Dialer(self.worker, tls=tls)
-        options = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
-        for name, value in (
-            (socket.TCP_KEEPCNT, keepalive.keepalive_probes),
-            (socket.TCP_KEEPIDLE, keepalive.keepalive_time),
-            (socket.TCP_KEEPINTVL, keepalive.keepalive_interval),
-        ):
-            if value is not None:
-                options.append((socket.IPPROTO_TCP, name, value))
-        return Dialer(self.worker, tuple(options), tls=tls)
+        bind = config.upstream_bind_config
+        keepalive = config.tcp_keepalive
+        if keepalive is None and bind is None:
+            dialer = Dialer(self.worker, tls=tls)
+        else:
+            dialer = self._bound_dialer(cluster, () if keepalive is None else _keepalive_options(keepalive), tls)
+        version = _proxy_version(config, host)
+        if version:
+            from sidecar.pool.proxy_header import compile_header  # only for those who use it
+
+            dialer.header = compile_header(version, cluster.stats)
+        return dialer
+
+    def _bound_dialer(self, cluster: Cluster, options: tuple[tuple[int, int, int], ...], tls: Any) -> Dialer:
+        bind = cluster.config.upstream_bind_config
+        if bind is None:
+            return Dialer(self.worker, options, tls=tls)
+        stats = cluster.stats
+
+        def bind_failed() -> None:
+            stats.bind_errors += 1
+
+        sources = tuple(Address(one.address, one.port_value) for one in bind.addresses)
+        return Dialer(self.worker, options, sources, tls, bind.freebind, bind_failed)
+
+
+def _proxy_version(config: ClusterConfig, host: Host) -> str:
+    """The PROXY header that begins connections to a host, by the transport socket that it gets; empty for none."""
+    version = config.proxy_protocol
+    if config.transport_socket_matches:
+        from sidecar.config.tls_matches import match_for  # only for those who use it
+
+        match = match_for(config.transport_socket_matches, host.metadata)
+        version = version if match is None else match.proxy_protocol
+    return version
+
+
+def _keepalive_options(keepalive: TcpKeepalive) -> tuple[tuple[int, int, int], ...]:
+    options = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
+    for name, value in (
+        (socket.TCP_KEEPCNT, keepalive.keepalive_probes),
+        (socket.TCP_KEEPIDLE, keepalive.keepalive_time),
+        (socket.TCP_KEEPINTVL, keepalive.keepalive_interval),
+    ):
+        if value is not None:
+            options.append((socket.IPPROTO_TCP, name, value))
+    return tuple(options)
 
 
 def _case_of(key_format: object) -> str:

@@ -24,6 +24,11 @@ NO_ROUTES = RouteConfiguration("", ())
 _FITTED_AT_ONCE = 50
 
 
+def says_what_is_offered(filters: Iterable[object]) -> bool:
+    """Whether any of these configurations of filters sets what connections to the upstream offer by ALPN."""
+    return any(type(one).__name__ == "SetFilterState" and one.on_request_headers for one in filters)  # type: ignore[attr-defined]
+
+
 def _nothing() -> None:
     """Nobody has to hear of it."""
 
@@ -35,20 +40,28 @@ def _no_lane() -> None:
 class ManagerRoutes:
     """The routes of a connection manager. ``table`` stays the same object for ever; what it answers changes.
 
-    ``sessions`` says that filters ask for hosts; ``make_lane`` makes the manager's express lane anew.
+    ``sessions`` says that filters ask for hosts, ``offering`` that they say for all routes what is offered by ALPN;
+    ``make_lane`` makes the manager's express lane anew.
     """
 
-    __slots__ = ("close", "config", "heading", "internal", "make_lane", "manager", "sessions", "stack", "stat_prefix",
-                 "suppress_headers", "table")  # fmt: skip
+    __slots__ = ("close", "config", "heading", "internal", "make_lane", "manager", "offering", "sessions", "stack",
+                 "stat_prefix", "suppress_headers", "table")  # fmt: skip
 
     def __init__(
-        self, stack: HttpStack, heading: str, config: RouteConfiguration, suppress_headers: bool, sessions: bool
+        self,
+        stack: HttpStack,
+        heading: str,
+        config: RouteConfiguration,
+        suppress_headers: bool,
+        sessions: bool,
+        offering: bool,
     ) -> None:
         self.stack = stack
         self.heading = heading
         self.config = config
         self.suppress_headers = suppress_headers
         self.sessions = sessions
+        self.offering = offering
         self.stat_prefix = ""
         self.internal = InternalHeaders(config.internal_only_headers)
         self.manager: ConnectionManager | None = None
@@ -77,6 +90,12 @@ class ManagerRoutes:
                 route.upstream_request = attentive(route.upstream_request)
             if self.sessions or (reporting and (not route.cluster_name or route.cluster_name in reporting)):
                 route.upstream_request = observed(route.upstream_request)
+            if self.offering or (
+                route.per_filter and says_what_is_offered(one.config for one in route.per_filter.values())
+            ):
+                from sidecar.router.offering_request import offering  # only for those who use it
+
+                route.upstream_request = offering(route.upstream_request)
 
     def check(self, routes: Iterable[Route]) -> None:
         """Make the filter chains of routes that say something to filters. Raises ValueError for what is wrong in it."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sidecar.cluster.cluster import Cluster
@@ -23,8 +23,7 @@ from sidecar.config.bootstrap import Bootstrap
 from sidecar.config.cluster import Cluster as ClusterConfig
 from sidecar.config.dns import DnsSettings
 from sidecar.core.address import Address
-from sidecar.core.head import RequestHead
-from sidecar.core.waiting import Start, Waiting
+from sidecar.core.waiting import Start, Unawaited, Waiting
 from sidecar.core.worker import Worker
 from sidecar.http.connection_manager import ConnectionManager
 from sidecar.listener.connection_limits import global_limit
@@ -61,9 +60,14 @@ if TYPE_CHECKING:
     from sidecar.admin.dynamic_dumps import DiscoveredView
     from sidecar.admin.terminal import Answers
     from sidecar.client_stack import ClientStack
+    from sidecar.cluster.dns_cache import DnsCache
     from sidecar.cluster.eds import Subscriber
     from sidecar.cluster.health_checks.checker import HealthChecker
     from sidecar.cluster.outlier_events import OutlierEventLog
+    from sidecar.config.dns_cache import DnsCacheConfig
+    from sidecar.core.explanation import Step
+    from sidecar.core.question import Question
+    from sidecar.forward_proxy_stack import DnsCaches
     from sidecar.lifecycle.handover import Successor
     from sidecar.tls_stack import TlsStack
     from sidecar.transport.downstream import DownstreamTls
@@ -96,7 +100,7 @@ class Stack(ListenerStack):
         self.managers: list[ConnectionManager] = []
         self.tcp_proxies: list[TcpProxy] = []
         self.routed: dict[ConnectionManager, ManagerRoutes] = {}
-        self.waiting = Waiting()  # what listeners need that are made now
+        self.waiting: Waiting = Waiting()  # what listeners need that are made now
         self.drain_time = 600.0
         self.parent: Successor | None = None  # of several workers, whom sockets are asked of
         self.drain_strategy = "gradual"
@@ -119,6 +123,8 @@ class Stack(ListenerStack):
         self._tls: TlsStack | None = None
         self._clients: ClientStack | None = None
         self._xds: XdsStack | None = None
+        self._dns_caches: DnsCaches | None = None
+        self._answers_early = False  # the administration interface, for a management server may keep the start waiting
         self._health_discovery: HealthDiscovery | None = None
         self._looking: tuple[bool, frozenset[str]] = (False, frozenset())  # what routes look for in responses
         self._stat_names: Counter[str] = Counter()  # of the clusters that count there
@@ -136,7 +142,7 @@ class Stack(ListenerStack):
         for config in bootstrap.static_resources.clusters:
             self.add_cluster(config)
         self.listeners = [self.listener(config) for config in bootstrap.static_resources.listeners]
-        self._static_waiting, self.waiting = self.waiting, Waiting()
+        self._static_waiting, self.waiting = self.waiting, Unawaited()
         self.listener_manager_stats.listener_added = len(self.listeners)
         self.listener_manager_stats.listener_create_success = len(self.listeners)
         for listener in self.listeners:
@@ -186,12 +192,22 @@ class Stack(ListenerStack):
             self._xds = XdsStack(self)
         return self._xds
 
+    @property
+    def dns_caches(self) -> DnsCaches:
+        """The caches of names that requests ask for, loaded for the first who asks."""
+        if self._dns_caches is None:
+            from sidecar.forward_proxy_stack import DnsCaches
+
+            self._dns_caches = DnsCaches(self.worker, self.store, self.resolver, lambda name: self.clusters.get(name))
+        return self._dns_caches
+
     async def initialise(self, inherited: Inherited) -> None:
         """Find the first hosts of all clusters, and what else is discovered before anything is served but the administration
         interface. Listeners that are discovered take what they find among the ``inherited`` sockets.
         """
         dynamic = self.bootstrap.dynamic_resources
-        if dynamic is not None and self.admin_listener is not None:
+        if self.admin_listener is not None and (dynamic is not None or self._xds is not None):
+            self._answers_early = True
             self.admin_listener.start()
         initialised = asyncio.Event()
         self.clusters.start(initialised.set)
@@ -230,7 +246,7 @@ class Stack(ListenerStack):
         """Serve."""
         for listener in self.listeners:
             listener.start()
-        if self.admin_listener is not None and self.bootstrap.dynamic_resources is None:
+        if self.admin_listener is not None and not self._answers_early:
             self.admin_listener.start()
         if self._xds is not None:
             self._xds.listeners.manager.started = True
@@ -336,10 +352,11 @@ class Stack(ListenerStack):
 
             await finish_answers(self.admin_listener)
 
-    def explain(self, request: RequestHead) -> Iterator[tuple[str, list[str]]]:
-        """For each connection manager, what it would do with ``request``, and why."""
-        for routes in self.routed.values():
-            yield routes.heading, routes.table.explain(request, None)
+    def explain(self, question: Question) -> list[Step]:
+        """What would become of a request, and why. Raises ValueError for a question that does not say enough."""
+        from sidecar.explain_stack import explain
+
+        return explain(self, question)
 
     # the end of the way: clusters; `pool_stack.py` has their pools
 
@@ -347,13 +364,14 @@ class Stack(ListenerStack):
         """A cluster, with the statistics of its circuit breakers."""
         if config.transport_socket is not None or config.transport_socket_matches:
             self.tls.add_cluster(config)
+        self.count_cluster(config)  # first: an older version that goes at once must not take the statistics with it
         try:
             cluster = self.clusters.add(config)
         except BaseException:
+            self._uncount_cluster(config)
             if self._tls is not None:
                 self._tls.remove_cluster(config)
             raise
-        self.count_cluster(cluster)
         if cluster.outlier is not None and config.close_connections_on_host_health_failure:
             cluster.outlier.on_ejected = self.end_tcp_sessions
         if config.health_check is not None or cluster.load_reports is not None or config.error_matcher is not None:
@@ -364,9 +382,17 @@ class Stack(ListenerStack):
             cluster.when_ready(lambda: self._show_breakers(cluster))
         return cluster
 
-    def count_cluster(self, cluster: Cluster) -> None:
+    def count_cluster(self, config: ClusterConfig) -> None:
         """Statistics of this name stay until ``forget_cluster``."""
-        self._stat_names[cluster.config.alt_stat_name] += 1
+        self._stat_names[config.alt_stat_name] += 1
+
+    def _uncount_cluster(self, config: ClusterConfig) -> None:
+        name = config.alt_stat_name
+        self._stat_names[name] -= 1
+        if not self._stat_names[name]:
+            del self._stat_names[name]
+            if self._xds is not None:
+                self._xds.forget_statistics(config)
 
     def _look_closer(self, cluster: Cluster) -> None:
         """The first cluster that checks health, or wants to know of responses: let routes that were there before it see to it."""
@@ -390,11 +416,7 @@ class Stack(ListenerStack):
 
     def forget_cluster(self, cluster: Cluster) -> None:
         """A cluster was removed, or replaced: with the last of its name in statistics those leave."""
-        name = cluster.config.alt_stat_name
-        self._stat_names[name] -= 1
-        if not self._stat_names[name]:
-            del self._stat_names[name]
-            self.xds.forget_statistics(cluster.config)
+        self._uncount_cluster(cluster.config)
         self.xds.forget_cluster(cluster.config)
         if self._tls is not None:
             self._tls.remove_cluster(cluster.config)
@@ -419,7 +441,7 @@ class Stack(ListenerStack):
         except OSError as error:
             place = "cluster_manager.outlier_detection.event_log_path"
             raise OSError(f"{place}: cannot write to {path}: {error.strerror}") from error
-        return OutlierEventLog(file.write, self.worker.clock, self.worker.epoch)
+        return OutlierEventLog(file.write, self.worker.clock, lambda: self.worker.epoch)
 
     def end_tcp_sessions(self, host: Host) -> None:
         """`close_connections_on_host_health_failure`: what TCP proxies carry to a host that has failed ends now."""
@@ -438,6 +460,9 @@ class Stack(ListenerStack):
             stats = self.store.shared(DnsStats, "dns.cares.")
             found = self.resolvers[settings] = DnsResolver(self.worker.loop, settings, stats)
         return found
+
+    def dns_cache(self, config: DnsCacheConfig) -> DnsCache:
+        return self.dns_caches.open(config)
 
     def needs_of(self, config: ClusterConfig) -> Sequence[Start]:
         return () if self._tls is None else self._tls.needs_of(config)

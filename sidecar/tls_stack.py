@@ -19,7 +19,7 @@ from sidecar.listener.client_hello import parse_client_hello
 from sidecar.listener.terminal import ConnectionFilter, SocketTerminal
 from sidecar.telemetry import tags
 from sidecar.telemetry.groups.listener import ListenerStats
-from sidecar.telemetry.groups.tls import TlsStats
+from sidecar.telemetry.groups.tls import SslSocketFactoryStats, TlsStats
 from sidecar.telemetry.store import StatsStore
 from sidecar.transport.admission import Accept, judged_by
 from sidecar.transport.bridged_session import bridging
@@ -84,6 +84,7 @@ class TlsStack:
             config,
             self.secrets,
             self.store.shared(TlsStats, *naming.below("ssl.")),
+            self.store.shared(SslSocketFactoryStats, *naming.below("server_ssl_socket_factory.")),
             self.worker,
             self.limit,
             parse_client_hello,
@@ -123,10 +124,13 @@ class TlsStack:
     ) -> None:
         if context is None:
             return
-        stats = self.store.shared(TlsStats, *tags.cluster(config.alt_stat_name).below("ssl."))
+        naming = tags.cluster(config.alt_stat_name)
+        stats = self.store.shared(TlsStats, *naming.below("ssl."))
+        factory = self.store.shared(SslSocketFactoryStats, *naming.below("client_ssl_socket_factory."))
         tls = made[match] = UpstreamTls(
-            context, self.secrets, stats, self.worker, self.limit, options, config.per_connection_buffer_limit_bytes
-        )
+            context, self.secrets, stats, factory, self.worker, self.limit, options,
+            config.per_connection_buffer_limit_bytes,
+        )  # fmt: skip
         self.inventory.add(tls.rotation)
 
     def needs_of(self, config: ClusterConfig) -> list[Start]:

@@ -13,7 +13,7 @@ from sidecar.core.http_filter import HttpFilter
 from sidecar.filters.registry import make_filter
 from sidecar.http.connection_manager import ConnectionManager
 from sidecar.http_stack import ChainParts, asks_for_hosts
-from sidecar.route_stack import ManagerRoutes
+from sidecar.route_stack import ManagerRoutes, says_what_is_offered
 from sidecar.telemetry.groups.server import ExtensionSubscriptionStats
 from sidecar.xds.apply.extensions import EXTENSION, ExtensionWatcher
 
@@ -41,17 +41,29 @@ class DiscoveredFilter:
 
     def take(self, config: Any, made: HttpFilter) -> None:
         """New requests meet this filter, also on routes that have something to say to it."""
+        before = self.parts.filters[self.at][1]
         self.parts.filters[self.at] = (replace(self.default[0], config=config), made)
         self._use()
+        if before is not made and before is not self.default[1]:
+            before.close()
 
     def take_default(self) -> None:
+        before = self.parts.filters[self.at][1]
         self.parts.filters[self.at] = self.default
         self._use()
+        if before is not self.default[1]:
+            before.close()
+
+    def close(self) -> None:
+        """The connection manager is gone, and what stands in the chain is closed: so is what would take its place."""
+        if self.parts.filters[self.at][1] is not self.default[1]:
+            self.default[1].close()
 
     def _use(self) -> None:
         routes = self.routes
         self.manager.default_chain = self.parts.chain()
         routes.sessions = asks_for_hosts(one for one, _ in self.parts.filters)
+        routes.offering = routes.offering or says_what_is_offered(one.config for one, _ in self.parts.filters)
         routes.check(routes.table.routes)
         routes.refit()
 
@@ -108,13 +120,12 @@ class XdsFilters:
             if shared is None:
                 shared = self._shared[key] = SharedExtension(self.xds, *key)
             place = DiscoveredFilter(manager, routes, parts, at)
+            routes.close = partial(self._leave, key, place, routes.close)
             shared.watcher.join(place)
             self.xds.stack.waiting.add(
                 f"FilterConfigSubscription init {one.name}",
                 partial(self._start, shared, place, discovery.without_warming),
             )
-            close = routes.close
-            routes.close = partial(self._leave, key, place, close)
 
     def _start(self, shared: SharedExtension, place: DiscoveredFilter, at_once: bool, there: Any) -> None:
         shared.subscribe()
@@ -125,6 +136,7 @@ class XdsFilters:
 
     def _leave(self, key: tuple[str, ConfigSource], place: DiscoveredFilter, close: Any) -> None:
         close()
+        place.close()
         shared = self._shared.get(key)
         if shared is not None and place in shared.watcher.users and shared.watcher.leave(place):
             del self._shared[key]

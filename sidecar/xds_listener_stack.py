@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sidecar.config.listener import FilterChain
 from sidecar.config.listener import Listener as ListenerConfig
-from sidecar.core.waiting import Waiting
+from sidecar.core.waiting import Unawaited, Waiting
 from sidecar.http.connection_manager import ConnectionManager
 from sidecar.lifecycle.asking import Asking
 from sidecar.lifecycle.handover import close_all
@@ -176,7 +176,7 @@ class XdsListeners:
             stack.store.release(groups)
             raise
         finally:
-            stack.waiting = Waiting()
+            stack.waiting = Unawaited()
 
     def _dispose_terminal(self, terminal: Any) -> None:
         stack = self.stack

@@ -12,6 +12,7 @@ from sidecar.config.tls_secrets import CertificateValidationContext, SecretRefer
 from sidecar.telemetry.groups.server import SecretSubscriptionStats
 from sidecar.transport.contexts import client_context, load_certificate
 from sidecar.transport.secrets import DiscoveredSecret
+from sidecar.transport.verification import compile_validation
 from sidecar.xds.apply.secrets import SECRET, SecretWatcher
 from sidecar.xds.apply.secrets import Value as Secret
 
@@ -75,4 +76,4 @@ def check(secret: Secret) -> None:
     if isinstance(secret, TlsCertificate):
         client_context(_USUAL, [load_certificate(secret)], None)
     else:
-        client_context(_USUAL, [], secret)
+        client_context(_USUAL, [], secret, compile_validation(secret).authorities)

@@ -227,7 +227,10 @@ class XdsStack:
             worker.tasks.add(task)
             task.add_done_callback(worker.tasks.discard)
 
+        before = routes.close
+
         def close() -> None:
+            before()
             if watcher.leave(routes) and self.route_configs.get(key) is shared:
                 del self.route_configs[key]
                 shared.close()

@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Where pytest-xdist shares the tests out by groups, the groups are ours."""
+    if config.getvalue("dist") != "loadgroup":
+        return None
+    from tests.sharing import Groups  # only here is pytest-xdist sure to be there
+
+    return Groups(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)

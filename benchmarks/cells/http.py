@@ -9,19 +9,21 @@ from benchmarks.backends import LARGE_BODY_BYTES, LARGE_BODY_PATH, nginx_backend
 from benchmarks.cells import saturation
 from benchmarks.cells.saturation import Loading, Work, alone
 from benchmarks.context import Context
+from benchmarks.generated import with_policies
 from benchmarks.proxies import ENVOY, Running, serving
 from benchmarks.results import CPU, Better, Figure, Row, Target
+from benchmarks.tokens import issue
 from benchmarks.turns import all_serving, take_turns
 
 SPEED = Target("≥ 1.5 × Envoy", times_envoy=1.5)
 BODIES = Figure("mb_per_s", "MB/s", Better.HIGHER)
 
 
-def wrk(script: Path | None = None, path: str = "/", scheme: str = "http") -> Loading:
+def wrk(script: Path | None = None, path: str = "/", scheme: str = "http", header: str | None = None) -> Loading:
     """One run of wrk."""
 
     def load(running: Running, seconds: float) -> Work:
-        result = loading.wrk(running.url(path, scheme), seconds=seconds, script=script)
+        result = loading.wrk(running.url(path, scheme), seconds=seconds, script=script, header=header)
         figures = {"p50_ms": result.p50_ms, "p99_ms": result.p99_ms}
         if path == LARGE_BODY_PATH:
             figures["mb_per_s"] = result.rate * LARGE_BODY_BYTES / 1e6
@@ -67,6 +69,37 @@ def mesh_bare(context: Context) -> list[Row]:
 def mesh_calls(context: Context) -> list[Row]:
     """Mesh filters on, service calls."""
     return measure(context, "mesh-calls", "mesh_filters", loading.SERVICE_CALL)
+
+
+def jwt_cached(context: Context) -> list[Row]:
+    """Route only and jwt_authn, the same GET with the same RS256 token, which goes on to the service."""
+    return _with_token(context, "jwt-cached", forward=True)
+
+
+def jwt_cached_stripped(context: Context) -> list[Row]:
+    """The same with the token taken out of each request."""
+    return _with_token(context, "jwt-cached-stripped", forward=False)
+
+
+def _with_token(context: Context, cell: str, *, forward: bool) -> list[Row]:
+    issued = issue()
+    loading = wrk(header=f"Authorization: Bearer {issued.token}")
+    with nginx_backend(context.directory) as backend:
+        given = {**backend.substitutions(), "jwks": issued.jwks, "forward": str(forward).lower()}
+        with all_serving(context, "jwt", given) as proxies:
+            return saturation.measure(context, cell, alone(proxies), loading, CPU, SPEED)
+
+
+def rbac_100(context: Context) -> list[Row]:
+    """As `route_bare`, behind a hundred policies of which the last one fits."""
+    shape = "mesh_filters"  # that of the proxies with the filter
+    plain = [proxy.templates["route_only"] for proxy in context.supporting(shape)]
+    template = with_policies(plain[0].read_text(), 100) if plain else None
+    with (
+        nginx_backend(context.directory) as backend,
+        all_serving(context, shape, backend.substitutions(), template) as proxies,
+    ):
+        return saturation.measure(context, "rbac-100", alone(proxies), wrk(), CPU, SPEED)
 
 
 def bodies(context: Context) -> list[Row]:

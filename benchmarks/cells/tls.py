@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator
 
 from benchmarks import certificates, handshakes
+from benchmarks.agent import node_agent
 from benchmarks.backends import BODY, nginx_backend
 from benchmarks.cells import http, saturation
 from benchmarks.cells.saturation import Work, alone
@@ -67,16 +68,32 @@ def mtls(context: Context) -> list[Row]:
     return rows
 
 
+def mtls_sds(context: Context) -> list[Row]:
+    """As `mtls`, with certificates from a node agent over a Unix socket, and SPIFFE validation."""
+    certificates.write(context.directory)
+    rows = []
+    with node_agent(context.directory) as agent:
+        for cell, protocol, alpn in (
+            ("mtls-sds-1", "http_protocol_options", "http/1.1"),
+            ("mtls-sds-2", "http2_protocol_options", "h2"),
+        ):
+            between = {"protocol": protocol, "alpn": alpn, "agent": str(agent)}
+            with _chains(context, between, "mtls_sds") as chains:
+                rows += saturation.measure(context, cell, chains, http.wrk(), CPU, MTLS_SPEED)
+    return rows
+
+
 @contextlib.contextmanager
-def _chains(context: Context, between: dict[str, str]) -> Iterator[dict[str, list[Running]]]:
+def _chains(context: Context, between: dict[str, str], shape: str = "mtls") -> Iterator[dict[str, list[Running]]]:
     """The two sidecars of every proxy, the client's first."""
     with nginx_backend(context.directory) as backend, contextlib.ExitStack() as stack:
         chains = {}
-        for proxy in context.supporting("mtls_client"):
+        for proxy in context.supporting(f"{shape}_client"):
             try:
-                server = stack.enter_context(serving(proxy, "mtls_server", context.directory, backend.substitutions()))
+                beside = {**between, **backend.substitutions()}
+                server = stack.enter_context(serving(proxy, f"{shape}_server", context.directory, beside))
                 peer = {**between, "peer_port": str(server.port)}
-                client = stack.enter_context(serving(proxy, "mtls_client", context.directory, peer))
+                client = stack.enter_context(serving(proxy, f"{shape}_client", context.directory, peer))
                 _check(client, between["alpn"])
             except (ProcessDied, NotReady, FailedRequests) as error:
                 context.problem(f"{proxy.name} does not serve mutual TLS with {between['alpn']}: {error}")

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import ipaddress
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from controlplane.api.body import read_body
 from controlplane.api.status import ApiError
 from controlplane.model.credentials import Authenticator, Identity, Role, Unauthenticated
 from controlplane.model.store import Unavailable
 
 _log = logging.getLogger(__name__)
 
-_MOST_STRANGERS = 40  # requests of those who have not said who they are
+_MOST_STRANGERS = 40  # requests of those who have not said who they are, once these are there as a whole,
+_MOST_COMING = 1000  # so many that are still coming
+_LARGEST_OF_STRANGERS = 64 << 10  # bytes
+_PATIENCE_WITH_STRANGERS = 5.0  # seconds
 _READS = frozenset(("GET", "HEAD"))
 _LOOPBACK_NAMES = frozenset(("localhost",))
 
@@ -53,7 +58,8 @@ class Gate:
 
     ``names`` are the DNS names that the server goes by; requests for any other are refused, so that a web page cannot reach
     the API through a name of its own that it points here (DNS rebinding). Addresses are no names, and pass. ``most`` bounds
-    the requests that are under way, ``most_watches`` the watches among them, which last.
+    the requests that are under way, ``most_watches`` the watches among them, which last. ``turned_away`` hears of those whose
+    credential is not good.
     """
 
     def __init__(
@@ -65,8 +71,10 @@ class Gate:
         rules: Sequence[Rule] = (),
         most: int = 400,
         most_watches: int = 2000,
+        turned_away: Callable[[Scope, Unauthenticated], None] = lambda scope, error: None,
     ) -> None:
         self._app = app
+        self._turned_away = turned_away
         self._authenticator = authenticator
         self._names = _LOOPBACK_NAMES | {name.lower() for name in names}
         self._rules = sorted((*rules, *_RULES), key=lambda rule: -len(rule.prefix))
@@ -74,6 +82,7 @@ class Gate:
         self._most_watches = most_watches
         self._requests = 0
         self._strangers = 0
+        self._coming = 0
         self._watches = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -88,8 +97,7 @@ class Gate:
             return
         watch = b"watch=" in scope["query_string"] and scope["method"] == "GET"
         if (self._watches >= self._most_watches) if watch else (self._requests >= self._most):
-            error = ApiError(429, "too many requests at once, please try again later", headers={"Retry-After": "1"})
-            await error.response()(scope, receive, send)
+            await _too_many().response()(scope, receive, send)
             return
         self._requests += not watch
         self._watches += watch
@@ -100,16 +108,40 @@ class Gate:
             self._watches -= watch
 
     async def _answer_anybody(self, scope: Scope, receive: Receive, send: Send) -> None:
-        reads = scope["method"] in _READS  # health and version, which are answered at once
-        if not reads and self._strangers >= _MOST_STRANGERS:
-            error = ApiError(429, "too many requests at once, please try again later", headers={"Retry-After": "1"})
+        if scope["method"] in _READS:  # health and version, which are answered at once
+            await self._pass(scope, receive, send)
+            return
+        try:
+            # Who sends their body bit by bit takes the place of nobody whose body is there.
+            receive = await self._received(scope, receive)
+            if self._strangers >= _MOST_STRANGERS:
+                raise _too_many()
+        except ApiError as error:
             await error.response()(scope, receive, send)
             return
-        self._strangers += not reads
+        except ClientDisconnect:
+            return
+        self._strangers += 1
         try:
             await self._pass(scope, receive, send)
         finally:
-            self._strangers -= not reads
+            self._strangers -= 1
+
+    async def _received(self, scope: Scope, receive: Receive) -> Receive:
+        """What gives the body, which is here. Raises ApiError and ClientDisconnect."""
+        if self._coming >= _MOST_COMING:
+            raise _too_many()
+        self._coming += 1
+        try:
+            body = await read_body(Request(scope, receive), _LARGEST_OF_STRANGERS, _PATIENCE_WITH_STRANGERS)
+        finally:
+            self._coming -= 1
+        parts: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def replay() -> Message:
+            return parts.pop() if parts else await receive()
+
+        return replay
 
     def _rule(self, path: str) -> Rule:
         return next(rule for rule in self._rules if path.startswith(rule.prefix))
@@ -128,7 +160,7 @@ class Gate:
             self._check_origin(headers, rule)
             if not rule.public:
                 state = scope.setdefault("state", {})
-                identity = await self._identify(headers, state.get("certificate"))
+                identity = await self._identify(scope, headers, state.get("certificate"))
                 _check_rights(identity, rule, scope["method"], scope["path"])
                 state["identity"] = identity
             await self._app(scope, receive, watched_send)
@@ -146,7 +178,7 @@ class Gate:
             _log.exception("a request failed: %s %s", scope["method"], scope["path"])
             await ApiError(500, "the server failed at this request; its log says why").response()(scope, receive, send)
 
-    async def _identify(self, headers: Headers, certificate: bytes | None) -> Identity:
+    async def _identify(self, scope: Scope, headers: Headers, certificate: bytes | None) -> Identity:
         scheme, _, token = headers.get("authorization", "").partition(" ")
         try:
             if token and scheme.lower() == "bearer":
@@ -155,6 +187,7 @@ class Gate:
                 return await self._authenticator.authenticate(certificate=certificate)
             raise Unauthenticated("a bearer token is required: see admin.kubeconfig in the data directory")
         except Unauthenticated as error:
+            self._turned_away(scope, error)
             headers_ = {"WWW-Authenticate": 'Bearer realm="mizzen"'}
             raise ApiError(401, f"Unauthorized: {error}", headers=headers_) from None
 
@@ -181,6 +214,10 @@ class Gate:
         except ValueError:
             return False
         return True
+
+
+def _too_many() -> ApiError:
+    return ApiError(429, "too many requests at once, please try again later", headers={"Retry-After": "1"})
 
 
 def _check_rights(identity: Identity, rule: Rule, method: str, path: str) -> None:

@@ -17,6 +17,10 @@ from starlette.types import ASGIApp
 
 from controlplane.api import gnostic
 from controlplane.api.access import Gate, Rule
+from controlplane.api.authority_routes import RULES as AUTHORITY_RULES
+from controlplane.api.authority_routes import AuthorityRoutes
+from controlplane.api.certificate_routes import RULES as CERTIFICATE_RULES
+from controlplane.api.certificate_routes import CertificateRoutes
 from controlplane.api.discovery import AGGREGATED_VERSIONS, Registry
 from controlplane.api.openapi import OpenApi
 from controlplane.api.past import HISTORY, Past
@@ -26,6 +30,8 @@ from controlplane.api.status import JSON, ApiError
 from controlplane.api.token_routes import RULES as TOKEN_RULES
 from controlplane.api.token_routes import TokenRoutes
 from controlplane.api.watching import Watches
+from controlplane.model.authority_operations import AuthorityOperations
+from controlplane.model.certificates import CertificateIssuer
 from controlplane.model.credentials import Authenticator, TokenIssuer
 from controlplane.model.kinds import Kind
 from controlplane.model.resource import Origin, ResourceKey
@@ -50,6 +56,8 @@ class Application:
         authenticator: Authenticator,
         *,
         tokens: TokenIssuer | None = None,
+        certificates: CertificateIssuer | None = None,
+        operations: AuthorityOperations | None = None,
         routes: Sequence[BaseRoute] = (),
         rules: Sequence[Rule] = (),
         names: Collection[str] = (),
@@ -68,8 +76,10 @@ class Application:
         self._openapi: asyncio.Task[OpenApi] | None = None
         rest = Rest(self._registry, self.resources, self.watches)
         token_routes = () if tokens is None else TokenRoutes(tokens).routes()
+        certificate_routes = None if certificates is None else CertificateRoutes(certificates, authenticator)
         starlette = Starlette(
             routes=[
+                *(() if certificate_routes is None else certificate_routes.routes()),  # asked most: found first
                 *(Route(path, self._health) for path in ("/healthz", "/livez")),
                 Route("/readyz", self._readiness),
                 Route("/version", self._told_version),
@@ -86,6 +96,7 @@ class Application:
                 Route("/apis/{group}/{version}/{rest:path}", rest.group, methods=_METHODS),
                 Route(HISTORY, Past(self._registry, store).history),
                 *token_routes,
+                *(() if operations is None else AuthorityRoutes(operations).routes()),
                 *routes,
             ],
             exception_handlers={
@@ -99,9 +110,10 @@ class Application:
             starlette,
             authenticator,
             names=names,
-            rules=(*TOKEN_RULES, *rules),
+            rules=(*TOKEN_RULES, *CERTIFICATE_RULES, *AUTHORITY_RULES, *rules),
             most=most_requests,
             most_watches=most_watches,
+            **({} if certificate_routes is None else {"turned_away": certificate_routes.turned_away}),
         )
 
     async def start(self) -> None:

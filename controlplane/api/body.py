@@ -21,9 +21,10 @@ _MOST_VALUES = 500_000
 _LARGEST_YAML = 256 * 1024  # which is slow to read, and JSON is there
 
 
-async def read_body(request: Request, largest: int = LARGEST_BODY) -> bytes:
+async def read_body(request: Request, largest: int = LARGEST_BODY, patience: float | None = None) -> bytes:
     """The whole body. Raises ApiError 413 as soon as more than ``largest`` bytes are announced or come, 408 if they
-    take too long."""
+    take too long, which is after ``patience`` seconds."""
+    patience = _PATIENCE if patience is None else patience
     if request.headers.get("content-encoding", "identity") != "identity":
         raise ApiError(415, "compressed bodies are not accepted: send it as it is")
     announced = request.headers.get("content-length", "0")
@@ -31,14 +32,14 @@ async def read_body(request: Request, largest: int = LARGEST_BODY) -> bytes:
         raise _too_large(largest)
     parts, size = [], 0
     try:
-        async with asyncio.timeout(_PATIENCE):
+        async with asyncio.timeout(patience):
             async for part in request.stream():
                 size += len(part)
                 if size > largest:
                     raise _too_large(largest)
                 parts.append(part)
     except TimeoutError:
-        raise ApiError(408, f"the body of the request did not come within {_PATIENCE:.0f} seconds") from None
+        raise ApiError(408, f"the body of the request did not come within {patience:.0f} seconds") from None
     return b"".join(parts)
 
 

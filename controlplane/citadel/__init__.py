@@ -1,1 +1,1 @@
-"""The certificate authority: its root, server certificates, tokens."""
+"""The certificate authority: its roots, what it issues and to whom, tokens, the trust bundle, the audit log."""

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import logging
 import os
 import ssl
-from collections.abc import Sequence
-from contextlib import ExitStack
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from cryptography import x509
 
 from controlplane.citadel.authority import CertificateAuthority
+from controlplane.citadel.signers import SKEW
 
+log = logging.getLogger("controlplane.citadel")
+
+_LOOK = 60.0  # seconds between two looks at the clock
 _LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 
 
@@ -26,6 +34,7 @@ class ServerCertificates:
         authority: CertificateAuthority,
         names: Sequence[str] = (),
         lifetime: datetime.timedelta = datetime.timedelta(days=30),
+        clock: Callable[[], float] = time.time,
     ) -> None:
         """``names`` are the DNS names and addresses to be known by beside those of loopback; unspecified addresses
         (0.0.0.0) name nothing and are left out.
@@ -36,8 +45,12 @@ class ServerCertificates:
         self._authority = authority
         self._lifetime = lifetime
         self._contexts: list[ssl.SSLContext] = []
-        self._chain, self._key = authority.server_certificate(self.names, lifetime)
+        self._verifying: list[ssl.SSLContext] = []
+        self._clock = clock
+        self._made()
+        self._root = authority.certificate
         self._renewal: asyncio.Task[None] | None = None
+        authority.listeners.append(self._authority_changed)
 
     def context(self, *protocols: str, client_certificates: bool = False) -> ssl.SSLContext:
         """A server's context that offers these application protocols ("h2"). With ``client_certificates`` those who have a
@@ -45,19 +58,27 @@ class ServerCertificates:
         """
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.options |= ssl.OP_NO_RENEGOTIATION
+        # A session that is resumed is not verified again, and tickets cost more than those who stay connected save by them.
+        context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_TICKET
+        context.num_tickets = 0
         if protocols:
             context.set_alpn_protocols(list(protocols))
         if client_certificates:
             context.verify_mode = ssl.CERT_OPTIONAL
-            context.load_verify_locations(cadata=self._authority.pem.decode())
+            self._verifying.append(context)
+            self._believe(context)
         self._load(context)
         self._contexts.append(context)
         return context
 
+    @property
+    def ends(self) -> float:
+        """When the certificate of now does, seconds since the epoch."""
+        return x509.load_pem_x509_certificates(self._chain)[0].not_valid_after_utc.timestamp()
+
     def renew(self) -> None:
         """Take a new certificate at once."""
-        self._chain, self._key = self._authority.server_certificate(self.names, self._lifetime)
+        self._made()
         for context in self._contexts:
             self._load(context)
 
@@ -72,18 +93,46 @@ class ServerCertificates:
             await asyncio.wait([self._renewal])
             self._renewal = None
 
+    def _made(self) -> None:
+        self._chain, self._key = self._authority.server_certificate(self.names, self._lifetime)
+        made, ends = self._clock(), x509.load_pem_x509_certificate(self._chain).not_valid_after_utc.timestamp()
+        self._good_from, self._due = made - SKEW.total_seconds(), made + (ends - made) * 2 / 3
+
     async def _keep_renewed(self) -> None:
+        # By the wall's clock, which goes on while a machine sleeps, and which somebody may set.
         while True:
-            await asyncio.sleep(self._lifetime.total_seconds() * 2 / 3)
+            await asyncio.sleep(min(_LOOK, self._lifetime.total_seconds() / 10))
+            if self._good_from <= self._clock() < self._due:
+                continue
+            try:
+                self.renew()
+            except Exception:  # whatever it is: nobody else would try again
+                log.exception("the servers' certificate is not renewed; again in %.0f s", _LOOK)
+
+    def _authority_changed(self) -> None:
+        # A context cannot forget a root: whose certificate is of one that is no longer trusted is refused by Credentials.
+        for context in self._verifying:
+            self._believe(context)
+        root = self._authority.certificate
+        if root != self._root:
+            self._root = root
             self.renew()
 
+    def _believe(self, context: ssl.SSLContext) -> None:
+        # What is revoked is refused by Credentials, with the reason and in the audit log: a handshake that fails has neither.
+        context.load_verify_locations(cadata=self._authority.pem.decode())
+
     def _load(self, context: ssl.SSLContext) -> None:
-        # The ssl module reads certificates from paths alone: files in memory have one, too.
-        with ExitStack() as files:
-            paths = []
-            for content in (self._chain, self._key):
-                descriptor = os.memfd_create("mizzen", os.MFD_CLOEXEC)
-                files.callback(os.close, descriptor)
-                os.write(descriptor, content)
-                paths.append(f"/proc/self/fd/{descriptor}")
-            context.load_cert_chain(*paths)
+        with _in_memory(self._chain) as chain, _in_memory(self._key) as key:
+            context.load_cert_chain(chain, key)
+
+
+@contextmanager
+def _in_memory(content: bytes) -> Iterator[str]:
+    """The path of a file in memory: the ssl module reads certificates from paths alone."""
+    descriptor = os.memfd_create("mizzen", os.MFD_CLOEXEC)
+    try:
+        os.write(descriptor, content)
+        yield f"/proc/self/fd/{descriptor}"
+    finally:
+        os.close(descriptor)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import hashlib
 import hmac
 import json
@@ -12,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from controlplane.citadel.authority import CertificateAuthority
-from controlplane.model.credentials import Identity, IssuedToken, Role, Unauthenticated
+from controlplane.model.credentials import Identity, IssuedToken, Means, Role, Unauthenticated
 from controlplane.model.resource import ResourceKey
 from controlplane.model.store import Conflict, Store
 
@@ -20,8 +19,8 @@ TOKEN_KIND = "_Token"
 _PREFIX = "mizzen"
 _JOIN = "join"
 _UNKNOWN = "the token is unknown, revoked or expired"
+_USED = "the join token has been used before: each serves once"
 _LONGEST = 512
-_WORKLOAD_LIFETIME = datetime.timedelta(hours=24)
 
 
 class Tokens:
@@ -61,48 +60,24 @@ class Tokens:
         """See TokenIssuer."""
         return await self._store.delete(ResourceKey(TOKEN_KIND, "", id), expected=None, who=who) is not None
 
-    async def join(self, token: str, request: bytes) -> bytes:
-        """See TokenIssuer. The certificate is judged before the token is used up, so that a slip does not cost it."""
-        document = (await self._find(token))[1]
-        if document["role"] != _JOIN:
-            raise Unauthenticated("only a join token is traded for a certificate")
-        chain, _ = self._authority.sign_workload(
-            request, document["namespace"], document["serviceAccount"], _WORKLOAD_LIFETIME
-        )
-        await self.identify(token)
-        return chain
-
-    async def renew(self, identity: Identity, request: bytes) -> bytes:
-        """See TokenIssuer."""
-        chain, _ = self._authority.sign_workload(
-            request, identity.namespace, identity.service_account, _WORKLOAD_LIFETIME
-        )
-        return chain
-
-    def root(self) -> bytes:
-        """See TokenIssuer."""
-        return self._authority.pem
+    async def bearer(self, token: str) -> Identity:
+        """Whose token it is; a join token is not used up by that. Raises Unauthenticated, also for one that is used up."""
+        id, document, _ = await self._find(token)
+        return _identity(id, document)
 
     async def identify(self, token: str) -> Identity:
         """Whose token it is. A join token is used up by it, once, whichever control plane is asked. Raises
         Unauthenticated.
         """
         id, document, revision = await self._find(token)
+        identity = _identity(id, document)
         if document["role"] != _JOIN:
-            return Identity(Role(document["role"]), document["name"])
-        if document.get("used"):
-            raise Unauthenticated("the join token has been used before: each serves once")
-        identity = Identity(
-            Role.WORKLOAD,
-            f"join:{document['namespace']}/{document['serviceAccount']}",
-            document["namespace"],
-            document["serviceAccount"],
-        )
+            return identity
         used = json.dumps({**document, "used": self._clock()}).encode()
         try:
             await self._store.put(ResourceKey(TOKEN_KIND, "", id), used, expected=revision, who=identity.name)
         except Conflict:
-            raise Unauthenticated("the join token has been used before: each serves once") from None
+            raise Unauthenticated(_USED) from None
         return identity
 
     async def forget(self, age: float = 86400.0) -> None:
@@ -144,6 +119,20 @@ class Tokens:
         ):
             raise Unauthenticated(_UNKNOWN)
         return id, document, stored.revision
+
+
+def is_join_token(token: str) -> bool:
+    """Whether it says that it is one."""
+    return token.startswith(f"{_PREFIX}-{_JOIN}-")
+
+
+def _identity(id: str, document: Mapping[str, Any]) -> Identity:
+    if document["role"] != _JOIN:
+        return Identity(Role(document["role"]), document["name"], means=Means.TOKEN, credential=id)
+    if document.get("used"):
+        raise Unauthenticated(_USED)
+    namespace, account = document["namespace"], document["serviceAccount"]
+    return Identity(Role.WORKLOAD, f"join:{namespace}/{account}", namespace, account, Means.JOIN_TOKEN, id)
 
 
 def _hash(secret: str) -> str:

@@ -7,13 +7,17 @@ import json
 import ssl
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import click
 
 from controlplane.cli.kubeconfig import Access
 from controlplane.model.kinds import Kind
+
+_LONGEST_ANSWER: Final = 1 << 28
+_LONGEST_OF_ANYBODY: Final = 1 << 20
+"""Bytes of an answer that are read."""
 
 
 class ApiError(click.ClickException):
@@ -31,6 +35,7 @@ class Api:
     def __init__(self, access: Access, timeout: float = 30.0) -> None:
         self.access = access
         address = urlsplit(access.server)
+        self._longest = _LONGEST_ANSWER
         self._context = context = ssl.create_default_context(cadata=access.authority or None)
         self._connection = http.client.HTTPSConnection(
             address.hostname or "", address.port, context=context, timeout=timeout
@@ -40,6 +45,7 @@ class Api:
     def to_anybody(cls, server: str) -> Api:
         """Whoever answers at an address: nothing that is said there can be believed yet."""
         api = cls(Access(server, "", ""))
+        api._longest = _LONGEST_OF_ANYBODY
         api._context.check_hostname = False
         api._context.verify_mode = ssl.CERT_NONE
         return api
@@ -60,19 +66,24 @@ class Api:
         if body is not None:
             data = json.dumps(body).encode()
             headers["content-type"] = media_type
+        if method == "POST":  # what may not be sent twice needs a connection that has not been closed meanwhile
+            self._connection.close()
         for attempt in (1, 2):
             try:
                 self._connection.request(method, path, data, headers)
                 response = self._connection.getresponse()
-                text = response.read()
+                text = response.read(self._longest + 1)
                 break
             except (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError) as error:
                 self._connection.close()
-                if attempt == 2:
+                if attempt == 2 or method == "POST":
                     raise ApiError(0, f"{self.access.server} closed the connection") from error
             except (OSError, http.client.HTTPException) as error:
                 self._connection.close()
                 raise ApiError(0, f"cannot reach the control plane at {self.access.server}: {error}") from error
+        if len(text) > self._longest:
+            self._connection.close()
+            raise ApiError(0, f"{self.access.server} answers with more than {self._longest} bytes")
         try:
             answer = json.loads(text)
         except ValueError:

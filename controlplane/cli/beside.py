@@ -17,8 +17,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from controlplane.cli.identity import write_private
 from controlplane.cli.workload import Workload
+from controlplane.nodeagent.identity_directory import write_private
 
 _LIBC = ctypes.CDLL(None)  # before any fork, where nothing may be loaded
 _PR_SET_PDEATHSIG = 1

@@ -7,19 +7,29 @@ from typing import Any
 import click
 import yaml
 
-from controlplane.cli.options import access_options, connect, discovery_of, workload_of, workload_options
+from controlplane.cli.options import (
+    access_options,
+    agent_option,
+    discovery_of,
+    identity_directory,
+    reach,
+    workload_of,
+    workload_options,
+)
 from controlplane.cli.workload import bootstrap_document, ensure_resources
 
 
 @click.command()
 @access_options
 @workload_options
+@agent_option
 def command(
     data_dir: str | None,
     kubeconfig: str | None,
     xds_address: str | None,
     token: str,
     identity_dir: str | None,
+    agent_socket: str | None,
     **options: Any,
 ) -> None:
     """Print the bootstrap file of a service's sidecar.
@@ -29,9 +39,11 @@ def command(
         python -m sidecar --config FILE
     """
     workload = workload_of(**options)
-    api = connect(data_dir, kubeconfig)
-    workload = ensure_resources(api, workload)
-    document = bootstrap_document(workload, discovery_of(api, workload, xds_address, token, identity_dir))
+    api, may_change = reach(data_dir, kubeconfig, identity_directory(workload, token, identity_dir))
+    if may_change:
+        workload = ensure_resources(api, workload)
+    discovery = discovery_of(api, workload, xds_address, token, identity_dir, agent_socket)
+    document = bootstrap_document(workload, discovery)
     click.echo(yaml.dump(document, Dumper=_WithoutAliases, sort_keys=False), nl=False)
 
 

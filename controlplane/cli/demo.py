@@ -25,6 +25,7 @@ from controlplane.cli.api import Api, ApiError
 from controlplane.cli.beside import Sidecar, SidecarFailed, ask, end_with_parent, environment_of, free_port, is_free
 from controlplane.cli.bookshop.application import PORT
 from controlplane.cli.bookshop.figures import Counted, Row, Way, merged, read, rows
+from controlplane.cli.bookshop.identities import SOCKET, identities
 from controlplane.cli.documents import read_documents
 from controlplane.cli.kubeconfig import FILE, default_data_dir, find_access
 from controlplane.cli.own_directory import emptied
@@ -33,6 +34,10 @@ from controlplane.cli.workload import Discovery, Workload, bootstrap_document, e
 NAMESPACE: Final = "shop"
 SERVICES: Final = (
     ("page", "v1"), ("details", "v1"), ("reviews", "v1"), ("reviews", "v2"), ("reviews", "v3"), ("ratings", "v1"),
+)  # fmt: skip
+TO_TRY: Final = (
+    "reviews-90-10.yaml", "reviews-by-user.yaml", "ratings-delay.yaml", "ratings-abort.yaml", "strict.yaml",
+    "only-page.yaml", "tokens.yaml",
 )  # fmt: skip
 USERS: Final = ("ada", "grace", "linus", "")  # the last one has not signed in
 
@@ -105,14 +110,15 @@ class Demo:
     @asynccontextmanager
     async def _control_plane(self) -> AsyncIterator[Api]:
         log = (self.directory / "controlplane.log").open("wb")
-        api_port, xds_port = free_port(), free_port()
+        api_port, xds_port, secure_port = free_port(), free_port(), free_port()
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "controlplane", "--data-dir", str(self.directory),
-            "--api-address", f"127.0.0.1:{api_port}", "--xds-address", f"127.0.0.1:{xds_port}", "--secure-xds-address", "",
+            "--api-address", f"127.0.0.1:{api_port}", "--xds-address", f"127.0.0.1:{xds_port}",
+            "--secure-xds-address", f"127.0.0.1:{secure_port}",
             stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, preexec_fn=end_with_parent,
         )  # fmt: skip
         try:
-            self.discovery = Discovery(f"127.0.0.1:{xds_port}")
+            self.xds_address = f"127.0.0.1:{secure_port}"
             yield await self._reach(process)
         finally:
             await _end(process)
@@ -144,10 +150,12 @@ class Demo:
             await asyncio.to_thread(ensure_resources, api, workload)
         for kind, document in read_documents([str(resources() / name) for name in ("subsets.yaml", "reviews-v1.yaml")]):
             await asyncio.to_thread(api.apply, kind, document)
-        sidecars = [
-            Sidecar(one, bootstrap_document(one, self.discovery), drain=1, log=self.directory / f"{one.group}.log")
-            for one in self.workloads
-        ]
+        sockets = await stack.enter_async_context(identities(self.directory, api, self.workloads))
+        sidecars = []
+        for one in self.workloads:
+            discovery = Discovery(self.xds_address, agent=str(sockets / NAMESPACE / one.account / SOCKET))
+            log = self.directory / f"{one.group}.log"
+            sidecars.append(Sidecar(one, bootstrap_document(one, discovery), drain=1, log=log))
         for sidecar in sidecars:
             stack.push_async_callback(sidecar.stop)
             await sidecar.start()
@@ -170,12 +178,11 @@ class Demo:
         where = "" if self.directory == default_data_dir() / "demo" else f"--data-dir {self.directory} "
         below = resources()
         self.console.print(
-            f"\nThe shop is open: http://{page.address}:{page.port}/. In another terminal, change its routes:\n"
-            + "".join(
-                f"  mizzen apply {where}-f {below / name}\n"
-                for name in ("reviews-90-10.yaml", "reviews-by-user.yaml", "ratings-delay.yaml", "ratings-abort.yaml")
-            )
-            + f"  kubectl --kubeconfig {self.directory / FILE} -n {NAMESPACE} get virtualservices\n"
+            f"\nThe shop is open: http://{page.address}:{page.port}/. In another terminal, change its routes and its rules:\n"
+            + "".join(f"  mizzen apply {where}-f {below / name}\n" for name in TO_TRY)
+            + f"  mizzen explain {where}--from shop/ratings --to reviews GET /reviews/0\n"
+            f"  mizzen certs {where}\n"
+            f"  kubectl --kubeconfig {self.directory / FILE} -n {NAMESPACE} get virtualservices\n"
             "Ctrl-C ends everything.\n",
             highlight=False,
             soft_wrap=True,
@@ -249,12 +256,14 @@ class Demo:
         table = Table(title="who calls whom, by the sidecars' statistics", title_justify="left")
         for name in ("from", "to"):
             table.add_column(name, no_wrap=True)
+        table.add_column("mTLS", no_wrap=True)
         for name in ("requests/s", "failed", "p50 ms", "p99 ms"):
             table.add_column(name, justify="right", no_wrap=True)
         for row in found:
             table.add_row(
                 row.source or "(arriving)",
                 row.destination,
+                {None: "-", True: "yes", False: "no"}[row.encrypted],
                 f"{row.rate:.1f}",
                 Text(f"{row.failed:.0%}", style="red" if row.failed else ""),
                 *("-" if time_ is None else f"{time_:.1f}" for time_ in (row.p50, row.p99)),

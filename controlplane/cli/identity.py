@@ -2,44 +2,75 @@
 
 from __future__ import annotations
 
-import asyncio
 import datetime
 import hashlib
 import hmac
-import json
-import os
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-import click
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives import serialization
 
 from controlplane.cli.api import Api, ApiError
-from controlplane.cli.kubeconfig import Access
-from controlplane.cli.workload import SECRET_NAME
+from controlplane.nodeagent.identity_directory import (
+    AGENT,
+    BUNDLE,
+    CHAIN,
+    KEY,
+    ROOT,
+    SECRET,
+    Renewing,
+    pair_of,
+    write_pair,
+    write_private,
+)
+from controlplane.nodeagent.svid import identity_of, new_key, workload_of
 
-CHAIN: Final = "chain.pem"
-KEY: Final = "key.pem"
-ROOT: Final = "root.pem"
-SECRET: Final = "secret.json"
 _ROOM: Final = ".room"
 
 
-def join(api: Api, token: str, directory: Path) -> tuple[Path, Path]:
+def join(
+    api: Api, token: str, directory: Path, *, lifetime: float | None = None, uids: tuple[int, ...] = ()
+) -> tuple[Path, Path]:
     """Make a key in ``directory``, have it certified for the token, and return the paths of chain and key (PEM, 0600).
 
-    The key never leaves this machine. Raises ApiError if the token is used up, expired or unknown, or if nothing can be
-    written there, before the token is spent.
+    The key never leaves this machine. What a node agent needs to renew it stands beside it: the control plane, the
+    ``lifetime`` (seconds, None: as the control plane has it) and the user ids that may have the identity (none: the owner's).
+    Raises ApiError if the token is used up, expired or unknown, or if nothing can be written there, before the token is
+    spent.
     """
-    return _certify(api, "/mizzen/v1/join", {"token": token}, directory)
+    body: dict[str, Any] = {"token": token}
+    if lifetime is not None:
+        body["lifetime"] = lifetime
+    return _certify(api, "/mizzen/v1/join", body, directory, lifetime, uids)
 
 
 def renew(api: Api, directory: Path) -> tuple[Path, Path]:
     """Likewise, with a new key, by the certificate that is in ``directory``, which must still be good."""
     api.show_certificate(*settled(directory))
-    return _certify(api, "/mizzen/v1/renew", {}, directory)
+    try:
+        return _certify(api, "/mizzen/v1/renew", {}, directory)
+    except ApiError as error:
+        ended = what_ended(directory, api.access.server)
+        if not ended:
+            raise
+        raise ApiError(error.status, f"{error.message}\n{ended}") from None
+
+
+def what_ended(directory: Path, server: str) -> str:
+    """That the certificate in ``directory`` has ended by this machine's clock, and what to do then; empty if it has not."""
+    try:
+        leaf = x509.load_pem_x509_certificates(settled(directory)[0].read_bytes())[0]
+        names = workload_of(identity_of(leaf.public_bytes(serialization.Encoding.PEM)))
+    except (ApiError, OSError, ValueError):
+        return ""
+    ends = leaf.not_valid_after_utc
+    if ends > datetime.datetime.now(datetime.UTC):
+        return ""
+    return (
+        f"the certificate in {directory} ended {ends:%Y-%m-%d %H:%M:%S} UTC by this machine's clock: "
+        f"{Renewing(server, *names).joining_again(directory)}"
+    )
 
 
 def settled(directory: Path) -> tuple[Path, Path]:
@@ -48,50 +79,19 @@ def settled(directory: Path) -> tuple[Path, Path]:
     """
     chain_path, key_path, secret_path = directory / CHAIN, directory / KEY, directory / SECRET
     try:
-        pair = json.loads(secret_path.read_bytes())["resources"][0]["tls_certificate"]
-        chain, key = pair["certificate_chain"]["inline_string"], pair["private_key"]["inline_string"]
-        for path, content in ((key_path, key.encode()), (chain_path, chain.encode())):
+        chain, key = pair_of(secret_path.read_bytes())
+        for path, content in ((key_path, key), (chain_path, chain)):
             if not path.exists() or path.read_bytes() != content:
                 write_private(path, content)
     except (FileNotFoundError, NotADirectoryError):
         pass
     except OSError as error:
         raise _failed(directory, error) from error
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except ValueError as error:
         raise ApiError(
             0, f"{secret_path} is not what mizzen has written: remove it to go on by {CHAIN} and {KEY}"
         ) from error
     return chain_path, key_path
-
-
-async def keep_renewed(server: str, root: str, directory: Path) -> None:
-    """Renew the certificate in ``directory`` whenever two thirds of what is left of its life are over, until cancelled. A
-    sidecar reads the files again when they change. What fails is said, and tried again within a minute.
-    """
-    renewed = True
-    while True:
-        left = _seconds_left(directory)
-        await asyncio.sleep(max(1.0, left * 2 / 3 if renewed else min(60.0, left / 10)))
-        api = Api(Access(server, root, ""))
-        try:
-            await asyncio.to_thread(renew, api, directory)
-            renewed = True
-        except Exception as error:  # whatever it is: nobody else would try again
-            message = error.message if isinstance(error, ApiError) else f"{type(error).__name__}: {error}"
-            click.echo(f"the certificate in {directory} is not renewed: {message}", err=True)
-            renewed = False
-        finally:
-            api.close()
-
-
-def _seconds_left(directory: Path) -> float:
-    """Of the certificate's life; ten minutes, so that it is looked at every minute, if it cannot be read or is over."""
-    try:
-        certificate = x509.load_pem_x509_certificates((directory / CHAIN).read_bytes())[0]
-    except (OSError, ValueError):
-        return 600.0
-    left = (certificate.not_valid_after_utc - datetime.datetime.now(datetime.UTC)).total_seconds()
-    return left if left > 0 else 600.0
 
 
 def trusted_root(server: str, token: str) -> str:
@@ -101,73 +101,52 @@ def trusted_root(server: str, token: str) -> str:
     expected = token.rpartition("-")[2]
     answer = Api.to_anybody(server).request("GET", "/mizzen/v1/root")
     try:
-        certificate = x509.load_pem_x509_certificate(answer["root"].encode())
+        certificates = x509.load_pem_x509_certificates(answer["root"].encode())
     except (KeyError, ValueError, AttributeError) as error:
         raise ApiError(0, f"{server} is no control plane: it has no root certificate to tell") from error
-    key = certificate.public_key().public_bytes(
-        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
-    if not hmac.compare_digest(hashlib.sha256(key).hexdigest(), expected):
-        raise ApiError(0, f"{server} is not the control plane that the token is from: its root is another")
-    return certificate.public_bytes(serialization.Encoding.PEM).decode()
+    for certificate in certificates:  # more than one while one comes for another, and those that were before
+        key = certificate.public_key().public_bytes(
+            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+        if hmac.compare_digest(hashlib.sha256(key).hexdigest().encode(), expected.encode()):
+            return certificate.public_bytes(serialization.Encoding.PEM).decode()
+    raise ApiError(0, f"{server} is not the control plane that the token is from: its root is another")
 
 
-def _certify(api: Api, path: str, body: dict[str, str], directory: Path) -> tuple[Path, Path]:
-    key = ec.generate_private_key(ec.SECP256R1())
-    request = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).sign(key, hashes.SHA256())
-    csr = request.public_bytes(serialization.Encoding.PEM).decode()
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    chain_path, key_path = directory / CHAIN, directory / KEY
+def _certify(
+    api: Api,
+    path: str,
+    body: dict[str, Any],
+    directory: Path,
+    lifetime: float | None = None,
+    uids: tuple[int, ...] = (),
+) -> tuple[Path, Path]:
+    key, request = new_key()
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         # A token serves once: there must be room for what it is traded for.
         write_private(directory / _ROOM, bytes(1 << 15))
         (directory / _ROOM).unlink()
-        answer = api.request("POST", path, {**body, "certificateSigningRequest": csr})
-        chain = answer["certificateChain"]
-        if api.access.authority:
-            write_private(directory / ROOT, api.access.authority.encode())
-        # This one first: from it the others are made right if we are killed between them.
-        write_private(directory / SECRET, _secret(chain, private.decode()))
-        write_private(key_path, private)
-        write_private(chain_path, chain.encode())
+        answer = api.request("POST", path, {**body, "certificateSigningRequest": request})
+        chain = answer["certificateChain"].encode()
+        write_private(directory / ROOT, _roots(api))
+        if "token" in body:
+            (directory / BUNDLE).unlink(missing_ok=True)  # it may be of another mesh
+            renewing = Renewing(api.access.server, *workload_of(identity_of(chain)), lifetime, uids or None)
+            write_private(directory / AGENT, renewing.document())
+        write_pair(directory, chain, key)
     except OSError as error:
         raise _failed(directory, error) from error
-    return chain_path, key_path
+    except ValueError as error:
+        raise ApiError(0, f"{api.access.server} has answered with what is no certificate for us: {error}") from error
+    return directory / CHAIN, directory / KEY
+
+
+def _roots(api: Api) -> bytes:
+    """What the mesh believes now, which may be more than the root by which the control plane is known."""
+    roots: str = api.request("GET", "/mizzen/v1/trust-bundle")["roots"]
+    return roots.encode()
 
 
 def _failed(directory: Path, error: OSError) -> ApiError:
     return ApiError(0, f"{directory}: a certificate cannot be kept there: {error.strerror or error}")
-
-
-def _secret(chain: str, key: str) -> bytes:
-    """Both as a proxy watches them (`DiscoveryResponse` of SDS): in one file, so that they are always of one another."""
-    secret = {
-        "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
-        "name": SECRET_NAME,
-        "tls_certificate": {"certificate_chain": {"inline_string": chain}, "private_key": {"inline_string": key}},
-    }
-    return json.dumps({"resources": [secret]}).encode()
-
-
-def write_private(path: Path, content: bytes) -> None:
-    """Write a file that its owner alone reads: whole or not at all, even if the machine stops."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-    try:
-        with open(descriptor, "wb") as file:
-            os.fchmod(descriptor, 0o600)
-            file.write(content)
-            file.flush()
-            os.fsync(descriptor)
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

@@ -19,8 +19,11 @@ COMMANDS: Final = {
     "validate": ("validate", "Check resource files, without a control plane."),
     "analyze": ("analyze", "Look for what does not fit together."),
     "history": ("history", "Who changed a resource, when, and what."),
+    "explain": ("explain", "Tell what would become of a request between two services, and why."),
     "proxy-status": ("proxy_status", "Which proxies are connected, and what they have acknowledged."),
     "backup": ("backup", "Copy the store of a control plane, while it runs."),
+    "certs": ("certs", "Which identities have certificates, and until when; revoke them."),
+    "ca": ("ca", "Rotate the root of the mesh, and see how far that is."),
     "token": ("token", "Make tokens for sidecars and people."),
 }
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from controlplane.cli.api import Api
-from controlplane.cli.identity import SECRET, join, settled
-from controlplane.cli.kubeconfig import default_data_dir, find_access
+from controlplane.cli.identity import join, settled, what_ended
+from controlplane.cli.kubeconfig import Access, default_data_dir, find_access
 from controlplane.cli.workload import ADMIN_PORT, PROXY_PORT, Discovery, Workload, parse_host_port
+from controlplane.nodeagent.identity_directory import AGENT, ROOT, SECRET
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -31,11 +33,25 @@ def connect(data_dir: str | None, kubeconfig: str | None) -> Api:
     return Api(find_access(data_dir, kubeconfig))
 
 
+def agent_option(function: _Function) -> _Function:
+    """`--agent-socket`: who has the workload's identity."""
+    return click.option(
+        "--agent-socket",
+        metavar="PATH",
+        help="The workload's socket at the node agent of this machine, which has its certificate: xDS over TLS by that.",
+    )(function)
+
+
 def workload_options(function: _Function) -> _Function:
     """What describes a workload; the function gets them all as keyword arguments."""
     for option in (
         click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="A further label; may be repeated."),
-        click.option("--token", default="", help="A join token (mizzen token create), for xDS over TLS."),
+        click.option(
+            "--token",
+            default="",
+            envvar="MIZZEN_JOIN_TOKEN",
+            help="A join token (mizzen token create), for xDS over TLS; in MIZZEN_JOIN_TOKEN no other user sees it.",
+        ),
         click.option(
             "--identity-dir",
             metavar="DIR",
@@ -111,27 +127,33 @@ def workload_of(
 
 
 def discovery_of(
-    api: Api, workload: Workload, xds_address: str | None, token: str, identity_dir: str | None
+    api: Api,
+    workload: Workload,
+    xds_address: str | None,
+    token: str,
+    identity_dir: str | None,
+    agent_socket: str | None = None,
 ) -> Discovery:
     """Where the workload finds xDS: plaintext on this machine, or over TLS with a certificate.
 
-    A token is traded for the certificate; without one, the certificate of an earlier time is used if it is there.
+    The certificate comes from the node agent at ``agent_socket``; without that, a token is traded for one; without one, the
+    certificate of an earlier time is used if it is there.
     """
+    if agent_socket and (token or identity_dir):
+        raise click.UsageError(
+            "--agent-socket: the node agent has the identity: use --token with mizzen join, before the agent"
+        )
     addresses = api.request("GET", "/mizzen/v1/addresses")
+    if agent_socket:
+        return Discovery(secure_address(xds_address, addresses), agent=str(Path(agent_socket).absolute()))
     directory = (
         Path(identity_dir)
         if identity_dir
         else default_data_dir() / "identities" / workload.namespace / workload.account
     )
     if token or identity_dir:
-        chain, key = join(api, token, directory) if token else settled(directory)
-        if not chain.exists() or not key.exists():
-            raise click.ClickException(
-                f"{directory} has no chain.pem and key.pem: give a --token for a new certificate"
-            )
-        address = xds_address or addresses.get("secureXds", "")
-        if not address:
-            raise click.ClickException("the control plane serves no xDS over TLS: start it with --secure-xds-address")
+        chain, key = certificate_in(api, token, directory)
+        address = secure_address(xds_address, addresses)
         secret = directory / SECRET
         watched = str(secret.absolute()) if secret.exists() else ""
         return Discovery(address, api.access.authority, str(chain.absolute()), str(key.absolute()), watched)
@@ -139,3 +161,58 @@ def discovery_of(
     if not address:
         raise click.ClickException("the control plane serves no xDS in plaintext: give a --token, for xDS over TLS")
     return Discovery(address)
+
+
+def reach(data_dir: str | None, kubeconfig: str | None, identity: Path | None) -> tuple[Api, bool]:
+    """The control plane that the options mean, and whether it lets us make resources there; a machine that has nothing but an
+    identity speaks to whoever it has that from.
+    """
+    try:
+        return connect(data_dir, kubeconfig), True
+    except click.ClickException:
+        if data_dir is not None or kubeconfig is not None or identity is None or not (identity / AGENT).exists():
+            raise
+    try:
+        server = json.loads((identity / AGENT).read_text())["server"]
+        api = Api(Access(server, (identity / ROOT).read_text(), ""))
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise click.ClickException(f"{identity}: {error}: join again, with a new --token") from None
+    api.show_certificate(*settled(identity))
+    return api, False
+
+
+def identity_directory(workload: Workload, token: str, identity_dir: str | None) -> Path | None:
+    """Where the workload's identity is, or is to be; None if it has none and gets none."""
+    directory = (
+        Path(identity_dir)
+        if identity_dir
+        else default_data_dir() / "identities" / workload.namespace / workload.account
+    )
+    return directory.absolute() if token or identity_dir or (directory / SECRET).exists() else None
+
+
+def identity_of(api: Api, workload: Workload, token: str, directory: Path) -> None:
+    """The identity is in ``directory``: a token is traded for it; without one, that of an earlier time is used. Raises
+    click.ClickException.
+    """
+    if token or not (directory / SECRET).exists():
+        certificate_in(api, token, directory)
+    if not token and (ended := what_ended(directory, api.access.server)):
+        click.secho(f"WARNING: {ended}", fg="yellow", err=True)  # and not the end: the clock may be wrong
+
+
+def certificate_in(api: Api, token: str, directory: Path) -> tuple[Path, Path]:
+    """The files of certificates and key: a token is traded for them, or they are of an earlier time. Raises
+    click.ClickException.
+    """
+    chain, key = join(api, token, directory) if token else settled(directory)
+    if not chain.exists() or not key.exists():
+        raise click.ClickException(f"{directory} has no chain.pem and key.pem: give a --token for a new certificate")
+    return chain, key
+
+
+def secure_address(xds_address: str | None, addresses: Mapping[str, str]) -> str:
+    address = xds_address or addresses.get("secureXds", "")
+    if not address:
+        raise click.ClickException("the control plane serves no xDS over TLS: start it with --secure-xds-address")
+    return address

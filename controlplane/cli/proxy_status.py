@@ -10,6 +10,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from controlplane.cli.ca import AUTHORITY, show_warnings
 from controlplane.cli.options import access_options, connect
 
 _TYPES: Final = ("CDS", "EDS", "LDS", "RDS", "SDS", "ECDS")
@@ -25,15 +26,17 @@ def command(data_dir: str | None, kubeconfig: str | None, output: str, name: str
     NAME is a part of a proxy's name or id. What a proxy refused is told below the table, and in the status of the resources
     that caused it. The exit status is 1 if there is a refusal.
     """
+    api = connect(data_dir, kubeconfig)
     found = [
         one
-        for one in connect(data_dir, kubeconfig).request("GET", "/mizzen/v1/proxies")
+        for one in api.request("GET", "/mizzen/v1/proxies")
         if name is None or name in one["name"] or name in one["proxy"]
     ]
     if output == "json":
         click.echo(json.dumps(found, indent=2))
     else:
         _show(found)
+        show_warnings(api.request("GET", AUTHORITY)["warnings"])
     if any(state["error"] for one in found for state in one["types"].values()):
         raise SystemExit(1)
 

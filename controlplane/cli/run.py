@@ -6,20 +6,32 @@ import asyncio
 import dataclasses
 import subprocess
 import time
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import click
 
 from controlplane.cli.beside import Sidecar, SidecarFailed, environment_of, free_port, is_free, on_signals, run_command
-from controlplane.cli.identity import keep_renewed
-from controlplane.cli.options import access_options, connect, discovery_of, workload_of, workload_options
+from controlplane.cli.options import (
+    access_options,
+    agent_option,
+    discovery_of,
+    identity_directory,
+    identity_of,
+    reach,
+    secure_address,
+    workload_of,
+    workload_options,
+)
+from controlplane.cli.own_agent import own_agent
 from controlplane.cli.workload import ADMIN_PORT, PROXY_PORT, Discovery, Workload, bootstrap_document, ensure_resources
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
 @access_options
 @workload_options
+@agent_option
 @click.option("--ready-timeout", type=float, default=30.0, show_default=True, metavar="SECONDS")
 @click.option(
     "--drain-time", type=float, default=5.0, show_default=True, metavar="SECONDS", help="At most, after the end."
@@ -31,6 +43,7 @@ def command(
     xds_address: str | None,
     token: str,
     identity_dir: str | None,
+    agent_socket: str | None,
     ready_timeout: float,
     drain_time: float,
     arguments: tuple[str, ...],
@@ -40,26 +53,47 @@ def command(
 
     The command starts when the sidecar is ready, with HTTP_PROXY set so that it reaches other services by their names.
     It gets the signals that this gets. When it has ended the sidecar drains, and its status is returned.
+
+    With a --token, or where a token was traded for an identity before, its connections to other services are mutual TLS, and
+    the certificate is renewed for as long as this runs.
     """
     workload = with_free_ports(workload_of(**options))
-    api = connect(data_dir, kubeconfig)
-    workload = ensure_resources(api, workload)
-    discovery = discovery_of(api, workload, xds_address, token, identity_dir)
+    if agent_socket and (token or identity_dir):
+        raise click.UsageError("--agent-socket: the node agent has the identity: use --token with mizzen join")
+    identity = None if agent_socket else identity_directory(workload, token, identity_dir)
+    api, may_change = reach(data_dir, kubeconfig, identity)
+    if may_change:
+        workload = ensure_resources(api, workload)
+    if identity is not None:
+        identity_of(api, workload, token, identity)
+        discovery = Discovery(secure_address(xds_address, api.request("GET", "/mizzen/v1/addresses")))
+    else:
+        discovery = discovery_of(api, workload, xds_address, "", None, agent_socket)
     api.close()
-    raise SystemExit(asyncio.run(run(workload, discovery, api.access.server, arguments, ready_timeout, drain_time)))
+    raise SystemExit(asyncio.run(run(workload, discovery, identity, arguments, ready_timeout, drain_time)))
 
 
 async def run(
     workload: Workload,
     discovery: Discovery,
-    server: str,
+    identity: Path | None,
     arguments: tuple[str, ...],
     ready_timeout: float,
     drain_time: float,
 ) -> int:
-    """Start the sidecar, then the command; the command's exit status, 128 and the number for a signal. ``server`` renews the
-    workload's certificate.
+    """Start the sidecar, then the command; the command's exit status, 128 and the number for a signal. An ``identity`` is served
+    to the sidecar, and renewed, for as long. Raises click.ClickException for one that is none.
     """
+    async with AsyncExitStack() as stack:
+        if identity is not None:
+            socket = await stack.enter_async_context(own_agent(workload.namespace, workload.account, identity))
+            discovery = dataclasses.replace(discovery, agent=str(socket))
+        return await _beside_its_sidecar(workload, discovery, arguments, ready_timeout, drain_time)
+
+
+async def _beside_its_sidecar(
+    workload: Workload, discovery: Discovery, arguments: tuple[str, ...], ready_timeout: float, drain_time: float
+) -> int:
     sidecar = Sidecar(workload, bootstrap_document(workload, discovery), drain=drain_time)
     told: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     on_signals(lambda number: None if told.done() else told.set_result(number))
@@ -84,16 +118,12 @@ async def run(
         except OSError as error:
             click.echo(f"Error: {arguments[0]}: {error.strerror}", err=True)
             return 127
-        keeping = [asyncio.create_task(keep_running(sidecar))]
-        if discovery.chain:
-            renewing = keep_renewed(server, discovery.authority, Path(discovery.chain).parent)
-            keeping.append(asyncio.create_task(renewing))
+        keeping = asyncio.create_task(keep_running(sidecar))
         try:
             status = await process.wait()
         finally:
-            for task in keeping:
-                task.cancel()
-            await asyncio.gather(*keeping, return_exceptions=True)
+            keeping.cancel()
+            await asyncio.gather(keeping, return_exceptions=True)
         return 128 - status if status < 0 else status
     finally:
         await sidecar.stop()

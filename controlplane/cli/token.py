@@ -9,9 +9,9 @@ from typing import Any
 
 import click
 
-from controlplane.cli.identity import write_private
 from controlplane.cli.kubeconfig import kubeconfig_text
 from controlplane.cli.options import access_options, connect
+from controlplane.nodeagent.identity_directory import write_private
 
 
 @click.group()

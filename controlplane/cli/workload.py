@@ -12,6 +12,8 @@ import click
 
 from controlplane.cli.api import Api, ApiError
 from controlplane.model.kinds import KINDS
+from controlplane.model.values import LARGEST_REGEX, LARGEST_REGEX_KEY
+from controlplane.nodeagent.identity_directory import SECRET_NAME
 
 PROXY_PORT: Final = 15001  # of the forward proxy on loopback, where nothing is captured; Istio's outbound port
 ADMIN_PORT: Final = 15000
@@ -19,6 +21,8 @@ ADMIN_PORT: Final = 15000
 # A label of its own for the names of clusters, as Istio's proxies have it: by Envoy's rules they end at their first dot, and
 # names of services have many.
 _CLUSTER_NAME: Final = r"^cluster\.((outbound_?[|.][^|.]*[|.][^|.]*[|.](?:.+?\.svc\.cluster\.local|[^.]*)|[^.]*)\.)"
+
+_AGENT_CLUSTER: Final = "sds-grpc"  # Istio's name
 
 _NOT_A_LABEL = re.compile(r"[^a-z0-9]+")
 
@@ -135,14 +139,11 @@ def group_document(workload: Workload) -> dict[str, Any]:
     }
 
 
-SECRET_NAME = "workload"
-"""What the workload's certificate and key are called where its proxy watches them."""
-
-
 @dataclass(frozen=True, slots=True)
 class Discovery:
     """Where a control plane's xDS is: HOST:PORT; for TLS its certificate authority (PEM), and the paths of the workload's
     own certificate chain and key. ``secret`` is a file that has both, which the proxy watches, so that they can be renewed.
+    ``agent`` is the workload's socket at the node agent, by which the proxy has all of them, for xDS and for the mesh.
     """
 
     address: str
@@ -150,6 +151,7 @@ class Discovery:
     chain: str = ""
     key: str = ""
     secret: str = ""
+    agent: str = ""
 
 
 def bootstrap_document(workload: Workload, discovery: Discovery) -> dict[str, Any]:
@@ -173,6 +175,7 @@ def bootstrap_document(workload: Workload, discovery: Discovery) -> dict[str, An
             },
         },
         "admin": {"address": _socket_address("127.0.0.1", workload.admin_port)},
+        "layered_runtime": {"layers": [{"name": "mesh", "static_layer": {LARGEST_REGEX_KEY: LARGEST_REGEX}}]},
         "stats_config": {"stats_tags": [{"tag_name": "cluster_name", "regex": _CLUSTER_NAME}]},
         "dynamic_resources": {
             "lds_config": source,
@@ -181,6 +184,9 @@ def bootstrap_document(workload: Workload, discovery: Discovery) -> dict[str, An
         },
         "static_resources": {"clusters": [_xds_cluster(discovery)]},
     }
+    if discovery.agent:
+        document["node"]["metadata"]["SDS_AGENT"] = "true"
+        document["static_resources"]["clusters"].append(_agent_cluster(discovery.agent))
     if workload.probe is not None:
         # The control plane has the sidecar probe the application, and hears how it is.
         document["hds_config"] = {"api_type": "GRPC", "transport_api_version": "V3", "grpc_services": [service]}
@@ -203,22 +209,14 @@ def _named(host: str) -> dict[str, Any]:
 def _xds_cluster(discovery: Discovery) -> dict[str, Any]:
     host, port = parse_host_port(discovery.address, "--xds-address")
     endpoint = {"endpoint": {"address": _socket_address(host, port)}}
-    protocol = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
     cluster: dict[str, Any] = {
         "name": "xds-grpc",
         "type": "STATIC" if _named(host)["san_type"] == "IP_ADDRESS" else "STRICT_DNS",
         "connect_timeout": "1s",
-        "typed_extension_protocol_options": {
-            protocol: {
-                "@type": f"type.googleapis.com/{protocol}",
-                "explicit_http_config": {
-                    "http2_protocol_options": {"connection_keepalive": {"interval": "30s", "timeout": "10s"}}
-                },
-            }
-        },
+        "typed_extension_protocol_options": _http2({"interval": "30s", "timeout": "10s"}),
         "load_assignment": {"cluster_name": "xds-grpc", "endpoints": [{"lb_endpoints": [endpoint]}]},
     }
-    if discovery.authority:
+    if discovery.authority or discovery.agent:
         tls = "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
         cluster["transport_socket"] = {
             "name": "envoy.transport_sockets.tls",
@@ -228,17 +226,66 @@ def _xds_cluster(discovery: Discovery) -> dict[str, Any]:
                 "common_tls_context": {
                     "alpn_protocols": ["h2"],
                     **_own_certificate(discovery),
-                    "validation_context": {
-                        "trusted_ca": {"inline_string": discovery.authority},
-                        "match_typed_subject_alt_names": [_named(host)],
-                    },
+                    **_validation(discovery, host),
                 },
             },
         }
     return cluster
 
 
+def _agent_cluster(path: str) -> dict[str, Any]:
+    """The node agent, at the workload's own socket there."""
+    endpoint = {"endpoint": {"address": {"pipe": {"path": path}}}}
+    return {
+        "name": _AGENT_CLUSTER,
+        "type": "STATIC",
+        "connect_timeout": "1s",
+        "typed_extension_protocol_options": _http2({"interval": "30s", "timeout": "10s"}),
+        "load_assignment": {"cluster_name": _AGENT_CLUSTER, "endpoints": [{"lb_endpoints": [endpoint]}]},
+    }
+
+
+def _http2(keepalive: dict[str, Any]) -> dict[str, Any]:
+    protocol = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+    return {
+        protocol: {
+            "@type": f"type.googleapis.com/{protocol}",
+            "explicit_http_config": {"http2_protocol_options": {"connection_keepalive": keepalive}},
+        }
+    }
+
+
+def _of_agent(name: str) -> dict[str, Any]:
+    """A secret that the node agent has."""
+    return {
+        "name": name,
+        "sds_config": {
+            "api_config_source": {
+                "api_type": "GRPC",
+                "transport_api_version": "V3",
+                "grpc_services": [{"envoy_grpc": {"cluster_name": _AGENT_CLUSTER}}],
+                "set_node_on_first_message_only": True,
+            },
+            "resource_api_version": "V3",
+        },
+    }
+
+
+def _validation(discovery: Discovery, host: str) -> dict[str, Any]:
+    names = {"match_typed_subject_alt_names": [_named(host)]}
+    if discovery.agent:
+        return {
+            "combined_validation_context": {
+                "default_validation_context": names,
+                "validation_context_sds_secret_config": _of_agent("ROOTCA"),
+            }
+        }
+    return {"validation_context": {"trusted_ca": {"inline_string": discovery.authority}, **names}}
+
+
 def _own_certificate(discovery: Discovery) -> dict[str, Any]:
+    if discovery.agent:
+        return {"tls_certificate_sds_secret_configs": [_of_agent("default")]}
     if discovery.secret:
         source = {"path_config_source": {"path": discovery.secret}, "resource_api_version": "V3"}
         return {"tls_certificate_sds_secret_configs": [{"name": SECRET_NAME, "sds_config": source}]}

@@ -23,9 +23,10 @@ from typing import Any, Final
 import orjson
 
 from controlplane.model.causes import Invalid
+from controlplane.model.conversion import TLS_MODE_LABEL
 from controlplane.model.election import Presence
 from controlplane.model.parsing import parse
-from controlplane.model.proxy import Locality, Proxy
+from controlplane.model.proxy import Locality, Proxy, ProxyType
 from controlplane.model.registration import (
     CONNECTED,
     CONTROLLER,
@@ -38,6 +39,7 @@ from controlplane.model.registration import (
     served_ports,
 )
 from controlplane.model.resource import ResourceKey
+from controlplane.model.service import MUTUAL_TLS
 from controlplane.model.status import conditions_of
 from controlplane.model.store import Compacted, Conflict, Store, Stored, Unavailable
 
@@ -361,6 +363,12 @@ def _from_group(key: ResourceKey, group: Document, proxy: Proxy) -> Document:
     spec, metadata = group.get("spec") or {}, (group.get("spec") or {}).get("metadata") or {}
     template = spec.get("template") or {}
     labels = {**(template.get("labels") or {}), **(metadata.get("labels") or {}), **proxy.labels}
+    if proxy.type is ProxyType.SIDECAR:
+        # A sidecar takes mutual TLS if it has an agent to give it an identity, whatever labels say. Of a gRPC server without a
+        # proxy nobody can know it but who has written it: there the label is theirs.
+        labels.pop(TLS_MODE_LABEL, None)
+        if proxy.has_identity:
+            labels[TLS_MODE_LABEL] = MUTUAL_TLS
     annotations = {GROUP: group["metadata"]["name"], **(metadata.get("annotations") or {})}
     if spec.get("probe"):
         annotations[HEALTH_CHECKED] = "true"

@@ -68,16 +68,7 @@ class FilesMirror:
             try:
                 while True:
                     await self._begin()
-                    with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(_LOOK_AGAIN):
-                            await self._something.wait()
-                    self._something.clear()
-                    dirty, self._dirty = self._dirty, set()
-                    try:
-                        await asyncio.gather(*(self._show(key) for key in dirty))
-                    except BaseException:
-                        self._dirty |= dirty
-                        raise
+                    await self._show_changes(_LOOK_AGAIN)
             except Unavailable as error:
                 _log.warning("files are not shown in the API: %s", error)
                 await asyncio.sleep(1)
@@ -90,7 +81,22 @@ class FilesMirror:
                 if key not in self._wanted and orjson.loads(stored.document).get("owner") == self._owner:
                     self._dirty.add(key)
         self._dirty.update(self._wanted)
-        self._something.set()
+
+    async def _show_changes(self, seconds: float) -> None:
+        """What is to be looked at now, and what changes within this time."""
+        now = asyncio.get_running_loop().time
+        until = now() + seconds
+        while (left := until - now()) > 0:
+            self._something.clear()
+            dirty, self._dirty = self._dirty, set()
+            try:
+                await asyncio.gather(*(self._show(key) for key in dirty))
+            except BaseException:
+                self._dirty |= dirty
+                raise
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await self._something.wait()
 
     async def _show(self, key: ResourceKey) -> None:
         """A resource that cannot be shown leaves all others as they are."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
@@ -16,20 +16,43 @@ class Role(StrEnum):
     WORKLOAD = "workload"
 
 
+class Means(StrEnum):
+    """By what somebody has proved who they are."""
+
+    TOKEN = "token"
+    JOIN_TOKEN = "join token"
+    CERTIFICATE = "certificate"
+    KUBERNETES = "Kubernetes service account token"
+
+
 class Unauthenticated(Exception):
-    """No credential was given, or it is unknown, expired or used up. The text is fit for the caller's eyes."""
+    """No credential was given, or it is unknown, expired or used up. The text is fit for the caller's eyes. ``proof`` is of a
+    credential that is good, but not for this ("join token 3f2a").
+    """
+
+    def __init__(self, message: str, *, proof: str = "") -> None:
+        super().__init__(message)
+        self.proof = proof
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
     """Somebody who proved who they are. ``name`` is what the history calls them; workloads have a namespace and a service
-    account, and what their node says beyond those is not believed.
+    account, and what their node says beyond those is not believed. ``credential`` tells which token (its id) or certificate
+    (its serial, hexadecimal) it was.
     """
 
     role: Role
     name: str
     namespace: str = ""
     service_account: str = ""
+    means: Means = field(default=Means.TOKEN, compare=False)
+    credential: str = field(default="", compare=False)
+
+    @property
+    def proof(self) -> str:
+        """What they have proved it by, for a log: "join token 3f2a"."""
+        return f"{self.means} {self.credential}".rstrip()
 
 
 class Authenticator(Protocol):
@@ -38,7 +61,7 @@ class Authenticator(Protocol):
     async def authenticate(self, *, token: str | None = None, certificate: bytes | None = None) -> Identity:
         """Whose token, or whose client certificate (DER, its chain already verified by TLS), this is.
 
-        A join token serves once: asking for it here uses it up. Raises Unauthenticated.
+        A join token is no credential here, and is not used up. Raises Unauthenticated.
         """
         ...
 
@@ -63,7 +86,7 @@ class IssuedToken:
 
 
 class TokenIssuer(Protocol):
-    """Makes, lists and revokes tokens, and lets workloads trade theirs for a certificate."""
+    """Makes, lists and revokes tokens."""
 
     async def create(
         self, namespace: str, service_account: str, *, lifetime: float, who: str
@@ -81,18 +104,4 @@ class TokenIssuer(Protocol):
 
     async def revoke(self, id: str, *, who: str) -> bool:
         """Whether there was one."""
-        ...
-
-    async def join(self, token: str, request: bytes) -> bytes:
-        """Use up a join token for a certificate: ``request`` is a certificate signing request, the answer the chain with the
-        root last, both PEM. Raises Unauthenticated, and ValueError for a request that is none.
-        """
-        ...
-
-    async def renew(self, identity: Identity, request: bytes) -> bytes:
-        """Another certificate for a workload that has one; see ``join``. Raises ValueError."""
-        ...
-
-    def root(self) -> bytes:
-        """The root of the mesh's authority, PEM. It is no secret: whoever joins compares its hash with that in the token."""
         ...

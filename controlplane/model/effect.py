@@ -12,13 +12,10 @@ from functools import cache
 from typing import Any
 
 from controlplane.model.causes import Cause, Reason, joined
-from controlplane.model.istio.authorization_policy import AuthorizationPolicy
 from controlplane.model.istio.envoy_filter import EnvoyFilter, Patch
 from controlplane.model.istio.http_match import HTTPMatchRequest
-from controlplane.model.istio.peer_authentication import PeerAuthentication
 from controlplane.model.istio.policy_selection import TargetedPolicy
 from controlplane.model.istio.proxy_config import ProxyConfig
-from controlplane.model.istio.request_authentication import RequestAuthentication
 from controlplane.model.istio.telemetry import Telemetry
 from controlplane.model.istio.traffic_policy import TrafficPolicy
 from controlplane.model.istio.workload_group import ReadinessProbe
@@ -28,7 +25,6 @@ from controlplane.model.model_parsing import models
 from controlplane.model.resource import Model
 
 _ATTACHED = "is not implemented, because there are no waypoints and no Gateway API here: use a selector"
-_UNENFORCED = "is kept and checked, but nothing enforces it yet: do not rely on it"
 _BY_HAND = "has no effect on proxies, which have it from where they are started: give it there"
 _UNUSED = "has no effect here"
 
@@ -43,18 +39,13 @@ NOT_IMPLEMENTED: Mapping[type[Model], Mapping[str, str]] = {
     Patch: {"filter_class": "is not implemented: use INSERT_BEFORE or INSERT_AFTER with the name of a filter"},
     MeshConfig: {
         "inbound_traffic_policy": "is not implemented: traffic goes to the address that it was for",
-        "trust_domain_aliases": "is not implemented: remove it",
         "discovery_selectors": "is not implemented: all namespaces are in the mesh",
-        "mesh_mtls": "is not implemented: remove it",
         "tls_defaults": "is not implemented: remove it",
     },
 }
 """Fields that are refused, by the model that has them, and why."""
 
 WITHOUT_EFFECT: Mapping[type[Model], Mapping[str, str]] = {
-    PeerAuthentication: {"": _UNENFORCED},
-    RequestAuthentication: {"": _UNENFORCED},
-    AuthorizationPolicy: {"": _UNENFORCED},
     Telemetry: {
         "tracing": "has no effect yet: give proxies tracing in their bootstrap",
         "metrics": "has no effect yet: proxies have Envoy's own statistics",
@@ -62,15 +53,13 @@ WITHOUT_EFFECT: Mapping[type[Model], Mapping[str, str]] = {
     ProxyConfig: {"concurrency": _BY_HAND, "environment_variables": _BY_HAND, "image": _BY_HAND},
     MeshConfig: {
         "enable_tracing": _UNUSED,
-        "enable_auto_mtls": _UNUSED,
         "enable_prometheus_merge": _UNUSED,
     },
     DefaultProviders: {"tracing": _UNUSED, "metrics": _UNUSED},
     ProxyDefaults: {name: _BY_HAND for name in ProxyDefaults.model_fields if name != "gateway_topology"},
     MeshExtensionProvider: dict.fromkeys(
         (
-            "envoy_ext_authz_http", "envoy_ext_authz_grpc", "zipkin", "opentelemetry", "envoy_http_als", "envoy_tcp_als",
-            "envoy_otel_als",
+            "zipkin", "opentelemetry", "envoy_http_als", "envoy_tcp_als", "envoy_otel_als",
         ),
         "has no effect yet: nothing uses it",
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from http import HTTPStatus
 from typing import Any, Literal
 
 from pydantic import Field
@@ -10,7 +11,20 @@ from pydantic import Field
 from controlplane.model.causes import Cause, Reason
 from controlplane.model.oneof import exclusive
 from controlplane.model.resource import Model
-from controlplane.model.values import Bool, Duration, Port, Str, UInt, domain_complaint, is_number, shown
+from controlplane.model.values import (
+    Bool,
+    Duration,
+    Port,
+    Str,
+    UInt,
+    domain_complaint,
+    header_name_complaint,
+    is_number,
+    shown,
+)
+
+# Of the statuses that Python knows, those that Envoy's `StatusCode` lacks are 1xx and these.
+_STATUSES = frozenset(map(int, HTTPStatus)) - {418, 425, 451}
 
 
 class Topology(Model):
@@ -45,6 +59,10 @@ class ExtAuthzRequestBody(Model):
     allow_partial_message: Bool | None = None
     pack_as_bytes: Bool | None = None
 
+    def problems(self) -> Iterable[Cause]:
+        if not self.max_request_bytes:
+            yield Cause("maxRequestBytes", "must be at least 1: remove includeRequestBodyInCheck to send no body")
+
 
 class ExtAuthz(ServiceProvider):
     """What the two protocols of external authorization share."""
@@ -57,8 +75,9 @@ class ExtAuthz(ServiceProvider):
 
     def problems(self) -> Iterable[Cause]:
         yield from self.service_problems()
-        if self.status_on_error is not None and not (is_number(self.status_on_error, 200, 599)):
-            yield Cause("statusOnError", f"{shown(self.status_on_error)} is not an HTTP status: write one in quotes")
+        told = self.status_on_error
+        if told is not None and not (is_number(told, 200, 599) and int(told) in _STATUSES):
+            yield Cause("statusOnError", f"{shown(told)} is not an HTTP status of proxies: write one in quotes")
 
 
 class EnvoyExtAuthzHttp(ExtAuthz):
@@ -71,6 +90,14 @@ class EnvoyExtAuthzHttp(ExtAuthz):
     headers_to_upstream_on_allow: tuple[Str, ...] = ()
     headers_to_downstream_on_deny: tuple[Str, ...] = ()
     headers_to_downstream_on_allow: tuple[Str, ...] = ()
+
+    def problems(self) -> Iterable[Cause]:
+        yield from super().problems()
+        if self.path_prefix and not self.path_prefix.startswith("/"):
+            yield Cause("pathPrefix", f"{shown(self.path_prefix)} is no beginning of a path: begin it with /")
+        for name in self.include_additional_headers_in_check:
+            if complaint := header_name_complaint(name):
+                yield Cause(f"includeAdditionalHeadersInCheck[{name}]", complaint)
 
 
 class EnvoyExtAuthzGrpc(ExtAuthz):

@@ -13,6 +13,7 @@ from controlplane.model.kinds import KINDS, Kind
 from controlplane.model.kubernetes.config_map import ConfigMap
 from controlplane.model.mesh_config import MESH_CONFIG_MAP, read_mesh_config
 from controlplane.model.model_parsing import parse_model, suggestion
+from controlplane.model.regex_sizes import large_regexes
 from controlplane.model.resource import FROM_API, Metadata, Model, Origin, Resource, ResourceKey
 from controlplane.model.values import dns_label_complaint, dns_subdomain_complaint, label_key_complaint, shown
 
@@ -64,8 +65,9 @@ def parse(document: Any, origin: Origin = FROM_API) -> Resource:
 
 
 def warnings(resource: Resource) -> list[Cause]:
-    """What a resource says that nothing acts upon: whoever writes it must be told."""
-    found = list(without_effect(resource.spec, "spec" if KINDS[resource.key.kind].has_spec else ""))
+    """What a resource says that nothing acts upon, or that some proxies refuse: whoever writes it must be told."""
+    path = "spec" if KINDS[resource.key.kind].has_spec else ""
+    found = [*without_effect(resource.spec, path), *large_regexes(resource.spec, path)]
     if resource.key == MESH_CONFIG_MAP and _MESH in resource.spec.data:
         found.extend(without_effect(read_mesh_config(resource.spec.data[_MESH]), _MESH_PATH))
     return found

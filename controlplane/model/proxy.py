@@ -51,6 +51,12 @@ class Proxy:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def has_identity(self) -> bool:
+        """Whether an agent beside the proxy serves its certificates over SDS: it says so (`SDS_AGENT`), or is Istio's."""
+        told = str(self.metadata.get("SDS_AGENT", "")).lower()
+        return told in ("true", "1") or bool(self.metadata.get("ISTIO_VERSION"))
+
+    @property
     def intercepts(self) -> bool:
         """Whether the node's traffic is captured, so that it wants `virtualInbound` and `virtualOutbound`."""
         return self.metadata.get("INTERCEPTION_MODE") in ("REDIRECT", "TPROXY")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple, TypeVar
 
@@ -10,7 +10,7 @@ from controlplane.model import conversion
 from controlplane.model.changes import Changes
 from controlplane.model.mesh_config import MESH_CONFIG_MAP, MeshConfig, mesh_config
 from controlplane.model.resource import Resource, ResourceKey
-from controlplane.model.service import Endpoint, Port, Resolution, Service, ServiceKey
+from controlplane.model.service import Endpoint, Port, Resolution, Service, ServiceKey, identities
 from controlplane.model.snapshot import Snapshot, with_resources
 
 SERVICE_NAME_LABEL = "kubernetes.io/service-name"
@@ -40,6 +40,7 @@ class Registry:
         self._selectors: dict[ResourceKey, _Label] = {}
         self._hosts: dict[ResourceKey, tuple[ServiceKey, ...]] = {}  # of each Service and ServiceEntry
         self._origins: dict[ServiceKey, set[ResourceKey]] = {}
+        self._parts: dict[ServiceKey, tuple[ServiceKey, ...]] = {}  # of services that some namespaces see a part of
         self._selecting: dict[_Label, dict[ServiceKey, int]] = {}  # services by one label of each of their selectors
         self._workloads: dict[_Label, dict[ResourceKey, None]] = {}  # by each of their labels
         self._lists: dict[ServiceKey, dict[ResourceKey, None]] = {}  # Endpoints and EndpointSlices of a service
@@ -75,18 +76,23 @@ class Registry:
                 source = after.get(key)
                 if source is not None:
                     touched.update(dict.fromkeys(self._source_changed(key, source, after)))
-        services = self._rebuild(touched, before, after)
         stale.update(touched)
+        stale.update(dict.fromkeys(self._parts_of(stale)))  # those that there are no more, too
+        services = self._rebuild(touched, before, after)
+        stale.update(dict.fromkeys(self._parts_of(stale)))
         endpoints, moved = self._relist(stale, services, before, after)
         self.snapshot = replace(after, services=services, endpoints=endpoints)
         alone: set[str] = set()
         looked_up: set[str] = set()  # their endpoints are a part of the cluster
         for service_key in moved:
             service = services[service_key]
-            if service_key in touched:
+            if service_key._replace(part="") in touched:
                 continue
             if service.resolution in (Resolution.STATIC, Resolution.NONE):
                 alone.add(service.hostname)
+                if identities(endpoints[service_key]) != identities(before.endpoints.get(service_key, ())):
+                    told.update(service.origins)  # clients verify who the endpoints are by what clusters say
+                    looked_up.add(service.hostname)
             else:
                 told.update(service.origins)
                 looked_up.add(service.hostname)
@@ -132,12 +138,21 @@ class Registry:
                 for service in self._made_from(resource, after)
                 if service.key == key
             ]
+            for part in self._parts.pop(key, ()):
+                services.pop(part, None)
             if not made:
                 services.pop(key, None)
                 self._origins.pop(key, None)
                 continue
-            services[key] = _joined(made)
+            joined, *parts = _as_seen(made)
+            services[key] = joined
+            if parts:
+                services.update((part.key, part) for part in parts)
+                self._parts[key] = tuple(part.key for part in parts)
         return services
+
+    def _parts_of(self, keys: Iterable[ServiceKey]) -> list[ServiceKey]:
+        return [part for key in keys for part in self._parts.get(key, ())] if self._parts else []
 
     def _workload_changed(self, key: ResourceKey, old: Resource | None, new: Resource | None) -> Iterator[ServiceKey]:
         for resource in (old, new):
@@ -214,7 +229,7 @@ class Registry:
                 alone = len(service.origins) == 1
                 entries = (service,) if alone else self._made_from(resource, snapshot)
                 for entry in entries:
-                    if entry.key == service.key:
+                    if entry.hostname == service.hostname:
                         yield from self._of_service_entry(entry, resource, snapshot)
             else:
                 yield from self._of_service(service, snapshot)
@@ -230,7 +245,7 @@ class Registry:
 
     def _of_service(self, service: Service, snapshot: Snapshot) -> Iterator[Endpoint]:
         pods = snapshot.resources.get("Pod", {}).get(service.namespace, {})
-        listings = sorted(self._lists.get(service.key, ()))
+        listings = sorted(self._lists.get(service.key._replace(part=""), ()))
         if any(key.kind == "EndpointSlice" for key in listings):  # they say what Endpoints says, and more
             listings = [key for key in listings if key.kind == "EndpointSlice"]
         seen: set[tuple[str, int, int]] = set()
@@ -283,6 +298,34 @@ def selector_of(resource: Resource) -> Mapping[str, str]:
     if resource.key.kind == "Service":
         return spec.selector or {}
     return (spec.workload_selector.labels or {}) if spec.workload_selector else {}
+
+
+def _as_seen(made: Sequence[Service]) -> list[Service]:
+    """Services of one hostname in one namespace, as other namespaces see them: each resource is visible by its own `exportTo`.
+
+    First all of them together, for those who see them all; then the parts that others see.
+    """
+    everybody = _joined(made)
+    if all(service.export_to == everybody.export_to for service in made):
+        return [everybody]
+    named = frozenset(name for service in made for name in service.export_to) - {"*"}
+    general = tuple(service for service in made if "*" in service.export_to)
+    seen: dict[tuple[Service, ...], set[str]] = {general: {"*"}, tuple(made): set()}
+    for name in sorted(named):
+        mine = tuple(service for service in made if service.visible_to(name))
+        if mine != general:  # else it is one of all others
+            seen.setdefault(mine, set()).add(name)
+    seen.pop((), None)
+    others = frozenset(name for names in seen.values() for name in names) - {"*"}
+    found = [_seen_by(everybody, seen.pop(tuple(made)), others)]
+    for mine, names in seen.items():
+        part = ",".join(origin.name for service in mine for origin in service.origins)
+        found.append(_seen_by(replace(_joined(mine), part=part), names, others))
+    return found
+
+
+def _seen_by(service: Service, names: Collection[str], others: frozenset[str]) -> Service:
+    return replace(service, export_to=frozenset(names), hidden_from=others if "*" in names else frozenset())
 
 
 def _joined(made: Sequence[Service]) -> Service:

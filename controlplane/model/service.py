@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
@@ -107,10 +107,15 @@ class Health(StrEnum):
 
 
 class ServiceKey(NamedTuple):
-    """What tells services apart: two namespaces may have ServiceEntries of one host."""
+    """What tells services apart: two namespaces may have ServiceEntries of one host.
+
+    ``part`` is empty for what all resources of a namespace and host make together, else it has the names of those of which
+    some namespaces see no more.
+    """
 
     namespace: str
     hostname: str
+    part: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +133,8 @@ class Service:
     """A service, whatever it was made from. A change makes another object, a change of its endpoints does not.
 
     ``hostname`` is full, or begins with `*.`. ``addresses`` are its own (virtual ones, or CIDR blocks), not its
-    endpoints'. ``export_to`` holds names of namespaces, or `*` for all. ``selector`` chooses workloads of its namespace;
+    endpoints'. ``export_to`` holds names of namespaces, or `*` for all but those in ``hidden_from``; ``part`` is of the
+    `ServiceKey`. ``selector`` chooses workloads of its namespace;
     without one, endpoints are listed. ``origins`` are the resources that it was made from, the first one leads.
     ``publish_not_ready`` counts endpoints as healthy that are not ready. ``external_name`` is the DNS name that stands for
     it, where it is but another name. ``created`` is in seconds since the epoch.
@@ -142,6 +148,8 @@ class Service:
     resolution: Resolution = Resolution.STATIC
     addresses: tuple[str, ...] = ()
     export_to: frozenset[str] = frozenset({"*"})
+    hidden_from: frozenset[str] = frozenset()
+    part: str = ""
     mesh_external: bool = False
     headless: bool = False
     publish_not_ready: bool = False
@@ -153,7 +161,7 @@ class Service:
 
     @property
     def key(self) -> ServiceKey:
-        return ServiceKey(self.namespace, self.hostname)
+        return ServiceKey(self.namespace, self.hostname, self.part)
 
     @property
     def wildcard(self) -> bool:
@@ -169,10 +177,17 @@ class Service:
 
     def visible_to(self, namespace: str) -> bool:
         """Whether `exportTo` shows it to proxies of a namespace."""
-        return "*" in self.export_to or namespace in self.export_to
+        return namespace in self.export_to or ("*" in self.export_to and namespace not in self.hidden_from)
 
     def __repr__(self) -> str:
         return f"<Service {self.hostname} of {self.origins[0]}>"
+
+
+class Identities(NamedTuple):
+    """Who the endpoints of a service are: the service accounts that they run as, and whether all of them take mutual TLS."""
+
+    accounts: frozenset[str] = frozenset()
+    mutual: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,3 +209,18 @@ class Endpoint:
     network: str = ""
     tls_mode: str = "disabled"
     workload: ResourceKey | None = None
+
+
+def identities(endpoints: Sequence[Endpoint]) -> Identities:
+    """Who these endpoints are. Clients verify servers by it, so that clusters are made anew when it changes."""
+    if not endpoints:
+        return _NOBODY
+    accounts = frozenset([endpoint.service_account for endpoint in endpoints]) - _UNTOLD
+    return Identities(accounts, all(endpoint.tls_mode == MUTUAL_TLS for endpoint in endpoints))
+
+
+MUTUAL_TLS = "istio"
+"""The `tls_mode` of endpoints whose sidecar takes mutual TLS."""
+
+_UNTOLD = frozenset({""})
+_NOBODY = Identities()

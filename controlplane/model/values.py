@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import re2
 from pydantic import (
@@ -157,8 +157,21 @@ def _regex(text: str) -> str:
     return text
 
 
+LARGEST_REGEX_KEY: Final = "re2.max_program_size.error_level"
+"""The key of Envoy's runtime that says how large the RE2 program of a regular expression may be."""
+LARGEST_REGEX: Final = 32768
+"""Its value in Mizzen's bootstraps, and in Istio's: instructions."""
+
 _QUIET = re2.Options()
 _QUIET.log_errors = False
+_BYTEWISE = re2.Options()
+_BYTEWISE.log_errors = False
+_BYTEWISE.encoding = re2.Options.Encoding.LATIN1  # as Envoy compiles
+
+
+def regex_size(text: str) -> int:
+    """How many instructions the RE2 program of a regular expression has in Envoy."""
+    return int(re2.compile(text.encode(), _BYTEWISE).programsize)
 
 
 def regex_complaint(text: str) -> str:
@@ -173,6 +186,12 @@ def regex_complaint(text: str) -> str:
         return (
             f"{shown(text)} is not a regular expression of RE2's syntax ({detail}): "
             "look-around and back-references are not in it"
+        )
+    size = regex_size(text)
+    if size > LARGEST_REGEX:
+        return (
+            f"{shown(text)} makes an RE2 program of {size} instructions, and proxies take {LARGEST_REGEX}: "
+            "repeat less, or split it"
         )
     return ""
 

@@ -5,7 +5,7 @@ Source: https://istio.io/latest/docs/reference/config/networking/destination-rul
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from envoy.extensions.transport_sockets.proxy_protocol.v3 import upstream_proxy_protocol_pb2
@@ -13,17 +13,29 @@ from envoy.extensions.transport_sockets.raw_buffer.v3 import raw_buffer_pb2
 from envoy.extensions.transport_sockets.tls.v3 import common_pb2, secret_pb2, tls_pb2
 
 from controlplane.model.proxy import Proxy
+from controlplane.model.service import PortProtocol, Service
 from controlplane.model.values import is_ip
 
 SYSTEM_ROOTS = "/etc/ssl/certs/ca-certificates.crt"
 SDS_CLUSTER = "sds-grpc"
-ISTIO_ALPN = ("istio-peer-exchange", "istio")
-ISTIO_ALPN_H2 = ("istio-peer-exchange", "istio", "h2")
+TCP_OFFERED = ("istio-peer-exchange", "istio")
+EITHER_HTTP_OFFERED = ("istio-http/1.1", "istio-h2", "istio")
+"""Where requests tell their protocol: servers find out which it is from the first bytes, as none of these is agreed on."""
+
+_HTTP1_OFFERED = ("istio-http/1.1", "istio", "http/1.1")
+_HTTP2_OFFERED = ("istio-h2", "istio", "h2")
 
 
-def has_identity(proxy: Proxy) -> bool:
-    """Whether an agent beside the proxy serves its certificates over SDS: it says so (`SDS_AGENT`), or is Istio's."""
-    return bool(proxy.metadata.get("SDS_AGENT") or proxy.metadata.get("ISTIO_VERSION"))
+def offered(protocol: PortProtocol, *, http2: bool, of_clients: bool) -> tuple[str, ...]:
+    """What connections with the mesh's mutual TLS offer by ALPN, so that servers know whether they carry requests. Protocols
+    ``of_clients`` are those that each request came by. Where the protocol is to be found out, the cluster says that it is
+    not HTTP, and routes say for their requests that they are (`filter_config.apply_offer`).
+    """
+    if not protocol.is_http:
+        return TCP_OFFERED
+    if of_clients:
+        return EITHER_HTTP_OFFERED
+    return _HTTP2_OFFERED if http2 else _HTTP1_OFFERED
 
 
 def apply_tls(
@@ -32,13 +44,17 @@ def apply_tls(
     proxy: Proxy,
     *,
     http2: bool,
+    protocols: Sequence[str],
     server_name: str,
     service_names: Sequence[str],
+    entry: Service | None = None,
     verify_by_default: bool = True,
 ) -> bool:
     """Sets the transport socket. False if the settings cannot be met: mutual TLS of a proxy without an identity.
 
-    ``server_name`` and ``service_names`` (subject alternative names) are the cluster's own, for ISTIO_MUTUAL.
+    ``protocols`` are offered by ALPN for ISTIO_MUTUAL; TLS of other modes offers HTTP/2 where it is spoken (``http2``).
+    ``server_name`` and ``service_names`` (subject alternative names) are the cluster's own, for ISTIO_MUTUAL; for TLS of other
+    modes, of the service ``entry`` its names are asked for that a ServiceEntry gives, and its host, if the settings say nothing.
     Without ``verify_by_default`` a server's certificate is verified only where `caCertificates` says by what.
     """
     mode = str(tls.mode or "DISABLE") if tls is not None else "DISABLE"
@@ -46,16 +62,21 @@ def apply_tls(
         return True
     context = tls_pb2.UpstreamTlsContext()
     common = context.common_tls_context
-    names = tuple(tls.subject_alt_names or ()) or (tuple(service_names) if mode == "ISTIO_MUTUAL" else ())
+    pinned = entry_names(entry)
+    names = tuple(tls.subject_alt_names or ()) or (tuple(service_names) if mode == "ISTIO_MUTUAL" else pinned)
     if mode == "ISTIO_MUTUAL":
-        if not has_identity(proxy):
+        if not proxy.has_identity:
             return False
+        # Both ends are the mesh's own; by themselves proxies would offer TLS 1.2 alone.
+        common.tls_params.tls_minimum_protocol_version = common_pb2.TlsParameters.TLSv1_2
+        common.tls_params.tls_maximum_protocol_version = common_pb2.TlsParameters.TLSv1_3
         _identity(common, names)
         context.sni = tls.sni or server_name
-        common.alpn_protocols.extend(ISTIO_ALPN_H2 if http2 else ISTIO_ALPN)
+        common.alpn_protocols.extend(protocols)
     else:
         _files(common, tls, mode, names, verify_by_default)
-        context.sni = tls.sni or ""
+        named = entry is not None and pinned and not tls.subject_alt_names and not entry.wildcard
+        context.sni = tls.sni or (entry.hostname if entry is not None and named else "")
         if http2:
             common.alpn_protocols.append("h2")
     cluster.transport_socket.name = "envoy.transport_sockets.tls"
@@ -63,12 +84,24 @@ def apply_tls(
     return True
 
 
-def needs_server_name(tls: Any, *, verify_by_default: bool = True) -> bool:
+def entry_names(service: Service | None) -> tuple[str, ...]:
+    """The subject alternative names that a ServiceEntry says its servers have."""
+    if service is None or all(origin.kind != "ServiceEntry" for origin in service.origins):
+        return ()
+    return service.subject_alt_names
+
+
+def needs_server_name(tls: Any, service: Service, *, verify_by_default: bool = True) -> bool:
     """Whether the name to send and to verify is that of each request: TLS of its own without names."""
     if tls is None or str(tls.mode) not in ("SIMPLE", "MUTUAL"):
         return False
     verified = bool(tls.ca_certificates or tls.credential_name or verify_by_default) and not tls.insecure_skip_verify
-    return verified and not tls.sni and not tls.subject_alt_names
+    return verified and not tls.sni and not tls.subject_alt_names and not entry_names(service)
+
+
+def has_no_server_name(tls: Any) -> bool:
+    """Whether TLS of its own is asked for, and no name to send."""
+    return tls is not None and str(tls.mode) in ("SIMPLE", "MUTUAL") and not tls.sni
 
 
 def _files(common: Any, tls: Any, mode: str, names: Sequence[str], verify_by_default: bool) -> None:
@@ -134,10 +167,29 @@ def sds_over_ads(name: str) -> Any:
     return config
 
 
+def only_where_taken(cluster: Any, metadata: Mapping[str, str]) -> None:
+    """A cluster's transport socket is for endpoints with this metadata; connections to all others are plain."""
+    taken = cluster.transport_socket_matches.add(name=f"tlsMode-{metadata['tlsMode']}")
+    taken.match.update(metadata)
+    taken.transport_socket.CopyFrom(cluster.transport_socket)
+    cluster.ClearField("transport_socket")
+    plain = cluster.transport_socket_matches.add(name="tlsMode-disabled")
+    plain.match.SetInParent()
+    plain.transport_socket.name = "envoy.transport_sockets.raw_buffer"
+    plain.transport_socket.typed_config.Pack(raw_buffer_pb2.RawBuffer())
+
+
 def apply_proxy_protocol(cluster: Any, settings: Any) -> None:
     """Puts the PROXY protocol's head before each connection, whatever follows it."""
     if settings is None:
         return
+    for each in cluster.transport_socket_matches:
+        _begin_with_proxy_protocol(each, settings)
+    if not cluster.transport_socket_matches:
+        _begin_with_proxy_protocol(cluster, settings)
+
+
+def _begin_with_proxy_protocol(cluster: Any, settings: Any) -> None:
     outer = upstream_proxy_protocol_pb2.ProxyProtocolUpstreamTransport()
     outer.config.version = outer.config.V2 if str(settings.version) == "V2" else outer.config.V1
     if cluster.HasField("transport_socket"):

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from envoy.config.cluster.v3 import cluster_pb2
+from envoy.extensions.clusters.common.dns.v3 import dns_pb2
+from envoy.extensions.clusters.dns.v3 import dns_cluster_pb2
 
 from controlplane.model.encoded import encode
+from controlplane.model.istio.tls import ClientTLSSettings
 from controlplane.model.proxy import ProxyType
 from controlplane.model.resource import ResourceKey
-from controlplane.model.service import Endpoint, Port, PortProtocol, Resolution, Service
+from controlplane.model.service import Endpoint, Port, PortProtocol, Resolution, Service, identities
 from controlplane.pilot import client_tls, names
 from controlplane.pilot.balancing import apply_balancer, apply_outlier_detection, locality_settings, set_duration
 from controlplane.pilot.connection_pool import apply_limits, apply_protocol, speaks_http2
-from controlplane.pilot.endpoints import fill_load_assignment, is_address
+from controlplane.pilot.endpoints import MUTUAL_TLS_MATCH, fill_load_assignment, is_address
+from controlplane.pilot.forward_proxy import find_by_requests, named_by_requests
 from controlplane.pilot.memo import Same
 from controlplane.pilot.scope import Generated, Rule, Scope
+from controlplane.pilot.security.inbound_tls import trust_domains
+from controlplane.pilot.security.peer_authentication import Mode
 from controlplane.pilot.traffic_policy import Policy, policy_for
 
 Cluster = cluster_pb2.Cluster
 _V3 = 2
+ISTIO_MUTUAL = ClientTLSSettings(mode="ISTIO_MUTUAL")
 
 
 def outbound_clusters(scope: Scope) -> Iterator[Generated]:
@@ -30,8 +37,10 @@ def outbound_clusters(scope: Scope) -> Iterator[Generated]:
     traits = _traits(scope)
     for service in scope.services.values():
         rule = scope.destination_rule(service.hostname)
-        endpoints = Same(scope.endpoints(service)) if is_dns(service) else None
-        key = ("clusters", service, rule, mesh, endpoints, traits, for_sni)
+        # Of endpoints that are a part of the cluster policies say whether they take mutual TLS.
+        endpoints = (Same(scope.endpoints(service)), Same(scope.peers(service.namespace))) if is_dns(service) else None
+        who = secured(scope, service) if scope.proxy.has_identity else None
+        key = ("clusters", service, rule, mesh, endpoints, traits, for_sni, who)
         yield from scope.memo.get(key, lambda s=service, r=rule: tuple(_service_clusters(scope, s, r, for_sni)))  # type: ignore[misc]
     yield from scope.memo.get(("fixed clusters", mesh), lambda: tuple(_fixed(scope)))
 
@@ -39,7 +48,7 @@ def outbound_clusters(scope: Scope) -> Iterator[Generated]:
 def _traits(scope: Scope) -> tuple[Any, ...]:
     """What of the proxies decides what their clusters are."""
     proxy = scope.proxy
-    return proxy.type, proxy.intercepts, client_tls.has_identity(proxy), proxy.locality
+    return proxy.type, proxy.intercepts, proxy.has_identity, proxy.locality
 
 
 def is_dns(service: Service) -> bool:
@@ -61,7 +70,7 @@ def cluster_type(service: Service, port: Port, scope: Scope) -> Any:
 
     Where connections are captured, those to a service without resolution keep the address that they have, and so do those
     to a headless service, whose names are its endpoints'. Elsewhere a connection has no address but the proxy's: it goes to
-    the service's own addresses, or its name is looked up.
+    the service's own addresses, or its name is looked up (of a wildcard, those that requests have: `forward_proxy`).
     """
     if service.resolution is Resolution.DNS:
         return Cluster.STRICT_DNS
@@ -106,29 +115,88 @@ def _outbound(scope: Scope, service: Service, port: Port, subset: str, rule: Rul
     cluster = Cluster(name=names.outbound_cluster(port.number, subset, service.hostname))
     _common(cluster, scope, service, port, subset, policy, rule)
     tls = policy.tls
+    automatic = tls is None and automatic_tls(scope, service, policy, cluster)
     http = policy.connection_pool.http if policy.connection_pool is not None else None
     http2 = port.protocol.is_http2 or speaks_http2(port.protocol, http, scope.mesh)
+    by_requests = named_by_requests(service, scope)
+    verified = client_tls.needs_server_name(
+        tls, service, verify_by_default=scope.mesh.verify_certificate_at_client
+    ) and (port.protocol.is_http or port.protocol is PortProtocol.AUTO)
     apply_protocol(
         cluster,
         port.protocol,
         policy.connection_pool,
         scope.mesh,
-        auto_sni=client_tls.needs_server_name(tls, verify_by_default=scope.mesh.verify_certificate_at_client)
-        and (port.protocol.is_http or port.protocol is PortProtocol.AUTO),
+        auto_sni=verified or (by_requests and client_tls.has_no_server_name(tls)),
+        auto_san_validation=verified,
     )
     possible = client_tls.apply_tls(
         cluster,
-        tls,
+        ISTIO_MUTUAL if automatic else tls,
         scope.proxy,
         http2=http2,
+        protocols=client_tls.offered(
+            port.protocol, http2=http2, of_clients=http is not None and bool(http.use_client_protocol)
+        ),
         server_name=names.sni_cluster(port.number, subset, service.hostname),
-        service_names=service.subject_alt_names,
+        service_names=secured(scope, service).names if scope.proxy.has_identity else (),
+        entry=service,
         verify_by_default=scope.mesh.verify_certificate_at_client,
     )
+    if automatic and cluster.type != Cluster.ORIGINAL_DST:  # which has no endpoints to tell apart
+        client_tls.only_where_taken(cluster, MUTUAL_TLS_MATCH)
     if not possible:
         _closed(cluster, "mutual TLS is asked for, and this proxy has no identity")
+    elif by_requests:
+        find_by_requests(cluster, verified=verified)
     client_tls.apply_proxy_protocol(cluster, policy.proxy_protocol)
     return cluster
+
+
+class Secured(NamedTuple):
+    """What mutual TLS with a service depends on: the ``names`` that its servers may have, whether all its endpoints take it
+    (``mutual``), and whether its namespace does."""
+
+    names: tuple[str, ...]
+    mutual: bool
+    taken: bool
+
+
+def secured(scope: Scope, service: Service) -> Secured:
+    """What mutual TLS with a service depends on. The names are those of its endpoints' accounts, in the mesh's trust domain and
+    under its aliases, and those that a ServiceEntry gives; without any, all identities of the mesh are believed.
+    """
+    endpoints = scope.endpoints(service)
+
+    def make() -> tuple[tuple[str, ...], bool]:
+        who = identities(endpoints)
+        return service_names(service, who.accounts, trust_domains(scope.mesh)), who.mutual
+
+    found = scope.memo.brief.get(("identities", service, Same(endpoints), Same(scope.mesh)), make)
+    return Secured(*found, scope.peers(service.namespace).mode is not Mode.DISABLE)
+
+
+def service_names(service: Service, accounts: Iterable[str], domains: Sequence[str]) -> tuple[str, ...]:
+    """The subject alternative names that servers of a service may have."""
+    spiffe = (f"spiffe://{domain}/ns/{service.namespace}/sa/{account}" for domain in domains for account in accounts)
+    return tuple(sorted({*service.subject_alt_names, *spiffe}))
+
+
+def automatic_tls(scope: Scope, service: Service, policy: Policy, cluster: Any) -> bool:
+    """Whether a cluster, for which nobody has said anything, uses mutual TLS with the endpoints that take it: automatic
+    mutual TLS, as in Istio. Where endpoints are not chosen by the proxy they must all take it.
+
+    Source: https://istio.io/latest/docs/ops/configuration/traffic-management/tls-configuration/#auto-mtls
+    """
+    if not scope.mesh.enable_auto_mtls or not scope.proxy.has_identity or service.mesh_external:
+        return False
+    who = secured(scope, service)
+    passed_on = (
+        cluster.type == Cluster.ORIGINAL_DST
+        or service.resolution is Resolution.NONE
+        or (policy.load_balancer is not None and policy.load_balancer.simple == "PASSTHROUGH")
+    )
+    return who.taken and (who.mutual or not passed_on)
 
 
 def _closed(cluster: Any, why: str) -> None:
@@ -181,10 +249,6 @@ def _inline(
     cluster: Any, scope: Scope, service: Service, port: Port, subset: str, policy: Policy, rule: Rule | None
 ) -> None:
     """Endpoints as a part of the cluster: names that are looked up, or the service's own addresses."""
-    if cluster.type != Cluster.STATIC:
-        set_duration(cluster.dns_refresh_rate, scope.mesh.dns_refresh_rate)
-        cluster.respect_dns_ttl = True
-        cluster.dns_lookup_family = Cluster.V4_PREFERRED if cluster.type == Cluster.LOGICAL_DNS else Cluster.ALL
     endpoints: Sequence[Endpoint] = () if service.resolution is Resolution.NONE else scope.endpoints(service)
     if not endpoints:
         found = (
@@ -198,8 +262,6 @@ def _inline(
         chosen = chosen[:1]  # Envoy wants exactly one name
         if not chosen:
             cluster.type = Cluster.STATIC
-            for field in ("dns_refresh_rate", "respect_dns_ttl", "dns_lookup_family"):
-                cluster.ClearField(field)
     fill_load_assignment(
         cluster.load_assignment,
         cluster.name,
@@ -207,8 +269,24 @@ def _inline(
         chosen,
         scope.proxy,
         locality_settings(policy, scope.mesh),
+        scope.peers(service.namespace),
         failover=policy.outlier_detection is not None and cluster.type != Cluster.LOGICAL_DNS,
     )
+    if cluster.type != Cluster.STATIC:
+        _look_up(cluster, scope)
+
+
+def _look_up(cluster: Any, scope: Scope) -> None:
+    """How names are looked up: as the extension for it, which the fields of clusters are deprecated for."""
+    single = cluster.type == Cluster.LOGICAL_DNS
+    lookup = dns_cluster_pb2.DnsCluster(
+        respect_dns_ttl=True,
+        all_addresses_in_single_endpoint=single,
+        dns_lookup_family=dns_pb2.V4_PREFERRED if single else dns_pb2.ALL,
+    )
+    set_duration(lookup.dns_refresh_rate, scope.mesh.dns_refresh_rate)
+    cluster.cluster_type.name = "envoy.clusters.dns"
+    cluster.cluster_type.typed_config.Pack(lookup, deterministic=True)
 
 
 def selected(endpoint: Endpoint, labels: Any) -> bool:

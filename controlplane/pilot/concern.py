@@ -10,6 +10,7 @@ from controlplane.model.proxy import ProxyType
 from controlplane.model.resource import Resource, ResourceKey
 from controlplane.pilot.index import full_name, gateways_of, matches
 from controlplane.pilot.mesh_view import MeshView
+from controlplane.pilot.security.peer_authentication import PEERS
 from controlplane.pilot.view import View
 
 
@@ -20,6 +21,8 @@ def concerns(view: View, mesh: MeshView, key: ResourceKey) -> bool:
     compared, and what is the same is not sent.
     """
     resource = mesh.snapshot.get(key)
+    if key.kind == PEERS:
+        return True  # what it says of the namespace's workloads is a part of what everybody else sends them
     if resource is None:
         return key == MESH_CONFIG_MAP
     if key.kind == "DestinationRule":

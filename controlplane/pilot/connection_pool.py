@@ -54,12 +54,19 @@ def apply_limits(cluster: Any, pool: Any, retry_budget: Any, mesh: MeshConfig) -
 
 
 def apply_protocol(
-    cluster: Any, protocol: PortProtocol, pool: Any, mesh: MeshConfig, *, auto_sni: bool = False
+    cluster: Any,
+    protocol: PortProtocol,
+    pool: Any,
+    mesh: MeshConfig,
+    *,
+    auto_sni: bool = False,
+    auto_san_validation: bool = False,
 ) -> None:
     """Sets the HTTP version of connections, and how long and for how many requests they live.
 
     A port of a protocol that is found out takes what the client speaks. ``auto_sni`` takes the server name from the
-    request, and checks it in the certificate. Where it is not HTTP there is nothing to say: the listener bounds connections.
+    request, ``auto_san_validation`` looks for it in the certificate. Where it is not HTTP there is nothing to say: the
+    listener bounds connections.
     """
     if not (protocol.is_http or protocol is PortProtocol.AUTO):
         return
@@ -87,7 +94,7 @@ def apply_protocol(
         set_duration(options.common_http_protocol_options.max_connection_duration, tcp.max_connection_duration)
     if auto_sni:
         options.upstream_http_protocol_options.auto_sni = True
-        options.upstream_http_protocol_options.auto_san_validation = True
+        options.upstream_http_protocol_options.auto_san_validation = auto_san_validation
     if protocol is PortProtocol.HTTP and options == PLAIN_HTTP:
         return  # Envoy's default needs no words
     cluster.typed_extension_protocol_options[HTTP_OPTIONS].Pack(options)

@@ -12,15 +12,19 @@ from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
 
 from controlplane.model.encoded import encode
 from controlplane.model.proxy import Proxy
-from controlplane.model.service import Endpoint, Health, PortProtocol, Resolution
+from controlplane.model.service import MUTUAL_TLS, Endpoint, Health, PortProtocol, Resolution
 from controlplane.pilot import names
 from controlplane.pilot.balancing import locality_settings
 from controlplane.pilot.locality import arrange, total_weight
 from controlplane.pilot.memo import Same
 from controlplane.pilot.scope import Generated, Scope
+from controlplane.pilot.security.peer_authentication import Mode, NamespacePeers
 from controlplane.pilot.traffic_policy import policy_for
 
 _MOST_WEIGHT = 2**31  # Envoy refuses weights that come to more than 2**32 - 1
+MUTUAL_TLS_MATCH = {"tlsMode": MUTUAL_TLS}
+"""The metadata by which clusters tell endpoints that take mutual TLS."""
+
 _HEALTH = {
     Health.UNHEALTHY: health_check_pb2.UNHEALTHY,
     Health.DRAINING: health_check_pb2.DRAINING,
@@ -50,7 +54,8 @@ def load_assignment(scope: Scope, cluster: str) -> Generated | None:
     policy = policy_for(rule, parts.subset, parts.port)
     settings = locality_settings(policy, scope.mesh)
     own = tuple(sorted(proxy.labels.items())) if settings is not None and settings.failover_priority else ()
-    key = ("endpoints", cluster, service, Same(endpoints), rule, Same(scope.mesh), proxy.locality, own)
+    peers = scope.peers(service.namespace)
+    key = ("endpoints", cluster, service, Same(endpoints), rule, Same(scope.mesh), proxy.locality, own, Same(peers))
 
     def make() -> Generated:
         labels = subset.labels if subset is not None else {}
@@ -68,6 +73,7 @@ def load_assignment(scope: Scope, cluster: str) -> Generated | None:
             ],
             proxy,
             settings,
+            peers,
             failover=policy.outlier_detection is not None,
         )
         causes = (*service.origins, *(source.key for source in rule.sources)) if rule is not None else service.origins
@@ -83,13 +89,14 @@ def fill_load_assignment(
     endpoints: Sequence[Endpoint],
     proxy: Proxy,
     settings: Any,
+    peers: NamespacePeers,
     *,
     failover: bool,
 ) -> None:
     """Puts endpoints into a ClusterLoadAssignment, by locality and priority as the proxy sees them.
 
-    ``port`` is the service's; ``settings`` is Istio's LocalityLoadBalancerSetting or None; ``failover`` whether outlier
-    detection tells which endpoints fail.
+    ``port`` is the service's; ``settings`` is Istio's LocalityLoadBalancerSetting or None; ``peers`` say what the endpoints
+    take; ``failover`` whether outlier detection tells which endpoints fail.
     """
     message.cluster_name = cluster
     divisor = max(1, -(-total_weight(endpoints) // _MOST_WEIGHT))
@@ -101,10 +108,10 @@ def fill_load_assignment(
             locality.locality.region = place.region
             locality.locality.zone = place.zone
             locality.locality.sub_zone = place.sub_zone
-        locality.lb_endpoints.extend(lb_endpoint(endpoint, port, divisor) for endpoint in group.endpoints)
+        locality.lb_endpoints.extend(lb_endpoint(endpoint, port, peers, divisor) for endpoint in group.endpoints)
 
 
-def lb_endpoint(endpoint: Endpoint, port: int, divisor: int = 1) -> Any:
+def lb_endpoint(endpoint: Endpoint, port: int, peers: NamespacePeers, divisor: int = 1) -> Any:
     """One endpoint, at its own port for the service's; its weight is divided by ``divisor``."""
     found = endpoint_components_pb2.LbEndpoint()
     address = found.endpoint.address
@@ -117,9 +124,16 @@ def lb_endpoint(endpoint: Endpoint, port: int, divisor: int = 1) -> Any:
     found.load_balancing_weight.value = max(1, (endpoint.weight or 1) // divisor)
     if endpoint.health is not Health.HEALTHY:
         found.health_status = _HEALTH[endpoint.health]
-    if endpoint.tls_mode == "istio":
-        found.metadata.filter_metadata["envoy.transport_socket_match"].update({"tlsMode": "istio"})
+    if takes_mutual_tls(endpoint, port, peers):
+        found.metadata.filter_metadata["envoy.transport_socket_match"].update(MUTUAL_TLS_MATCH)
     return found
+
+
+def takes_mutual_tls(endpoint: Endpoint, port: int, peers: NamespacePeers) -> bool:
+    """Whether an endpoint takes mutual TLS for a port of the service: its sidecar can, and no policy says DISABLE."""
+    if endpoint.tls_mode != MUTUAL_TLS:
+        return False
+    return not peers.plain or peers.of(endpoint.labels).of_port(endpoint.ports.get(port, 0)) is not Mode.DISABLE
 
 
 @lru_cache(maxsize=65536)

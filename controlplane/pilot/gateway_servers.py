@@ -5,7 +5,7 @@ Source: Istio's reference, "Gateway"; names of route configurations as in Istio.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,12 +19,17 @@ EVERY_ADDRESS = "0.0.0.0"
 
 @dataclass(frozen=True, slots=True)
 class GatewayServer:
-    """One server of a Gateway. ``hosts`` are pairs of a namespace (`*` for all) and a host."""
+    """One server of a Gateway. ``hosts`` are pairs of a namespace (`*` for all) and a host.
+
+    ``port`` is what the Gateway says and what routes match; ``listens_on`` is another one where a Service stands before the
+    gateway, and leads that port to another one of it.
+    """
 
     gateway: Resource
     spec: Any
     protocol: PortProtocol
     hosts: tuple[tuple[str, str], ...]
+    listens_on: int
 
     @property
     def gateway_name(self) -> str:
@@ -54,7 +59,7 @@ class GatewayServer:
         """The name of its route configuration: plain servers of a port share one, each with TLS has its own."""
         bind = f".{self.spec.bind}" if self.spec.bind else ""
         if not self.terminates_tls:
-            return f"http.{self.port}{bind}"
+            return f"http.{self.listens_on}{bind}"
         return f"https.{self.port}.{self.spec.port.name}.{self.gateway.name}.{self.gateway.namespace}"
 
     def served(self, owner: Resource, host: str) -> list[str]:
@@ -68,13 +73,13 @@ class GatewayServer:
 
 
 def servers_by_address(scope: Scope) -> dict[tuple[str, int], list[GatewayServer]]:
-    """All servers of a router, by address and port, the oldest Gateway's first.
+    """All servers of a router, by the address and port on which it listens, the oldest Gateway's first.
 
     What the first server of a port is decides what all of it is: with TLS or without, requests or connections.
     """
     found: dict[tuple[str, int], list[GatewayServer]] = {}
-    for server in _servers(scope.gateways):
-        same = found.setdefault((server.bind, server.port), [])
+    for server in _servers(scope):
+        same = found.setdefault((server.bind, server.listens_on), [])
         if not same or _kind(same[0]) == _kind(server):
             same.append(server)
     return found
@@ -86,13 +91,13 @@ def _kind(server: GatewayServer) -> str:
     return "requests" if server.is_http else "connections"
 
 
-def _servers(gateways: Sequence[Resource]) -> Iterator[GatewayServer]:
-    for gateway in gateways:
+def _servers(scope: Scope) -> Iterator[GatewayServer]:
+    for gateway in scope.gateways:
         for spec in gateway.spec.servers:
             hosts = tuple(_host(host, gateway.namespace) for host in spec.hosts)
             protocol = parse_protocol(spec.port.protocol)
             if protocol is not PortProtocol.UDP:  # proxies route connections and requests
-                yield GatewayServer(gateway, spec, protocol, hosts)
+                yield GatewayServer(gateway, spec, protocol, hosts, scope.gateway_port(spec.port.number))
 
 
 def _host(text: str, namespace: str) -> tuple[str, str]:

@@ -17,6 +17,8 @@ from controlplane.pilot.listeners import inbound_listeners, outbound_listeners
 from controlplane.pilot.routes import route_configurations
 from controlplane.pilot.scope import Generated, Scope, Workload
 from controlplane.pilot.secrets import secrets
+from controlplane.pilot.security.key_sets import key_clusters
+from controlplane.pilot.security.peer_authentication import PEERS
 
 _PREFIX = "type.googleapis.com/envoy."
 CLUSTER = f"{_PREFIX}config.cluster.v3.Cluster"
@@ -28,7 +30,7 @@ SECRET = f"{_PREFIX}extensions.transport_sockets.tls.v3.Secret"
 TYPES = (CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET, EXTENSION_CONFIG)
 
 SHARED: Mapping[str, Callable[[Scope], Iterable[Generated]]] = {
-    CLUSTER: lambda scope: patched_clusters(scope, outbound_clusters(scope)),
+    CLUSTER: lambda scope: patched_clusters(scope, (*outbound_clusters(scope), *key_clusters(scope, scope.policies))),
     LISTENER: lambda scope: patched_listeners(scope, outbound_listeners(scope)),
     ROUTES: lambda scope: patched_routes(scope, route_configurations(scope)),
     SECRET: secrets,
@@ -37,7 +39,9 @@ SHARED: Mapping[str, Callable[[Scope], Iterable[Generated]]] = {
 """What all proxies of a scope get alike. Endpoints are made by name."""
 
 OWN: Mapping[str, Callable[[Workload], Iterable[Generated]]] = {
-    CLUSTER: lambda workload: patched_clusters(workload.scope, inbound_clusters(workload), own=True),
+    CLUSTER: lambda workload: patched_clusters(
+        workload.scope, (*inbound_clusters(workload), *key_clusters(workload.scope, workload.policies)), own=True
+    ),
     LISTENER: lambda workload: patched_listeners(workload.scope, inbound_listeners(workload), own=True),
 }
 """What is a proxy's own."""
@@ -60,6 +64,9 @@ _TYPES_OF_KIND: Mapping[str, frozenset[str]] = {
     "VirtualService": frozenset({LISTENER, ROUTES}),
     "Secret": frozenset({SECRET}),
     "Telemetry": frozenset({LISTENER}),
+    PEERS: frozenset({CLUSTER, ENDPOINTS, LISTENER}),
+    "AuthorizationPolicy": frozenset({LISTENER}),
+    "RequestAuthentication": frozenset({CLUSTER, LISTENER}),
     "EnvoyFilter": frozenset({CLUSTER, LISTENER, ROUTES, EXTENSION_CONFIG}),
 }
 

@@ -85,9 +85,10 @@ class Clock:
         at = self._types.get(type_url, 0)
         return max(at, self._virtual_services) if with_virtual_services else at
 
-    def of_own(self, type_url: str) -> int:
+    def of_own(self, type_url: str, *, with_virtual_services: bool) -> int:
         """When anything changed last that a proxy's own resources of a type are made from, but for its workload."""
-        return self._own_types.get(type_url, 0)
+        at = self._own_types.get(type_url, 0)
+        return max(at, self._virtual_services) if with_virtual_services else at
 
 
 class Made:
@@ -125,12 +126,17 @@ def _made_or_last(generate: Callable[[], Iterable[Generated]], stamp: object, be
         return before
 
 
+def _peers(view: View, service: Service | None) -> object:
+    return view.peers(service.namespace) if service is not None else None
+
+
 class _Host(NamedTuple):
     """What the load assignments of one host were made from, besides endpoints, and their names."""
 
     service: Service | None
     rule: Rule | None
     mesh: MeshConfig
+    peers: object
     names: set[str]
 
 
@@ -218,6 +224,7 @@ class ScopeState:
                 if view.services.get(hostname) is not host.service
                 or view.destination_rule(hostname) is not host.rule
                 or view.mesh is not host.mesh
+                or _peers(view, host.service) is not host.peers
             ]
             for hostname in stale:
                 self._forget(hostname)
@@ -246,7 +253,7 @@ class ScopeState:
         if host is None:
             view = self.view
             service, rule = view.services.get(parts.hostname), view.destination_rule(parts.hostname)
-            host = self._by_host[parts.hostname] = _Host(service, rule, view.mesh, set())
+            host = self._by_host[parts.hostname] = _Host(service, rule, view.mesh, _peers(view, service), set())
         host.names.add(name)
         return made
 
@@ -261,6 +268,8 @@ class ProxyState:
         self.key = scope_key(proxy, mesh)
         self.moved_at = -1
         self.labels: object = mesh.labels
+        self.peers: object = mesh.peers
+        self.policies: object = mesh.policies
         self.told = -1  # when the workload changed of which the key tells
         self.used = 0
         self._targets: tuple[Target, ...] = ()
@@ -286,15 +295,19 @@ class ProxyState:
     def made(self, type_url: str, shared: ScopeState, mesh: MeshView, clock: Clock) -> Made:
         found = self._made.get(type_url)
         served = self.targets(mesh, clock)
-        stamp = (clock.of_own(type_url), self.key, served)
+        # Of the services that a Sidecar lets in by virtual services some may be asked about requests, or have keys.
+        changed = clock.of_own(type_url, with_virtual_services=shared.view.sidecar is not None)
+        stamp = (changed, self.key, served)
         before = found.stamp if found is not None else None
         if found is None or before[0] != stamp[0] or before[1] != stamp[1] or before[2] is not served:  # type: ignore[index]
-            workload = ProxyWorkload(self.proxy, shared.view, served)
+            policies = mesh.policies.of(self.proxy)
+            workload = ProxyWorkload(self.proxy, shared.view, served, policies)
             generate = OWN.get(type_url)
             found = self._made[type_url] = _made_or_last(
                 lambda: generate(workload) if generate is not None else (), stamp, found
             )
             self.seen.update(key for one in found.generated.values() for key in one.causes)
+            self.seen.update(policies.keys)
         return found
 
     def merged(self, type_url: str, shared: ScopeState, mesh: MeshView, clock: Clock) -> Mapping[str, Encoded]:

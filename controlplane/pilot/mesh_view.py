@@ -13,6 +13,8 @@ from controlplane.pilot.index import (
     relevant_labels,
 )
 from controlplane.pilot.memo import Memo
+from controlplane.pilot.security.peer_authentication import PEERS, PeerIndex
+from controlplane.pilot.security.policies import POLICY_KINDS, PolicyIndex
 
 _LABELLED = ("Sidecar", "DestinationRule", "EnvoyFilter", "ProxyConfig", "Telemetry", "VirtualService")
 
@@ -25,6 +27,8 @@ class MeshView:
     rules: RuleIndex
     sidecars: SidecarIndex
     gateways: list[Resource]
+    policies: PolicyIndex
+    peers: PeerIndex
     labels: dict[str, frozenset[str]]
     metadata: frozenset[str]
 
@@ -59,6 +63,15 @@ class MeshView:
             self.gateways = before.gateways
         else:
             self.gateways = oldest_first(snapshot.of_kind("Gateway"))
+        if before is not None and same_mesh and all(_same(before, snapshot, kind) for kind in POLICY_KINDS):
+            self.policies = before.policies
+        else:
+            self.policies = PolicyIndex(resources, snapshot.root_namespace)
+        if before is not None and same_mesh and _same(before, snapshot, PEERS):
+            self.peers = before.peers
+        else:
+            kept_peers = before.peers if before is not None else None
+            self.peers = PeerIndex(resources.get(PEERS, {}), snapshot.root_namespace, kept_peers)
         if before is not None and same_mesh and all(_same(before, snapshot, kind) for kind in _LABELLED):
             self.labels, self.metadata = before.labels, before.metadata
         else:

@@ -16,6 +16,8 @@ from controlplane.model.proxy import Proxy
 from controlplane.model.resource import Resource, ResourceKey
 from controlplane.model.service import Endpoint, Port, Service
 from controlplane.pilot.memo import Memo
+from controlplane.pilot.security.peer_authentication import NamespacePeers
+from controlplane.pilot.security.policies import Policies
 
 
 class Generated(NamedTuple):
@@ -120,6 +122,12 @@ class Scope(Protocol):
         """Gateways that select this proxy (routers only), the oldest first."""
         ...
 
+    def gateway_port(self, number: int) -> int:
+        """Where a router listens for a port of a Gateway: the target of that port of a service that selects it (the oldest
+        that has the port), else the same number.
+        """
+        ...
+
     @property
     def envoy_filters(self) -> Sequence[Resource]:
         """EnvoyFilters that select this proxy: of its namespace and of the root namespace."""
@@ -128,6 +136,17 @@ class Scope(Protocol):
     @property
     def telemetries(self) -> Sequence[Resource]:
         """Telemetry resources of this proxy: of the root namespace, of its own, and those that select it."""
+        ...
+
+    @property
+    def policies(self) -> Policies:
+        """The policies of a gateway or of a gRPC server without a proxy, of which all in a scope have the labels that are asked
+        for; what sidecars have is their own (`Workload`).
+        """
+        ...
+
+    def peers(self, namespace: str) -> NamespacePeers:
+        """What the workloads of a namespace take from those that call them (PeerAuthentication)."""
         ...
 
     def virtual_services(self, gateway: str = "mesh") -> Sequence[Resource]:
@@ -189,6 +208,11 @@ class Workload(Protocol):
     @property
     def targets(self) -> Sequence[Target]:
         """The ports of services whose endpoint this workload is (`proxy_services`), by number, then by service's age."""
+        ...
+
+    @property
+    def policies(self) -> Policies:
+        """The policies of this workload."""
         ...
 
     @property

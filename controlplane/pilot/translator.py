@@ -11,6 +11,7 @@ from controlplane.model.proxy import Proxy, ProxyType
 from controlplane.model.registry import Registry
 from controlplane.model.resource import Resource, ResourceKey
 from controlplane.model.snapshot import Snapshot
+from controlplane.pilot import proxyless
 from controlplane.pilot.concern import concerns, means_another
 from controlplane.pilot.generators import (
     CLUSTER,
@@ -25,9 +26,10 @@ from controlplane.pilot.generators import (
     types_of,
 )
 from controlplane.pilot.kept import Clock, ProxyState, ScopeState
-from controlplane.pilot.listeners import clashes
+from controlplane.pilot.listeners import Clash, Closed, NotSeen, clashes, closed, not_seen
 from controlplane.pilot.memo import Memo
 from controlplane.pilot.mesh_view import MeshView
+from controlplane.pilot.security.policies import POLICY_KINDS
 from controlplane.pilot.view import ScopeKey, scope_key
 from controlplane.pilot.workload import ProxyWorkload
 
@@ -107,6 +109,12 @@ class Pilot:
                 types |= {CLUSTER, LISTENER}
             if key.kind in SERVICE_KINDS:
                 continue
+            if key.kind in POLICY_KINDS:
+                policy = self._mesh.snapshot.get(key)
+                known = key in own.seen or key in shared.seen
+                if known or (policy is not None and self._mesh.policies.concerns(policy, proxy)):
+                    types |= types_of(key)
+                continue
             candidates = types_of(key)
             if key.kind == "VirtualService" and shared.view.sidecar is not None:
                 candidates = frozenset(TYPES)  # a Sidecar's egress takes in what its virtual services lead to
@@ -150,11 +158,15 @@ class Pilot:
 
     def left_out(self, proxy: Proxy) -> list[tuple[str, Collection[ResourceKey]]]:
         """What a proxy does not get although its resources ask for it, in words, and those resources: listeners whose address
-        another listener has.
+        another listener has, ports that nobody gets into, and ports where policies on requests do not see any.
         """
         own = self._proxy(proxy)
-        workload = ProxyWorkload(proxy, self._scope(own).view, own.targets(self._mesh, self._clock))
-        return [(str(clash), clash.causes) for clash in clashes(workload)]
+        if proxy.type is ProxyType.PROXYLESS:
+            return list(proxyless.left_out(self._scope(own).view))
+        served = own.targets(self._mesh, self._clock)
+        workload = ProxyWorkload(proxy, self._scope(own).view, served, self._mesh.policies.of(proxy))
+        lacking: list[Clash | Closed | NotSeen] = [*clashes(workload), *closed(workload), *not_seen(workload)]
+        return [(str(one), one.causes) for one in lacking]
 
     def _proxy(self, proxy: Proxy) -> ProxyState:
         state = self._proxies.get(proxy.id)
@@ -162,8 +174,10 @@ class Pilot:
             state = self._proxies[proxy.id] = ProxyState(proxy, self._mesh)
         state.used = self._clock.now
         told = self._clock.of_workload(proxy)
-        if state.labels is not self._mesh.labels or state.told != told:
-            state.labels, state.told = self._mesh.labels, told
+        mesh = self._mesh
+        same = state.labels is mesh.labels and state.peers is mesh.peers and state.policies is mesh.policies
+        if not same or state.told != told:
+            state.labels, state.peers, state.policies, state.told = mesh.labels, mesh.peers, mesh.policies, told
             key = scope_key(proxy, self._mesh)
             if key != state.key:
                 state.moved_at = self._clock.now

@@ -7,6 +7,7 @@ from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
+from controlplane.model.conversion import endpoint_ports
 from controlplane.model.mesh_config import MeshConfig
 from controlplane.model.proxy import Locality, Proxy, ProxyType
 from controlplane.model.registry import selects
@@ -17,7 +18,9 @@ from controlplane.pilot.index import RuleIndex, destinations, matches, overlaps,
 from controlplane.pilot.memo import Memo, Same
 from controlplane.pilot.mesh_view import MeshView
 from controlplane.pilot.scope import EgressListener, Rule
-from controlplane.pilot.workload import locality_of
+from controlplane.pilot.security.peer_authentication import NamespacePeers
+from controlplane.pilot.security.policies import NO_POLICIES, Policies
+from controlplane.pilot.workload import locality_of, own_ports
 
 SHARED_METADATA = ("INTERCEPTION_MODE", "GENERATOR", "SDS_AGENT", "ISTIO_VERSION", "DNS_CAPTURE", "ROUTER_MODE")
 """What of a node's metadata decides what its scope gets; all else is the proxy's own."""
@@ -25,7 +28,8 @@ SHARED_METADATA = ("INTERCEPTION_MODE", "GENERATOR", "SDS_AGENT", "ISTIO_VERSION
 
 class ScopeKey(NamedTuple):
     """What decides what a proxy sees of the mesh: proxies with the same get the same listeners, routes and clusters
-    outbound. ``labels`` are only those that some resource asks for.
+    outbound. ``labels`` are only those that some resource asks for. ``ports`` are a router's own by their names, and whether
+    these are a Pod's.
     """
 
     type: ProxyType
@@ -36,14 +40,20 @@ class ScopeKey(NamedTuple):
     locality: Locality
     labels: tuple[tuple[str, str], ...]
     metadata: tuple[tuple[str, str], ...]
+    ports: tuple[tuple[tuple[str, int], ...], bool] = ((), False)
 
 
 def scope_key(proxy: Proxy, mesh: MeshView) -> ScopeKey:
     """The scope of a proxy in a snapshot."""
+    ports: tuple[tuple[tuple[str, int], ...], bool] = ((), False)
     if proxy.type is ProxyType.ROUTER:
         labels = tuple(sorted(proxy.labels.items()))
+        named, of_pod = own_ports(proxy, mesh.snapshot)
+        ports = tuple(sorted(named.items())), of_pod
     else:
         asked = mesh.labels.get("", frozenset()) | mesh.labels.get(proxy.namespace, frozenset())
+        if proxy.type is ProxyType.PROXYLESS:  # its own listeners are its scope's
+            asked |= mesh.peers.of_namespace(proxy.namespace).labels | mesh.policies.labels(proxy.namespace)
         labels = tuple(sorted((name, proxy.labels[name]) for name in asked if name in proxy.labels))
     metadata = tuple(
         (name, json.dumps(proxy.metadata[name], sort_keys=True))
@@ -59,6 +69,7 @@ def scope_key(proxy: Proxy, mesh: MeshView) -> ScopeKey:
         locality_of(proxy, mesh.snapshot),
         labels,
         metadata,
+        ports,
     )
 
 
@@ -129,6 +140,19 @@ class View:
             return ()
         return [gateway for gateway in self._mesh.gateways if selects(gateway.spec.selector, self.proxy.labels)]
 
+    def gateway_port(self, number: int) -> int:
+        named, of_pod = self.key.ports
+        serving = [
+            service
+            for service in self._mesh.services.by_namespace.get(self.proxy.namespace, ())
+            if service.selector and service.port(number) is not None and selects(service.selector, self.proxy.labels)
+        ]
+        for service in sorted(serving, key=lambda one: (one.created, one.hostname)):
+            target = endpoint_ports(service, dict(named), of_pod=of_pod).get(number)
+            if target:
+                return target
+        return number
+
     @cached_property
     def envoy_filters(self) -> Sequence[Resource]:
         snapshot = self._mesh.snapshot
@@ -157,6 +181,13 @@ class View:
             if resource.spec.selector is not None and selects(resource.spec.selector.match_labels, self.proxy.labels)
         ]
         return [*general, *selecting]
+
+    @cached_property
+    def policies(self) -> Policies:
+        return NO_POLICIES if self.proxy.type is ProxyType.SIDECAR else self._mesh.policies.of(self.proxy)
+
+    def peers(self, namespace: str) -> NamespacePeers:
+        return self._mesh.peers.of_namespace(namespace)
 
     @cached_property
     def services(self) -> Mapping[str, Service]:
@@ -240,6 +271,7 @@ class View:
         for name in ("mesh", *gateways):
             yield from (resource.key for resource in self.virtual_services(name))
         yield from (resource.key for resource in (*self.envoy_filters, *self.telemetries))
+        yield from self.policies.keys
         for rule in self._rules.values():
             if rule is not None:
                 yield from (source.key for source in rule.sources)

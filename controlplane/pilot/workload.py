@@ -14,15 +14,17 @@ from controlplane.model.service import Endpoint, Service
 from controlplane.model.snapshot import Snapshot
 from controlplane.pilot.mesh_view import MeshView
 from controlplane.pilot.scope import Scope, Target
+from controlplane.pilot.security.policies import Policies
 
 
 class ProxyWorkload:
     """`Workload` over one snapshot."""
 
-    def __init__(self, proxy: Proxy, scope: Scope, targets: Sequence[Target]) -> None:
+    def __init__(self, proxy: Proxy, scope: Scope, targets: Sequence[Target], policies: Policies) -> None:
         self.proxy = proxy
         self.scope = scope
         self.targets = targets
+        self.policies = policies
 
     @property
     def address(self) -> str:
@@ -45,9 +47,11 @@ def targets(proxy: Proxy, mesh: MeshView) -> tuple[Target, ...]:
     if proxy.type is not ProxyType.SIDECAR:
         return ()
     snapshot = mesh.snapshot
-    named, of_pod = _own_ports(proxy, snapshot)
+    named, of_pod = own_ports(proxy, snapshot)
     found: list[Target] = []
     for service in mesh.services.by_namespace.get(proxy.namespace, ()):
+        if service.part:
+            continue  # all of it is there, too
         ports = _served(service, proxy, named, snapshot, of_pod=of_pod)
         found += [Target(service, port, ports[port.number]) for port in service.ports if port.number in ports]
     return tuple(sorted(found, key=lambda target: target.number))
@@ -100,8 +104,8 @@ def _spec(resource: Resource | None) -> Any:
     return resource.spec if resource is not None else None
 
 
-def _own_ports(proxy: Proxy, snapshot: Snapshot) -> tuple[Mapping[str, int], bool]:
-    """The ports of a proxy's workload by their names, and whether these are a Pod's."""
+def own_ports(proxy: Proxy, snapshot: Snapshot) -> tuple[Mapping[str, int], bool]:
+    """The ports of a proxy's workload by their names, and whether these are a Pod's (where they name targets alone)."""
     group = group_of(proxy)
     if group:
         resource = snapshot.get(ResourceKey("WorkloadGroup", proxy.namespace, group))

@@ -15,8 +15,8 @@ from grpclib.const import Cardinality, Handler, Status
 from grpclib.exceptions import GRPCError
 from grpclib.server import Stream
 
+from controlplane.model.grpc_calls import certificate_of, source_of
 from controlplane.xds.hub import Hub
-from controlplane.xds.server import certificate_of
 from controlplane.xds.session import Session
 from controlplane.xds.type_urls import SECRET, SHORT
 from controlplane.xds.watch import Watch
@@ -69,10 +69,11 @@ def _of_watch(watch: Watch) -> dict[str, Any]:
 class ClientStatusService:
     """Envoy's CSDS over gRPC, for all streams or those of the nodes that are asked for by id.
 
-    ``admit`` says whether the caller may know; it raises PermissionError. It gets the call's metadata and certificate.
+    ``admit`` says whether the caller may know; it raises PermissionError. It gets the call's metadata, the caller's certificate
+    and address.
     """
 
-    def __init__(self, hub: Hub, admit: Callable[[Mapping[str, Any], Any], Awaitable[None]] | None) -> None:
+    def __init__(self, hub: Hub, admit: Callable[[Mapping[str, Any], Any, str], Awaitable[None]] | None) -> None:
         self.hub = hub
         self.admit = admit
 
@@ -97,7 +98,7 @@ class ClientStatusService:
         if self.admit is None:
             return
         try:
-            await self.admit(dict(stream.metadata or {}), certificate_of(stream))
+            await self.admit(dict(stream.metadata or {}), certificate_of(stream), source_of(stream))
         except PermissionError as error:
             raise GRPCError(Status.PERMISSION_DENIED, str(error)) from error
 

@@ -6,7 +6,6 @@ Source: `envoy.service.health.v3.HealthDiscoveryService`; Istio, *WorkloadGroup*
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
@@ -16,12 +15,13 @@ from envoy.extensions.transport_sockets.tls.v3.tls_pb2 import UpstreamTlsContext
 from envoy.service.health.v3.hds_pb2 import HealthCheckRequestOrEndpointHealthResponse, HealthCheckSpecifier
 from google.protobuf.duration_pb2 import Duration
 from grpclib.const import Cardinality, Handler, Status
-from grpclib.exceptions import GRPCError, StreamTerminatedError
+from grpclib.exceptions import GRPCError
 from grpclib.server import Stream
 
+from controlplane.model.grpc_calls import bound_requests
 from controlplane.model.proxy import Proxy
+from controlplane.xds.admission import Admit, admission, while_admitted
 from controlplane.xds.node import InvalidNode, parse_node
-from controlplane.xds.server import Admit, bound_requests, certificate_of
 
 log = logging.getLogger("controlplane.xds")
 
@@ -111,13 +111,8 @@ class HealthService:
             proxy = parse_node(first.health_check_request.node)
         except InvalidNode as error:
             raise GRPCError(Status.INVALID_ARGUMENT, str(error)) from error
-        if self.admit is not None:
-            try:
-                proxy = await self.admit(proxy, dict(stream.metadata or {}), certificate_of(stream))
-            except PermissionError as error:
-                raise GRPCError(Status.PERMISSION_DENIED, str(error)) from error
-        with contextlib.suppress(StreamTerminatedError, ConnectionError):
-            await self._follow(stream, proxy)
+        admitted = await admission(stream, proxy, self.admit)
+        await while_admitted(admitted, self._follow(stream, admitted.proxy))
 
     async def _follow(self, stream: Stream[Any, Any], proxy: Proxy) -> None:
         """Say what to check, again whenever that is different; pass on what is different in the reports."""

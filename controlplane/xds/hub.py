@@ -97,6 +97,7 @@ class Hub:
         self._kept = 0  # bytes
         self._names: dict[frozenset[str], frozenset[str]] = {}
         self._shared: dict[tuple[Hashable, str], Mapping[str, Encoded]] = {}
+        self._scopes: dict[Session, Hashable] = {}  # as of the last push
 
     # what the proxies get
 
@@ -174,16 +175,30 @@ class Hub:
         return changes
 
     def push(self, changes: Changes) -> None:
-        """Tell every session whom these changes concern."""
+        """Tell every session whom these changes concern.
+
+        Proxies share the answer only if they were alike before the change too: of two that it makes alike one may be what it
+        was, and the other lose a policy.
+        """
         affected: dict[Hashable, Collection[str]] = {}
         narrowed = Narrowed(self.translator, changes)
         for session in self.sessions:
-            scope = self.translator.scope(session.proxy)
-            types = affected.get(scope)
-            if types is None:
-                types = affected[scope] = self.translator.affected(changes, session.proxy)
-            if types:
-                session.changed(types, narrowed)
+            try:
+                self._tell(session, changes, affected, narrowed)
+            except Exception:  # of one proxy, which is not to keep the others from theirs
+                log.exception("%s is not told", session.proxy.id)
+
+    def _tell(
+        self, session: Session, changes: Changes, affected: dict[Hashable, Collection[str]], narrowed: Narrowed
+    ) -> None:
+        scope = self.translator.scope(session.proxy)
+        before = self._scopes.get(session, session)  # who was not there is like nobody
+        types = affected.get((before, scope))
+        if types is None:
+            types = affected[before, scope] = self.translator.affected(changes, session.proxy)
+        if types:
+            session.changed(types, narrowed)
+        self._scopes[session] = scope
 
     # sessions
 
@@ -195,6 +210,7 @@ class Hub:
     def left(self, session: Session) -> None:
         """A stream is over."""
         self.sessions.discard(session)
+        self._scopes.pop(session, None)
         self.verdicts.left(session)
         log.info("%s disconnected", session.proxy.id)
 

@@ -5,14 +5,14 @@ Source: Envoy's "xDS REST and gRPC protocol", *REST-JSON polling subscriptions*.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
 from envoy.service.discovery.v3.discovery_pb2 import DiscoveryRequest, DiscoveryResponse
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.json_format import MessageToJson, Parse, ParseError
 
-from controlplane.model.credentials import Identity, Role
+from controlplane.model.credentials import Identity
 from controlplane.model.encoded import Encoded
 from controlplane.model.proxy import Proxy
 from controlplane.xds import type_urls
@@ -23,32 +23,30 @@ from controlplane.xds.responses import version_of
 
 RESOURCES: Final = {"listeners": type_urls.LISTENER, "clusters": type_urls.CLUSTER}
 
-_LOCAL_ONLY: Final = frozenset((Role.ADMIN, Role.WORKLOAD))
-
 
 class RestDiscovery:
-    """Answers one poll at a time; the version that a proxy has is in its request, so nothing is remembered of it."""
+    """Answers one poll at a time; the version that a proxy has is in its request, so nothing is remembered of it.
 
-    def __init__(self, hub: Hub) -> None:
+    ``believe`` makes of a node the proxy that it is as far as the caller is believed, the same as on streams; it raises
+    PermissionError with the reason.
+    """
+
+    def __init__(self, hub: Hub, believe: Callable[[Proxy, Identity], Proxy]) -> None:
         self.hub = hub
+        self.believe = believe
 
     def answer(self, what: str, body: bytes, identity: Identity) -> tuple[int, bytes]:
-        """HTTP status and body for a poll of `listeners` or `clusters`; 304 if the proxy has the newest version.
-
-        A workload gets the configuration of its own namespace's proxies alone, an admin of any.
-        """
+        """HTTP status and body for a poll of `listeners` or `clusters`; 304 if the proxy has the newest version."""
         type_url = RESOURCES.get(what)
         if type_url is None:
             return 404, f"there is no discovery:{what}; there are {', '.join(RESOURCES)}\n".encode()
-        if identity.role not in _LOCAL_ONLY:
-            return 403, b"only workloads and admins ask for configuration\n"
         try:
             request = Parse(body, DiscoveryRequest(), ignore_unknown_fields=True)
-            proxy = parse_node(request.node)
+            proxy = self.believe(parse_node(request.node), identity)
         except (ParseError, InvalidNode, UnicodeDecodeError) as error:
             return 400, f"{error}\n".encode()
-        if identity.role is Role.WORKLOAD and identity.namespace != proxy.namespace:
-            return 403, f"{identity.name} is not of the namespace {proxy.namespace}\n".encode()
+        except PermissionError as error:
+            return 403, f"{error}\n".encode()
         found = inlined(type_url, lambda type_url, names: self._resources(proxy, type_url, names))
         version = version_of(found)
         if request.version_info == version:

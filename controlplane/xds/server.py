@@ -7,34 +7,33 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ipaddress
 import logging
-import resource
 import ssl
-import weakref
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from typing import Any, Final
 
 from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest, DiscoveryRequest
 from grpclib.config import Configuration
 from grpclib.const import Cardinality, Handler, Status
 from grpclib.encoding.base import CodecBase
-from grpclib.exceptions import GRPCError, StreamTerminatedError
+from grpclib.exceptions import GRPCError
 from grpclib.protocol import H2Protocol
 from grpclib.server import Server, Stream
 
+from controlplane.model.accepting import TlsListener, bound_sockets, share_of_descriptors
+from controlplane.model.grpc_calls import bound_requests
 from controlplane.model.proxy import Proxy
 from controlplane.xds import type_urls
+from controlplane.xds.admission import Admit, Admitted, admission, while_admitted
 from controlplane.xds.hub import Hub
 from controlplane.xds.node import InvalidNode, parse_node
 from controlplane.xds.session import Session
 
 log = logging.getLogger("controlplane.xds")
 
-MAX_REQUEST: Final = 4 << 20  # bytes of one request: names and versions of all that a proxy has
-
 _PATIENCE: Final = 15.0  # seconds for somebody to say what they want
+_MOST_CONNECTIONS: Final = 20_000
 _MOST_ASKED: Final = 50_000  # names in one request
 
 _BACKLOG: Final = 1024  # all proxies of a mesh may come at once
@@ -77,11 +76,6 @@ class Raw(CodecBase):
 
 class NotAdmitted(Exception):
     """A proxy cannot be served as it is; the message tells it what to do."""
-
-
-# Who may be this proxy: it as far as it is believed; raises PermissionError with the reason. Called with the call's metadata
-# and the peer's certificate (DER), None on plaintext connections.
-Admit = Callable[[Proxy, Mapping[str, Any], Any], Awaitable[Proxy]]
 
 
 class DiscoveryService:
@@ -139,11 +133,8 @@ class DiscoveryService:
             proxy = parse_node(first.node)
         except InvalidNode as error:
             raise GRPCError(Status.INVALID_ARGUMENT, str(error)) from error
-        if self.admit is not None:
-            try:
-                proxy = await self.admit(proxy, dict(stream.metadata or {}), certificate_of(stream))
-            except PermissionError as error:
-                raise GRPCError(Status.PERMISSION_DENIED, str(error)) from error
+        admitted = await admission(stream, proxy, self.admit)
+        proxy = admitted.proxy
         session = Session(
             self.hub,
             proxy,
@@ -159,14 +150,20 @@ class DiscoveryService:
             raise GRPCError(Status.FAILED_PRECONDITION, str(error)) from error
         self.hub.joined(session)
         try:
-            await self._converse(stream, session, first, type_url, registered)
+            await self._converse(stream, session, admitted, first, type_url, registered)
         finally:
             self.hub.left(session)
             if registered:
                 await self.on_disconnected(proxy)
 
     async def _converse(
-        self, stream: Stream[Any, Any], session: Session, first: Any, type_url: str, registered: bool
+        self,
+        stream: Stream[Any, Any],
+        session: Session,
+        admitted: Admitted,
+        first: Any,
+        type_url: str,
+        registered: bool,
     ) -> None:
         async def listen() -> None:
             request = first
@@ -192,63 +189,38 @@ class DiscoveryService:
                 session.on_request(request)
                 request = await stream.recv_message()
 
-        speaking = asyncio.create_task(session.speak())
-        listening = asyncio.create_task(listen())
-        try:
-            done, _ = await asyncio.wait((speaking, listening), return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                with contextlib.suppress(StreamTerminatedError, ConnectionError):
-                    task.result()
-        finally:
-            for task in (speaking, listening):
-                task.cancel()
-            await asyncio.gather(speaking, listening, return_exceptions=True)
-
-
-def certificate_of(stream: Stream[Any, Any]) -> bytes | None:
-    """The certificate that the client has shown, DER; grpclib itself tells but what it has found in it."""
-    peer = stream.peer
-    tls = None if peer is None else peer._transport.get_extra_info("ssl_object")
-    return None if tls is None else tls.getpeercert(binary_form=True)
-
-
-def bound_requests(stream: Stream[Any, Any]) -> None:
-    """grpclib takes messages of any size: refuse what is too large before it is read."""
-    below = stream._stream
-    receive = below.recv_data
-
-    async def bounded(size: int) -> bytes:
-        if size > MAX_REQUEST:
-            raise GRPCError(Status.RESOURCE_EXHAUSTED, f"a request of {size} bytes; the limit is {MAX_REQUEST}")
-        return await receive(size)
-
-    below.recv_data = bounded  # type: ignore[method-assign]
+        await while_admitted(admitted, session.speak(), listen())
 
 
 class _Connection(H2Protocol):
     """A connection that has to be for something: one on which nobody asks for anything does not stay."""
 
-    _deadline: asyncio.TimerHandle | None = None
+    def __init__(self, server: _ClosingServer, made: H2Protocol) -> None:
+        super().__init__(made.handler, made.config, made.h2_config)
+        self._server = server
+        self._deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
+        if len(self._server.connections) >= self._server.most:
+            log.warning("%d connections: no more are taken", self._server.most)
+            self.handler.close()
+            transport.abort()
+            return
+        self._server.connections.add(self)
         super().connection_made(transport)
         self._deadline = asyncio.get_running_loop().call_later(_PATIENCE, self._used)
 
     def connection_lost(self, exc: Any) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
+        if self._deadline is None or self not in self._server.connections:
+            self.handler.close()  # it was never served
+            return
+        self._deadline.cancel()
+        self._server.connections.discard(self)
         super().connection_lost(exc)
 
     def _used(self) -> None:
         if not self.processor.streams:
             self.processor.close("nothing was asked")
-
-
-class _Refused(asyncio.Protocol):
-    """There are as many connections as there may be."""
-
-    def connection_made(self, transport: Any) -> None:
-        transport.abort()
 
 
 class _ClosingServer(Server):
@@ -258,27 +230,29 @@ class _ClosingServer(Server):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._protocols: weakref.WeakSet[H2Protocol] = weakref.WeakSet()
-        self.most = max(16, resource.getrlimit(resource.RLIMIT_NOFILE)[0] * 2 // 5)
+        self.most = share_of_descriptors(0.25, 16, _MOST_CONNECTIONS)
+        self.connections: set[_Connection] = set()
+
+    async def start_tls(self, host: str, port: int, context: ssl.SSLContext, patience: float) -> None:
+        """As `start`, with TLS whose handshakes are bounded."""
+        self._server = TlsListener(  # type: ignore[assignment]
+            await bound_sockets(host, port), self._protocol_factory, context, backlog=_BACKLOG, patience=patience
+        )
+        self._server_closed_fut = asyncio.get_running_loop().create_future()
 
     def _protocol_factory(self) -> Any:
-        if len(self._protocols) >= self.most:
-            log.warning("%d connections: no more are taken", len(self._protocols))
-            return _Refused()
-        made = super()._protocol_factory()
-        protocol = _Connection(made.handler, made.config, made.h2_config)
-        self._protocols.add(protocol)
-        return protocol
+        return _Connection(self, super()._protocol_factory())
 
     def close_connections(self) -> None:
         """End every connection that was made."""
-        for protocol in list(self._protocols):
-            if hasattr(protocol, "processor"):
-                protocol.processor.close("the server stops")
+        for connection in list(self.connections):
+            connection.processor.close("the server stops")
 
 
 class DiscoveryServer:
     """Serves on one address: `start`, `address`, `stop`. Without ``tls`` the address must be a loopback one."""
+
+    handshake_patience = 10.0  # seconds
 
     def __init__(self, services: Collection[Any], host: str, port: int, tls: ssl.SSLContext | None = None) -> None:
         if tls is None and not is_loopback(host):
@@ -292,7 +266,10 @@ class DiscoveryServer:
 
     async def start(self) -> None:
         """Listen. OSError if the address cannot be bound."""
-        await self.server.start(self.host, self.port, ssl=self.tls, backlog=_BACKLOG)
+        if self.tls is None:
+            await self.server.start(self.host, self.port, backlog=_BACKLOG)
+        else:
+            await self.server.start_tls(self.host, self.port, self.tls, self.handshake_patience)
 
     @property
     def address(self) -> tuple[str, int]:

@@ -10,7 +10,6 @@ from sidecar.admin.clusters import clusters_page
 from sidecar.admin.commands import Command, Parameter, Parameters, help_text, home_html
 from sidecar.admin.config_dump import config_dump_page
 from sidecar.admin.context import AdminContext
-from sidecar.admin.explain import explain_page
 from sidecar.admin.json_text import json_chunks
 from sidecar.admin.listeners import listeners_page
 from sidecar.admin.logging_levels import logging_page
@@ -83,12 +82,19 @@ class Admin:
                 Parameter("name_regex", "Dump only the configurations whose names match the regular expression"),
                 Parameter("include_eds", "Dump the endpoints, too"),
             )),
-            Command("/explain", "tell which route a request would take, and why not the others", self._explain,
+            Command("/explain", "tell what would become of a request, and why", self._explain,
                     parameters=(
-                        Parameter("path", "Path and query of the request, /-escaped as in a URL"),
-                        Parameter("host", "Its authority"),
+                        Parameter("url", "Its URL, http://HOST:PORT/PATH"),
                         Parameter("method", "Its method; GET by default"),
                         Parameter("header", "A header of it as name:value; may be repeated"),
+                        Parameter("to", "IP:PORT that the client connects to, if not the URL's"),
+                        Parameter("source", "The client's IP address; 127.0.0.1 by default"),
+                        Parameter("peer", "The SPIFFE ID in the client's certificate"),
+                        Parameter("alpn", "What a TLS client offers by ALPN, with commas"),
+                        Parameter("direction", "inbound or outbound, to choose among listeners of one address"),
+                        Parameter("sni", "The server name that a TLS client sends, if not the URL's host"),
+                        Parameter("http2", "Whether it comes by HTTP/2"),
+                        Parameter("format", "Format to use; One of (text, json)"),
                     )),
             Command("/certs", "print certs on machine", self._certs),
             Command("/memory", "print current allocation/heap usage", lambda _: memory_page()),
@@ -145,6 +151,8 @@ class Admin:
         return config_dump_page(self.context, first_values(parameters))
 
     def _explain(self, parameters: Parameters) -> Page:
+        from sidecar.admin.explain import explain_page  # only for those who ask
+
         return explain_page(self.context.explain, parameters)
 
     def _certs(self, parameters: Parameters) -> Page:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,11 +13,12 @@ from sidecar.config.core_types import Locality, Metadata
 from sidecar.config.listener import Listener as ListenerConfig
 from sidecar.config.matcher import StringMatcher
 from sidecar.core.address import Address
-from sidecar.core.head import RequestHead
 
 if TYPE_CHECKING:
     from sidecar.admin.dynamic_dumps import DiscoveredView
     from sidecar.config.health_check import EndpointHealthCheck
+    from sidecar.core.explanation import Step
+    from sidecar.core.question import Question
 
 
 class HostView(Protocol):
@@ -159,8 +160,8 @@ class AdminContext:
     `stats` answers a query (its parameters, and whether it is /stats/prometheus). `server_state` is `LIVE`, `DRAINING`
     (also while the health check is made to fail), `PRE_INITIALIZING` or `INITIALIZING`. `options` are those of the
     command line under Envoy's names (`config_path`, `concurrency`, ...); what is missing is shown as Envoy's default.
-    `version` is shown as it is. `explain` tells, for each connection manager, its name and the lines of what it does
-    with a request. `discovered` is None where nothing is. `certificates` are the `admin.v3.Certificate`s in use.
+    `version` is shown as it is. `explain` tells what would become of a request; ValueError for a question that
+    does not say enough. `discovered` is None where nothing is. `certificates` are the `admin.v3.Certificate`s in use.
     """
 
     stats: Callable[[Mapping[str, str], bool], StatsPage]
@@ -177,7 +178,7 @@ class AdminContext:
     drain_listeners: DrainListeners
     quit: Callable[[], None]
     reopen_logs: Callable[[], None]
-    explain: Callable[[RequestHead], Iterable[tuple[str, Sequence[str]]]]
+    explain: Callable[[Question], Sequence[Step]]
     node: NodeIdentity
     options: Mapping[str, Any]
     allow_paths: tuple[StringMatcher, ...] = ()

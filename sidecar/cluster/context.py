@@ -55,6 +55,7 @@ Choose = Callable[[], Host | None]
 class ClusterStats(Protocol):
     """The statistics that this stage counts, under Envoy's leaf names below `cluster.<name>.`"""
 
+    bind_errors: int
     membership_change: int
     membership_healthy: int
     membership_degraded: int

@@ -27,11 +27,13 @@ class Answer:
     """What became of a lookup. `addresses` are IP addresses as text; `ttl` is the smallest one's, in seconds, or 0.
 
     `failed`: nobody could say. A name that does not exist, or has no such address, is an answer without addresses.
+    `details` is why there are none, in Envoy's words.
     """
 
     addresses: tuple[str, ...] = ()
     ttl: int = 0
     failed: bool = False
+    details: str = ""
 
 
 FAILED = Answer(failed=True)
@@ -112,12 +114,15 @@ class DnsResolver:
         except DNSError as error:
             if error.args[0] in (_NO_DATA, _NO_NAME):
                 stats.not_found += 1
-                return Answer()
+                return Answer(details=f"cares_norecords:{error.args[1]}")
             if error.args[0] == _TIMED_OUT:
                 stats.timeouts += 1
             else:
                 stats.get_addr_failure += 1
-            return FAILED
+            return Answer(failed=True, details=f"cares_failure:{error.args[1]}")
+        except UnicodeError:  # it is nothing that could be asked for
+            stats.get_addr_failure += 1
+            return Answer(failed=True, details="cares_failure:Misformatted domain name")
         finally:
             stats.pending_resolutions -= 1
         addresses = dict.fromkeys(node.addr[0].decode() for node in result.nodes)

@@ -28,11 +28,13 @@ from sidecar.core.timer_wheel import TimerWheel
 from sidecar.core.waiting import Start
 
 if TYPE_CHECKING:
+    from sidecar.cluster.dns_cache import DnsCache
     from sidecar.cluster.eds import Subscriber
     from sidecar.cluster.health_checks.checker import HealthChecker
     from sidecar.cluster.load_balancers.zone_aware import LocalCluster
     from sidecar.cluster.outlier import OutlierDetector
     from sidecar.cluster.outlier_events import OutlierEventLog
+    from sidecar.config.dns_cache import DnsCacheConfig
 
 
 class ClusterManagerStats(Protocol):
@@ -69,6 +71,10 @@ class Surroundings(Protocol):
 
     def resolver(self, settings: DnsSettings) -> Resolver:
         """The resolver for these settings; asked for only by DNS clusters. It is closed by whoever made it."""
+        ...
+
+    def dns_cache(self, config: DnsCacheConfig) -> DnsCache:
+        """The cache that a dynamic forward proxy finds its hosts in; it is released by the cluster. Raises ValueError."""
         ...
 
     def needs_of(self, config: ClusterConfig) -> Sequence[Start]:
@@ -270,14 +276,42 @@ def make_cluster(
 ) -> Cluster:
     """A cluster of any type, not yet started. ``random`` chooses hosts; what timers leave to chance has its own source.
 
-    ``local`` is the proxy's own cluster, if known; ``is_local``: this is it.
+    ``local`` is the proxy's own cluster, if known; ``is_local``: this is it. Raises ValueError or OSError for what the cluster
+    needs and cannot have, and then it keeps nothing that others share.
     """
-    random_for = random_for or (lambda purpose: random)
+    cluster = _bare_cluster(config, surroundings, wheel, slices, random, local, is_local)
+    try:
+        _complete(cluster, surroundings, wheel, random_for or (lambda purpose: random))
+    except BaseException:
+        if cluster.discovery is not None:
+            cluster.discovery.close()
+        raise
+    return cluster
+
+
+def _bare_cluster(
+    config: ClusterConfig,
+    surroundings: Surroundings,
+    wheel: TimerWheel,
+    slices: Slices,
+    random: Random,
+    local: LocalCluster | None,
+    is_local: bool,
+) -> Cluster:
+    """What hosts are picked by, and the limits."""
     stats = surroundings.cluster_stats(config)
     own = config.lb_config
     breakers = (_breaker(config.circuit_breakers.default), _breaker(config.circuit_breakers.high))
     breakers[0].counters = stats
-    if isinstance(own, OriginalDstLbConfig):
+    if config.dns_cache is not None:
+        from sidecar.cluster.dynamic_forward_proxy import DynamicForwardProxy  # only for those who use it
+
+        secure = config.transport_socket is not None
+        named = DynamicForwardProxy(surroundings.dns_cache(config.dns_cache), 443 if secure else 80, wheel.clock)
+        cluster = Cluster(config.name, config, stats, named, slices, breakers)
+        named.cluster = cluster
+        cluster.discovery = named
+    elif isinstance(own, OriginalDstLbConfig):
         discovery = OriginalDst(own, config.cleanup_interval, stats, wheel)
         cluster = Cluster(config.name, config, stats, discovery, slices, breakers)
         discovery.cluster = cluster
@@ -287,6 +321,15 @@ def make_cluster(
         cluster = Cluster(config.name, config, stats, balancer, slices, breakers)
         cluster.by_locality = local is not None or config.common_lb_config.locality_weighted_lb_config
         cluster.by_zones = local is not None and not is_local and config.lb_policy not in ("RING_HASH", "MAGLEV")
+    return cluster
+
+
+def _complete(
+    cluster: Cluster, surroundings: Surroundings, wheel: TimerWheel, random_for: Callable[[str], Random]
+) -> None:
+    """What watches over the hosts, and where they come from."""
+    config: ClusterConfig = cluster.config
+    own = config.lb_config
     if isinstance(own, ClientSideWeightedRoundRobin):
         from sidecar.cluster.client_side_weights import ClientSideWeights  # only for those who use it
 
@@ -317,7 +360,6 @@ def make_cluster(
         cluster.discovery = EndpointDiscovery(cluster, partial(surroundings.endpoints, config), wheel)
     elif config.type == "STATIC":
         cluster.update(static_host_sets(config.load_assignment, cluster.by_locality))
-    return cluster
 
 
 def _drain_connections(cluster: Cluster, added: Sequence[Host], removed: Sequence[Host]) -> None:

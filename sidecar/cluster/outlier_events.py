@@ -16,11 +16,11 @@ from sidecar.cluster.outlier_rates import ClusterRates, HostMonitor
 
 
 class OutlierEventLog:
-    """Writes the events of all clusters. `clock` is the worker's, `epoch` what makes it the time of day."""
+    """Writes the events of all clusters. `clock` is the worker's, `epoch` tells what makes it the time of day."""
 
     __slots__ = ("_clock", "_epoch", "_write")
 
-    def __init__(self, write: Callable[[bytes], None], clock: Callable[[], float], epoch: float) -> None:
+    def __init__(self, write: Callable[[bytes], None], clock: Callable[[], float], epoch: Callable[[], float]) -> None:
         self._write = write
         self._clock = clock
         self._epoch = epoch
@@ -64,7 +64,7 @@ class OutlierEventLog:
         now = self._clock()
         event = {
             "type": type,
-            "timestamp": timestamp(now + self._epoch),
+            "timestamp": timestamp(now + self._epoch()),
             **({"secs_since_last_action": str(int(now - last_action))} if last_action else {}),
             "cluster_name": cluster,
             "upstream_url": host.address.text,

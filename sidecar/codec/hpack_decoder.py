@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import Final, Generic, TypeVar
 
 from sidecar.codec.hpack_huffman import decode as huffman_decode
-from sidecar.codec.hpack_pattern import Pattern, pattern_of
+from sidecar.codec.hpack_pattern import VISIBLE, Pattern, has_odd_characters, pattern_of
 from sidecar.codec.hpack_shifting import Shifting, shifting_of
 from sidecar.codec.hpack_table import FIRST_DYNAMIC, OVERHEAD, STATIC, VOLATILE, HpackError, continued
 from sidecar.codec.hpack_texts import Texts
@@ -21,8 +21,6 @@ from sidecar.codec.wire import Field
 
 Kept = TypeVar("Kept")
 
-_VISIBLE: Final = bytes(range(0x21, 0x7F)) + bytes(range(0x80, 0x100))
-_BLANKS: Final = b" \t"
 _STATIC_BY_BYTE: Final = [*([STATIC[0]] * 128), *STATIC]
 _NEWEST: Final = 0x80 + FIRST_DYNAMIC - 1  # the byte that names the newest dynamic entry, less one
 _FORGOTTEN: Final = VOLATILE - {b":path"}
@@ -245,8 +243,7 @@ class HpackDecoder(Generic[Kept]):
                     value = block[at : at + length]
                 at += length
                 # Most values have visible characters only; where blanks are among them, the rest is looked at, too.
-                rest = value.translate(None, _VISIBLE)
-                if rest and (rest.translate(None, _BLANKS) or value[0] in _BLANKS or value[-1] in _BLANKS):
+                if value.translate(VISIBLE) != value and has_odd_characters(value):
                     self.suspicious = True
                 field = (name, value)
                 append(field)

@@ -99,13 +99,16 @@ _FIFTEEN_ONES: Final = b"\xff\x7f"
 
 def decode(data: bytes) -> bytes:
     """The text that ``data`` codes. Raises ValueError for EOS inside of it and for wrong padding."""
-    if len(data) >= _SHORT and data[-1] != 0xFF:
-        # One more than fifteen could complete a symbol that the data leaves open; and since fewer than 8 ones end the
-        # data, an end of block that takes some of the others has begun in the padding.
+    if len(data) >= _SHORT:
+        # One more than fifteen could complete a symbol that the data leaves open. An end of block that takes nine or more of
+        # them has begun in the last six bits of the data, and so in the padding; one that takes eight or seven, too, if
+        # fewer than 8 ones end the data.
         inflater = _INFLATER.copy()
         text = inflater.decompress(data.translate(_REVERSED) + _FIFTEEN_ONES)
-        if inflater.eof and len(inflater.unused_data) < 2:
-            return text
+        if inflater.eof:
+            unused = inflater.unused_data
+            if not unused or (len(unused) == 1 and data[-1] != 0xFF):
+                return text
     return _decode_by_rows(data)
 
 

@@ -12,10 +12,15 @@ from typing import Any, Final, Generic, TypeVar
 from sidecar.codec.hpack_huffman import decode as huffman_decode
 from sidecar.codec.hpack_table import FIRST_DYNAMIC, STATIC, VOLATILE, continued
 from sidecar.codec.wire import Field
+from sidecar.core.characters import only
 
 Kept = TypeVar("Kept")
 
-_VISIBLE: Final = bytes(range(0x21, 0x7F)) + bytes(range(0x80, 0x100))
+VISIBLE: Final = only(bytes(range(0x21, 0x7F)) + bytes(range(0x80, 0x100)))
+"""Of what may stand anywhere in a value; blanks may, too, but not outside (RFC 9113 section 8.2.1)."""
+
+_VISIBLE_OR_BLANK: Final = only(bytes(range(0x21, 0x7F)) + bytes(range(0x80, 0x100)) + b" \t")
+_BLANKS: Final = b" \t"
 _MOST_HOLES: Final = 8
 
 
@@ -33,7 +38,7 @@ class Pattern(Generic[Kept]):
         self, first: bytes, segments: tuple[tuple[bool, bytes], ...], spots: tuple[tuple[int, bytes], ...]
     ) -> None:
         self.first = first
-        self.segments = segments  # whether a value is worth remembering, and the octets behind it
+        self.segments = segments  # whether a value is a path, which is worth remembering, and the octets behind it
         self.spots = spots
 
     def match(self, block: bytes, texts: dict[bytes, bytes]) -> list[bytes] | None:
@@ -53,7 +58,9 @@ class Pattern(Generic[Kept]):
                 else:
                     value = block[at : at + length]
                 at += length
-                if length == 127 or value.translate(None, _VISIBLE) or not block.startswith(segment, at):
+                if length == 127 or not block.startswith(segment, at):
+                    return None
+                if value.translate(VISIBLE) != value and (remembered or has_odd_characters(value)):
                     return None
                 at += len(segment)
                 values.append(value)
@@ -86,7 +93,9 @@ def pattern_of(block: bytes, entries: list[Field], fields: list[Field]) -> Patte
             name = STATIC[index][0] if index < FIRST_DYNAMIC else entries[FIRST_DYNAMIC - 1 - index][0]
         else:
             end = string_end(block, at)
-            name = block[at + 1 : end] if block[at] < 127 else b""
+            name = block[at + 1 : end] if block[at] & 127 < 127 else b""
+            if block[at] > 127:
+                name = huffman_decode(name)
             at = end
         end = string_end(block, at)
         if name in names:
@@ -103,6 +112,11 @@ def pattern_of(block: bytes, entries: list[Field], fields: list[Field]) -> Patte
     holes = tuple((name == b":path", segment) for name, segment in zip(names, segments[1:], strict=True))
     spots = tuple((places.index(name) if name != b":path" else -1, name) for name in names)
     return Pattern(segments[0], holes, spots)
+
+
+def has_odd_characters(value: bytes) -> bool:
+    """Whether a value, which is not empty, has what no field may have."""
+    return value.translate(_VISIBLE_OR_BLANK) != value or value[0] in _BLANKS or value[-1] in _BLANKS
 
 
 def string_end(block: bytes, at: int) -> int:

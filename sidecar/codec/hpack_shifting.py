@@ -12,11 +12,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from sidecar.codec.hpack_huffman import decode as huffman_decode
-from sidecar.codec.hpack_pattern import string_end
+from sidecar.codec.hpack_pattern import VISIBLE, has_odd_characters, string_end
 from sidecar.codec.hpack_table import FIRST_DYNAMIC, OVERHEAD, VOLATILE, continued
 from sidecar.codec.wire import Field
 
-_VISIBLE: Final = bytes(range(0x21, 0x7F)) + bytes(range(0x80, 0x100))
 _LAST_STATIC: Final = FIRST_DYNAMIC - 1
 _LARGEST_BYTE: Final = 126  # the largest index that takes one octet
 _NOTHING_NAMED: Final = -(1 << 60)
@@ -58,7 +57,8 @@ class Shifting:
         self.fields = [(name, b"" if at in places else value) for at, (name, value) in enumerate(fields)]
         self.first = segments[0]
         self.segments = [(name == b":path", *segment) for name, segment in zip(self.holes, segments[1:], strict=True)]
-        self.inserting = inserting  # which of the values enter the table
+        # Which of the values enter the table, under which name, and what an entry takes beside its value.
+        self.inserting = [(hole, self.holes[hole], len(self.holes[hole]) + OVERHEAD) for hole in inserting]
         self.end = False
         self.kept: Any = None
         self.largest = self.longest = 0
@@ -98,7 +98,9 @@ class Shifting:
                 at += length
                 if ones:
                     segment = (octets + ones * shift).to_bytes(len(segment), "big")
-                if length == 127 or value.translate(None, _VISIBLE) or not block.startswith(segment, at):
+                if length == 127 or not block.startswith(segment, at):
+                    return None
+                if value.translate(VISIBLE) != value and (remembered or has_odd_characters(value)):
                     return None
                 at += len(segment)
                 values.append(value)
@@ -109,35 +111,25 @@ class Shifting:
             return None
         if at != size:
             return None
-        oldest = count - max(deepest - _LAST_STATIC, self.reach)
-        return values if self._insert(values, decoder, oldest) else None
-
-    def filled(self, values: list[bytes]) -> list[Field]:
-        """The whole header list with these values."""
-        fields = self.fields.copy()
-        for place, value in zip(self.places, values, strict=True):
-            fields[place] = (fields[place][0], value)
-        return fields
-
-    def _insert(self, values: list[bytes], decoder: Any, oldest: int) -> bool:
-        """Let the values enter the table; ``oldest`` is where the oldest entry stands that must not leave it before."""
-        entries: list[Field] = decoder.entries
+        # The values enter the table, unless what the block named before would leave it for them.
         fresh = []
         size = decoder.size
-        for hole in self.inserting:
-            field = (self.holes[hole], values[hole])
-            length = len(field[0]) + len(field[1]) + OVERHEAD
+        for hole, name, length in self.inserting:
+            value = values[hole]
+            length += len(value)
             if length > decoder.largest:
-                return False
+                return None
             size += length
-            fresh.append(field)
+            fresh.append((name, value))
         gone = 0
-        while size > decoder.max_size:
-            if gone >= oldest:
-                return False
-            name, value = entries[gone]
-            size -= len(name) + len(value) + OVERHEAD
-            gone += 1
+        if size > decoder.max_size:
+            oldest = count - max(deepest - _LAST_STATIC, self.reach)
+            while size > decoder.max_size:
+                if gone >= oldest:
+                    return None
+                name, value = entries[gone]
+                size -= len(name) + len(value) + OVERHEAD
+                gone += 1
         entries += fresh
         if gone:
             del entries[:gone]
@@ -147,7 +139,14 @@ class Shifting:
         decoder.misses = 0
         if decoder.known or decoder.sections:
             decoder.forget()
-        return True
+        return values
+
+    def filled(self, values: list[bytes]) -> list[Field]:
+        """The whole header list with these values."""
+        fields = self.fields.copy()
+        for place, value in zip(self.places, values, strict=True):
+            fields[place] = (fields[place][0], value)
+        return fields
 
     def __repr__(self) -> str:
         return f"<Shifting {self.holes}>"

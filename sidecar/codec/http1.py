@@ -15,7 +15,7 @@ from sidecar.codec.http1_head import (
     parse_response_head,
 )
 from sidecar.codec.http1_reader import BROKEN, DONE, HEAD, TUNNEL, Http1Reader, Sink
-from sidecar.codec.wire import FieldLines, tokens_of
+from sidecar.codec.wire import TOKEN, FieldLines, tokens_of
 from sidecar.core.head import RequestHead, ResponseHead
 
 
@@ -74,6 +74,10 @@ class RequestReader(Http1Reader[RequestHead]):
             self.begin_body(framing)
             self.sink.on_head(head, False)  # type: ignore[union-attr]
         return rest == len(data)
+
+    def begins(self, partial: bytearray) -> object:
+        """As in Envoy by the first octet: what speaks TLS to a plaintext port gets its 400 at once."""
+        return partial == b"\r" or TOKEN.match(partial)
 
 
 class ResponseReader(Http1Reader[ResponseHead]):

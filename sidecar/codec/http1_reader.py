@@ -142,6 +142,10 @@ class Http1Reader(Generic[H]):
         """
         raise NotImplementedError
 
+    def begins(self, partial: bytearray) -> object:
+        """Nothing true where what has come of a head cannot be the beginning of one: nobody waits for the rest."""
+        return True
+
     def stop(self) -> None:
         """Take nothing more, not even of the read that is being taken."""
         self.state = BROKEN
@@ -222,7 +226,7 @@ class Http1Reader(Generic[H]):
         if end > most or (end < 0 and len(partial) > most):
             raise self.fail("http1.headers_too_large", 431)
         if end < 0:
-            if _BARE_LF.search(partial, search_from):
+            if _BARE_LF.search(partial, search_from) or (partial and not self.begins(partial)):
                 raise self.fail("http1.codec_error")
             self.partial = partial
             return len(data)

@@ -183,11 +183,16 @@ class Http2Connection(Http2Control):
             return known, known.values
         return None
 
-    def _learn(self, block: bytes, effect: int, head: RequestHead | ResponseHead, length: int) -> Known | None:
-        """Remember what a block means that was decoded with this effect on the table, if it may come again."""
+    def _learn(
+        self, block: bytes, effect: int, head: RequestHead | ResponseHead, length: int, wanted: bool = False
+    ) -> Known | None:
+        """Remember what a block means that was decoded with this effect on the table, if it may come again.
+
+        ``wanted``: the decoder has been asked already whether it wants a block that left the table as it was.
+        """
         decoder = self.decoder
         if effect == STEADY:
-            if not decoder.wants(block):
+            if not wanted and not decoder.wants(block):
                 return None
             pattern = decoder.pattern(block, head.fields)
             values = None if pattern is None else pattern.match(block, decoder.texts)

@@ -122,13 +122,26 @@ class ClientConnection(Http2Connection):
         block = data[at:end]
         inserting = None
         known = decoder.known.get(block)
-        if known is None:
+        if known is not None:
+            values = known.values
+        else:
             inserting = decoder.inserting.get(block)
-            if inserting is None:
-                return 0
-            known = inserting.made
+            if inserting is not None:
+                known = inserting.made
+                values = known.values
+            else:
+                for pattern in decoder.patterns:
+                    found = pattern.match(block, decoder.texts)
+                    if found is not None:
+                        known, values = pattern.kept, found
+                        break
+                else:
+                    return 0
+                if not known.admits(values):
+                    return 0
         length = after - body
-        if known.shape is None or length > self.window_in or (known.length >= 0 and known.length != length):
+        expected = known.length if known.length_at < 0 else int(values[known.length_at])
+        if known.shape is None or length > self.window_in or (expected >= 0 and expected != length):
             return 0
         trailers = None
         if flags != END_STREAM:
@@ -147,7 +160,7 @@ class ClientConnection(Http2Connection):
             last = after
         del self.streams[stream_id]
         self.received_head_size = end - at + HEADER_SIZE
-        if not self.sink.on_known(stream_id, known, known.values, False, data[body:after], trailers):  # type: ignore[union-attr]
+        if not self.sink.on_known(stream_id, known, values, False, data[body:after], trailers):  # type: ignore[union-attr]
             self.streams[stream_id] = stream
             return 0
         if inserting is not None and inserting is not decoder.settled:

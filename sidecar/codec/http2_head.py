@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from sidecar.codec.hpack_encoder import PATH, HpackEncoder
 from sidecar.codec.wire import Field, decimal, is_authority, is_token
+from sidecar.core.characters import only
 from sidecar.core.head import RequestHead, ResponseHead, index_of
 
 NO_LENGTH: Final = -1
@@ -28,7 +29,7 @@ WRONG_LENGTH: Final = "http2.wrong_length"
 _NAME: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
 _VALUE: Final = re.compile(rb"(?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?")
 _SCHEME: Final = re.compile(rb"[A-Za-z][A-Za-z0-9+.\-]*")
-_PATH: Final = bytes(range(0x21, 0x7F)) + bytes(range(0x80, 0x100))
+_PATH: Final = only(bytes(range(0x21, 0x7F)) + bytes(range(0x80, 0x100)))
 _REQUEST_PSEUDO: Final = frozenset((b":method", b":scheme", b":path", b":authority", b":protocol"))
 _CONNECTION_SPECIFIC: Final = frozenset(
     (b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade")
@@ -175,7 +176,7 @@ def request_head(fields: list[Field], suspicious: bool, extended_connect: bool) 
             raise Malformed(VIOLATION if path else INVALID_FIELD)
         if not authority:
             raise Malformed(INVALID_FIELD if any(name in _AUTHORITY for name, _ in fields) else VIOLATION)
-    if path.translate(None, _PATH) or (authority not in _AUTHORITIES and not _is_authority(authority)):
+    if path.translate(_PATH) != path or (authority not in _AUTHORITIES and not _is_authority(authority)):
         raise Malformed(INVALID_FIELD)
     if method not in _USUAL_METHODS and not is_token(method):
         raise Malformed(INVALID_FIELD)

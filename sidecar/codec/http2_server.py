@@ -173,6 +173,7 @@ class ServerConnection(Http2Connection):
         self.received_head_size = (size or len(block)) + HEADER_SIZE
         known, values, head, layout = None, _NO_VALUES, None, None
         self.fields = None
+        wanted = False
         try:
             if recalled is None:
                 inserted, count = self.decoder.inserted, len(self.decoder.entries)
@@ -180,16 +181,18 @@ class ServerConnection(Http2Connection):
                 if self.layouts:
                     layout = self.layouts.get((end, *[name for name, _ in fields]))
                     if layout is not None and self._fits(layout, fields):
-                        if effect != STEADY and decoded is None and self.decoder.wants(block):
-                            shifting = self.decoder.keep_shifting(block, fields, inserted, count)
-                            if shifting is not None:
-                                self._bind(shifting, layout, end)
-                        self._laid_out(stream_id, layout, fields, end)
-                        return
+                        wanted = decoded is None and self.decoder.wants(block)
+                        if effect != STEADY or not wanted:
+                            if wanted:
+                                shifting = self.decoder.keep_shifting(block, fields, inserted, count)
+                                if shifting is not None:
+                                    self._bind(shifting, layout, end)
+                            self._laid_out(stream_id, layout, fields, end)
+                            return
                 self.fields = fields
                 head, length = request_head(fields, self.decoder.suspicious, self.options.allow_connect)
                 if effect >= STEADY:
-                    known = self._learn(block, effect, head, length)
+                    known = self._learn(block, effect, head, length, wanted)
             else:
                 known, values = recalled
                 length = known.length if known.length_at < 0 else int(values[known.length_at])

@@ -9,29 +9,30 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from sidecar.core.characters import only
+
 TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _FIELD_LINE: Final = re.compile(
     rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]++):[ \t]*+"  # RFC 9112 section 5.1: no space before the colon
     rb"((?:[\x21-\x7e\x80-\xff]++(?:[ \t]++[\x21-\x7e\x80-\xff]++)*+)?+)[ \t]*+"  # possessive: linear time
 )
-_TARGET: Final = bytes(range(0x21, 0x7F))
-_AUTHORITY: Final = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!$%&'()*+,-.:;=@[]_~"
-_DIGITS: Final = b"0123456789"
-_HEX: Final = b"0123456789abcdefABCDEF"
+_TARGET: Final = only(bytes(range(0x21, 0x7F)))
+_AUTHORITY: Final = only(b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!$%&'()*+,-.:;=@[]_~")
+_HEX: Final = only(b"0123456789abcdefABCDEF")
 
 Field = tuple[bytes, bytes]
 
 
 def decimal(text: bytes) -> int | None:
     """A non-negative decimal number of at most 18 digits, nothing else around it; None for anything else."""
-    if not text or len(text) > 18 or text.translate(None, _DIGITS):
+    if len(text) > 18 or not text.isdigit():
         return None
     return int(text)
 
 
 def hexadecimal(text: bytes) -> int | None:
     """A chunk size: 1 to 15 hexadecimal digits and nothing else (RFC 9112 section 7.1); None for anything else."""
-    if not text or len(text) > 15 or text.translate(None, _HEX):
+    if not text or len(text) > 15 or text.translate(_HEX) != text:
         return None
     return int(text, 16)
 
@@ -43,12 +44,12 @@ def is_token(text: bytes) -> bool:
 
 def is_target(text: bytes) -> bool:
     """Whether ``text`` can stand as a request target: visible ASCII only, not empty."""
-    return bool(text) and not text.translate(None, _TARGET)
+    return bool(text) and text.translate(_TARGET) == text
 
 
 def is_authority(text: bytes) -> bool:
     """Whether ``text`` has nothing but what an authority may have (RFC 3986 section 3.2); it may be empty."""
-    return not text.translate(None, _AUTHORITY)
+    return text.translate(_AUTHORITY) == text
 
 
 def tokens_of(value: bytes) -> list[bytes]:
@@ -86,7 +87,7 @@ class FieldLines(dict[bytes, Field]):
         # Known names with a value of plain characters: most of what is not remembered, without the expression.
         name, _, value = line.partition(b":")
         known = _KNOWN_NAMES.get(name)
-        if known is not None and not value.translate(None, _PLAIN):
+        if known is not None and value.translate(_PLAIN) == value:
             return known, value.strip(b" \t")
         match = _FIELD_LINE.fullmatch(line)
         if match is None:
@@ -103,7 +104,7 @@ class FieldLines(dict[bytes, Field]):
         return pair
 
 
-_PLAIN: Final = bytes(range(0x20, 0x7F)) + b"\t"
+_PLAIN: Final = only(bytes(range(0x20, 0x7F)) + b"\t")
 
 
 def _spellings(names: frozenset[bytes]) -> dict[bytes, bytes]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from sidecar.config import left_out
 from sidecar.config.access_log import AccessLog, FileAccessLog, parse_access_logs
 from sidecar.config.address import Address, parse_ip_address
 from sidecar.config.cluster import Cluster, parse_cluster
@@ -33,6 +34,7 @@ _Resource = TypeVar("_Resource")
 
 _RUNTIME_KEYS = re.compile(
     r"overload\.global_downstream_max_connections|envoy\.resource_limits\.listener\..+\.connection_limit"
+    r"|re2\.max_program_size\.error_level"
 )
 
 
@@ -116,6 +118,10 @@ def parse_bootstrap(node: Node) -> Bootstrap:
                     f"node.{name}",
                     f"set it, or pass --service-{'node' if name == 'id' else name}",
                 )
+    node.ignore("application_log_config", "the sidecar's own log is set on the command line: --log-format")
+    node.ignore("deferred_stat_options", "statistics are made with what they are about")
+    for extension in left_out.kept(node.children("bootstrap_extensions"), left_out.BOOTSTRAP_EXTENSIONS):
+        extension.extension(known=())
     node.context.discovers_clusters = dynamic_resources is not None and dynamic_resources.cds_config is not None
     built = Bootstrap(
         NodeIdentity() if identity is None else _parse_identity(identity),
@@ -195,6 +201,7 @@ def _parse_secrets(nodes: list[Node]) -> tuple[Secret, ...]:
 def _parse_cluster_manager(node: Node | None) -> ClusterManager:
     if node is None:
         return ClusterManager()
+    node.ignore("enable_deferred_cluster_creation", "clusters are made when they come")
     outliers, local_cluster_name = node.child("outlier_detection"), node.get("local_cluster_name")
     if local_cluster_name:
         node.context.reference("cluster", local_cluster_name, node, "local_cluster_name")

@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 from validate import validate_pb2
 
 from sidecar.config.extensions import TYPED_STRUCTS, UnknownType, type_name_of
+from sidecar.config.left_out import WITHOUT_MESSAGES
 from sidecar.config.packed import unpack
 from sidecar.config.problems import Where, key_label, path_of
 from sidecar.config.rules import (
@@ -36,6 +37,7 @@ _LIFTED = frozenset(
     {
         "envoy.extensions.access_loggers.open_telemetry.v3.OpenTelemetryAccessLogConfig.common_config",
         "envoy.extensions.filters.http.jwt_authn.v3.JwtClaimToHeader.claim_name",
+        "envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.trust_domains",
         "envoy.type.v3.TokenBucket.max_tokens",
     }
 )
@@ -124,6 +126,8 @@ def _descend(message: Any, refuse: Refuse, where: Where) -> None:
         _walk(message, refuse, where)
         return
     type_name = type_name_of(message.type_url)
+    if type_name in WITHOUT_MESSAGES:
+        return
     try:
         inside = unpack(message)
     except UnknownType as error:

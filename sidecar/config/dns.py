@@ -57,7 +57,31 @@ def parse_dns_cluster(node: Node) -> tuple[str, DnsSettings]:
     return cluster_type, _with_resolver(settings, node)
 
 
+def parse_dns_cache_settings(node: Node) -> DnsSettings:
+    """The DNS fields of a `DnsCacheConfig`."""
+    resolution = node.child("dns_resolution_config")
+    settings = DnsSettings(
+        dns_refresh_rate=seconds(node, "dns_refresh_rate", 60.0),
+        **_after_failures(node),
+        respect_dns_ttl=True,
+        dns_lookup_family=node.enum("dns_lookup_family"),
+        resolvers=() if resolution is None else _parse_resolvers(resolution.children("resolvers")),
+        use_tcp_for_dns_lookups=node.get("use_tcp_for_dns_lookups"),
+    )
+    options = None if resolution is None else resolution.child("dns_resolver_options")
+    return _with_resolver(_with_options(settings, options), node)
+
+
 def _refresh(node: Node) -> dict[str, Any]:
+    return {
+        "dns_refresh_rate": seconds(node, "dns_refresh_rate", 5.0),
+        "dns_jitter": seconds(node, "dns_jitter", 0.0),
+        **_after_failures(node),
+        "respect_dns_ttl": node.get("respect_dns_ttl"),
+    }
+
+
+def _after_failures(node: Node) -> dict[str, Any]:
     base: float | None = None
     longest: float | None = None
     failure = node.child("dns_failure_refresh_rate")
@@ -66,13 +90,7 @@ def _refresh(node: Node) -> dict[str, Any]:
         longest = seconds(failure, "max_interval", base * 10)
         if longest < base:
             failure.refuse("is shorter than base_interval", "max_interval", "make it at least as long")
-    return {
-        "dns_refresh_rate": seconds(node, "dns_refresh_rate", 5.0),
-        "dns_jitter": seconds(node, "dns_jitter", 0.0),
-        "failure_base_interval": base,
-        "failure_max_interval": longest,
-        "respect_dns_ttl": node.get("respect_dns_ttl"),
-    }
+    return {"failure_base_interval": base, "failure_max_interval": longest}
 
 
 def _parse_resolvers(nodes: Iterable[Node]) -> tuple[SocketAddress, ...]:

@@ -242,26 +242,26 @@ class Node:
         value = self._sub(name)
         return None if value is None else plain_struct(value)
 
-    def any(self, name: str, known: Iterable[str] | None = None) -> Node | None:
+    def any(self, name: str, known: Iterable[str] | None = None, *, structs: bool = False) -> Node | None:
         """The message inside a google.protobuf.Any field, or None when the field is not set or is refused.
 
         `known` are the full names of the messages that the caller implements: another one is a problem that lists them.
-        A TypedStruct that names no message of Envoy's comes as itself, whatever is in `known`.
+        With `structs` a TypedStruct that names no message of Envoy's comes as itself, whatever is in `known`.
         """
         packed = self.child(name)
-        return None if packed is None else packed.unpacked(known)
+        return None if packed is None else packed.unpacked(known, structs=structs)
 
-    def unpacked(self, known: Iterable[str] | None = None) -> Node | None:
+    def unpacked(self, known: Iterable[str] | None = None, *, structs: bool = False) -> Node | None:
         """The message inside this google.protobuf.Any, as `any` gives it: for lists and maps of Any."""
         if self._children is not None:
             inside: Node | None = self._children["value"]
             return inside
         self._read = ~0
-        inside = self._unpack(None if known is None else list(known))
+        inside = self._unpack(None if known is None else list(known), structs)
         self._keep("value", inside)
         return inside
 
-    def _unpack(self, known: list[str] | None) -> Node | None:
+    def _unpack(self, known: list[str] | None, structs: bool) -> Node | None:
         packed: Any = self.message
         try:
             message = unpack(packed)
@@ -272,14 +272,19 @@ class Node:
             self.refuse(str(error))
             return None
         type_name = message.DESCRIPTOR.full_name
-        if known is not None and type_name not in known and type_name not in TYPED_STRUCTS:
+        is_struct = type_name in TYPED_STRUCTS
+        if known is not None and type_name not in known and not (is_struct and structs):
             advice = f"known here: {', '.join(sorted(known))}" if known else "remove it"
+            if is_struct:
+                type_name = f"a TypedStruct of {message.type_url!r}"
             self.refuse(f"{type_name} is not implemented by Mizzen", do=advice)
             return None
-        converted = type_name_of(packed.type_url) in TYPED_STRUCTS and type_name not in TYPED_STRUCTS
+        converted = type_name_of(packed.type_url) in TYPED_STRUCTS and not is_struct
         return Node(message, ".value" if converted else "", self.context, parent=self)
 
-    def extension(self, name: str = "typed_config", known: Iterable[str] | None = None) -> Node | None:
+    def extension(
+        self, name: str = "typed_config", known: Iterable[str] | None = None, *, structs: bool = False
+    ) -> Node | None:
         """The configuration of an extension, for messages shaped like TypedExtensionConfig: a name beside an Any.
 
         None when it is refused: because there is none, or as `any` does.
@@ -290,7 +295,7 @@ class Node:
             self._take(name)
             self.refuse("is required to tell which extension is meant", name, "set it, with the extension's @type")
             return None
-        return self.any(name, known)
+        return self.any(name, known, structs=structs)
 
     def format(self, name: str) -> str:
         """A format string; what is wrong in it is refused."""
@@ -309,6 +314,15 @@ class Node:
         self._take(field)
         if self.has(field) and self.context.first_ignored(self.type_name, field):
             self.context.warn(self.path_of(field), f"is ignored: {why}")
+
+    def disregard(self, field: str | None = None) -> None:
+        """Accept a field, or the whole message, with all that is in it, unread: because nothing in it has an effect by
+        what it means, or because one problem is named for all of it.
+        """
+        if field is None:
+            self._read = ~0
+        else:
+            self._take(field)
 
     def refuse(self, problem: str, field: str | None = None, do: str | None = None) -> None:
         """Record a problem with this message, or with one of its fields. Building goes on, so that all are listed."""

@@ -23,6 +23,7 @@ from yaml.events import (
 from sidecar.config.events import NextEvent, is_mergeable, merged_pairs, rest_of, skip
 from sidecar.config.extensions import TYPED_STRUCTS, UnknownType, message_class, type_name_of
 from sidecar.config.json_mapping import NULLS, WrongValue, duration, plain_value, timestamp
+from sidecar.config.left_out import WITHOUT_MESSAGES
 from sidecar.config.problems import Problem, Where, did_you_mean, key_label, path_of
 from sidecar.config.shapes import Entry, Kind, Shape, shape_of
 
@@ -308,6 +309,9 @@ class Filling:
             _to_end(self._next(), self._next)
             return
         message.type_url = type_event.value
+        if type_name_of(message.type_url) in WITHOUT_MESSAGES:
+            _to_end(self._next(), self._next)
+            return
         try:
             inner = message_class(type_name_of(message.type_url))()
         except UnknownType as error:

@@ -23,9 +23,13 @@ class GrpcService:
     max_receive_message_length: int | None = None
 
 
-def parse_grpc_service(node: Node) -> GrpcService:
-    """`core.v3.GrpcService` with `envoy_grpc`; the other kind has channels and credentials of its own, and is refused."""
-    node.ignore("timeout", "the one who calls has a timeout of its own for it")
+def parse_grpc_service(node: Node, *, timed: bool = False) -> GrpcService:
+    """`core.v3.GrpcService` with `envoy_grpc`; the other kind has channels and credentials of its own, and is refused.
+
+    Its `timeout` is read by a caller who says that calls are `timed` by it.
+    """
+    if not timed:
+        node.ignore("timeout", "the one who calls has a timeout of its own for it")
     retry = node.child("retry_policy")
     metadata = tuple(map(_parse_metadatum, node.children("initial_metadata")))
     retry_policy = None if retry is None else parse_core_retry_policy(retry)

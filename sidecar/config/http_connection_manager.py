@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from sidecar.config import left_out
 from sidecar.config.access_log import AccessLog, parse_access_logs
 from sidecar.config.address import CidrRange, parse_cidr_ranges
 from sidecar.config.core_types import seconds
@@ -212,7 +213,7 @@ def _parse_rds(node: Node | None) -> Rds | None:
 
 def parse_http_filters(nodes: Iterable[Node]) -> tuple[HttpFilter, ...]:
     """The filters of one chain. The router must be the last of them, and be nowhere else."""
-    nodes = list(nodes)
+    nodes = left_out.kept(nodes, left_out.HTTP_FILTERS)
     filters = tuple(map(parse_http_filter, nodes))
     for position, node in enumerate(nodes):
         if filters[position].discovery is not None:

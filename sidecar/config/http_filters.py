@@ -19,16 +19,20 @@ if TYPE_CHECKING:
         compressor,
         cors,
         decompressor,
+        dynamic_forward_proxy,
+        ext_authz,
         fault,
         grpc_http1_bridge,
         grpc_stats,
         grpc_web,
         header_mutation,
         health_check,
+        jwt_authn,
         local_ratelimit,
         ratelimit,
         rbac,
         router,
+        set_filter_state,
         stateful_session,
         user_filter,
     )
@@ -37,8 +41,10 @@ if TYPE_CHECKING:
         router.Router
         | fault.HTTPFault
         | rbac.HttpRbac
+        | jwt_authn.JwtAuthentication
         | local_ratelimit.LocalRateLimit
         | ratelimit.HttpRateLimit
+        | ext_authz.ExtAuthz
         | cors.Cors
         | header_mutation.HeaderMutation
         | health_check.HealthCheck
@@ -50,19 +56,25 @@ if TYPE_CHECKING:
         | grpc_http1_bridge.GrpcHttp1Bridge
         | adaptive_concurrency.AdaptiveConcurrency
         | admission_control.AdmissionControl
+        | set_filter_state.SetFilterState
         | stateful_session.StatefulSession
+        | dynamic_forward_proxy.DynamicForwardProxy
         | user_filter.UserFilter
     )
     PerRouteConfig: TypeAlias = (
         fault.HTTPFault
         | rbac.HttpRbac
+        | jwt_authn.JwtPerRoute
         | local_ratelimit.LocalRateLimit
         | ratelimit.HttpRateLimitPerRoute
+        | ext_authz.ExtAuthzPerRoute
         | cors.CorsPolicy
         | header_mutation.HeaderMutation
         | buffer.Buffer
         | compressor.CompressorPerRoute
+        | set_filter_state.SetFilterState
         | stateful_session.StatefulSession
+        | dynamic_forward_proxy.DynamicForwardProxyPerRoute
         | user_filter.UserFilter
     )
 
@@ -75,8 +87,10 @@ HTTP_FILTERS: Mapping[str, Reader] = {
     _HTTP + "router.v3.Router": ("router", "parse_router"),
     _HTTP + "fault.v3.HTTPFault": ("fault", "parse_fault"),
     _HTTP + "rbac.v3.RBAC": ("rbac", "parse_http_rbac"),
+    _HTTP + "jwt_authn.v3.JwtAuthentication": ("jwt_authn", "parse_jwt_authn"),
     _HTTP + "local_ratelimit.v3.LocalRateLimit": ("local_ratelimit", "parse_local_rate_limit"),
     _HTTP + "ratelimit.v3.RateLimit": ("ratelimit", "parse_http_rate_limit"),
+    _HTTP + "ext_authz.v3.ExtAuthz": ("ext_authz", "parse_ext_authz"),
     _HTTP + "cors.v3.Cors": ("cors", "parse_cors"),
     _HTTP + "header_mutation.v3.HeaderMutation": ("header_mutation", "parse_header_mutation"),
     _HTTP + "health_check.v3.HealthCheck": ("health_check", "parse_health_check"),
@@ -88,20 +102,29 @@ HTTP_FILTERS: Mapping[str, Reader] = {
     _HTTP + "grpc_http1_bridge.v3.Config": ("grpc_http1_bridge", "parse_grpc_http1_bridge"),
     _HTTP + "adaptive_concurrency.v3.AdaptiveConcurrency": ("adaptive_concurrency", "parse_adaptive_concurrency"),
     _HTTP + "admission_control.v3.AdmissionControl": ("admission_control", "parse_admission_control"),
+    _HTTP + "set_filter_state.v3.Config": ("set_filter_state", "parse_set_filter_state"),
     _HTTP + "stateful_session.v3.StatefulSession": ("stateful_session", "parse_stateful_session"),
+    _HTTP + "dynamic_forward_proxy.v3.FilterConfig": ("dynamic_forward_proxy", "parse_dynamic_forward_proxy"),
 }
 """By the full name of the message that configures a filter, what reads it."""
 
 PER_ROUTE_CONFIGS: Mapping[str, Reader] = {
     _HTTP + "fault.v3.HTTPFault": ("fault", "parse_fault"),
     _HTTP + "rbac.v3.RBACPerRoute": ("rbac", "parse_http_rbac_per_route"),
+    _HTTP + "jwt_authn.v3.PerRouteConfig": ("jwt_authn", "parse_jwt_per_route"),
     _HTTP + "local_ratelimit.v3.LocalRateLimit": ("local_ratelimit", "parse_local_rate_limit"),
     _HTTP + "ratelimit.v3.RateLimitPerRoute": ("ratelimit", "parse_http_rate_limit_per_route"),
+    _HTTP + "ext_authz.v3.ExtAuthzPerRoute": ("ext_authz", "parse_ext_authz_per_route"),
     _HTTP + "cors.v3.CorsPolicy": ("cors", "parse_cors_policy"),
     _HTTP + "header_mutation.v3.HeaderMutationPerRoute": ("header_mutation", "parse_header_mutation_per_route"),
     _HTTP + "buffer.v3.BufferPerRoute": ("buffer", "parse_buffer_per_route"),
     _HTTP + "compressor.v3.CompressorPerRoute": ("compressor", "parse_compressor_per_route"),
+    _HTTP + "set_filter_state.v3.Config": ("set_filter_state", "parse_set_filter_state"),
     _HTTP + "stateful_session.v3.StatefulSessionPerRoute": ("stateful_session", "parse_stateful_session_per_route"),
+    _HTTP + "dynamic_forward_proxy.v3.PerRouteConfig": (
+        "dynamic_forward_proxy",
+        "parse_dynamic_forward_proxy_per_route",
+    ),
 }
 """The same for the messages in `typed_per_filter_config`."""
 
@@ -154,7 +177,7 @@ def parse_http_filter(node: Node) -> HttpFilter:
     name = node.get("name")
     if node.which("config_type") == "config_discovery":
         return _parse_discovered(node, name)
-    config = node.extension(known=HTTP_FILTERS)
+    config = node.extension(known=HTTP_FILTERS, structs=True)
     return HttpFilter(
         name,
         _nothing() if config is None else _parse(config, HTTP_FILTERS) or _nothing(),
@@ -182,7 +205,7 @@ def _parse_discovered(node: Node, name: str) -> HttpFilter:
     default: FilterConfig | MissingConfig = MissingConfig()
     without_warming = discovery.get("apply_default_config_without_warming")
     if discovery.has("default_config"):
-        config = discovery.any("default_config", HTTP_FILTERS)
+        config = discovery.any("default_config", HTTP_FILTERS, structs=True)
         if config is not None:
             default = _parse(config, HTTP_FILTERS) or _nothing()
     elif without_warming:
@@ -197,7 +220,7 @@ def _parse_discovered(node: Node, name: str) -> HttpFilter:
 
 def parse_extension_config(node: Node) -> FilterConfig:
     """`core.v3.TypedExtensionConfig` of an HTTP filter."""
-    config = node.extension(known=[one for one in HTTP_FILTERS if not one.endswith(".Router")])
+    config = node.extension(known=[one for one in HTTP_FILTERS if not one.endswith(".Router")], structs=True)
     parsed: FilterConfig = _nothing() if config is None else _parse(config, HTTP_FILTERS) or _nothing()
     return parsed
 
@@ -206,7 +229,7 @@ def parse_typed_per_filter_config(node: Node) -> Mapping[str, PerFilterConfig]:
     """The `typed_per_filter_config` of `node`, by the names of the filters."""
     configs = {}
     for name, packed in node.map("typed_per_filter_config").items():
-        config = packed.unpacked((*PER_ROUTE_CONFIGS, _WRAPPER))
+        config = packed.unpacked((*PER_ROUTE_CONFIGS, _WRAPPER), structs=True)
         if config is not None:
             configs[name] = (
                 _parse_wrapped(config)
@@ -221,7 +244,7 @@ def _parse_wrapped(node: Node) -> PerFilterConfig:
     disabled = node.get("disabled")
     if not disabled and not node.has("config"):
         node.refuse("is required unless the filter is disabled", "config", "set config, or disabled")
-    config = node.any("config", PER_ROUTE_CONFIGS)
+    config = node.any("config", PER_ROUTE_CONFIGS, structs=True)
     return PerFilterConfig(None if config is None else _parse(config, PER_ROUTE_CONFIGS), disabled)
 
 

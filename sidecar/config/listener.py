@@ -18,7 +18,7 @@ from sidecar.config.core_types import (
 )
 from sidecar.config.fields import Node
 from sidecar.config.filter_chain_match import NO_MATCH, FilterChainMatch, parse_filter_chain_match, refuse_overlaps
-from sidecar.config.listener_filters import ListenerFilter, parse_listener_filters
+from sidecar.config.listener_filters import ListenerFilter, OriginalDst, parse_listener_filters
 from sidecar.config.network_filters import NetworkFilter, parse_network_filters
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def parse_listener(node: Node) -> Listener:
         node.wrapped("use_original_dst", False),
         node.wrapped("per_connection_buffer_limit_bytes", 1048576),
         parse_metadata(node.child("metadata")),
-        parse_listener_filters(node.children("listener_filters")),
+        _parse_filters(node),
         seconds(node, "listener_filters_timeout", 15.0),
         node.get("continue_on_listener_filters_timeout"),
         node.wrapped("transparent", False),
@@ -133,6 +133,14 @@ def parse_listener(node: Node) -> Listener:
         node.get("ignore_global_conn_limit"),
         node.get("bypass_overload_manager"),
     )
+
+
+def _parse_filters(node: Node) -> tuple[ListenerFilter, ...]:
+    """The listener filters; `use_original_dst` brings `original_dst` with it, behind all others, as in Envoy."""
+    found = parse_listener_filters(node.children("listener_filters"))
+    if node.wrapped("use_original_dst", False) and not any(isinstance(one.typed_config, OriginalDst) for one in found):
+        return (*found, ListenerFilter("envoy.filters.listener.original_dst", OriginalDst()))
+    return found
 
 
 def _declare_addresses(node: Node, addresses: Iterable[Address]) -> None:

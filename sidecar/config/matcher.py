@@ -12,6 +12,8 @@ from typing import Literal, TypeAlias
 
 from sidecar.config.fields import Node
 
+_LARGEST_REGEX = "re2.max_program_size.error_level"  # instructions
+
 StringPattern: TypeAlias = Literal["exact", "prefix", "suffix", "contains", "safe_regex"]
 
 
@@ -153,6 +155,17 @@ def regex_problem(regex: bytes) -> str | None:
     return None
 
 
+@lru_cache(maxsize=4096)
+def regex_size(regex: bytes) -> int:
+    """How many instructions the program of a valid RE2 expression has, as Envoy compiles it."""
+    import re2
+
+    options = re2.Options()
+    options.log_errors = False
+    options.encoding = re2.Options.Encoding.LATIN1
+    return int(re2.compile(regex, options).programsize)
+
+
 def regex_groups(regex: bytes) -> int:
     """How many groups a valid RE2 expression has."""
     import re2
@@ -171,12 +184,22 @@ def header_names(names: Iterable[str]) -> tuple[bytes, ...]:
 
 
 def parse_regex(node: Node) -> RegexMatcher:
-    """`type.matcher.v3.RegexMatcher`; an expression that RE2 does not take is refused."""
+    """`type.matcher.v3.RegexMatcher`; an expression is refused that RE2 does not take, or that is larger than the runtime's
+    key says.
+    """
     node.ignore("google_re2", "RE2 is the only engine")
     regex = node.get("regex").encode()
     problem = regex_problem(regex)
     if problem is not None:
         node.refuse(f"is no regular expression for RE2: {problem}", "regex", "correct it; see RE2's syntax")
+        return RegexMatcher(b"")
+    most = node.context.runtime.integer(_LARGEST_REGEX)
+    if most is not None and (size := regex_size(regex)) > most:
+        node.refuse(
+            f"makes an RE2 program of {size} instructions, and the runtime's key {_LARGEST_REGEX} allows {most}",
+            "regex",
+            "split it, or raise the key",
+        )
         return RegexMatcher(b"")
     return RegexMatcher(regex)
 

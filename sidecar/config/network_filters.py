@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from sidecar.config import network_rate_limit
+from sidecar.config import left_out, network_ext_authz, network_rate_limit
 from sidecar.config.access_log import AccessLog, parse_access_logs
 from sidecar.config.core_types import TokenBucket, parse_data_source, parse_token_bucket, seconds
 from sidecar.config.fields import Node
@@ -98,6 +98,7 @@ NetworkFilterConfig: TypeAlias = (
     | NetworkRbac
     | LocalRateLimit
     | network_rate_limit.NetworkRateLimit
+    | network_ext_authz.NetworkExtAuthz
     | ConnectionLimit
     | SniCluster
     | DirectResponse
@@ -117,7 +118,7 @@ class NetworkFilter:
 
 def parse_network_filters(nodes: Iterable[Node]) -> tuple[NetworkFilter, ...]:
     """The filters of one chain; the last must be terminal, and no other may be. Refused ones are left out."""
-    nodes = list(nodes)
+    nodes = left_out.kept(nodes, left_out.NETWORK_FILTERS)
     filters = []
     for position, node in enumerate(nodes):
         extension = node.extension(known=_parsers)
@@ -212,6 +213,7 @@ _parsers: dict[str, Callable[[Node], Any]] = {
     f"{_NETWORK}.rbac.v3.RBAC": _parse_rbac_filter,
     f"{_NETWORK}.local_ratelimit.v3.LocalRateLimit": _parse_local_rate_limit,
     network_rate_limit.TYPE: network_rate_limit.parse_network_rate_limit,
+    network_ext_authz.TYPE: network_ext_authz.parse_network_ext_authz,
     f"{_NETWORK}.connection_limit.v3.ConnectionLimit": _parse_connection_limit,
     f"{_NETWORK}.sni_cluster.v3.SniCluster": lambda _: SniCluster(),
     f"{_NETWORK}.direct_response.v3.Config": _parse_direct_response,

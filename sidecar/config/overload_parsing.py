@@ -76,7 +76,7 @@ def _parse_monitors(nodes: Iterable[Node]) -> Iterable[ResourceMonitor]:
         if name in names:
             node.refuse(f"another resource monitor is called {name!r} too", "name", "give each its own name")
         names.add(name)
-        extension = node.extension(known=_parsers)
+        extension = node.extension(known=_parsers, structs=True)
         if extension is None:
             continue
         parse = _parse_own if extension.type_name in TYPED_STRUCTS else _parsers[extension.type_name]

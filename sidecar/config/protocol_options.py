@@ -81,6 +81,7 @@ def parse_upstream_protocol_options(node: Node | None) -> HttpProtocolOptions:
         return UPSTREAM_DEFAULTS
     return HttpProtocolOptions(
         idle_timeout=seconds(node, "idle_timeout", 3600.0),
+        max_connection_duration=seconds(node, "max_connection_duration", 0.0),
         max_headers_count=node.wrapped("max_headers_count", 100),
         max_response_headers_kb=node.wrapped("max_response_headers_kb", None),
         max_requests_per_connection=node.wrapped("max_requests_per_connection", 0),

@@ -8,6 +8,7 @@ from ipaddress import IPv6Network
 from typing import Literal, TypeAlias, TypeVar
 
 from sidecar.config.address import CidrRange, parse_cidr_ranges
+from sidecar.config.cel import CelCondition, parse_condition
 from sidecar.config.fields import Node
 from sidecar.config.matcher import (
     HeaderMatcher,
@@ -19,6 +20,8 @@ from sidecar.config.matcher import (
     parse_path_matcher,
     parse_string_matcher,
 )
+from sidecar.config.tls_secrets import SubjectAltNameMatcher, parse_san_matcher
+from sidecar.config.uri_template import parse_uri_template
 
 _Rule = TypeVar("_Rule")
 _Instead = TypeVar("_Instead")
@@ -120,6 +123,22 @@ class PeerIp:
     range: CidrRange
 
 
+@dataclass(frozen=True, slots=True)
+class FilterState:
+    """What a filter left under `key`, as a string, or as an address in one of `ranges`."""
+
+    key: str
+    string: StringMatcher | None = None
+    ranges: tuple[CidrRange, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MtlsAuthenticated:
+    """A TLS peer with a certificate that was validated; one of its names must fit `san_matcher`, if there is one."""
+
+    san_matcher: SubjectAltNameMatcher | None = None
+
+
 Permission: TypeAlias = (
     AnyRule
     | AndPermissions
@@ -142,16 +161,19 @@ Principal: TypeAlias = (
     | HeaderMatcher
     | PathMatcher
     | SourcedMetadata
+    | FilterState
+    | MtlsAuthenticated
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Fits a request when one of its permissions and one of its principals do."""
+    """Fits a request when one of its permissions and one of its principals do, and the condition holds."""
 
     name: str
     permissions: tuple[Permission, ...]
     principals: tuple[Principal, ...]
+    condition: CelCondition | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +193,7 @@ _NO_RANGE = IPv6Network("::/128")
 
 
 def parse_rbac(node: Node) -> Rbac:
-    """`config.rbac.v3.RBAC`, all but conditions in CEL and audit loggers: these are refused."""
+    """`config.rbac.v3.RBAC`, all but audit loggers: these are refused."""
     action = node.enum("action")
     policies = tuple(_parse_policy(name, policy) for name, policy in node.map("policies").items())
     return Rbac("LOG" if action == "LOG" else "DENY" if action == "DENY" else "ALLOW", policies)
@@ -182,6 +204,7 @@ def _parse_policy(name: str, node: Node) -> Policy:
         name,
         tuple(map(_parse_permission, node.children("permissions"))),
         tuple(map(_parse_principal, node.children("principals"))),
+        parse_condition(node) if any(map(node.has, ("condition", "checked_condition", "cel_config"))) else None,
     )
 
 
@@ -200,6 +223,8 @@ def _parse_permission(node: Node) -> Permission:
             return _in(node, "header", parse_header_matcher, HeaderMatcher(b"", False))
         case "url_path":
             return _in(node, "url_path", parse_path_matcher, _NO_PATH)
+        case "uri_template":
+            return _in(node, "uri_template", parse_uri_template, None) or _NO_PATH
         case "destination_ip":
             return DestinationIp(_in(node, "destination_ip", _parse_range, _NO_RANGE))
         case "destination_port":
@@ -240,6 +265,10 @@ def _parse_principal(node: Node) -> Principal:
             return SourcedMetadata(_in(node, "metadata", parse_metadata_matcher, _NO_METADATA))
         case "sourced_metadata":
             return _in(node, "sourced_metadata", _parse_sourced_metadata, SourcedMetadata(_NO_METADATA))
+        case "filter_state":
+            return _in(node, "filter_state", _parse_filter_state, NotPrincipal(_ANY))
+        case "custom":
+            return _in(node, "custom", _parse_custom, NotPrincipal(_ANY))
         case _:
             return NotPrincipal(_ANY)
 
@@ -268,6 +297,30 @@ def _parse_port_range(node: Node) -> DestinationPortRange:
 def _parse_authenticated(node: Node) -> Authenticated:
     name = node.child("principal_name")
     return Authenticated(None if name is None else parse_string_matcher(name))
+
+
+_MTLS = "envoy.extensions.rbac.principals.mtls_authenticated.v3.Config"
+
+
+def _parse_filter_state(node: Node) -> Principal:
+    key = node.get("key")
+    if node.which("matcher") == "address_match":
+        addresses = node.child("address_match")
+        return FilterState(key, None, () if addresses is None else parse_cidr_ranges(addresses.children("ranges")))
+    return FilterState(key, parse_string_matcher(node.child("string_match")))
+
+
+def _parse_custom(node: Node) -> Principal:
+    extension = node.extension(known=(_MTLS,))
+    if extension is None:
+        return NotPrincipal(_ANY)
+    san_matcher = extension.child("san_matcher")
+    if san_matcher is not None:
+        extension.get("any_validated_client_certificate")
+        return MtlsAuthenticated(parse_san_matcher(san_matcher))
+    if not extension.get("any_validated_client_certificate"):
+        extension.refuse("asks for nothing", do="set san_matcher or any_validated_client_certificate")
+    return MtlsAuthenticated()
 
 
 def _parse_sourced_metadata(node: Node) -> SourcedMetadata:

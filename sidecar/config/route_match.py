@@ -9,8 +9,10 @@ from sidecar.config.core_types import Fraction
 from sidecar.config.fields import Node
 from sidecar.config.matcher import (
     HeaderMatcher,
+    MetadataMatcher,
     QueryParameterMatcher,
     parse_header_matchers,
+    parse_metadata_matcher,
     parse_query_parameter_matcher,
     parse_regex,
 )
@@ -23,7 +25,8 @@ class RouteMatch:
     """All of these must hold. `path` is compared as `path_specifier` says; for `connect_matcher` it says nothing.
 
     `case_sensitive` counts for every specifier but `safe_regex`. `runtime_fraction` is the share of requests, None for
-    all. `grpc`: only gRPC requests.
+    all. `grpc`: only gRPC requests. `dynamic_metadata` is what filters have said of the request: there is none of it when
+    the route is looked up at first, and so only a filter that clears the route cache leads to these routes.
     """
 
     path_specifier: PathSpecifier
@@ -33,6 +36,7 @@ class RouteMatch:
     headers: tuple[HeaderMatcher, ...] = ()
     query_parameters: tuple[QueryParameterMatcher, ...] = ()
     grpc: bool = False
+    dynamic_metadata: tuple[MetadataMatcher, ...] = ()
 
 
 def parse_route_match(node: Node) -> RouteMatch:
@@ -46,6 +50,7 @@ def parse_route_match(node: Node) -> RouteMatch:
         headers=parse_header_matchers(node.children("headers")),
         query_parameters=tuple(map(parse_query_parameter_matcher, node.children("query_parameters"))),
         grpc=node.child("grpc") is not None,
+        dynamic_metadata=tuple(map(parse_metadata_matcher, node.children("dynamic_metadata"))),
     )
 
 

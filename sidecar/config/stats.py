@@ -53,21 +53,24 @@ def parse_stats_config(node: Node) -> StatsConfig:
     """`StatsConfig`."""
     matcher = node.child("stats_matcher")
     if not node.wrapped("use_all_default_tags", True):
-        node.refuse("must be true: Mizzen has no statistics without Envoy's tags", "use_all_default_tags", "remove it")
+        node.context.warn(node.path_of("use_all_default_tags"), "is ignored: statistics always have Envoy's own tags")
     return StatsConfig(
-        tuple(map(_parse_tag, node.children("stats_tags"))),
+        tuple(tag for one in node.children("stats_tags") if (tag := _parse_tag(one)) is not None),
         None if matcher is None else _parse_stats_matcher(matcher),
         tuple(map(_parse_buckets, node.children("histogram_bucket_settings"))),
     )
 
 
-def _parse_tag(node: Node) -> TagSpecifier:
+def _parse_tag(node: Node) -> TagSpecifier | None:
     name = node.get("tag_name")
     match node.which("tag_value"):
         case "fixed_value":
             return TagSpecifier(name, None, node.get("fixed_value"))
         case "regex":
             regex = node.get("regex")
+            if "(?=" in regex:  # which Envoy's own engine for tags knows
+                node.context.warn(node.path_of("regex"), f"the tag {name!r} is left out: RE2 has no (?=")
+                return None
             if (problem := regex_problem(regex.encode())) is not None:
                 node.refuse(f"is no regular expression for RE2: {problem}", "regex", "correct it; see RE2's syntax")
             return TagSpecifier(name, regex)

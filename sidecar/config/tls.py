@@ -7,6 +7,7 @@ from typing import Final
 
 from sidecar.config.core_types import RAW_BUFFER
 from sidecar.config.fields import Node
+from sidecar.config.left_out import PEER_EXCHANGE
 from sidecar.config.tls_parameters import DOWNSTREAM_TLS_PARAMETERS, TlsParameters, parse_tls_parameters
 from sidecar.config.tls_secrets import (
     NO_VALIDATION,
@@ -20,6 +21,7 @@ from sidecar.config.tls_secrets import (
 
 DOWNSTREAM_TLS: Final = "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext"
 UPSTREAM_TLS: Final = "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
+UPSTREAM_PROXY_PROTOCOL: Final = "envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport"
 
 _SESSION_TIMEOUT = 7200.0
 
@@ -82,12 +84,28 @@ def parse_downstream_transport_socket(node: Node) -> DownstreamTlsContext | None
 
 
 def parse_upstream_transport_socket(node: Node) -> UpstreamTlsContext | None:
-    """The `transport_socket` of a cluster; None for the plain one."""
-    socket = node.child("transport_socket")
-    extension = None if socket is None else socket.extension(known=(RAW_BUFFER, UPSTREAM_TLS))
+    """The `transport_socket` of a cluster, or the one inside of it that a PROXY header goes before; None for the plain one."""
+    extension = _upstream_extension(node)
+    if extension is not None and extension.type_name == UPSTREAM_PROXY_PROTOCOL:
+        inner = extension.child("transport_socket")
+        extension = None if inner is None else inner.extension(known=(RAW_BUFFER, UPSTREAM_TLS))
     if extension is None or extension.type_name != UPSTREAM_TLS:
         return None
     return parse_upstream_tls_context(extension)
+
+
+def parse_upstream_proxy_protocol(node: Node) -> str:
+    """The version of the PROXY header that the `transport_socket` of a cluster begins with: V1, V2, or empty for none."""
+    extension = _upstream_extension(node)
+    if extension is None or extension.type_name != UPSTREAM_PROXY_PROTOCOL:
+        return ""
+    config = extension.child("config")
+    return "V1" if config is None else config.enum("version")
+
+
+def _upstream_extension(node: Node) -> Node | None:
+    socket = node.child("transport_socket")
+    return None if socket is None else socket.extension(known=(RAW_BUFFER, UPSTREAM_TLS, UPSTREAM_PROXY_PROTOCOL))
 
 
 def parse_downstream_tls_context(node: Node) -> DownstreamTlsContext:
@@ -175,7 +193,11 @@ def _parse_common(node: Node, *, upstream: bool) -> CommonTlsContext:
     if any(len(protocol.encode()) > 255 for protocol in protocols):
         common.refuse("has a name of more than 255 bytes", "alpn_protocols", "shorten it")
     return CommonTlsContext(
-        parse_tls_parameters(parameters, upstream=upstream), tuple(certificates), validation, default, protocols
+        parse_tls_parameters(parameters, upstream=upstream),
+        tuple(certificates),
+        validation,
+        default,
+        tuple(protocol for protocol in protocols if protocol != PEER_EXCHANGE),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from sidecar.config.core_types import Metadata
 from sidecar.config.fields import Node
-from sidecar.config.tls import UpstreamTlsContext, parse_upstream_transport_socket
+from sidecar.config.tls import UpstreamTlsContext, parse_upstream_proxy_protocol, parse_upstream_transport_socket
 
 _LABELS: Final = "envoy.transport_socket_match"
 """The namespace of the endpoint's metadata that is looked into."""
@@ -16,11 +16,15 @@ _LABELS: Final = "envoy.transport_socket_match"
 
 @dataclass(frozen=True, slots=True)
 class TransportSocketMatch:
-    """A transport socket for endpoints that have all of `match` among their labels; None is the plain one."""
+    """A transport socket for endpoints that have all of `match` among their labels; None is the plain one.
+
+    `proxy_protocol` is V1, V2 or empty: the version of the PROXY header that goes before it.
+    """
 
     name: str
     match: tuple[tuple[str, Any], ...]
     transport_socket: UpstreamTlsContext | None
+    proxy_protocol: str = ""
 
 
 def parse_transport_socket_matches(cluster: Node) -> tuple[TransportSocketMatch, ...]:
@@ -31,7 +35,8 @@ def parse_transport_socket_matches(cluster: Node) -> tuple[TransportSocketMatch,
         if any(one.name == name for one in found):
             node.refuse(f"is the second one called {name!r}", "name", "rename it")
         match = node.struct("match") or {}
-        found.append(TransportSocketMatch(name, tuple(match.items()), parse_upstream_transport_socket(node)))
+        socket, proxy_protocol = parse_upstream_transport_socket(node), parse_upstream_proxy_protocol(node)
+        found.append(TransportSocketMatch(name, tuple(match.items()), socket, proxy_protocol))
     return tuple(found)
 
 

@@ -8,39 +8,21 @@ from __future__ import annotations
 
 import base64
 import binascii
-import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from sidecar.config.fields import Node
 from sidecar.config.matcher import StringMatcher, parse_string_matcher
+from sidecar.config.tls_sources import DataSource, parse_data_source, watched_directory
 
 if TYPE_CHECKING:
     from sidecar.config.config_source import ConfigSource
+    from sidecar.config.tls_spiffe import SpiffeValidator
 
 _TYPES_OF_SAN: Final = ("EMAIL", "DNS", "URI", "IP_ADDRESS")
 _AT_ONCE: Final = "files are read at once"
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}|[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){31}")
-
-
-@dataclass(frozen=True, slots=True)
-class DataSource:
-    """Bytes, or the file that has them; exactly one of the two is not empty.
-
-    `watched_directory` is the directory whose changes say that the file is to be read again, empty for the file itself.
-    """
-
-    filename: str = ""
-    inline: bytes = field(default=b"", repr=False)
-    watched_directory: str = ""
-
-    def read(self) -> bytes:
-        """The bytes, from the file as it is now. Raises OSError."""
-        if not self.filename:
-            return self.inline
-        with open(self.filename, "rb") as file:
-            return file.read()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +55,7 @@ class CertificateValidationContext:
 
     `verify_certificate_hash` are SHA-256 digests of certificates in lower-case hex, `verify_certificate_spki` those of
     public keys as bytes; one of either is enough. `trust_chain_verification` is VERIFY_TRUST_CHAIN or ACCEPT_UNTRUSTED.
+    With `spiffe` each trust domain has roots of its own, and `trusted_ca` and `system_root_certs` mean nothing.
     """
 
     trusted_ca: DataSource | None = None
@@ -84,16 +67,23 @@ class CertificateValidationContext:
     match_typed_subject_alt_names: tuple[SubjectAltNameMatcher, ...] = ()
     allow_expired_certificate: bool = False
     trust_chain_verification: str = "VERIFY_TRUST_CHAIN"
+    spiffe: SpiffeValidator | None = None
 
     @property
     def sources(self) -> tuple[DataSource, ...]:
         """Those that are set."""
-        return tuple(source for source in (self.trusted_ca, self.crl) if source is not None)
+        roots: tuple[DataSource | None, ...] = (self.trusted_ca,) if self.spiffe is None else self.spiffe.sources
+        return tuple(source for source in (*roots, self.crl) if source is not None)
 
     @property
     def trusts(self) -> bool:
         """Whether there are roots to verify chains against."""
-        return self.trusted_ca is not None or self.system_root_certs
+        return self.trusted_ca is not None or self.system_root_certs or self.spiffe is not None
+
+    @property
+    def accepts_untrusted(self) -> bool:
+        """Whether a peer that cannot be verified is taken nonetheless."""
+        return self.trust_chain_verification == "ACCEPT_UNTRUSTED" and self.spiffe is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,9 +139,9 @@ def parse_static_secret(node: Node) -> Secret:
 
 def parse_tls_certificate(node: Node) -> TlsCertificate:
     """`TlsCertificate`."""
-    watched = _watched_directory(node)
-    chain, key = _source(node, "certificate_chain", watched), _source(node, "private_key", watched)
-    pkcs12, password = _source(node, "pkcs12", watched), _source(node, "password", watched)
+    watched = watched_directory(node)
+    chain, key = parse_data_source(node, "certificate_chain", watched), parse_data_source(node, "private_key", watched)
+    pkcs12, password = parse_data_source(node, "pkcs12", watched), parse_data_source(node, "password", watched)
     if pkcs12 is not None:
         for name in ("certificate_chain", "private_key"):
             if node.has(name):
@@ -167,23 +157,26 @@ def parse_tls_certificate(node: Node) -> TlsCertificate:
 
 def parse_validation_context(node: Node, *, partial: bool = False) -> CertificateValidationContext:
     """`CertificateValidationContext`; a `partial` one is completed by another, which may bring the roots."""
-    watched = _watched_directory(node)
+    watched = watched_directory(node)
     roots = node.child("system_root_certs")
-    matchers = [_parse_san_matcher(one) for one in node.children("match_typed_subject_alt_names")]
+    matchers = [parse_san_matcher(one) for one in node.children("match_typed_subject_alt_names")]
     matchers += [
         SubjectAltNameMatcher("", parse_string_matcher(one)) for one in node.children("match_subject_alt_names")
     ]
     context = CertificateValidationContext(
-        _source(node, "trusted_ca", watched),
+        parse_data_source(node, "trusted_ca", watched),
         roots is not None,
-        _source(node, "crl", watched),
+        parse_data_source(node, "crl", watched),
         node.get("only_verify_leaf_cert_crl"),
         _parse_spkis(node),
         _parse_hashes(node),
         tuple(matchers),
         node.get("allow_expired_certificate"),
         node.enum("trust_chain_verification"),
+        _parse_custom_validator(node),
     )
+    if context.spiffe is not None:
+        _refuse_beside_spiffe(node, context)
     if context.trusted_ca is not None and context.system_root_certs:
         node.refuse("is set together with trusted_ca", "system_root_certs", "keep one of them")
     if not context.trusts and not partial:
@@ -195,6 +188,32 @@ def parse_validation_context(node: Node, *, partial: bool = False) -> Certificat
         if context.crl is not None or node.has("crl"):
             node.refuse("needs trusted_ca, whose authorities revoke", "crl", "add trusted_ca")
     return context
+
+
+def _parse_custom_validator(node: Node) -> SpiffeValidator | None:
+    if not node.has("custom_validator_config"):
+        return None
+    from sidecar.config.tls_spiffe import parse_custom_validator  # only for those who use it
+
+    return parse_custom_validator(node)
+
+
+def _refuse_beside_spiffe(node: Node, context: CertificateValidationContext) -> None:
+    """What Envoy's validator passes over in silence."""
+    for name in ("trusted_ca", "system_root_certs"):
+        if node.has(name):
+            node.ignore(name, "the roots are those of the trust domains in custom_validator_config")
+    for name in ("verify_certificate_spki", "verify_certificate_hash"):
+        if node.has(name):
+            node.refuse("is not looked at where SPIFFE IDs are verified", name, "match a URI in its stead")
+    if context.trust_chain_verification == "ACCEPT_UNTRUSTED":
+        node.refuse("means nothing where SPIFFE IDs are verified", "trust_chain_verification", "remove it")
+    for position, matcher in enumerate(context.match_typed_subject_alt_names):
+        if matcher.san_type not in ("URI", ""):
+            node.refuse(
+                f"is for {matcher.san_type}, and only the URI is looked at where SPIFFE IDs are verified",
+                f"match_typed_subject_alt_names[{position}].san_type", "make it URI",
+            )  # fmt: skip
 
 
 def parse_secret_reference(node: Node, kind: str) -> SecretReference:
@@ -217,7 +236,7 @@ def parse_secret_reference(node: Node, kind: str) -> SecretReference:
             source.ignore("initial_fetch_timeout", _AT_ONCE)
             path = source.child("path_config_source")
             if path is not None:
-                return SecretReference(name, path.get("path"), _watched_directory(path))
+                return SecretReference(name, path.get("path"), watched_directory(path))
         case None:
             source.refuse("names no source", do="add path_config_source")
         case _:
@@ -229,39 +248,8 @@ def parse_secret_reference(node: Node, kind: str) -> SecretReference:
     return SecretReference(name)
 
 
-def _watched_directory(node: Node) -> str:
-    watched = node.child("watched_directory")
-    return "" if watched is None else str(watched.get("path"))
-
-
-def _source(node: Node, name: str, watched: str) -> DataSource | None:
-    source = node.child(name)
-    if source is None:
-        return None
-    watched = _watched_directory(source) or watched
-    match source.which("specifier"):
-        case "filename":
-            return DataSource(source.get("filename"), watched_directory=watched)
-        case "environment_variable":
-            variable = source.get("environment_variable")
-            value = os.environb.get(variable.encode())
-            if value:
-                return DataSource(inline=value)
-            source.refuse(
-                f"names {variable}, which is {'not set' if value is None else 'empty'}",
-                "environment_variable",
-                "set it",
-            )
-        case "inline_bytes":
-            return DataSource(inline=bytes(source.get("inline_bytes")))
-        case "inline_string":
-            return DataSource(inline=source.get("inline_string").encode())
-        case _:
-            source.refuse("is empty", do="name a file, or write it inline")
-    return None
-
-
-def _parse_san_matcher(node: Node) -> SubjectAltNameMatcher:
+def parse_san_matcher(node: Node) -> SubjectAltNameMatcher:
+    """`tls.v3.SubjectAltNameMatcher`, all but `oid`."""
     san_type = node.enum("san_type")
     if san_type not in _TYPES_OF_SAN:
         node.refuse(f"{san_type} is not implemented by Mizzen", "san_type", f"use {', '.join(_TYPES_OF_SAN)}")

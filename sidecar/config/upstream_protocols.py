@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 HTTP_PROTOCOL_OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _REPLACED = (
     "common_http_protocol_options", "http_protocol_options", "http2_protocol_options", "upstream_http_protocol_options",
-    "max_requests_per_connection", "protocol_selection",
+    "protocol_selection",
 )  # fmt: skip
 """The fields of `Cluster` that the extension says better."""
 
@@ -66,10 +66,13 @@ class UpstreamProtocols(NamedTuple):
     error_matcher: MatchPredicate | None = None
 
 
-def parse_upstream_protocols(cluster: Node, transport_socket: UpstreamTlsContext | None) -> UpstreamProtocols:
+def parse_upstream_protocols(
+    cluster: Node, transport_socket: UpstreamTlsContext | None, *, by_requests: bool = False
+) -> UpstreamProtocols:
     """What a `Cluster` says about HTTP, in its `typed_extension_protocol_options` or in its own deprecated fields.
 
     `transport_socket` is what its own was read as: without TLS, or without certificates to trust, some of it is refused.
+    `by_requests`: requests name the hosts. Then the names of TLS, too, are theirs unless something else is said.
     """
     extension = None
     for key, packed in cluster.map("typed_extension_protocol_options").items():
@@ -80,11 +83,15 @@ def parse_upstream_protocols(cluster: Node, transport_socket: UpstreamTlsContext
     if extension is not None:
         _refuse_replaced(cluster)
         built = _parse_extension(extension)
+    elif by_requests and not cluster.has("upstream_http_protocol_options"):
+        built = built._replace(upstream_http_options=_upstream_http_options(True, True))
     plain = has_plain_transport_socket(cluster)
     if built.upstream_protocol == "auto" and plain:
         cluster.refuse("is required for auto_config: its ALPN chooses", "transport_socket", "set explicit_http_config")
     if built.upstream_http_options.auto_san_validation:
-        if plain or (transport_socket is not None and transport_socket.common_tls_context.validation_context is None):
+        if (plain and not by_requests) or (
+            transport_socket is not None and transport_socket.common_tls_context.validation_context is None
+        ):
             cluster.refuse(
                 "does not verify certificates, and auto_san_validation asks for it: anybody could claim a name",
                 "transport_socket",
@@ -99,6 +106,8 @@ def _refuse_replaced(cluster: Node) -> None:
             cluster.refuse(
                 "is overridden by typed_extension_protocol_options", name, "move it there, or remove it here"
             )
+    # istiod's bootstrap has it beside the extension, in which Envoy alone looks.
+    cluster.ignore("max_requests_per_connection", "typed_extension_protocol_options says what holds")
 
 
 def _parse_extension(extension: Node) -> UpstreamProtocols:

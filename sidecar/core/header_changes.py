@@ -10,6 +10,14 @@ from sidecar.config.filters.header_mutation import HeaderChange, RemoveHeader
 from sidecar.core.head import Head
 from sidecar.core.matching import compile_string
 
+JOINED = frozenset(
+    b"accept accept-encoding authorization cache-control connection content-encoding content-length content-type date"
+    b" etag expect grpc-message grpc-status grpc-timeout keep-alive location origin proxy-connection server te"
+    b" transfer-encoding upgrade user-agent vary via x-forwarded-for x-forwarded-host x-forwarded-port"
+    b" x-forwarded-proto x-request-id".split()
+)
+"""Fields that stand once in a head for Envoy: what is appended to them joins their value, behind a comma."""
+
 ChangeHead = Callable[[Head, Any], None]
 """Changes a head; the stream is for formats."""
 

@@ -12,12 +12,17 @@ from random import Random
 from typing import Any, Protocol
 
 from sidecar.core.address import Address
+from sidecar.core.explanation import OPEN, Step
 from sidecar.core.head import Field, RequestHead, ResponseHead
 from sidecar.core.stream_info import ConnectionInfo, NamedRoute
 from sidecar.core.timer_wheel import Callback
 
 PAUSE = True
 """What a hook returns to stop the chain: the filter has answered, or will resume the stream later."""
+
+
+class RouteChanged(Exception):
+    """How ``clear_route_cache`` leaves a hook that has not paused the request: whoever called the hook goes on elsewhere."""
 
 
 class FilterStream(Protocol):
@@ -32,10 +37,13 @@ class FilterStream(Protocol):
     """Whether the whole response has been sent."""
     remote_address: Address
     route: NamedRoute | None
+    response_code: int
     response_flags: int
     response_code_details: str
     dynamic_metadata: dict[str, dict[str, Any]] | None
     filter_state: dict[str, Any] | None
+    over: bool
+    """Whether the exchange has ended, in whatever way."""
     now: float
     """The worker's monotonic time of the read that is being handled, in seconds."""
     data: dict[object, Any]
@@ -61,6 +69,13 @@ class FilterStream(Protocol):
 
     def resume_response(self) -> None:
         """Go on with the filter after the one that paused the response."""
+        ...
+
+    def clear_route_cache(self, filter: HttpFilter) -> None:
+        """Look for the route anew, by the request as it is now: filters behind ``filter``, which asks for it, are those of
+        that route. A filter that has paused the request resumes it afterwards; in ``on_request`` this is the last that
+        a filter does, for it does not return (the request goes on behind the filter).
+        """
         ...
 
     def call_in(self, delay: float, function: Callable[[], None]) -> Callback:
@@ -95,6 +110,9 @@ class HttpFilter:
     keeps_streams = True
     """Whether the filter may look at a stream after its hooks have returned; if no filter does, streams serve again."""
 
+    lets_pass = False
+    """Whether every request passes this filter, whatever else the filter does; for explaining."""
+
     def on_request(self, stream: FilterStream, end: bool) -> bool | None:
         """The request's head is complete in ``stream.request``; ``end``: no body follows."""
         return None
@@ -119,6 +137,19 @@ class HttpFilter:
 
     def on_complete(self, stream: FilterStream) -> None:
         """The stream has ended, in whatever way; called once for every stream whose ``on_request`` was called."""
+
+    def rehearse(self, stream: FilterStream) -> Step | None:
+        """What would become of the request of a stream that goes nowhere (``sidecar.http.rehearsal``). Nothing is counted,
+        asked or waited for; what the filter would leave for those after it (metadata, header fields) it leaves. None for a
+        filter that lets all requests pass as they are.
+        """
+        if self.lets_pass or type(self).on_request is HttpFilter.on_request:
+            return None
+        text = f"http filter {self.name}: it may change, delay or answer the request: that is not told beforehand"
+        return Step("http filter", self.name, OPEN, text)
+
+    def close(self) -> None:
+        """No new request comes here: end what goes on in the background. Requests under way may still need the filter."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}>"

@@ -160,7 +160,8 @@ def compile_strings(matchers: Iterable[StringMatcher]) -> Text:
     return lambda text: text in exact or any(match(text) for match in others)
 
 
-def _compile_value(match: StringMatcher | Int64Range) -> Text:
+def compile_value_of_header(match: StringMatcher | Int64Range) -> Text:
+    """A condition on one value of a header: on its text, or on the number that it is."""
     if isinstance(match, StringMatcher):
         return compile_string(match)
     start, end = match.start, match.end
@@ -183,7 +184,7 @@ def compile_header(matcher: HeaderMatcher) -> Headers:
                 return lambda head: name in head.index
             return lambda head: name not in head.index
         return lambda head: (head.lookup(name) is not None) == present
-    test = _compile_value(match)
+    test = compile_value_of_header(match)
     if not plain:
         return _compile_pseudo_header(matcher, test)
     missing = matcher.treat_missing_header_as_empty and test(b"") != invert

@@ -29,11 +29,12 @@ MetadataCondition = Callable[[Mapping[str, Mapping[str, Any]] | None], bool]
 
 def metadata_value(metadata: Mapping[str, Mapping[str, Any]] | None, keys: tuple[str, ...]) -> Any:
     """What stands under ``keys`` (the filter's name first), or None, which null is too."""
-    found = _find(metadata, keys)
+    found = find_metadata(metadata, keys)
     return None if found is _ABSENT else found
 
 
-def _find(value: Any, keys: tuple[str, ...]) -> Any:
+def find_metadata(value: Any, keys: tuple[str, ...]) -> Any:
+    """What stands under ``keys``, or a mark that fits no condition but an absence."""
     for key in keys:
         if not isinstance(value, Mapping) or key not in value:
             return _ABSENT
@@ -81,4 +82,4 @@ def compile_metadata(matcher: MetadataMatcher) -> MetadataCondition:
     keys = (matcher.filter, *matcher.path)
     test = compile_value(matcher.value)
     invert = matcher.invert
-    return lambda metadata: test(_find(metadata, keys)) != invert
+    return lambda metadata: test(find_metadata(metadata, keys)) != invert

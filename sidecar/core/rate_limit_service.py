@@ -6,7 +6,6 @@ Source: Envoy's ``service.ratelimit.v3.RateLimitService`` and the client of its 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -14,9 +13,11 @@ from envoy.service.ratelimit.v3.rls_pb2 import RateLimitRequest, RateLimitRespon
 
 from sidecar.config.fields import plain_struct
 from sidecar.config.grpc_service import GrpcService
-from sidecar.core.client import Clients, Exchange, GrpcError, GrpcOptions, GrpcReply
+from sidecar.core.client import Clients, Exchange, GrpcError, GrpcReply
 from sidecar.core.head import Field
 from sidecar.core.rate_limits import Descriptor
+from sidecar.core.sanitized_text import text_of
+from sidecar.core.service_calls import options_of
 
 PATH: Final = b"/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit"
 
@@ -67,16 +68,7 @@ class RateLimitService:
     __slots__ = ("_client",)
 
     def __init__(self, clients: Clients, service: GrpcService, timeout: float) -> None:
-        options = GrpcOptions(
-            timeout=timeout,
-            retry=service.retry_policy,
-            authority=service.authority.encode(),
-            initial_metadata=service.initial_metadata,
-            user_agent=b"",
-        )
-        if service.max_receive_message_length is not None:
-            options = replace(options, max_message_bytes=service.max_receive_message_length)
-        self._client = clients.grpc(service.cluster_name, options)
+        self._client = clients.grpc(service.cluster_name, options_of(service, timeout))
 
     def ask(self, domain: str, descriptors: Sequence[Descriptor], hits_addend: int, sink: DecisionSink) -> Exchange:
         """Ask; the decision may arrive before this returns, and does not after the exchange is cancelled."""
@@ -108,20 +100,13 @@ def encode(domain: str, descriptors: tuple[Descriptor, ...], hits_addend: int) -
     for entries, hits, limit in descriptors:
         descriptor = request.descriptors.add()
         for key, value in entries:
-            descriptor.entries.add(key=_text(key), value=_text(value))
+            descriptor.entries.add(key=text_of(key), value=text_of(value))
         if limit is not None:
             descriptor.limit.requests_per_unit, unit = limit[0], _UNITS[limit[1]].number
             descriptor.limit.unit = unit
         if hits is not None:
             descriptor.hits_addend.value = hits
     return bytes(request.SerializeToString(deterministic=True))
-
-
-def _text(octets: bytes) -> str:
-    try:
-        return octets.decode()
-    except UnicodeDecodeError:
-        return octets.decode("ascii", "replace").replace("\ufffd", "!")
 
 
 @lru_cache(maxsize=256)

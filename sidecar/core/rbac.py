@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, TypeAlias
 
 from sidecar.config.address import CidrRange
+from sidecar.config.cel import CelCondition
 from sidecar.config.matcher import HeaderMatcher, PathMatcher, StringMatcher
 from sidecar.config.rbac import (
     AndPermissions,
@@ -18,6 +19,8 @@ from sidecar.config.rbac import (
     Authenticated,
     DestinationIp,
     DestinationPortRange,
+    FilterState,
+    MtlsAuthenticated,
     NotPermission,
     NotPrincipal,
     OrPermissions,
@@ -30,10 +33,12 @@ from sidecar.config.rbac import (
     RequestedServerName,
     SourcedMetadata,
 )
+from sidecar.config.tls_secrets import SubjectAltNameMatcher
 from sidecar.core.address import Address
 from sidecar.core.head import RequestHead
 from sidecar.core.matching import compile_cidr_ranges, compile_header, compile_string, path_only
 from sidecar.core.metadata_match import compile_metadata
+from sidecar.core.rbac_index import NO_HEADERS, build_index
 from sidecar.core.stream_info import ConnectionInfo, NamedRoute
 
 
@@ -54,6 +59,7 @@ class RbacSubject(Protocol):
     request: RequestHead | None
     remote_address: Address
     dynamic_metadata: dict[str, dict[str, Any]] | None
+    filter_state: dict[str, Any] | None
     route: NamedRoute | None
 
 
@@ -76,12 +82,22 @@ _Condition: TypeAlias = bool | _HeadTest | Callable[[Any], bool]
 """Decided already, or asked of the head, or asked of the subject."""
 
 _KNOWN_ADDRESSES = 1024
-_NO_HEADERS = RequestHead(b"", b"", b"", [])
 
 
 def compile_rbac(rules: Rbac, http: bool = True) -> FindPolicy:
     """The policies in the order of their names, as one function. ``http`` is False where subjects have no request."""
-    policies = [(policy.name, _policy(policy, http)) for policy in sorted(rules.policies, key=lambda one: one.name)]
+    index = build_index(ordered(rules.policies), http, lambda policy: compile_policy(policy, http))
+    return walk_rbac(rules, http) if index is None else index.find
+
+
+def ordered(policies: Iterable[Policy]) -> list[Policy]:
+    """The policies as they are asked: in the order of their names."""
+    return sorted(policies, key=lambda one: one.name)
+
+
+def walk_rbac(rules: Rbac, http: bool = True) -> FindPolicy:
+    """As ``compile_rbac``, by asking every policy: quickest where there are few conditions."""
+    policies = [(policy.name, _policy(policy, http)) for policy in ordered(rules.policies)]
     possible = [(name, condition) for name, condition in policies if condition is not False]
     if not possible:
         return lambda subject: None
@@ -124,6 +140,11 @@ def allows(action: str, policy: str | None) -> bool:
     return action != "DENY" or policy is None
 
 
+def compile_policy(policy: Policy, http: bool = True) -> Callable[[Any], bool]:
+    """One policy as a condition on an ``RbacSubject``."""
+    return _on_subject(_policy(policy, http))
+
+
 def compile_permission(rule: Permission, http: bool = True) -> Callable[[Any], bool]:
     """One permission as a condition on an ``RbacSubject``."""
     return _on_subject(_permission(rule, http))
@@ -142,8 +163,17 @@ def _policy(policy: Policy, http: bool) -> _Condition:
         [
             _any([_permission(rule, http) for rule in policy.permissions]),
             _any([_principal(rule, http) for rule in policy.principals]),
+            True if policy.condition is None else compile_policy_condition(policy.condition),
         ]
     )
+
+
+def compile_policy_condition(condition: CelCondition) -> Callable[[Any], bool]:
+    """An expression as a condition on an ``RbacSubject``. Raises CelProblem for one that configuration refuses."""
+    from sidecar.core.cel import compile_condition  # large modules, that few rules need
+    from sidecar.core.cel_attributes import REQUEST_ATTRIBUTES
+
+    return compile_condition(condition, REQUEST_ATTRIBUTES)
 
 
 def _on_subject(condition: _Condition) -> Callable[[Any], bool]:
@@ -260,6 +290,10 @@ def _principal(rule: Principal, http: bool) -> _Condition:
             return _authenticated(rule.principal_name)
         case PeerIp():
             return _peer_ip(rule)
+        case FilterState():
+            return _filter_state(rule)
+        case MtlsAuthenticated():
+            return _mtls_authenticated(rule.san_matcher)
         case _:
             return _common(rule, http)
 
@@ -270,7 +304,7 @@ def _common(rule: AnyRule | HeaderMatcher | PathMatcher | SourcedMetadata, http:
             return True
         case HeaderMatcher():
             test = _header(rule)
-            return _HeadTest(test) if http else test(_NO_HEADERS)
+            return _HeadTest(test) if http else test(NO_HEADERS)
         case PathMatcher():
             return _HeadTest(_path(rule)) if http else False
         case SourcedMetadata():
@@ -347,6 +381,42 @@ def _authenticated(name: StringMatcher | None) -> Callable[[Any], bool]:
         if peer is None or not peer.presented:  # a pattern may fit the empty subject of nobody
             return False
         return any(map(test, peer.uri_sans)) or any(map(test, peer.dns_sans)) or test(peer.subject)
+
+    return matches
+
+
+def _mtls_authenticated(san_matcher: SubjectAltNameMatcher | None) -> Callable[[Any], bool]:
+    """Every certificate that a client shows is validated here, or its handshake fails."""
+    if san_matcher is None:
+        return lambda subject: subject.connection.tls is not None and bool(subject.connection.tls.presented)
+    from sidecar.core.san_match import compile_san
+
+    test = compile_san(san_matcher)
+
+    def matches(subject: Any) -> bool:
+        tls = subject.connection.tls
+        return tls is not None and tls.peer is not None and any(test(kind, value) for kind, value in tls.peer.sans)
+
+    return matches
+
+
+def _filter_state(rule: FilterState) -> Callable[[Any], bool]:
+    key = rule.key
+    if rule.string is None:
+        inside = compile_cidr_ranges(rule.ranges)
+
+        def is_inside(subject: Any) -> bool:
+            value = (subject.filter_state or {}).get(key)
+            return isinstance(value, Address) and inside(value)
+
+        return is_inside
+    test = compile_string(rule.string)
+
+    def matches(subject: Any) -> bool:
+        value = (subject.filter_state or {}).get(key)
+        if isinstance(value, str):
+            value = value.encode()
+        return isinstance(value, bytes) and test(value)
 
     return matches
 

@@ -37,6 +37,7 @@ class ConnectionInfo:
         "session",
         "metadata",
         "forwarding",
+        "rbac",
     )
 
     def __init__(self, id: int, local_address: Address, remote_address: Address, start: float) -> None:
@@ -57,6 +58,7 @@ class ConnectionInfo:
         self.tls: Any = None  # the peer's certificate details, once TLS is terminated here
         self.session: Any = None  # what serves the connection on a socket of its own, behind TLS
         self.metadata: dict[str, dict[str, Any]] | None = None
+        self.rbac: dict[Any, int] | None = None  # what RBAC engines found out once for all requests of the connection
         self.forwarding: Any = None  # what the HTTP stage found out once for all requests of the connection
 
     def __repr__(self) -> str:

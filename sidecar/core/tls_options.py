@@ -1,13 +1,14 @@
-"""What a connection to an endpoint is for, as far as its TLS must know it."""
+"""What a connection to an endpoint is for, as far as its transport socket must know it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from ipaddress import ip_address
 from typing import Final
 
+from sidecar.core.address import Address
 from sidecar.core.head import RequestHead
 
 
@@ -17,16 +18,20 @@ class TransportSocketOptions:
 
     ``server_name`` is sent instead of the configured `sni` (`auto_sni`). ``subject_alt_names`` are those of which the
     certificate must have one, instead of the configured ones (`auto_san_validation`). ``protocols`` are offered by ALPN,
-    best first, where the configuration names no `alpn_protocols`. Source: Envoy's `Network::TransportSocketOptions`.
+    best first, where the configuration names no `alpn_protocols`; ``instead`` whatever it names. ``proxied`` are the source and
+    the destination of the downstream connection, for a PROXY header; None where nobody needs them, or there is none.
+    Source: Envoy's `Network::TransportSocketOptions`.
     """
 
     server_name: str = ""
     subject_alt_names: tuple[str, ...] = ()
     protocols: tuple[str, ...] = ()
+    instead: tuple[str, ...] = ()
+    proxied: tuple[Address, Address] | None = None
 
     def offering(self, protocols: tuple[str, ...]) -> TransportSocketOptions:
         """The same for who speaks these."""
-        return TransportSocketOptions(self.server_name, self.subject_alt_names, protocols)
+        return replace(self, protocols=protocols)
 
 
 OFFERING_NOTHING: Final = TransportSocketOptions()
@@ -36,6 +41,18 @@ OFFERING_HTTP1: Final = TransportSocketOptions(protocols=("http/1.1",))
 OFFERING_HTTP2: Final = TransportSocketOptions(protocols=("h2",))
 OFFERING_BOTH: Final = TransportSocketOptions(protocols=("h2", "http/1.1"))
 """For pools of either protocol, and for one that leaves the choice to the endpoint (`auto_config`)."""
+
+APPLICATION_PROTOCOLS: Final = "envoy.network.application_protocols"
+"""The key of the object in the filter state that says what is offered by ALPN, whatever the configuration names."""
+
+
+class ApplicationProtocols(tuple[str, ...]):
+    """That object: names of protocols, best first."""
+
+    __slots__ = ()
+
+    plain = None
+    """As Envoy's, it has no text for access logs."""
 
 
 def compile_names(

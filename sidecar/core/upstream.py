@@ -13,6 +13,10 @@ from sidecar.core.head import Field, RequestHead, ResponseHead
 # Why an upstream connection or stream failed, in Envoy's words (StreamResetReason, as rendered in details and bodies).
 CONNECTION_FAILURE: Final = "remote connection failure"
 LOCAL_CONNECTION_FAILURE: Final = "local connection failure"
+
+CANNOT_BIND: Final = "failed to bind to "
+"""What the failure of a dial begins with that ended at this end: the source address cannot be had."""
+
 CONNECTION_TIMEOUT: Final = "connection timeout"
 CONNECTION_TERMINATION: Final = "connection termination"
 OVERFLOW: Final = "overflow"
@@ -104,6 +108,11 @@ class UpstreamSink(Protocol):
     @property
     def tunnels(self) -> bool:
         """Whether the host may speak first: the connection is to carry bytes as they are."""
+        ...
+
+    @property
+    def offers(self) -> tuple[str, ...]:
+        """What the connection is to offer by ALPN; empty for what the configuration says. Asked where a request has said it."""
         ...
 
     def on_head(self, head: ResponseHead, end: bool) -> None: ...

@@ -59,4 +59,13 @@ class Waiting:
             ready()
 
     def __repr__(self) -> str:
-        return f"<Waiting for {self._left or len(self._starts)}>"
+        return f"<{type(self).__name__} for {self._left or len(self._starts)}>"
+
+
+class Unawaited(Waiting):
+    """For what is made when nothing new is: a filter whose configuration has changed. It begins at once, and nobody waits."""
+
+    __slots__ = ()
+
+    def add(self, target: str, start: Start) -> None:
+        start(lambda: None)

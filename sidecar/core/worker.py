@@ -12,7 +12,8 @@ from sidecar.core.timer_wheel import TimerWheel
 
 
 class Worker:
-    """One event loop and what stands around it. ``clock`` is monotonic, in seconds; add ``epoch`` for wall-clock time.
+    """One event loop and what stands around it. ``clock`` is monotonic, in seconds; add ``epoch`` for wall-clock time. It
+    follows when the wall clock is set: ask for it anew each time.
     ``number`` tells the workers of one sidecar apart; there are ``workers`` of them.
 
     ``random`` decides about requests, in the order in which they come, and about nothing else: so the same requests meet the
@@ -31,6 +32,7 @@ class Worker:
         "random",
         "seed",
         "tasks",
+        "wall_clock",
         "wheel",
         "workers",
     )
@@ -48,6 +50,7 @@ class Worker:
         self.number = number
         self.workers = workers
         self.clock = clock
+        self.wall_clock = wall_clock
         self.epoch = wall_clock() - clock()
         self.wheel = TimerWheel(loop, clock)
         self.cork = Cork(loop)
@@ -63,6 +66,12 @@ class Worker:
     def random_for(self, purpose: str) -> Random:
         """The source for what does not happen in the order of the requests: under a seed, one of its own."""
         return self.random if self.seed is None else Random(f"{self.seed} {purpose}")
+
+    def follow_wall_clock(self) -> None:
+        """See whether it was set, and take over what it says. By less than a millisecond it may go its own way."""
+        epoch = self.wall_clock() - self.clock()
+        if abs(epoch - self.epoch) > 0.001:
+            self.epoch = epoch
 
     def next_id(self) -> int:
         """A number for a connection, unique in this process."""

@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from sidecar.codec.http1_reader import DONE, HEAD
-from sidecar.express.plan import RequestShape, is_plain, make_plan
+from sidecar.core.http_filter import RouteChanged
+from sidecar.express.plan import RequestShape, is_plain, make_plan, make_variant
 
 _PLANS = 256
 _NEVER_DUE = float("inf")
@@ -58,7 +59,6 @@ def compile_forward(
     manager = lane.manager
     worker = manager.worker
     cork = worker.cork
-    epoch: float = worker.epoch
     random = worker.random
     getrandbits = random.getrandbits
     stats = manager.stats
@@ -97,19 +97,14 @@ def compile_forward(
             stream.connection = info
             stream.downstream = downstream
             stream.remote_address = shape.remote_address or info.remote_address
-            stream.start_time = now + epoch
+            stream.start_time = now + worker.epoch
             stream.start = now
             stream.now = now
             stream.last_activity = now
             stream.cluster_name = ""
-            stream.response = None
-            stream.response_code = stream.bytes_sent = stream.response_head_size = stream.attempt_count = 0
-            stream.upstream_head_received = stream.upstream_bytes_received = 0
-            stream.response_code_details = ""
+            stream.attempt_count = stream.upstream_connection_id = 0
             stream.response_ended = stream.over = False
-            stream.upstream_first_rx = stream.upstream_last_rx = stream.downstream_first_tx = stream.end = 0.0
             stream.upstream_first_tx = stream.upstream_last_tx = 0.0
-            stream.upstream_connection_id = 0
             stream.upstream_local_address = stream.upstream_tls = None
             if hooks:
                 stream.dynamic_metadata = stream.filter_data = stream.filter_state = None
@@ -185,12 +180,25 @@ def compile_forward(
                 if hook(stream, end):
                     stream.paused_by(hook)
                     return False
+        except RouteChanged:
+            stream.go_elsewhere(hook, end)
+            return False
         except Exception:
             stream.filter_failed()
             return False
         # the router: Router.on_request and UpstreamRequest.start
         cluster = cluster_of(plan.cluster_name)
-        if cluster is None or (hooks and (head.made_fields is not None or shape.differs(head, path))):
+        if hooks:
+            template = head.template
+            if head.made_fields is not None or shape.differs(head, path):
+                cluster = None
+            elif template is not shape.head[3]:  # a filter has taken fields away, or added some
+                values = head.values
+                variant = plan.variants.get(template, _UNKNOWN)
+                plan = make_variant(plan, shape, route, template, suppress_headers) if variant is _UNKNOWN else variant
+                if plan is None:
+                    cluster = None
+        if cluster is None:
             on_request(stream, end)
             return False
         router_stats.rq_total += 1

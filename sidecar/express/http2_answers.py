@@ -24,7 +24,7 @@ from sidecar.express.shape import MOST_VARYING, literal, may_vary
 _SHAPES: Final = 256
 _HEADER: Final = 9
 _NUMBERS: Final = [b"%d" % number for number in range(100)]
-_NEVER_OPEN: Final = frozenset((b"x-envoy-upstream-service-time", b"connection", b"upgrade"))
+_NEVER_OPEN: Final = frozenset((b"connection", b"upgrade"))
 
 
 class Http2ResponseShape:
@@ -304,7 +304,7 @@ def _compile(manager: Any, router: Any, date_of: Callable[[int], bytes]) -> tupl
         downstream = stream.downstream
         stream.response_trailers = fields
         if request.plan.call and dict(fields).get(b"grpc-status") != b"0":
-            request._judge_trailers(fields)
+            request._judge_end_of_call(fields)
         if downstream.version != 20:
             downstream.send_trailers(fields)
             finish(exchange, stream, downstream, None)

@@ -13,6 +13,7 @@ from sidecar.codec.hpack_table import integer
 from sidecar.codec.http2_frames import LARGEST_STREAM_ID
 from sidecar.core.head import Field
 from sidecar.express.heads import Template
+from sidecar.express.plan import SKIPPED
 from sidecar.express.shape import literal
 
 _MOST_RENDERS: Final = 256
@@ -79,14 +80,16 @@ def _render(
         if coded is None:
             return None
         pieces.append(coded if name == b":path" else literal(coded))
+    before, after = template.skips()
     for at, field in enumerate(template.fields):
         if at in places:
-            pieces.append(literal(open_field(field[0])) + b"%b%b")
+            pieces.append(SKIPPED * 2 * before.get(at, 0) + literal(open_field(field[0])) + b"%b%b")
             continue
         coded = encoder.settled(field)
         if coded is None:
             return None
         pieces.append(literal(coded))
+    pieces.append(SKIPPED * 2 * after)
     if len(renders) >= _MOST_RENDERS:
         renders.clear()
     known = renders[key] = (encoder.epoch, b"".join(pieces))

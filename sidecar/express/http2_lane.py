@@ -43,8 +43,12 @@ class Http2Lane:
             if shape.fits(head):
                 return shape
             lane.volatile |= shape.differing(head, len(lane.volatile))
-        if len(index) != len(head.fields) or not lane.pace.permits(connection.now):
+        if len(index) != len(head.fields):
             return None
+        kind = lane.kind_to_learn(connection)
+        if kind is None:
+            return None
+        connection.codec.layouts = kind
         names = tuple([name for name in index if name in lane.volatile or name in _OPEN])
         shape = http2_shape_of(lane.manager, connection.info, head, end, names)
         if shape is not None:

@@ -19,10 +19,11 @@ _MOST_SETTLED: Final = 8
 _HOLE: Final = b"<where the service time stands>"
 _COUNTED_HOLE: Final = bytes((len(_HOLE),)) + _HOLE
 
-Whole = Callable[[Any, Any, Known, bytes, list[Field] | None], bool]
-"""``whole(exchange, upstream, known, body, trailers)``: whether the response was passed on; nothing has happened if not.
+Whole = Callable[[Any, Any, Known, list[bytes], bytes, list[Field] | None], bool]
+"""``whole(exchange, upstream, known, found, body, trailers)``: whether the response was passed on; nothing has happened if not.
 
-``exchange`` is the pool's, on its connection ``upstream``, whose codec has closed the stream already.
+``exchange`` is the pool's, on its connection ``upstream``, whose codec has closed the stream already. ``found`` stands at
+the spots of the ``known`` block.
 """
 
 
@@ -49,7 +50,9 @@ def compile_whole(manager: Any, router: Any, date_of: Callable[[int], bytes]) ->
     rq_time = manager_stats.downstream_rq_time
     options = manager.options
 
-    def whole(exchange: Any, upstream: Any, known: Known, body: bytes, trailers: list[Field] | None) -> bool:
+    def whole(
+        exchange: Any, upstream: Any, known: Known, found: list[bytes], body: bytes, trailers: list[Field] | None
+    ) -> bool:
         responses, binding = known.shape
         request = exchange.sink
         plan = request.plan
@@ -75,7 +78,8 @@ def compile_whole(manager: Any, router: Any, date_of: Callable[[int], bytes]) ->
             return False
         now = clock()
         took = int((now - request.sent_at) * 1000)
-        values = binding.base  # those of this very block
+        same = found is known.values  # it is this very block
+        values = binding.base if same else binding.values(found)
         if not suppress_headers:
             at = shape.service_time_at
             number = _NUMBERS[took] if took < 100 else b"%d" % took
@@ -103,7 +107,7 @@ def compile_whole(manager: Any, router: Any, date_of: Callable[[int], bytes]) ->
         else:
             connection = downstream.connection
             codec = connection.codec
-            settled = connection.settled.get(known)
+            settled = connection.settled.get(known) if same else None
             if settled is not None and settled[0] == codec.encoder.epoch and took < 100:
                 _, before, behind = settled
                 block = before + _COUNTED[took] + behind
@@ -114,7 +118,7 @@ def compile_whole(manager: Any, router: Any, date_of: Callable[[int], bytes]) ->
                 block = filled(rendered[1], values)
                 if block is None:
                     return False
-                if shape.lasting and not suppress_headers:
+                if same and shape.lasting and not suppress_headers:
                     settle(connection, known, shape, rendered, values)
             if not codec.send_message(downstream.id, block, body, trailers):
                 return False
@@ -146,21 +150,23 @@ def compile_whole(manager: Any, router: Any, date_of: Callable[[int], bytes]) ->
             exchange.sink = None
             upstream.spare.append(exchange)
         # the stream: Stream.on_response_head and response_sent
-        head = request.head
-        if head is None or head.template is not shape.template:
-            head = request.head = ShapedResponseHead(status, b"", 20, shape.template)
-        head.values = values
-        stream.response = head
-        stream.response_code = status
-        stream.response_code_details = "via_upstream"
-        stream.response_head_size = head_size
-        stream.bytes_sent = stream.upstream_bytes_received = len(body)
-        stream.upstream_head_received = upstream.codec.received_head_size
-        stream.upstream_first_rx = stream.upstream_last_rx = stream.downstream_first_tx = stream.end = stream.now = now
+        if access_logs:  # nobody else asks what has become of it
+            head = request.head
+            if head is None or head.template is not shape.template:
+                head = request.head = ShapedResponseHead(status, b"", 20, shape.template)
+            head.values = values
+            stream.response = head
+            stream.response_code = status
+            stream.response_code_details = "via_upstream"
+            stream.response_head_size = head_size
+            stream.bytes_sent = stream.upstream_bytes_received = len(body)
+            stream.upstream_head_received = upstream.codec.received_head_size
+            stream.upstream_first_rx = stream.upstream_last_rx = stream.downstream_first_tx = stream.end = now
+        stream.now = now
         if trailers is not None:
             stream.response_trailers = trailers
             if plan.call and dict(trailers).get(b"grpc-status") != b"0":
-                request._judge_trailers(trailers)
+                request._judge_end_of_call(trailers)
         stream.response_ended = stream.over = True
         stream.upstream = request.upstream = None
         listener_codes[status] += 1

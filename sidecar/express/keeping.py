@@ -19,12 +19,13 @@ def keep(request: Any, stream: Any) -> None:
     if stream.attempt_count != 1 or request.abandoned or len(plan.idle) >= _MOST:
         return
     head = request.head
+    if head is not None:
+        head.made_fields = head.made_index = None
+        head.values = ()  # secrets are among them
     request.upstream = request.host = request.stream = request.trailers = None
     request.head_passed = False
     if request.body is not None:
         request.body = None
-    head.made_fields = head.made_index = None
-    head.values = ()  # secrets are among them
     plan.idle.append(request)
     shape = stream.shape
     requested = stream.request
@@ -34,6 +35,12 @@ def keep(request: Any, stream: Any) -> None:
         stream.downstream = stream.connection = stream.host = None
         stream.request_trailers = stream.response_trailers = None
         stream.upstream_version = 11
+        if stream.response is not None:  # it has been written down what became of it
+            stream.response = None
+            stream.response_code = stream.bytes_sent = stream.response_head_size = 0
+            stream.upstream_head_received = stream.upstream_bytes_received = 0
+            stream.response_code_details = ""
+            stream.upstream_first_rx = stream.upstream_last_rx = stream.downstream_first_tx = stream.end = 0.0
         requested.values = ()
         if shape.indexed:
             requested.index = _NOTHING

@@ -7,7 +7,7 @@ from random import Random
 from typing import Any
 
 from sidecar.codec.errors import ProtocolError
-from sidecar.codec.http1_head import parse_request_head
+from sidecar.codec.http1_head import HTTP_1_1_ONLY, VERSIONS, parse_request_head
 from sidecar.codec.wire import FieldLines
 from sidecar.core.head import RequestHead
 from sidecar.express.heads import OpenField, Template
@@ -34,7 +34,8 @@ def shape_of(
     if pieces is None:
         return None
     try:
-        head, framing = parse_request_head(data[:-4], FieldLines(), manager.options.max_request_fields)
+        versions = VERSIONS if manager.options.accept_http_10 else HTTP_1_1_ONLY
+        head, framing = parse_request_head(data[:-4], FieldLines(), manager.options.max_request_fields, versions)
         if manager.judge is not None:
             if any(b"_" in name for name in head.index):
                 return None
@@ -42,20 +43,21 @@ def shape_of(
     except ProtocolError:
         return None
     index = head.index
+    connection = index.get(b"connection", b"").lower()
+    closes = connection == b"close" or (head.version == 10 and not connection)
     if (
         framing != length
         or head.method not in (_METHODS_WITH_BODY if length else _METHODS)
         or (b"content-length" in index) is not bool(length)
         or not _NEVER.isdisjoint(index)
-        or index.get(b"connection", b"keep-alive").lower() != b"keep-alive"
+        or not (closes or (head.version == 11 and connection in (b"", b"keep-alive")))
+        or at != len(head.method) + 1 + len(head.path)
     ):
-        return None
-    if head.version != 11 or at != len(head.method) + 1 + len(head.path):
         return None
     outcome = outcome_of(manager, info, head, pieces.names, data)
     if outcome is None:
         return None
-    return Http1RequestShape(pieces, head.method, head.authority, head.scheme, outcome)
+    return Http1RequestShape(pieces, head, closes, outcome)
 
 
 def outcome_of(manager: Any, info: Any, head: RequestHead, names: tuple[bytes, ...], data: bytes) -> Outcome | None:

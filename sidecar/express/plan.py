@@ -7,9 +7,11 @@ from typing import Any
 from sidecar.codec.http1_head import render_fields
 from sidecar.core.head import Field, RequestHead
 from sidecar.express.heads import IndexedRequestHead, ShapedRequestHead, Template
-from sidecar.express.shape import Cut, literal
+from sidecar.express.shape import Cut, literal, may_vary
 
 FORWARD = "forward"
+SKIPPED = b"%.0b"
+"""What takes a value of a template's and shows nothing of it."""
 
 
 class Outcome:
@@ -30,12 +32,13 @@ class RequestShape:
     ``generated`` says which of the outgoing values is a new request id, -1 for none; ``replaced`` whether it takes the place
     of one that came. ``places`` are the names of the open fields and the numbers of their values; ``indexed`` is whether
     anybody asks for fields by name. ``remote_address`` is the client's, where the fields tell it. ``idle`` keeps streams for
-    the next requests. ``http2`` says which protocol they come by.
+    the next requests. ``http2`` and ``version`` say which protocol they come by.
     """
 
     __slots__ = ("generated", "head", "idle", "indexed", "places", "plans", "remote_address", "replaced")
 
     http2 = False
+    version = 20
 
     def __init__(self, method: bytes, authority: bytes, scheme: bytes, outcome: Outcome) -> None:
         self.head = (method, authority, scheme, outcome.template)
@@ -49,8 +52,7 @@ class RequestShape:
 
     def new_head(self) -> ShapedRequestHead | IndexedRequestHead:
         head = IndexedRequestHead(*self.head) if self.indexed else ShapedRequestHead(*self.head)
-        if self.http2:
-            head.version = 20
+        head.version = self.version
         return head
 
     def want_index(self) -> None:
@@ -78,13 +80,30 @@ class RequestShape:
 
 class Http1RequestShape(RequestShape):
     """The same with the bytes of a head. ``start`` is the method, a blank and the slash of the path, which begins at
-    ``path_at``; ``length_at`` says which of the values is the length of a body.
+    ``path_at``; ``length_at`` says which of the values is the length of a body; ``closes`` whether the request is its
+    connection's last, which goes on by another ``forward``.
     """
 
-    __slots__ = ("accepts", "constants", "cut", "length_at", "lines", "path_at", "start", "unpack")
+    __slots__ = (
+        "accepts",
+        "closes",
+        "constants",
+        "cut",
+        "forward",
+        "length_at",
+        "lines",
+        "path_at",
+        "start",
+        "unpack",
+        "version",
+    )  # fmt: skip
 
-    def __init__(self, cut: Cut, method: bytes, authority: bytes, scheme: bytes, outcome: Outcome) -> None:
-        super().__init__(method, authority, scheme, outcome)
+    def __init__(self, cut: Cut, head: RequestHead, closes: bool, outcome: Outcome) -> None:
+        method = head.method
+        super().__init__(method, head.authority, head.scheme, outcome)
+        self.version = head.version
+        self.closes = closes
+        self.forward: Any = None
         self.cut = cut
         self.unpack = cut.unpack
         self.accepts = cut.accepts
@@ -96,7 +115,10 @@ class Http1RequestShape(RequestShape):
 
 
 class Plan:
-    """A shape on a route. ``render % (path, *values)`` is what goes upstream; ``idle`` keeps upstream requests."""
+    """A shape on a route. ``render % (path, *values)`` is what goes upstream; ``idle`` keeps upstream requests.
+
+    ``variants`` are the plans of requests that filters have made other heads of, by their templates.
+    """
 
     __slots__ = (
         "answers",
@@ -114,6 +136,7 @@ class Plan:
         "retry",
         "template",
         "timeout",
+        "variants",
     )  # fmt: skip
 
     def __init__(self, cluster_name: str, route: Any, responses: Any) -> None:
@@ -132,9 +155,13 @@ class Plan:
         self.template = Template([], {}, ())
         self.head: tuple[Any, ...] = ()
         self.render = b""
+        self.variants: dict[Template, Plan | None] = {}
 
     def __repr__(self) -> str:
         return f"<Plan to {self.cluster_name}>"
+
+
+_DECIDING = frozenset((b"content-type", b"grpc-timeout", b"x-request-id"))
 
 
 def is_plain(route: Any) -> bool:
@@ -154,6 +181,7 @@ def is_plain(route: Any) -> bool:
         and route.hash_key is None
         and route.internal_redirects is None
         and not route.upstream_request.observes
+        and not route.upstream_request.offering
         and route.max_grpc_timeout is None
         and (
             retry is None
@@ -164,10 +192,19 @@ def is_plain(route: Any) -> bool:
     )
 
 
-def make_plan(shape: RequestShape, route: Any, cluster_name: str, suppress_headers: bool, responses: Any) -> Plan:
-    """The plan of a plain route for a shape."""
+def make_plan(
+    shape: RequestShape,
+    route: Any,
+    cluster_name: str,
+    suppress_headers: bool,
+    responses: Any,
+    template: Template | None = None,
+) -> Plan:
+    """The plan of a plain route for a shape; ``template`` is the one of the head behind the filters, if it is another one."""
     plan = Plan(cluster_name, route, responses)
-    method, authority, _, template = shape.head
+    method, authority, _, own = shape.head
+    if template is None:
+        template = own
     expected = plan.per_try_timeout or plan.timeout
     if expected and not suppress_headers:
         plan.expected = b"%d" % int(expected * 1000 + 1e-6)
@@ -182,10 +219,25 @@ def make_plan(shape: RequestShape, route: Any, cluster_name: str, suppress_heade
     return plan
 
 
+def make_variant(
+    plan: Plan, shape: RequestShape, route: Any, template: Template, suppress_headers: bool
+) -> Plan | None:
+    """The plan for requests from which filters have taken fields, or to which they have added some; None if the router may
+    decide by these.
+    """
+    made = None
+    if all(may_vary(name) and name not in _DECIDING for name in template.changed):
+        made = make_plan(shape, route, plan.cluster_name, suppress_headers, plan.responses, template)
+    plan.variants[template] = made
+    return made
+
+
 def render_template(template: Template) -> bytes:
     """The field lines of a template, with ``%b`` for each value, and the empty line behind them."""
     places = {at for at, _, _ in template.open}
+    before, after = template.skips()
     fields: list[Field] = [
-        (literal(name), b"%b" if at in places else literal(value)) for at, (name, value) in enumerate(template.fields)
+        (literal(name), SKIPPED * before.get(at, 0) + b"%b" if at in places else literal(value))
+        for at, (name, value) in enumerate(template.fields)
     ]
-    return render_fields(fields)
+    return render_fields(fields) + SKIPPED * after

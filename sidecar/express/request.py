@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from sidecar.codec.http1_reader import BODY, DONE
-from sidecar.express.forward import compile_forward
+from sidecar.core.characters import NOTHING
+from sidecar.express.forward import Forward, compile_forward
 from sidecar.express.learning import shape_of
-from sidecar.express.plan import Http1RequestShape
+from sidecar.express.plan import Http1RequestShape, RequestShape
 from sidecar.express.response import Responses, compile_response_lane
 from sidecar.express.shape import CANONICAL_PATH, PATH, REQUEST_VALUES, Pace, differing, without_values
 
@@ -31,6 +32,7 @@ class ExpressLane:
     __slots__ = (
         "_answers",
         "forward",
+        "forward_last",
         "http2",
         "kinds",
         "longest_body",
@@ -40,6 +42,7 @@ class ExpressLane:
         "normalizes",
         "pace",
         "path",
+        "recurring",
         "responses",
         "shapes",
         "take",
@@ -61,6 +64,7 @@ class ExpressLane:
         self.normalizes = normalizes
         self.open()
         self.kinds: dict[Any, Kind] = {}
+        self.recurring: set[int] = set()  # those of the kinds that more than one connection was of
         self.volatile = set(REQUEST_VALUES)
         self.responses: dict[str, Responses] = {}
         self.pace = Pace()
@@ -69,14 +73,26 @@ class ExpressLane:
         self.http2: Http2Lane | None = None
         self.makers: tuple[Any, ...] = (router, make_upstream_request, new_request_id, date_of)
         self._answers: Any = None
-        respond = compile_response_lane(manager, router, date_of)
-        self.forward = compile_forward(
-            self, router, make_upstream_request, new_request_id, respond, self.answers, False
+        self.forward, forward_last = (
+            compile_forward(
+                self,
+                router,
+                make_upstream_request,
+                new_request_id,
+                compile_response_lane(manager, router, date_of, last=last),
+                self.answers,
+                False,
+            )
+            for last in (False, True)
         )
+        self.forward_last = ending(forward_last)
         self.take = self._compile(router)
 
-    def kind_of(self, info: Any) -> Kind:
-        """The shapes of connections like this one: what the preparation of a request reads of its connection."""
+    def kind_of(self, info: Any, own: Kind | None = None) -> Kind:
+        """The shapes of connections like this one: what the preparation of a request reads of its connection.
+
+        ``own`` is the kind that the connection is of already; it is another one if that was forgotten.
+        """
         tls = info.tls
         key = (info.remote_address.ip, info.local_address.port, None if tls is None else tls.identity)
         kind = self.kinds.get(key)
@@ -84,21 +100,40 @@ class ExpressLane:
             if len(self.kinds) >= _KINDS:
                 self._forget()
                 self.kinds.clear()
+                self.recurring.clear()
             kind = self.kinds[key] = {}
+        elif kind is not own:
+            self.recurring.add(id(kind))
         return kind
+
+    def kind_to_learn(self, connection: Any) -> Kind | None:
+        """The kind of a connection, to which something may be added now; None if not.
+
+        What connections hold of kinds that were forgotten stays empty, so that all that is known can be counted, and taken
+        back: one that goes on gets a new kind here.
+        """
+        if self.path is NOTHING or not self.pace.permits(connection.now):
+            return None
+        kind = connection.kind = self.kind_of(connection.info, connection.kind)
+        return kind
+
+    def may_recur(self, connection: Any) -> bool:
+        """Whether another request like this one may come: on this connection, or on the next of clients that open many."""
+        return connection.requests > 1 or id(connection.kind) in self.recurring
 
     def close(self) -> None:
         """Take no more requests until ``open``: no path is plain now, and no request is of a known shape."""
-        self.path = b""
+        self.path = NOTHING
         self._forget()
 
     def end(self) -> None:
         """Take no more requests, and let go of everything: there is another lane, or no connection manager any more."""
         self.close()
         self.kinds.clear()
+        self.recurring.clear()
         self.makers = ()
         self._answers = self.http2 = None
-        self.forward = self.take = _nothing
+        self.forward = self.forward_last = self.take = _nothing
 
     def open(self) -> None:
         """Take requests again, as they become known."""
@@ -116,13 +151,15 @@ class ExpressLane:
 
     def learn(self, connection: Any, data: bytes) -> None:
         """Find out what becomes of requests such as this one, which has just gone through the stages."""
-        if not self.path or not self.pace.permits(connection.now):
+        kind = self.kind_to_learn(connection)
+        if kind is None:
             return
         at, end = data.find(b" HTTP/1.1\r\n"), data.find(b"\r\n\r\n") + 4
         if at < 0:
-            return
+            at = data.find(b" HTTP/1.0\r\n")
+            if at < 0:
+                return
         lines = data[at : end - 4].split(b"\r\n")
-        kind: Kind = connection.kind
         size = end - at if end == len(data) else at - end
         before: Http1RequestShape | None = kind.get(size)
         if before is not None:
@@ -130,6 +167,7 @@ class ExpressLane:
         shape = shape_of(self.manager, connection.info, data[:end], at, len(data) - end, self.volatile)
         if shape is not None:
             shape.lines = without_values(lines, self.volatile)
+            shape.forward = self.forward_last if shape.closes else self.forward
             self.keep(kind, size, shape)
 
     def for_http2(self) -> Http2Lane:
@@ -142,16 +180,14 @@ class ExpressLane:
 
     def accepts(self, path: bytes) -> bool:
         """Whether nothing has to be done to a path."""
-        return not path.translate(None, self.path) and not (self.normalizes and (b"//" in path or b"/." in path))
+        return path.translate(self.path) == path and not (self.normalizes and (b"//" in path or b"/." in path))
 
     def keep(self, kind: Kind, key: Any, shape: Any) -> None:
-        """Remember the shape, or the layout, of one kind of connections."""
+        """Remember the shape, or the layout, of one of the ``kinds``."""
         self.shapes += 1
         if self.shapes > _SHAPES:
             self.shapes = 1
             self._forget()
-        if len(kind) >= _SHAPES:  # it may be one of those that were forgotten
-            kind.clear()
         kind[key] = shape
 
     def answers(self) -> Any:
@@ -177,10 +213,13 @@ class ExpressLane:
         normalizes = self.normalizes
         most: int = manager.options.max_request_head_bytes
         longest_body = self.longest_body
-        forward = self.forward
 
         def take(connection: Any, data: bytes) -> bool:
             at = data.find(b" HTTP/1.1\r\n")
+            if at < 0:
+                at = data.find(b" HTTP/1.0\r\n")
+                if at < 0:
+                    return False
             size = len(data)
             body = None
             shape = connection.kind.get(size - at)
@@ -191,13 +230,13 @@ class ExpressLane:
                     return False
                 body = data[end:]
                 size = end
-            if at < 0 or size > most:
+            if size > most:
                 return False
             pieces = shape.unpack(data, at)
             if pieces[::2] != shape.constants or not data.startswith(shape.start):
                 return False
             path = data[shape.path_at : at]
-            if path.translate(None, path_characters):
+            if path.translate(path_characters) != path:
                 return False
             if normalizes and (b"//" in path or b"/." in path):
                 return False
@@ -215,6 +254,7 @@ class ExpressLane:
             reader = connection.reader
             reader.head_size = size
             stats.downstream_cx_rx_bytes_total += len(data)
+            forward = shape.forward
             if body is None:
                 reader.state = DONE
                 forward(shape, connection, connection, now, path, values, size, None, True)
@@ -226,6 +266,16 @@ class ExpressLane:
             return True
 
         return take
+
+
+def ending(forward: Forward) -> Forward:
+    """The way of requests that are their connections' last."""
+
+    def forward_last(shape: RequestShape, downstream: Any, connection: Any, *rest: Any) -> bool:
+        connection.keep_alive = False
+        return forward(shape, downstream, connection, *rest)
+
+    return forward_last
 
 
 def _nothing(*_: Any) -> bool:

@@ -26,7 +26,8 @@ class ResponseShape:
     """Whole responses that differ in open values and body only, as one connection manager passes them on.
 
     ``date`` is the last one that was looked at: within its second no other comes. ``others`` is whether anything but date and
-    length is open. ``render % (*values, service time or date if they are added, body)`` is what the client gets.
+    length is open. ``render % (*values, service time or date if they are added, body)`` is what the client gets, and what
+    ``last`` gives instead of ``render`` where its connection ends with the response.
     """
 
     __slots__ = (
@@ -36,6 +37,7 @@ class ResponseShape:
         "date",
         "date_at",
         "dated",
+        "last_renders",
         "length_at",
         "lines",
         "others",
@@ -66,7 +68,19 @@ class ResponseShape:
         self.service_time_at = -1
         self.dated = False
         self.render = b""
+        self.last_renders: dict[int, bytes] = {}
         self.lines: list[bytes] = []
+
+    def last(self, version: int) -> bytes:
+        """What renders the last response of a client's connection, for a request of this version: Http1Writer.send_head."""
+        render = self.last_renders.get(version)
+        if render is None:
+            line = literal(status_line(self.status))
+            if version == 10:
+                line = b"HTTP/1.0" + line[8:]
+            render = line + render_template(self.template.with_field(b"connection", b"close")) + b"%b"
+            self.last_renders[version] = render
+        return render
 
     def __repr__(self) -> str:
         return f"<ResponseShape {self.status} {self.cut!r}>"
@@ -176,11 +190,12 @@ class _Trial:
 
 
 def compile_response_lane(
-    manager: Any, router: Any, date_of: Callable[[int], bytes], http2: bool = False
+    manager: Any, router: Any, date_of: Callable[[int], bytes], http2: bool = False, last: bool = False
 ) -> Callable[..., bool]:
     """``respond(connection, request, data)``: whether the read was a whole plain response, and has been passed on.
 
     ``connection`` is the pool's, ``request`` the upstream request that waits for it. Nothing has happened if it was not.
+    ``last``: for clients of HTTP/1 whose connection ends with the response, because the request says so.
     """
     worker = manager.worker
     clock = worker.clock
@@ -235,7 +250,7 @@ def compile_response_lane(
             if not stream.request_ended or not size:  # then the head is the end
                 return False
         elif (
-            not downstream.keep_alive
+            downstream.keep_alive is last
             or downstream.out
             or downstream.full
             or downstream.paused
@@ -270,10 +285,10 @@ def compile_response_lane(
             out = response_block(shape, client, values)
             if out is None or not client.codec.send_block(downstream.id, out):
                 return False
-            stream.response_head_size = len(out) + 9
+            head_size = len(out) + 9
         else:
-            out = shape.render % (*values, body)
-            stream.response_head_size = len(out) - size
+            out = (shape.last(stream.request.version) if last else shape.render) % (*values, body)
+            head_size = len(out) - size
         # the upstream request: UpstreamRequest._accept and _release
         stats = cluster.stats
         host.rq_success += 1
@@ -298,16 +313,19 @@ def compile_response_lane(
         connection.idle_since = now
         pool.idle.append(connection)
         # the stream: Stream.on_response, and the head as the connection manager finishes it
-        head = request.head
-        if head is None or head.template is not shape.template:
-            head = request.head = ShapedResponseHead(status, shape.reason, shape.version, shape.template)
-        head.values = values
-        stream.response = head
-        stream.response_code = status
-        stream.response_code_details = "via_upstream"
-        stream.bytes_sent = stream.upstream_bytes_received = size
-        stream.upstream_head_received = shape.size
-        stream.upstream_first_rx = stream.upstream_last_rx = stream.downstream_first_tx = stream.end = stream.now = now
+        if access_logs:  # nobody else asks what has become of it
+            head = request.head
+            if head is None or head.template is not shape.template:
+                head = request.head = ShapedResponseHead(status, shape.reason, shape.version, shape.template)
+            head.values = values
+            stream.response = head
+            stream.response_code = status
+            stream.response_code_details = "via_upstream"
+            stream.response_head_size = head_size
+            stream.bytes_sent = stream.upstream_bytes_received = size
+            stream.upstream_head_received = shape.size
+            stream.upstream_first_rx = stream.upstream_last_rx = stream.downstream_first_tx = stream.end = now
+        stream.now = now
         stream.response_ended = stream.over = True
         stream.upstream = None
         listener_codes[status] += 1
@@ -329,10 +347,13 @@ def compile_response_lane(
             downstream.out.append(out)
             cork.waiting.append(downstream)
             downstream.stream = None
-            downstream.idle_since = now
-            downstream.reader.state = HEAD
-            if now + options.idle_timeout < downstream.due:
-                downstream.wake_by(now + options.idle_timeout)
+            if last:
+                downstream.close_after_flush()
+            else:
+                downstream.idle_since = now
+                downstream.reader.state = HEAD
+                if now + options.idle_timeout < downstream.due:
+                    downstream.wake_by(now + options.idle_timeout)
         for write in access_logs:
             write(stream)
         keep(request, stream)

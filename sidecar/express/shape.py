@@ -12,17 +12,22 @@ from collections.abc import Callable, Collection
 from struct import Struct
 from typing import Any, Final
 
+from sidecar.core.characters import only
+
 _LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+): ([\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?)")
 _SEPARATOR: Final = b"\n"  # occurs in no value
 _BLANK: Final = 0x20
 
-VISIBLE: Final = bytes(range(0x21, 0x7F))
+_VISIBLE: Final = bytes(range(0x21, 0x7F))
 """What values consist of, but for blanks."""
 
-PATH: Final = bytes(sorted(set(VISIBLE) - {ord("#")}))
-"""What a path may consist of that nothing has to be done to."""
+_OUTLINE: Final = bytes([ord("x") if octet in _VISIBLE else octet for octet in range(256)])
+"""The table that makes all of them the same, and leaves the others as they are."""
 
-CANONICAL_PATH: Final = bytes(sorted(set(PATH) - set(b'%\\"<>^`{|}')))
+PATH: Final = only(_VISIBLE.replace(b"#", b""))
+"""The table of what a path may consist of that nothing has to be done to."""
+
+CANONICAL_PATH: Final = only(_VISIBLE.translate(None, b'#%\\"<>^`{|}'))
 """The same where paths are normalised; ``//`` and ``/.`` are looked for apart."""
 
 REQUEST_VALUES: Final = frozenset(
@@ -106,12 +111,14 @@ class Cut:
     ``pieces[::2] == constants``. ``names`` are those of the values, in lower case.
     """
 
-    __slots__ = ("blanks", "constants", "names", "size", "unpack", "with_blanks")
+    __slots__ = ("blanks", "constants", "names", "outline", "size", "unpack", "with_blanks")
 
     def __init__(self, pieces: list[bytes], names: tuple[bytes, ...]) -> None:
         self.constants = tuple(pieces[::2])
         self.names = names
-        self.blanks = _SEPARATOR.join(pieces[1::2]).translate(None, VISIBLE)
+        joined = _SEPARATOR.join(pieces[1::2])
+        self.outline = joined.translate(_OUTLINE)
+        self.blanks = joined.translate(None, _VISIBLE)
         self.with_blanks = tuple(number for number, value in enumerate(pieces[1::2]) if b" " in value)
         self.size = sum(map(len, pieces))
         self.unpack: Callable[[bytes, int], tuple[Any, ...]] = Struct(
@@ -121,7 +128,9 @@ class Cut:
     def accepts(self, values: tuple[bytes, ...]) -> bool:
         """Whether the values are visible ASCII, with as many blanks as in the head that was cut, none of them outside."""
         joined = _SEPARATOR.join(values)
-        if joined.translate(None, VISIBLE) != self.blanks:
+        if joined.translate(_OUTLINE) == self.outline:  # the blanks are where they were
+            return True
+        if joined.translate(None, _VISIBLE) != self.blanks:
             return False
         for number in self.with_blanks:  # no other can have any, since there are as many separators between the blanks
             value = values[number]

@@ -19,6 +19,8 @@ class BufferFilter(NamedFilter):
 
     __slots__ = ("limit",)
 
+    lets_pass = True
+
     def __init__(self, name: str, limit: int) -> None:
         NamedFilter.__init__(self, name)
         self.limit = limit

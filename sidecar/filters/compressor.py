@@ -73,6 +73,8 @@ class CompressorFilter(NamedFilter):
 
     __slots__ = ("_make", "_response", "coding", "config", "response_stats", "stats")
 
+    lets_pass = True
+
     def __init__(self, name: str, config: Compressor, context: FilterContext) -> None:
         NamedFilter.__init__(self, name)
         word, self.coding, self._make = compile_encoder(config.compressor_library)

@@ -39,6 +39,8 @@ class DecompressorFilter(NamedFilter):
 
     __slots__ = ("_advertises", "_coding", "_make", "_request", "_response", "request_stats", "response_stats")
 
+    lets_pass = True
+
     def __init__(self, name: str, config: Decompressor, context: FilterContext) -> None:
         NamedFilter.__init__(self, name)
         word, self._coding, self._make = compile_decoder(config.decompressor_library)

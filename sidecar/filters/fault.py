@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from sidecar.config.core_types import Fraction
 from sidecar.config.filters.fault import FaultAbort, FaultDelay, FaultRateLimit, FaultsOfCluster, HTTPFault
 from sidecar.core import response_flags as flag
+from sidecar.core.explanation import OPEN, PASSES, Step
 from sidecar.core.head import RequestHead
 from sidecar.core.http_filter import PAUSE, FilterStream
 from sidecar.core.matching import compile_headers, parse_unsigned
@@ -173,15 +174,28 @@ class FaultFilter(NamedFilter):
         self._cluster_stats = None if config.disable_downstream_cluster_stats else context.stats
         self._by_cluster: dict[bytes, FaultClusterStats] = {}
 
+    def rehearse(self, stream: FilterStream) -> Step | None:
+        """See ``HttpFilter``: a request that may be delayed or aborted leaves that to chance."""
+        title = f"http filter {self.name}"
+        if self._limit is None and not self._of_clusters and not any(self._faults):
+            return None
+        if not self._concerns(stream):
+            return Step(
+                "http filter", self.name, PASSES, f"{title}: passes: the request is none of those that it is for"
+            )
+        text = f"{title}: may delay the request, slow the response, or answer itself, by its percentages"
+        return Step("http filter", self.name, OPEN, text)
+
     def on_request(self, stream: FilterStream, end: bool) -> bool | None:
         """Delay or abort the request, and prepare a slow response, if the request is one of those that are meant."""
+        return self._inject(stream) if self._concerns(stream) else None
+
+    def _concerns(self, stream: FilterStream) -> bool:
         if self._targets is not None and not self._targets(stream.request):
-            return None
+            return False
         if self._cluster and getattr(stream.route, "cluster_name", None) != self._cluster:
-            return None
-        if self._nodes and stream.request.get(b"x-envoy-downstream-service-node") not in self._nodes:
-            return None
-        return self._inject(stream)
+            return False
+        return not self._nodes or stream.request.get(b"x-envoy-downstream-service-node") in self._nodes
 
     def _inject(self, stream: FilterStream) -> bool | None:
         state = _State()

@@ -40,6 +40,8 @@ class GrpcHttp1BridgeFilter(NamedFilter):
 
     __slots__ = ("_ignore_query", "_upgrade")
 
+    lets_pass = True
+
     def __init__(self, name: str, config: GrpcHttp1Bridge) -> None:
         NamedFilter.__init__(self, name)
         self._upgrade = config.upgrade_protobuf_to_grpc

@@ -121,6 +121,8 @@ class GrpcStatsFilter(NamedFilter):
 
     __slots__ = ("_emit", "_stats", "_upstream")
 
+    lets_pass = True
+
     def __init__(self, name: str, config: GrpcStats, context: FilterContext) -> None:
         NamedFilter.__init__(self, name)
         self._stats = CallStats(context, "grpc", _names(config))

@@ -43,6 +43,8 @@ class GrpcWebFilter(NamedFilter):
 
     __slots__ = ("_stats",)
 
+    lets_pass = True
+
     def __init__(self, name: str, context: FilterContext) -> None:
         NamedFilter.__init__(self, name)
         self._stats = CallStats(context, "grpc-web", lambda service, method: (service, method))

@@ -14,6 +14,7 @@ from sidecar.config.filters.header_mutation import (
     HeaderMutation,
     QueryParameterMutation,
 )
+from sidecar.core.explanation import PASSES, Step
 from sidecar.core.head import RequestHead
 from sidecar.core.header_changes import compile_header_changes
 from sidecar.core.http_filter import FilterStream
@@ -89,6 +90,13 @@ class HeaderMutationFilter(NamedFilter):
             response += _compile_changes(level.response_mutations, context)
         self._request = tuple(request)
         self._response = tuple(response)
+
+    def rehearse(self, stream: FilterStream) -> Step | None:
+        """See ``HttpFilter``: changing a head that goes nowhere does no harm."""
+        if not self._request:
+            return None
+        self.on_request(stream, True)
+        return Step("http filter", self.name, PASSES, f"http filter {self.name}: passes, with changed headers")
 
     def on_request(self, stream: FilterStream, end: bool) -> bool | None:
         """Change the request's headers and query."""

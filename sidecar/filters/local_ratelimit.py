@@ -11,10 +11,12 @@ from collections.abc import Callable
 from functools import partial
 from math import ceil
 from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 from sidecar.config.core_types import TokenBucket as TokenBucketConfig
 from sidecar.config.filters.local_ratelimit import LocalRateLimit
 from sidecar.core import response_flags as flag
+from sidecar.core.explanation import OPEN, Step
 from sidecar.core.head import Field, ResponseHead
 from sidecar.core.http_filter import FilterStream
 from sidecar.core.rate_limits import Descriptor, Entry
@@ -52,6 +54,11 @@ class LocalRateLimitFilter(NamedFilter):
         self._enforced = compile_fraction(config.filter_enforced)
         self._add_request_headers = context.header_mutation(config.request_headers_to_add_when_not_enforced)
         self._add_response_headers = context.header_mutation(config.response_headers_to_add)
+
+    def rehearse(self, stream: FilterStream) -> Step | None:
+        """See ``HttpFilter``: no token is taken."""
+        text = f"http filter {self.name}: takes a token of its bucket, or answers {self.config.status}"
+        return Step("http filter", self.name, OPEN, text)
 
     def on_request(self, stream: FilterStream, end: bool) -> bool | None:
         """Take a token, or refuse the request."""
@@ -176,7 +183,8 @@ class _Wildcard:
 class DescriptorRateLimitFilter(LocalRateLimitFilter):
     """With a share of requests, descriptors, or buckets for each connection."""
 
-    __slots__ = ("_buckets", "_by_route", "_compile", "_enabled", "_make_buckets", "_per_connection", "_populate")
+    __slots__ = ("_buckets", "_by_route", "_compile", "_enabled", "_make_buckets", "_per_connection", "_populate",
+                 "_without_route")  # fmt: skip
 
     def __init__(self, name: str, config: LocalRateLimit, context: FilterContext) -> None:
         LocalRateLimitFilter.__init__(self, name, config, context)
@@ -190,7 +198,8 @@ class DescriptorRateLimitFilter(LocalRateLimitFilter):
             compile_rate_limits, node_cluster=context.node_cluster, compile_format=context.compile_format
         )
         self._populate = self._compile([limit for limit in config.rate_limits if not limit.apply_on_stream_done])
-        self._by_route: dict[Any, Populate] = {}
+        self._by_route: WeakKeyDictionary[Any, Populate] = WeakKeyDictionary()
+        self._without_route = self._compile(())
 
     def on_request(self, stream: FilterStream, end: bool) -> bool | None:
         """Take a token from every bucket that the request counts against, or refuse it."""
@@ -213,10 +222,12 @@ class DescriptorRateLimitFilter(LocalRateLimitFilter):
         if self.config.rate_limits:
             return self._populate(stream)
         route = stream.route
+        if route is None:
+            return self._without_route(stream)
         populate = self._by_route.get(route)
         if populate is None:
             config = self.config
-            limits = () if route is None else limits_of_route(route, config.stage, config.vh_rate_limits)
+            limits = limits_of_route(route, config.stage, config.vh_rate_limits)
             populate = self._by_route[route] = self._compile([limit for limit in limits if limit.enabled is None])
         return populate(stream)
 

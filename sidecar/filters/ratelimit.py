@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, Final, Protocol
+from weakref import WeakKeyDictionary
 
 from sidecar.config.filters.ratelimit import HttpRateLimit, HttpRateLimitPerRoute
 from sidecar.config.rate_limit import RateLimit
 from sidecar.core import response_flags as flag
 from sidecar.core.client import Exchange
+from sidecar.core.explanation import OPEN, Step
 from sidecar.core.head import Field, ResponseHead
 from sidecar.core.http_filter import PAUSE, FilterStream
 from sidecar.core.rate_limit_service import ERROR, OVER_LIMIT, Decision, RateLimitService, Status
@@ -102,8 +104,13 @@ class RateLimitFilter(NamedFilter):
         self._enforced = compile_fraction(config.filter_enforced)
         self._deny = compile_fraction(config.failure_mode_deny)
         self._add_response_headers = context.header_mutation(config.response_headers_to_add)
-        self._by_route: dict[Any, tuple[Populate, Populate]] = {}
+        self._by_route: WeakKeyDictionary[Any, tuple[Populate, Populate]] = WeakKeyDictionary()
         self._stats: dict[str, RateLimitStats] = {}
+
+    def rehearse(self, stream: FilterStream) -> Step | None:
+        """See ``HttpFilter``: the service is not asked."""
+        text = f"http filter {self.name}: asks {self.service!r} about requests that have descriptors"
+        return Step("http filter", self.name, OPEN, text)
 
     def on_request(self, stream: FilterStream, end: bool) -> bool | None:
         """Ask the service, and hold the request until it has decided."""

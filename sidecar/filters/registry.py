@@ -27,6 +27,10 @@ def make_filter(config: Any, name: str, context: FilterContext) -> HttpFilter:
             from sidecar.filters.rbac import make_rbac
 
             return make_rbac(config, name, context)
+        case "JwtAuthentication":
+            from sidecar.filters.jwt.filter import make_jwt_authn
+
+            return make_jwt_authn(config, name, context)
         case "LocalRateLimit":
             from sidecar.filters.local_ratelimit import make_local_rate_limit
 
@@ -35,6 +39,10 @@ def make_filter(config: Any, name: str, context: FilterContext) -> HttpFilter:
             from sidecar.filters.ratelimit import make_rate_limit
 
             return make_rate_limit(config, name, context)
+        case "ExtAuthz":
+            from sidecar.filters.ext_authz import make_ext_authz
+
+            return make_ext_authz(config, name, context)
         case "MissingConfig":
             from sidecar.filters.missing_config import MissingConfigFilter
 
@@ -84,10 +92,18 @@ def make_filter(config: Any, name: str, context: FilterContext) -> HttpFilter:
 
             admission = AdmissionControlFilter(name, config, context)
             return admission if config.enabled else NamedFilter(name)
+        case "SetFilterState":
+            from sidecar.filters.set_filter_state import make_set_filter_state
+
+            return make_set_filter_state((config,), name)
         case "StatefulSession":
             from sidecar.filters.stateful_session import make_stateful_session
 
             return make_stateful_session(config, name, context)
+        case "DynamicForwardProxy":
+            from sidecar.filters.dynamic_forward_proxy import make_dynamic_forward_proxy
+
+            return make_dynamic_forward_proxy(config, name, context)
         case "UserFilter":
             from sidecar.filters.user import make_user_filter
 
@@ -130,11 +146,21 @@ def _make_route_filter(
             from sidecar.filters.rbac import make_route_rbac
 
             return make_route_rbac(base, config)  # type: ignore[arg-type]
+        case "JwtPerRoute":
+            from sidecar.filters.jwt.filter import JwtAuthnFilter, make_route_jwt_authn
+
+            assert isinstance(base, JwtAuthnFilter)
+            return make_route_jwt_authn(base, config)
         case "HttpRateLimitPerRoute":
             from sidecar.filters.ratelimit import RateLimitFilter, make_route_rate_limit
 
             assert isinstance(base, RateLimitFilter)
             return make_route_rate_limit(base, config, context)
+        case "ExtAuthzPerRoute":
+            from sidecar.config.filters.ext_authz import ExtAuthzPerRoute
+            from sidecar.filters.ext_authz import make_route_ext_authz
+
+            return make_route_ext_authz(base, config, _all_of(ExtAuthzPerRoute, levels), context)
         case "CorsPolicy":
             from sidecar.config.filters.cors import CorsPolicy
             from sidecar.filters.cors import CorsFilter, merge_policies
@@ -145,6 +171,16 @@ def _make_route_filter(
             from sidecar.filters.header_mutation import make_route_header_mutation
 
             return make_route_header_mutation(base_config, _all_of(HeaderMutation, levels), base.name, context)
+        case "SetFilterState":
+            from sidecar.config.filters.set_filter_state import SetFilterState
+            from sidecar.filters.set_filter_state import make_set_filter_state
+
+            return make_set_filter_state((base_config, *_all_of(SetFilterState, levels)), base.name)
+        case "DynamicForwardProxyPerRoute":
+            from sidecar.filters.dynamic_forward_proxy import DynamicForwardProxyFilter
+
+            assert isinstance(base, DynamicForwardProxyFilter)
+            return base.of_route(config)
         case "CompressorPerRoute":
             from sidecar.filters.compressor import make_route_compressor
 

@@ -20,6 +20,8 @@ class StatefulSessionFilter(NamedFilter):
 
     __slots__ = ("state", "strict", "stats")
 
+    lets_pass = True
+
     def __init__(self, name: str, state: State | None, strict: bool, stats: Any) -> None:
         NamedFilter.__init__(self, name)
         self.state = state

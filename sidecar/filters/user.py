@@ -103,6 +103,9 @@ class UserFilterAdapter(HttpFilter):
         self.pause_timeout = pause_timeout
         self.wheel = wheel
 
+    def close(self) -> None:
+        self.inner.close()
+
     def _watch(self, stream: Any, expire: Callable[[Any], None]) -> bool:
         if not stream.over:  # else it was answered, and the answer is on its way
             pauses: _Pauses = stream.data.setdefault(self, _Pauses())

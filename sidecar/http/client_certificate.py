@@ -5,6 +5,7 @@ Source: Envoy's `forward_client_cert_details` and `set_current_client_cert_detai
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
@@ -12,6 +13,10 @@ from sidecar.config.tls_forwarding import NO_CERTIFICATE_DETAILS, SetCurrentClie
 from sidecar.core.head import RequestHead
 
 HEADER: Final = b"x-forwarded-client-cert"
+
+_SEPARATES: Final = re.compile(rb'[\0-\x1f\x7f,;"\\]')
+_CONTROL: Final = re.compile(rb"[\0-\x1f\x7f]")
+_QUOTED: Final = re.compile(rb'["\\]')
 
 
 class Certificate(Protocol):
@@ -67,7 +72,7 @@ def element_of(tls: Connection, details: SetCurrentClientCertDetails) -> bytes:
     """One element of the header's list: the proxy's own URIs, the client's certificate's digest, and the details."""
     peer: Certificate = tls.peer
     local: Certificate | None = tls.local
-    parts = [] if local is None else [b"By=" + uri for uri in local.uri_sans]
+    parts = [] if local is None else [b"By=" + _value(uri) for uri in local.uri_sans]
     parts.append(b"Hash=" + peer.sha256.encode())
     if details.cert:
         parts.append(b'Cert="%b"' % peer.url_encoded_pem.encode())
@@ -76,10 +81,18 @@ def element_of(tls: Connection, details: SetCurrentClientCertDetails) -> bytes:
     if details.subject:
         parts.append(b'Subject="%b"' % peer.subject)
     if details.uri:
-        parts += [b"URI=" + uri for uri in peer.uri_sans] or [b"URI="]
+        parts += [b"URI=" + _value(uri) for uri in peer.uri_sans] or [b"URI="]
     if details.dns:
-        parts += [b"DNS=" + name for name in peer.dns_sans]
+        parts += [b"DNS=" + _value(name) for name in peer.dns_sans]
     return b";".join(parts)
+
+
+def _value(name: bytes) -> bytes:
+    """A name of a certificate, in quotes where it could be taken for more than that; control characters are encoded."""
+    if not _SEPARATES.search(name):
+        return name
+    shown = _CONTROL.sub(lambda found: b"%%%02X" % found[0][0], name)
+    return b'"%b"' % _QUOTED.sub(rb"\\\g<0>", shown)
 
 
 def _keep(request: RequestHead, tls: Connection | None) -> None:

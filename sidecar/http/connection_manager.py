@@ -5,7 +5,7 @@ Source: Envoy's ``extensions.filters.network.http_connection_manager.v3.HttpConn
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import inf
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -115,6 +115,10 @@ def _no_chain(route: Any) -> FilterChain:
     return _EMPTY
 
 
+def _no_filters(route: Any, places: Sequence[int]) -> list[Any]:
+    return []
+
+
 class ConnectionManager:
     """What the connections and streams of one HTTP connection manager share."""
 
@@ -123,6 +127,7 @@ class ConnectionManager:
         "connections",
         "default_chain",
         "draining",
+        "filters_at",
         "finish_response",
         "http2_stats",
         "judge",
@@ -181,6 +186,7 @@ class ConnectionManager:
         self.judge: Callable[[RequestHead], None] | None = None  # of every request's head, as the codec has read it
         self.judge_http2: Callable[[RequestHead], None] | None = None
         self.make_chain: Callable[[Any], FilterChain] = lambda route: default_chain
+        self.filters_at: Callable[[Any, Sequence[int]], list[Any]] = lambda route, places: []
         self.make_http1: Callable[[ConnectionManager, ConnectionInfo], Any] | None = None  # once there is one
         self.draining = False
         self.lane: Any = None  # the express lane, where the configuration has nothing that it could not take
@@ -228,6 +234,7 @@ class ConnectionManager:
         self.replace_lane(None)
         self.upgrade_chains.clear()
         self.make_chain = _no_chain
+        self.filters_at = _no_filters
 
     def opened(self, connection: Connection) -> None:
         self.connections.add(connection)

@@ -18,12 +18,15 @@ def _hooks(filters: Sequence[tuple[int, HttpFilter]], name: str) -> tuple[tuple[
 class FilterChain:
     """The HTTP filters of a connection manager as one route has them. Positions count from the downstream's side.
 
-    Response hooks are in reverse order. ``on_request`` has no positions, because the plain path does not need them.
+    Response hooks are in reverse order. ``on_request`` has no positions, because the plain path does not need them. ``places``
+    say for each filter where it stands among all that the connection manager has been given, disabled ones included (-1: it
+    is none of them): filters of one name are told apart by that alone.
     """
 
     __slots__ = (
         "complete",
         "filters",
+        "places",
         "plain_request",
         "plain_response",
         "request",
@@ -35,8 +38,9 @@ class FilterChain:
         "response_trailers",
     )  # fmt: skip
 
-    def __init__(self, filters: Sequence[HttpFilter]) -> None:
+    def __init__(self, filters: Sequence[HttpFilter], places: Sequence[int] = ()) -> None:
         self.filters = tuple(filters)
+        self.places = tuple(places) or tuple(range(len(self.filters)))
         forward = list(enumerate(filters))
         backward = forward[::-1]
         request = _hooks(forward, "on_request")

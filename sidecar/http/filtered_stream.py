@@ -10,7 +10,8 @@ from random import Random
 from typing import Any
 
 from sidecar.core.head import Field, RequestHead, ResponseHead
-from sidecar.core.http_filter import PAUSE, HttpFilter
+from sidecar.core.http_filter import PAUSE, HttpFilter, RouteChanged
+from sidecar.core.sendable import sendable_fields
 from sidecar.core.stream_info import StreamInfo
 from sidecar.core.timer_wheel import Callback
 from sidecar.core.worker import Worker
@@ -116,6 +117,8 @@ class FilteredStream(StreamInfo):
             upstream.cancel()
         self.response_flags |= flags
         self.response_code_details = details
+        if status == 400 and self.request.version != 20:  # as in Envoy: something is wrong with the client's messages
+            self.downstream.close_after_response()
         if details == "request_payload_too_large":
             self.manager.stats.downstream_rq_too_large += 1
         if self.response is not None and self.response_at == RUNNING:
@@ -131,6 +134,7 @@ class FilteredStream(StreamInfo):
         if mutate is not None:
             self.response = head
             mutate(self)
+            sendable_fields(head)
         bodyless = self.request.method == b"HEAD" or not body
         self.on_response_head(head, bodyless)
         if not bodyless and not self.over:
@@ -146,6 +150,23 @@ class FilteredStream(StreamInfo):
         """Tell a client that waits for it (``Expect: 100-continue``) to send the body."""
         if self.request.version != 10:
             self.downstream.send_informational(ResponseHead(100, []))
+
+    def clear_route_cache(self, filter: HttpFilter) -> None:
+        """See ``FilterStream``."""
+        at = self.request_at
+        paused = None if at == RUNNING else self.chain.filters[at]
+        if paused is None or (paused is not filter and getattr(paused, "inner", None) is not filter):
+            raise RouteChanged
+        self.find_route_again(at)
+
+    def find_route_again(self, at: int) -> None:
+        """Match the request once more, behind the filter at position ``at``."""
+        from sidecar.http.rerouting import reroute  # only for those who ask
+
+        try:
+            reroute(self, at)
+        except Exception:
+            self.filter_failed()
 
     def resume_response(self) -> None:
         """Go on after the filter that paused the response."""
@@ -172,6 +193,7 @@ class FilteredStream(StreamInfo):
             self.filter_failed()
             return
         self.response_at = RUNNING
+        sendable_fields(head)
         self.send_head(head, ended and not body and trailers is None)
         if not self.over:
             if body:
@@ -230,6 +252,12 @@ class FilteredStream(StreamInfo):
                         self.request_at = position
                         self._hold(chain, b"".join(held or ()), at)
                     return
+        except RouteChanged:
+            self.request_at = position
+            self._hold(chain, b"".join(held or ()), at)
+            self.find_route_again(position)
+            self.resume_request()
+            return
         except Exception:
             self.filter_failed()
             return
@@ -239,6 +267,26 @@ class FilteredStream(StreamInfo):
             self.filter_request_data(b"".join(held or ()), ended and not passing, at + 1)
         if self.worker.cork.waiting:
             self.worker.cork.pull()
+
+    def go_elsewhere(self, hook: Any, end: bool) -> None:
+        """A filter's hook has asked for the route to be found anew: go on behind it, on that route."""
+        position = self.chain.filters.index(hook.__self__)
+        self.find_route_again(position)
+        if self.over or self.response_ended or self.local:
+            return
+        chain = self.chain
+        try:
+            for at, later in zip(chain.request_positions, chain.request, strict=True):
+                if at > position and later(self, end):
+                    self.paused_by(later)
+                    return
+        except RouteChanged:
+            self.go_elsewhere(later, end)
+            return
+        except Exception:
+            self.filter_failed()
+            return
+        self.manager.router.on_request(self, end)
 
     def _read_on(self) -> None:
         """What is held goes on, or nowhere: read the client again where there was too much of it."""

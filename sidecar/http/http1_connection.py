@@ -115,7 +115,7 @@ class Http1Connection(Http1Writer):
         except ProtocolError as error:
             self._protocol_error(error)
         self.turns = 0
-        if lane is not None and self.requests > 1 and 0 < reader.head_size <= len(data):
+        if lane is not None and 0 < reader.head_size <= len(data) and lane.may_recur(self):
             lane.learn(self, data)
         if reader.held is not None:
             self._hold_back()

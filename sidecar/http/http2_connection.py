@@ -14,6 +14,7 @@ from sidecar.codec.http2_head import Known
 from sidecar.codec.http2_server import ServerConnection
 from sidecar.codec.http2_states import IN_BLOCK
 from sidecar.core import response_flags as flag
+from sidecar.core.characters import NOTHING
 from sidecar.core.cork import AT_ONCE, BULK
 from sidecar.core.head import Field, RequestHead
 from sidecar.core.stream_info import ConnectionInfo
@@ -147,7 +148,7 @@ class Http2Connection(Http2Lifetime):
             path = values[0]
             if not self.lane.accepts(path):
                 return None
-        elif not self.lane.path:  # closed for now; otherwise this path was accepted before
+        elif self.lane.path is NOTHING:  # closed for now; otherwise this path was accepted before
             return None
         if shape.end is not end or (body is not None and len(body) > self.most_at_once):
             return None

@@ -14,6 +14,8 @@ from typing import Any, Protocol
 from sidecar.core import response_flags as flag
 from sidecar.core.grpc import DEADLINE_EXCEEDED
 from sidecar.core.head import Field, RequestHead, ResponseHead
+from sidecar.core.http_filter import RouteChanged
+from sidecar.core.sendable import sendable_fields
 from sidecar.core.stream_info import ConnectionInfo, StreamInfo
 from sidecar.http.connection_manager import ConnectionManager, Options
 from sidecar.http.filter_chain import FilterChain
@@ -139,6 +141,9 @@ class Stream(FilteredStream):
                 if hook(self, end):
                     self.paused_by(hook)
                     return
+        except RouteChanged:
+            self.go_elsewhere(hook, end)
+            return
         except Exception:
             self.filter_failed()
             return
@@ -225,6 +230,7 @@ class Stream(FilteredStream):
             except Exception:
                 self.filter_failed()
                 return
+            sendable_fields(head)
         self.send_head(head, end)
 
     def on_response(self, head: ResponseHead, body: bytes) -> None:

@@ -7,7 +7,7 @@ criterion that no chain has costs nothing. Source: `envoy.config.listener.v3.Fil
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, TypeAlias, TypeVar
 
@@ -167,3 +167,12 @@ _LEVELS: tuple[tuple[Callable[[FilterChainMatch], Sequence[object]], Callable[..
         lambda children, otherwise: _by_port(children, otherwise, lambda info: info.remote_address),
     ),
 )
+
+
+def conditions(match: FilterChainMatch) -> Iterator[tuple[int, Callable[[ConnectionInfo], bool]]]:
+    """The criteria of one chain, each alone with its place in the order in which they are asked; for explaining."""
+    for level, (keys_of, make) in enumerate(_LEVELS):
+        keys = keys_of(match)
+        if keys and None not in keys:
+            found: Find[bool] = make(dict.fromkeys(keys, lambda info: True), _nothing)
+            yield level, lambda info, find=found: find(info) is not None  # type: ignore[misc]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from random import Random
 from typing import Any, Final, Protocol
 
 from sidecar.config.core_types import Fraction
@@ -13,6 +12,7 @@ from sidecar.core.connection_filter import ASKING, Decide
 from sidecar.core.rate_limit_service import ERROR, OVER_LIMIT, Decision, RateLimitService
 from sidecar.core.rate_limits import Descriptor
 from sidecar.core.stream_info import ConnectionInfo, StreamInfo
+from sidecar.core.worker import Worker
 
 METADATA: Final = "envoy.filters.network.ratelimit"
 
@@ -60,7 +60,7 @@ class _Question:
 class RateLimit:
     """Asks once for each connection, before a byte of it is read."""
 
-    __slots__ = ("_descriptors", "_epoch", "_random", "_service", "config", "stats")
+    __slots__ = ("_descriptors", "_service", "_worker", "config", "stats")
 
     def __init__(
         self,
@@ -68,14 +68,12 @@ class RateLimit:
         stats: RateLimitServiceStats,
         service: RateLimitService,
         compile_format: CompileFormat,
-        random: Random,
-        epoch: float,
+        worker: Worker,
     ) -> None:
         self.config = config
         self.stats = stats
         self._service = service
-        self._random = random
-        self._epoch = epoch
+        self._worker = worker
         self._descriptors = tuple(
             tuple((key.encode(), compile_format(value)) for key, value in entries) for entries in config.descriptors
         )
@@ -86,7 +84,7 @@ class RateLimit:
     def ask(self, info: ConnectionInfo, decide: Decide) -> _Question:
         """Ask the service; ``decide`` may be called before this returns."""
         self.stats.total += 1
-        record = StreamInfo(info, None, self._epoch + info.start, info.start)
+        record = StreamInfo(info, None, self._worker.epoch + info.start, info.start)
         descriptors = tuple(
             Descriptor(tuple((key, render(record)) for key, render in entries)) for entries in self._descriptors
         )
@@ -118,7 +116,7 @@ class RateLimit:
         """Nothing is kept."""
 
     def _among(self, share: Fraction) -> bool:
-        return share[0] >= share[1] or self._random.random() * share[1] < share[0]
+        return share[0] >= share[1] or self._worker.random.random() * share[1] < share[0]
 
     def __repr__(self) -> str:
         return f"<RateLimit {self.config.stat_prefix} {self._service!r}>"

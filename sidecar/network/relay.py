@@ -83,9 +83,11 @@ class Owner(Protocol):
 
 
 class Flow:
-    """One direction. ``moved`` counts the bytes that were read, ``held`` those of them not written yet."""
+    """One direction. ``moved`` counts the bytes that were read, ``held`` those of them not written yet. ``failure`` is the
+    number of the error that ended the source while there were still bytes to read.
+    """
 
-    __slots__ = ("ended", "held", "loop", "moved", "owner", "size", "source", "source_fd", "stuck", "target",
+    __slots__ = ("ended", "failure", "held", "loop", "moved", "owner", "size", "source", "source_fd", "stuck", "target",
                  "target_fd")  # fmt: skip
 
     def __init__(
@@ -102,6 +104,7 @@ class Flow:
         self.held = 0
         self.stuck = False
         self.ended = False
+        self.failure = 0
 
     def start(self) -> None:
         """Begin to relay."""
@@ -115,6 +118,8 @@ class Flow:
             self._discard()
 
     def _on_readable(self) -> None:
+        if self.ended or self.stuck:  # meanwhile, where it was to read on
+            return
         try:
             size = self._fill()
         except (BlockingIOError, InterruptedError):
@@ -123,16 +128,25 @@ class Flow:
             self._end(error, True)
             return
         if not size:
-            self._end(None, True)
+            self._end(OSError(self.failure, os.strerror(self.failure)) if self.failure else None, True)
             return
         self.moved += size
         self.held = size
         self.owner.on_moved(self, size)
-        if self._empty() and self.held and not self.ended:
+        if not self._empty() or self.ended:
+            return
+        if self.held:
             self.stuck = True
             self.loop.remove_reader(self.source_fd)
             self.loop.add_writer(self.target_fd, self._on_writable)
             self.owner.on_stuck(self)
+        elif self.failure or self._has_failed():
+            self.loop.call_soon(self._on_readable)
+
+    def _has_failed(self) -> bool:
+        """Whether a reset has come with the bytes: libuv tells of an error once, and then nothing more of this socket."""
+        self.failure = self.source.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        return self.failure != 0
 
     def _on_writable(self) -> None:
         if self._empty() and not self.held and not self.ended:

@@ -47,9 +47,10 @@ class SocketDialer(Protocol):
         timeout: float,
         connected: Callable[[socket.socket | None, str, bool, Address | None], None],
         hostname: str = "",
+        proxied: tuple[Address, Address] | None = None,
     ) -> Any:
         """Connect, then call ``connected`` with the socket or None, the failure, whether the time was over, and this
-        end's address.
+        end's address. ``proxied`` are the ends of the connection that it is for.
         """
         ...
 

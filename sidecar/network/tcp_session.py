@@ -22,6 +22,7 @@ from sidecar.core.response_flags import (
 )
 from sidecar.core.stream_info import ConnectionInfo, StreamInfo
 from sidecar.core.timer_wheel import Timed
+from sidecar.core.upstream import CANNOT_BIND
 from sidecar.network.loopback import do_not_pace, is_loopback
 from sidecar.network.relay import Flow
 
@@ -118,8 +119,9 @@ class TcpSession(Timed):
         host.cx_total += 1
         self.dial_start = self.proxy.worker.clock()
         timeout = cluster.config.connect_timeout
+        info = self.connection
         self.dial = self.proxy.dialer_of(cluster, host).dial_socket(
-            host.address, timeout, self._on_dialled, host.hostname
+            host.address, timeout, self._on_dialled, host.hostname, (info.remote_address, info.local_address)
         )
 
     def _on_dialled(self, sock: socket.socket | None, failure: str, timed_out: bool, local: Address | None) -> None:
@@ -133,15 +135,19 @@ class TcpSession(Timed):
             stats.upstream_cx_destroy += 1
             stats.upstream_cx_connect_fail += 1
             host.cx_connect_fail += 1
+            here = failure.startswith(CANNOT_BIND)
             if timed_out:
                 stats.upstream_cx_connect_timeout += 1
-                stats.upstream_cx_destroy_local += 1
             else:
-                stats.upstream_cx_destroy_remote += 1
                 self.record.upstream_failure_reason = failure
             if cluster.outlier is not None:
                 cluster.outlier.on_local_origin_failure(host, _CONNECT_TIMED_OUT if timed_out else _CONNECT_FAILED)
-            self.record.response_flags |= UPSTREAM_CONNECTION_FAILURE
+            if timed_out or here:
+                stats.upstream_cx_destroy_local += 1
+            else:
+                stats.upstream_cx_destroy_remote += 1
+            if not here:
+                self.record.response_flags |= UPSTREAM_CONNECTION_FAILURE
             self._connect()
             return
         stats.upstream_cx_connect_ms.record(int((now - self.dial_start) * 1000))

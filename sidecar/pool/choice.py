@@ -28,6 +28,8 @@ class ChoicePool:
 
     free = ()
 
+    by_offer = False
+
     def __init__(self, make_http1: Callable[[], Http1Pool], make_http2: Callable[[], Http2Pool]) -> None:
         self.make_http1 = make_http1
         self.make_http2 = make_http2

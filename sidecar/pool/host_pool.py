@@ -7,9 +7,11 @@ from typing import Any
 
 from sidecar.core.tls_options import OFFERING_NOTHING, TransportSocketOptions
 from sidecar.core.upstream import (
+    CANNOT_BIND,
     CONNECTION_FAILURE,
     CONNECTION_TERMINATION,
     CONNECTION_TIMEOUT,
+    LOCAL_CONNECTION_FAILURE,
     NO_POOL,
     OVERFLOW,
     UpstreamSink,
@@ -37,6 +39,8 @@ class HostPool:
         "tls_options",
         "worker",
     )  # fmt: skip
+
+    by_offer = False
 
     def __init__(
         self,
@@ -193,10 +197,12 @@ class HostPool:
         self.connecting -= 1
         if failure is not None:
             stats = self.stats
+            here = failure.startswith(CANNOT_BIND)
             self.host.cx_connect_fail += 1
             stats.upstream_cx_connect_fail += 1
             if timed_out:
                 stats.upstream_cx_connect_timeout += 1
+            if timed_out or here:
                 stats.upstream_cx_destroy_local += 1
             else:
                 stats.upstream_cx_destroy_remote += 1
@@ -209,7 +215,7 @@ class HostPool:
             if timed_out:
                 self.fail_pending(CONNECTION_TIMEOUT, "")
             else:
-                self.fail_pending(CONNECTION_FAILURE, failure)
+                self.fail_pending(LOCAL_CONNECTION_FAILURE if here else CONNECTION_FAILURE, failure)
         elif connection.closed:  # it ended before we could use it
             self.broken_off()
         else:

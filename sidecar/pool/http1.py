@@ -70,8 +70,7 @@ class Http1Pool(HostPool):
             connection.close()
         for connection in self.all:
             if connection.sink is not None:
-                connection.retiring = True
-                connection.respond = None  # the express lane would keep it
+                connection.retire()
 
     def new_connection(self) -> Http1Connection:
         self.stats.upstream_cx_http1_total += 1

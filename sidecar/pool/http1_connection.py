@@ -356,18 +356,27 @@ class Http1Connection(asyncio.Protocol, Timed):
         if self.sink is None and now >= self.idle_since + options.idle_timeout:
             self.pool.stats.upstream_cx_idle_timeout += 1
             self._close_here(active=False)
-        elif self.sink is None and now >= self.expires:
+            return
+        if now >= self.expires:
             self.pool.stats.upstream_cx_max_duration_reached += 1
-            self._close_here(active=False)
-        else:
-            self.arm(now)
+            if self.sink is None:
+                self._close_here(active=False)
+                return
+            self.expires = inf
+            self.retire()
+        self.arm(now)
+
+    def retire(self) -> None:
+        """What is under way ends; nothing follows it."""
+        self.retiring = True
+        self.respond = None  # the express lane would keep it
 
     def arm(self, now: float) -> None:
         """Wake when the idle timeout or the maximum duration may have passed, if there is either."""
         idle = self.pool.options.idle_timeout
-        due = min(self.idle_since + idle if idle else inf, self.expires)
+        due = min(max(self.idle_since + idle if idle else inf, now + 1.0), self.expires)
         if due != inf:
-            self.pool.worker.wheel.arm(self, max(due, now + 1.0))
+            self.pool.worker.wheel.arm(self, due)
 
     def _collect(self, data: bytes) -> None:
         if not self.out:

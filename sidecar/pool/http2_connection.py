@@ -176,7 +176,7 @@ class Http2Connection(asyncio.Protocol, Timed):
             if exchange.paused or exchange.held is not None:
                 return None
             whole = exchange.answer.whole
-            return True if whole(exchange, self, known, body, trailers) else None
+            return True if whole(exchange, self, known, values, body, trailers) else None
         exchange.answered = True
         exchange.head_size = self.codec.received_head_size
         return False if exchange.answer.head(exchange, known, values) else None
@@ -385,8 +385,8 @@ class Http2Connection(asyncio.Protocol, Timed):
         if self.ping_at == inf and self.ping_due == inf:
             self.ping_at = options.keepalive.next_ping(now, self.pool.worker.ping_random)
         idle = options.idle_timeout
-        due = min(self.idle_since + idle if idle else inf, self.expires)
-        due = min(max(due, now + 1.0), self.ping_at, self.ping_due)
+        due = max(self.idle_since + idle if idle else inf, now + 1.0)
+        due = min(due, self.expires, self.ping_at, self.ping_due)
         if due != inf:
             self.pool.worker.wheel.arm(self, due)
 

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
-from sidecar.config.matcher import HeaderMatcher, Int64Range, QueryParameterMatcher, StringMatcher
+from typing import Any
+
+from sidecar.config.matcher import (
+    BoolMatch,
+    DoubleMatcher,
+    HeaderMatcher,
+    Int64Range,
+    ListMatcher,
+    MetadataMatcher,
+    NullMatch,
+    OrMatcher,
+    PresentMatch,
+    QueryParameterMatcher,
+    StringMatcher,
+    ValueMatcher,
+)
 from sidecar.config.route_match import RouteMatch
 from sidecar.core.grpc import is_grpc
 from sidecar.core.head import RequestHead
 from sidecar.core.matching import compile_header, compile_query_parameter, query_parameter
+from sidecar.core.metadata_match import compile_metadata, metadata_value
 from sidecar.router.path_match import classify, plain_path
 from sidecar.router.route_conditions import wants_grpc
 
@@ -50,7 +66,35 @@ def _parameter(matcher: QueryParameterMatcher, request: RequestHead) -> str:
     return f"query parameter {name} {seen} and must {_value(matcher.match)}"
 
 
-def explain_match(match: RouteMatch, request: RequestHead, roll: int, ignore_parameters: bool) -> list[str]:
+def _wanted(value: ValueMatcher) -> str:
+    match value:
+        case NullMatch():
+            return "be null"
+        case DoubleMatcher(exact, start, end):
+            return f"be a number from {start:g} to below {end:g}" if exact is None else f"be {exact:g}"
+        case BoolMatch(wanted):
+            return f"be {str(wanted).lower()}"
+        case PresentMatch(present):
+            return "be there" if present else "match what nothing does (present_match: false)"
+        case ListMatcher(one_of):
+            return f"be a list of which one element must {_wanted(one_of)}"
+        case OrMatcher(alternatives):
+            return " or ".join(map(_wanted, alternatives))
+        case StringMatcher():
+            return _value(value)
+
+
+def _metadata(matcher: MetadataMatcher, metadata: Any) -> str:
+    keys = (matcher.filter, *matcher.path)
+    value = metadata_value(metadata, keys)
+    seen = "is missing" if value is None else f"is {value!r}"
+    must = "must not" if matcher.invert else "must"
+    return f"dynamic metadata {'/'.join(keys)} {seen} and {must} {_wanted(matcher.value)}"
+
+
+def explain_match(
+    match: RouteMatch, request: RequestHead, roll: int, stream: Any, ignore_parameters: bool
+) -> list[str]:
     """Every condition of the route that the request fails; none when the route matches.
 
     ``roll`` is the random number for the request, as for the conditions themselves.
@@ -77,4 +121,7 @@ def explain_match(match: RouteMatch, request: RequestHead, roll: int, ignore_par
         for matcher in match.query_parameters
         if not compile_query_parameter(matcher)(request)
     ]
+    if match.dynamic_metadata:
+        metadata = stream.dynamic_metadata
+        failed += [_metadata(one, metadata) for one in match.dynamic_metadata if not compile_metadata(one)(metadata)]
     return failed

@@ -11,6 +11,7 @@ from typing import Any
 
 from sidecar.config.core_types import HeaderValueOption
 from sidecar.core.head import Head
+from sidecar.core.header_changes import JOINED
 from sidecar.core.stream_info import StreamInfo
 
 CompileFormat = Callable[[str], Callable[[Any], bytes]]
@@ -19,13 +20,6 @@ CompileFormat = Callable[[str], Callable[[Any], bytes]]
 MutateHead = Callable[[Head, StreamInfo], None]
 
 _APPEND, _ADD_IF_ABSENT, _OVERWRITE_OR_ADD, _OVERWRITE, _JOIN = range(5)
-_JOINED = frozenset(
-    b"accept accept-encoding authorization cache-control connection content-encoding content-length content-type date"
-    b" etag expect grpc-message grpc-status grpc-timeout keep-alive location origin proxy-connection server te"
-    b" transfer-encoding upgrade user-agent vary via x-forwarded-for x-forwarded-host x-forwarded-port"
-    b" x-forwarded-proto x-request-id".split()
-)
-"""Fields that stand once in a head for Envoy: what is appended to them joins their value, behind a comma."""
 _ACTIONS = {
     "APPEND_IF_EXISTS_OR_ADD": _APPEND,
     "ADD_IF_ABSENT": _ADD_IF_ABSENT,
@@ -54,7 +48,7 @@ def compile_header_mutations(
         if value == b"" and not option.keep_empty_value:
             continue
         action = _ACTIONS[option.append_action]
-        if action == _APPEND and option.key in _JOINED:
+        if action == _APPEND and option.key in JOINED:
             action = _JOIN
         entries.append((option.key, value, action, option.keep_empty_value))
     if not entries:

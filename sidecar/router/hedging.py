@@ -166,6 +166,7 @@ class LateAttempt:
     __slots__ = ("connection", "host", "request", "sent_at", "upstream", "wins")
 
     tunnels = False
+    offers: tuple[str, ...] = ()
 
     def __init__(self, upstream: HedgedRequest, connection: Any) -> None:
         self.upstream = upstream

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sidecar.core import response_flags as flag
 from sidecar.core.grpc import http_status_of, is_grpc, parse_grpc_status
 from sidecar.core.head import Field, RequestHead, ResponseHead
+from sidecar.core.sendable import sendable_fields
 from sidecar.core.timer_wheel import Callback
 from sidecar.core.upstream import (
     CONNECTION_FAILURE,
@@ -267,6 +268,7 @@ class Recovery(Unprocessed):
             stream.response.set(b"x-envoy-attempt-count", b"%d" % stream.attempt_count)
         if route.mutate_response is not None:
             route.mutate_response(stream)
+            sendable_fields(stream.response)
 
     def _judged(self, head: ResponseHead) -> int:
         """The HTTP status by which the host is judged: that of the gRPC status in the head of a response to a call."""
@@ -274,10 +276,15 @@ class Recovery(Unprocessed):
         return http_status_of(parse_grpc_status(told)) if told and is_grpc(self.request) else head.status
 
     def _judge_trailers(self, trailers: list[Field]) -> None:
+        """Judge the host by them, unless its head was an error already, or told how the call has ended."""
+        head = self.stream.response
+        if head is not None and head.status < 500 and not head.index.get(b"grpc-status"):
+            self._judge_end_of_call(trailers)
+
+    def _judge_end_of_call(self, trailers: list[Field]) -> None:
         """The host has counted a success; a call may turn out to be an error at its end. Outlier detection, as Envoy's,
         does not look at trailers."""
-        head = self.stream.response
-        if head is not None and head.status < 500 and not head.index.get(b"grpc-status") and is_grpc(self.request):
+        if is_grpc(self.request):
             told = dict(trailers).get(b"grpc-status")
             if not told or http_status_of(parse_grpc_status(told)) >= 500:
                 self._success_was_none()

@@ -65,7 +65,13 @@ class Mirror:
         return f"<Mirror {self.cluster_name or self.cluster_header!r}>"
 
 
-class Route:
+class _Referable:
+    """Filters remember what they have compiled for a route, for as long as there is one."""
+
+    __slots__ = ("__weakref__",)
+
+
+class Route(_Referable):
     """The decision. Nothing changes in it after compilation but the two chains, which the HTTP stage fills in.
 
     A weighted cluster's entry is a ``Route`` too: a copy of its route with the cluster's name, header mutations,
@@ -81,6 +87,7 @@ class Route:
         # where to
         "cluster_name",  # "" when pick_cluster has to be asked
         "pick_cluster",
+        "weights",  # of the clusters that pick_cluster chooses from, by their names; for explaining
         "cluster_not_found_response_code",
         "metadata_match",
         "priority",
@@ -132,6 +139,7 @@ class Route:
         self.kind = FORWARD
         self.cluster_name = ""
         self.pick_cluster: PickCluster | None = None
+        self.weights: tuple[tuple[str, int], ...] = ()
         self.cluster_not_found_response_code = 503
         self.metadata_match: tuple[tuple[str, str], ...] | None = None
         self.priority = 0

@@ -177,6 +177,10 @@ class RouteCompiler:
             self.entries += entries
             hash_key = compile_hash_policies(action.hash_policy, make_cookies=False)
             route.pick_cluster = weighted(action.weighted_clusters, entries, hash_key)
+            route.weights = tuple(
+                (cluster.name or f"the one that {cluster.cluster_header.decode('latin-1')} names", cluster.weight)
+                for cluster in action.weighted_clusters.clusters
+            )
         elif action.cluster_header:
             route.pick_cluster = named_by_header(action.cluster_header)
         else:

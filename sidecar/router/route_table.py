@@ -10,6 +10,7 @@ from typing import Any
 
 from sidecar.config.route import RouteConfiguration
 from sidecar.config.route_match import RouteMatch
+from sidecar.core.explanation import ENDS, PASSED_OVER, TAKEN, Step
 from sidecar.core.head import RequestHead
 from sidecar.router.explanation import explain_match
 from sidecar.router.header_mutation import CompileFormat
@@ -102,7 +103,7 @@ class RouteTable:
         if not path:
             entries = host.pathless
         elif host.index is not None:
-            return self._match_by_index(host, request, roll)
+            return self._match_by_index(host, request, roll, stream)
         else:
             entries = host.entries
         plain: bytes | None = None
@@ -118,21 +119,21 @@ class RouteTable:
                     plain = plain_path(path, self._ignore_parameters)
                 if not test(request, plain):
                     continue
-            if condition is None or condition(request, roll):
+            if condition is None or condition(request, roll, stream):
                 return route
         return None
 
-    def _match_by_index(self, host: HostRoutes, request: RequestHead, roll: int) -> Route | None:
+    def _match_by_index(self, host: HostRoutes, request: RequestHead, roll: int, stream: Any) -> Route | None:
         plain = plain_path(request.path, self._ignore_parameters)
         entries = host.entries
         assert host.index is not None
         for position in host.index.candidates(plain):
             _, _, test, condition, route = entries[position]
-            if test(request, plain) and (condition is None or condition(request, roll)):
+            if test(request, plain) and (condition is None or condition(request, roll, stream)):
                 return route
         return None
 
-    def explain(self, request: RequestHead, stream: Any) -> list[str]:
+    def explain(self, request: RequestHead, stream: Any) -> list[Step]:
         """What ``match`` finds, in words: the virtual host, why each route was passed over, and the route taken.
 
         A route for a share of the requests is decided anew, with another random number.
@@ -140,18 +141,22 @@ class RouteTable:
         host = self._hosts.find(request.authority)
         authority = request.authority.decode("latin-1")
         if not host.name and not host.entries:
-            return [f"no virtual host of {self.name!r} has a domain for {authority!r}"]
-        lines = [f"virtual host {host.name!r} serves {authority!r}"]
+            return [Step("virtual host", "", ENDS, f"no virtual host of {self.name!r} has a domain for {authority!r}")]
+        steps = [Step("virtual host", host.name, TAKEN, f"virtual host {host.name!r} serves {authority!r}")]
         if _require_tls(host, request) is not None:
-            return [*lines, "it requires TLS, and the request came without: redirected to https"]
+            text = "it requires TLS, and the request came without: redirected to https"
+            return [*steps, Step("virtual host", host.name, ENDS, text)]
         roll = self._random.getrandbits(63)
         for number, (match, entry) in enumerate(zip(host.matches, host.entries, strict=True)):
-            route = f"route {number}" + (f" {entry[4].name!r}" if entry[4].name else "")
-            failed = explain_match(match, request, roll, self._ignore_parameters)
+            found = entry[4]
+            route = f"route {number}" + (f" {found.name!r}" if found.name else "")
+            failed = explain_match(match, request, roll, stream, self._ignore_parameters)
+            metadata = found.metadata or {}
             if not failed:
-                return [*lines, f"{route} matches"]
-            lines.append(f"{route} does not match: {'; '.join(failed)}")
-        return [*lines, "no route matches"]
+                return [*steps, Step("route", found.name, TAKEN, f"{route} matches", metadata=metadata)]
+            text = f"{route} does not match: {'; '.join(failed)}"
+            steps.append(Step("route", found.name, PASSED_OVER, text, metadata=metadata))
+        return [*steps, Step("route", "", ENDS, "no route matches")]
 
     def __repr__(self) -> str:
         return f"<RouteTable {self.name}: {len(self.routes)} routes and weighted clusters>"

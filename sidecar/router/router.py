@@ -35,7 +35,8 @@ def valid_control(name: bytes, value: bytes) -> bool:
 
 
 class Router:
-    """One per connection manager. ``cluster_of`` finds a cluster by name; ``pool_of`` gives the pool of a host.
+    """One per connection manager. ``cluster_of`` finds a cluster by name; ``pool_of`` gives the pool of a host, or with a
+    third argument that is true one that keeps connections apart by what they offer.
 
     ``local_ip`` is this machine's address, as mirrored requests tell it.
     """
@@ -60,7 +61,7 @@ class Router:
         worker: Worker,
         stats: Any,
         cluster_of: Callable[[str], Any],
-        pool_of: Callable[[Any, Any], Any],
+        pool_of: Callable[..., Any],
         suppress_headers: bool = False,
         buffer_limit: int = 1 << 20,
         local_ip: bytes = b"127.0.0.1",
@@ -113,6 +114,10 @@ class Router:
             hedged = attentive(hedged)
         if route.upstream_request.observes:
             hedged = observed(hedged)
+        if route.upstream_request.offering:
+            from sidecar.router.offering_request import offering  # the route has it loaded
+
+            hedged = offering(hedged)
         upstream = hedged(self, stream, route, cluster)
         stream.upstream = upstream
         upstream.start(stream.request, end)

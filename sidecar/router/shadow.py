@@ -10,6 +10,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from sidecar.core.head import Field, RequestHead, ResponseHead
+from sidecar.core.sendable import sendable_fields
 from sidecar.core.timer_wheel import Timed
 from sidecar.core.upstream import NO_POOL, UpstreamStream
 from sidecar.router.route import Mirror
@@ -48,6 +49,7 @@ def shadow_head(mirror: Mirror, request: RequestHead, local_ip: bytes, stream: A
             head.authority += _SUFFIX
     for change in mirror.changes:
         change(head, stream)
+    sendable_fields(head)
     return head
 
 
@@ -132,6 +134,7 @@ class ShadowRequest(Timed):
             self.on_ready(upstream)
 
     tunnels = False
+    offers: tuple[str, ...] = ()
 
     def on_ready(self, stream: UpstreamStream) -> None:
         self.waiting = False

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sidecar.core import response_flags as flag
 from sidecar.core.head import Field, RequestHead, ResponseHead
 from sidecar.core.override_host import OverrideHost
+from sidecar.core.sendable import sendable_fields, unsendable
 from sidecar.core.timer_wheel import Callback
 from sidecar.core.upstream import (
     NO_POOL,
@@ -56,6 +57,12 @@ class UpstreamRequest(Tunnel):
 
     observes = False
     """Whether it asks for a host that a filter names, and hands on load reports."""
+
+    offering = False
+    """Whether it looks for what its connections are to offer by ALPN in the filter state."""
+
+    offers: tuple[str, ...] = ()
+    """What its connections offer by ALPN, if it is not what the cluster says."""
 
     def __init__(self, router: Router, stream: Any, route: Any, cluster: Any) -> None:
         self.router = router
@@ -124,6 +131,10 @@ class UpstreamRequest(Tunnel):
             route.mutate_request(stream)
         if route.rewrite is not None:
             route.rewrite(request, stream)
+        wrong = unsendable(request)
+        if wrong:
+            self._refuse(wrong, host)
+            return
         if not router.suppress_headers:
             expected = per_try or timeout
             if expected:
@@ -148,6 +159,14 @@ class UpstreamRequest(Tunnel):
             self.deadline = stream.now + timeout
             stream.downstream.wake_by(self.deadline)
         self.attempt(host)
+
+    def _refuse(self, wrong: str, host: Any) -> None:
+        """Answer a request that may not leave as it is, for a host that was to have it."""
+        self.stream.host = host
+        self.stream.attempt_count += 1
+        words = "".join("_" if letter.isspace() else letter for letter in wrong)
+        details = f"filter_removed_required_request_headers{{{words}}}"
+        self.stream.reply(503, wrong.encode("latin-1"), details=details, flags=flag.DOWNSTREAM_PROTOCOL_ERROR)
 
     def attempt(self, host: Any) -> None:
         """Send the request to ``host``, now or once there is a connection."""
@@ -421,6 +440,7 @@ class UpstreamRequest(Tunnel):
             stream.response = head
             stream.response_code = status
             route.mutate_response(stream)
+            sendable_fields(stream.response)
         return True
 
     def on_data(self, data: bytes, end: bool) -> None:

@@ -28,6 +28,12 @@ def filter_stats(store: StatsStore, stat_prefix: str) -> Callable[..., Any]:
                 return store.shared(groups.RbacStats, *tags.http_rbac(stat_prefix, *words))
             case "rbac_shadow":
                 return store.shared(groups.RbacShadowStats, *tags.http_rbac(stat_prefix, *words))
+            case "rbac_policy":
+                return store.shared(groups.RbacPolicyStats, *tags.http_rbac_policy(stat_prefix, *words))
+            case "jwt_authn":
+                return store.shared(
+                    groups.JwtAuthnStats, *manager.below("jwt_authn." + "".join(f"{word}." for word in words if word))
+                )
             case "local_rate_limit":
                 return store.shared(groups.LocalRateLimitStats, *tags.http_local_rate_limit(words[0]))
             case "cors":
@@ -52,6 +58,10 @@ def filter_stats(store: StatsStore, stat_prefix: str) -> Callable[..., Any]:
                 return store.shared(groups.GrpcStats, *tags.grpc(*words))
             case "ratelimit":
                 return store.shared(groups.RateLimitStats, *tags.cluster_ratelimit(*words))
+            case "ext_authz":
+                return store.shared(groups.ExtAuthzStats, *tags.http_ext_authz(stat_prefix, words[0]))
+            case "ext_authz_cluster":
+                return store.shared(groups.ExtAuthzClusterStats, *tags.cluster_ext_authz(*words))
         raise ValueError(f"no statistics of the kind {kind!r}")
 
     return stats

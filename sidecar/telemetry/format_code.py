@@ -178,7 +178,7 @@ class Line:
                 self._add(
                     "%b",
                     f"(b'null' if (octets := {self._bound(value)}) is None else b'\"%b\"' % octets "
-                    "if not octets.translate(None, plain) else quote(octets))",
+                    "if octets.translate(plain) == octets else quote(octets))",
                 )
             case Kind.OCTETS | Kind.KEY:
                 convert = value.convert or _same

@@ -10,16 +10,19 @@ import json
 from json.encoder import encode_basestring
 from typing import Any
 
-PLAIN = bytes(octet for octet in range(0x20, 0x7F) if octet not in b'"\\')
-"""The octets that stand for themselves in a JSON string: `not value.translate(None, PLAIN)` says that all do."""
+from sidecar.core.characters import only
+
+_PLAIN = bytes(octet for octet in range(0x20, 0x7F) if octet not in b'"\\')
+PLAIN = only(_PLAIN)
+"""Of the octets that stand for themselves in a JSON string: `value.translate(PLAIN) == value` says that all do."""
 
 _LARGEST_WRITTEN_OUT = 10**17
-_ESCAPED = tuple(bytes((octet,)) if octet in PLAIN else b"\\u%04x" % octet for octet in range(256))
+_ESCAPED = tuple(bytes((octet,)) if octet in _PLAIN else b"\\u%04x" % octet for octet in range(256))
 
 
 def quote(value: bytes) -> bytes:
     """`value` as a JSON string: unless it is UTF-8, each octet that is not plain ASCII becomes \\u00xx, as in Envoy."""
-    if not value.translate(None, PLAIN):
+    if value.translate(PLAIN) == value:
         return b'"%b"' % value
     try:
         return encode_basestring(value.decode()).encode()

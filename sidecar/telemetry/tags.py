@@ -24,6 +24,7 @@ TCP_PREFIX = "envoy.tcp_prefix"
 LOCAL_HTTP_RATELIMIT_PREFIX = "envoy.local_http_ratelimit_prefix"
 LOCAL_NETWORK_RATELIMIT_PREFIX = "envoy.local_network_ratelimit_prefix"
 RATELIMIT_PREFIX = "envoy.ratelimit_prefix"
+EXT_AUTHZ_PREFIX = "envoy.ext_authz_prefix"
 CONNECTION_LIMIT_PREFIX = "envoy.connection_limit_prefix"
 RBAC_PREFIX = "envoy.rbac_prefix"
 RBAC_HTTP_PREFIX = "envoy.rbac_http_prefix"
@@ -82,6 +83,25 @@ def grpc(cluster_name: str, protocol: str, service: str, method: str) -> Naming:
     extracted = f"{outer.tag_extracted_prefix}{''.join(f'{word}.' for word in rest)}"
     found = ((GRPC_BRIDGE_METHOD, second), (GRPC_BRIDGE_SERVICE, first))
     return Naming(f"{outer.prefix}{words}.", (*found, *outer.tags), extracted)
+
+
+def cluster_ext_authz(cluster_name: str, stat_prefix: str) -> Naming:
+    """What an authorization service said about the requests to a cluster."""
+    return _ext_authz(cluster(cluster_name), stat_prefix)
+
+
+def http_ext_authz(manager: str, stat_prefix: str) -> Naming:
+    """What an authorization service said about the requests of a connection manager."""
+    return _ext_authz(http_connection_manager(manager), stat_prefix)
+
+
+def _ext_authz(outer: Naming, stat_prefix: str) -> Naming:
+    inner = outer.below("ext_authz.")
+    words = sanitized(stat_prefix).removesuffix(".")
+    if not words:
+        return inner
+    found = sorted((*inner.tags, (EXT_AUTHZ_PREFIX, words)))
+    return Naming(f"{inner.prefix}{words}.", tuple(found), inner.tag_extracted_prefix)
 
 
 def cluster_ratelimit(cluster_name: str, stat_prefix: str) -> Naming:
@@ -167,6 +187,11 @@ def network_local_rate_limit(stat_prefix: str) -> Naming:
     return _token("local_rate_limit.", stat_prefix, LOCAL_NETWORK_RATELIMIT_PREFIX)
 
 
+def network_ext_authz(stat_prefix: str) -> Naming:
+    """What an authorization service said about connections; Envoy takes no tag from it."""
+    return Naming(f"ext_authz.{sanitized(stat_prefix)}.")
+
+
 def network_ratelimit(stat_prefix: str) -> Naming:
     """What a rate limit service said about connections."""
     return _token("ratelimit.", stat_prefix, RATELIMIT_PREFIX)
@@ -176,8 +201,11 @@ def connection_limit(stat_prefix: str) -> Naming:
     return _token("connection_limit.", stat_prefix, CONNECTION_LIMIT_PREFIX)
 
 
-def network_rbac(stat_prefix: str) -> Naming:
-    return _leading(stat_prefix, RBAC_PREFIX, "rbac.")
+def network_rbac(stat_prefix: str, shadow_rules_stat_prefix: str = "") -> Naming:
+    """The network filter's; its shadow rules may count below a prefix of their own."""
+    outer = _leading(stat_prefix.removesuffix("."), RBAC_PREFIX, "rbac.")
+    shadow = sanitized(shadow_rules_stat_prefix.removesuffix("."))
+    return outer.below(f"{shadow}.") if shadow else outer
 
 
 def http_rbac(stat_prefix: str, rules_stat_prefix: str = "") -> Naming:
@@ -189,10 +217,13 @@ def http_rbac(stat_prefix: str, rules_stat_prefix: str = "") -> Naming:
     return Naming(f"{outer.prefix}{rules}.", ((RBAC_HTTP_PREFIX, rules), *outer.tags), outer.tag_extracted_prefix)
 
 
-def http_rbac_policy(stat_prefix: str, policy: str) -> Naming:
-    """One policy of the RBAC filter with `track_per_rule_stats`."""
-    outer = http_connection_manager(stat_prefix).below("rbac.policy.")
-    return Naming(f"{outer.prefix}{policy}.", ((RBAC_POLICY_NAME, policy), *outer.tags), outer.tag_extracted_prefix)
+def http_rbac_policy(stat_prefix: str, rules_stat_prefix: str, policy: str) -> Naming:
+    """One policy of the RBAC filter with `track_per_rule_stats`; with a dot in its name Envoy finds no tag."""
+    outer = http_rbac(stat_prefix, rules_stat_prefix).below("policy.")
+    name = sanitized(policy)
+    if "." in name:
+        return outer.below(f"{name}.")
+    return Naming(f"{outer.prefix}{name}.", ((RBAC_POLICY_NAME, name), *outer.tags), outer.tag_extracted_prefix)
 
 
 def proxy_protocol_version(version: int) -> Naming:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from math import inf
 from typing import Any, Protocol
 
+from sidecar.core.connection_filter import ASKING, Question
 from sidecar.core.stream_info import ConnectionInfo
 from sidecar.core.timer_wheel import Timed
 from sidecar.core.worker import Worker
@@ -19,7 +20,7 @@ class Judge(Protocol):
     """A network filter that decides on a connection once."""
 
     def on_new_connection(self, info: ConnectionInfo) -> float | None:
-        """None to let it pass; to refuse it, in how many seconds to close it (0.0 for now)."""
+        """None to let it pass; to refuse it, in how many seconds to close it (0.0 for now); ``ASKING`` to be asked to ask."""
         ...
 
 
@@ -48,12 +49,47 @@ class RefusedConnection(asyncio.Protocol, Timed):
         self.transport.close()
 
 
+class UndecidedConnection(asyncio.Protocol):
+    """A connection about which a judge asks somebody else: nothing of it is read until there is an answer."""
+
+    __slots__ = ("asking", "info", "proceed", "question", "transport", "worker")
+
+    def __init__(self, worker: Worker, asking: Any, info: ConnectionInfo, proceed: Accept) -> None:
+        self.worker = worker
+        self.asking = asking
+        self.info = info
+        self.proceed = proceed  # to the judges behind this one, and to who serves the connection
+        self.transport: Any = None
+        self.question: Question | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+        transport.pause_reading()
+        question = self.asking.ask(self.info, self._decided)
+        if self.transport is not None:
+            self.question = question
+
+    def _decided(self, delay: float | None) -> None:
+        transport, self.transport, self.question = self.transport, None, None
+        inner = self.proceed(self.info) if delay is None else RefusedConnection(self.worker, delay)
+        transport.get_protocol().switch(inner)
+        inner.connection_made(transport)
+        transport.resume_reading()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self.question is not None:
+            self.question.cancel()
+            self.question = None
+
+
 def judged_by(judges: Sequence[Judge], accept: Accept, worker: Worker) -> Accept:
     """Asks the judges in their order, then ``accept``."""
 
     def judged(info: ConnectionInfo) -> Any:
-        for judge in judges:
+        for number, judge in enumerate(judges, 1):
             delay = judge.on_new_connection(info)
+            if delay == ASKING:
+                return UndecidedConnection(worker, judge, info, judged_by(judges[number:], accept, worker))
             if delay is not None:
                 return RefusedConnection(worker, delay)
         return accept(info)

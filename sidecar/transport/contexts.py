@@ -23,7 +23,9 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, pkcs12
 
 from sidecar.config.tls_parameters import TlsParameters
-from sidecar.config.tls_secrets import CertificateValidationContext, DataSource, TlsCertificate
+from sidecar.config.tls_secrets import CertificateValidationContext, TlsCertificate
+from sidecar.config.tls_sources import DataSource
+from sidecar.transport.failures import TlsContextError
 from sidecar.transport.identity import UNREADABLE, CertificateDetails, details_of
 
 _VERSIONS: Final = {
@@ -35,10 +37,6 @@ _VERSIONS: Final = {
 _PRIORITIZE_CHACHA: Final = 1 << 21
 _NO_CHECK_TIME: Final = 0x200000
 _CERTIFICATE: Final = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
-
-
-class TlsContextError(ValueError):
-    """Certificates, keys or parameters do not make a context. The message says what and where."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +83,15 @@ def server_context(
     require_certificate: bool,
     tickets: bool,
     prefer_client_ciphers: bool,
+    roots: list[bytes] | None = None,
 ) -> ssl.SSLContext:
     """A context for accepted connections; of several certificates OpenSSL shows the one whose key the client can check.
 
-    Raises TlsContextError.
+    ``roots`` are in PEM, None for the `trusted_ca` of the validation context. Raises TlsContextError.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     _set_parameters(context, parameters)
-    authorities = _authorities(validation)
+    authorities = _authorities(validation) if roots is None else roots
     _load_keys(context, certificates, authorities)
     if prefer_client_ciphers:
         context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
@@ -117,18 +116,18 @@ def client_context(
     parameters: TlsParameters,
     certificates: Sequence[LoadedCertificate],
     validation: CertificateValidationContext | None,
+    roots: list[bytes] | None = None,
 ) -> ssl.SSLContext:
     """A context for connections to endpoints; names are checked after the handshake, and ALPN is each connection's own.
 
-    Raises TlsContextError.
+    ``roots`` are in PEM, None for the `trusted_ca` of the validation context. Raises TlsContextError.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     _set_parameters(context, parameters)
-    authorities = _authorities(validation)
+    authorities = _authorities(validation) if roots is None else roots
     _load_keys(context, certificates, authorities)
-    trusting = validation is not None and validation.trust_chain_verification == "ACCEPT_UNTRUSTED"
-    if validation is None or not validation.trusts or trusting:
+    if validation is None or not validation.trusts or validation.accepts_untrusted:
         context.verify_mode = ssl.CERT_NONE
     else:
         context.verify_mode = ssl.CERT_REQUIRED
@@ -208,9 +207,11 @@ def authority_of(source: DataSource) -> CertificateDetails:
 def _load_trust(
     context: ssl.SSLContext, validation: CertificateValidationContext, authorities: Sequence[bytes]
 ) -> None:
-    flags = context.verify_flags | ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
-    if validation.system_root_certs:
-        context.set_default_verify_paths()
+    flags = context.verify_flags
+    if validation.spiffe is None:  # as Envoy: its validator for SPIFFE wants chains that end with a root
+        flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
+        if validation.system_root_certs:
+            context.set_default_verify_paths()
     if authorities:
         try:
             context.load_verify_locations(cadata=b"\n".join(authorities).decode("ascii"))

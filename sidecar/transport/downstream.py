@@ -18,15 +18,15 @@ from sidecar.core.deadlines import Deadlines
 from sidecar.core.stream_info import ConnectionInfo
 from sidecar.core.worker import Worker
 from sidecar.transport.connection import TlsConnection
-from sidecar.transport.contexts import LoadedCertificate, TlsContextError, load_certificate, server_context
-from sidecar.transport.failures import TlsFailure, verification_failed
+from sidecar.transport.contexts import LoadedCertificate, load_certificate, server_context
+from sidecar.transport.failures import TlsContextError, TlsFailure, verification_failed
 from sidecar.transport.handshake_limit import HandshakeLimit
 from sidecar.transport.identity import UNREADABLE, CertificateDetails, ConnectionTls, details_of
 from sidecar.transport.rotation import Rotation, SecretsOf
 from sidecar.transport.secrets import Secrets
 from sidecar.transport.server_names import ServerNames
-from sidecar.transport.statistics import TlsStats
-from sidecar.transport.verification import NO_VERIFICATION, Verification
+from sidecar.transport.statistics import FactoryStats, TlsStats
+from sidecar.transport.verification import NO_VERIFICATION, Verification, compile_validation
 
 _log = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ class DownstreamTls:
     asked where several certificates or ``require_sni`` make the name matter and no listener filter has read it.
     """
 
-    __slots__ = ("accept_inner", "config", "curve", "deadlines", "limit", "on_timeout", "read_hello", "rotation",
+    __slots__ = ("accept_inner", "config", "curve", "deadlines", "factory", "limit", "on_timeout", "read_hello", "rotation",
                  "stats", "worker")  # fmt: skip
 
     def __init__(
@@ -84,6 +84,7 @@ class DownstreamTls:
         config: DownstreamTlsContext,
         secrets: Secrets,
         stats: TlsStats,
+        factory: FactoryStats,
         worker: Worker,
         limit: HandshakeLimit,
         read_hello: ReadHello,
@@ -93,6 +94,7 @@ class DownstreamTls:
     ) -> None:
         self.config = config
         self.stats = stats
+        self.factory = factory
         self.worker = worker
         self.limit = limit
         self.read_hello = read_hello
@@ -100,7 +102,9 @@ class DownstreamTls:
         self.deadlines = Deadlines(worker, handshake_timeout or inf)
         self.curve = config.common_tls_context.tls_params.ecdh_curve_name
         self.on_timeout = on_timeout
-        self.rotation: Rotation[_Names] = Rotation(config.common_tls_context, secrets, self._build, config.place)
+        self.rotation: Rotation[_Names] = Rotation(
+            config.common_tls_context, secrets, self._build, config.place, factory
+        )
 
     def accept(self, info: ConnectionInfo) -> DownstreamConnection:
         """The protocol for a new connection; ``accept_inner`` is asked for the one inside when ``info.tls`` is set."""
@@ -113,7 +117,7 @@ class DownstreamTls:
     def _build(self, secrets: SecretsOf) -> _Names:
         config = self.config
         validation = secrets.validation
-        verification = NO_VERIFICATION if validation is None else Verification(validation)
+        verification = NO_VERIFICATION if validation is None else compile_validation(validation)
         if verification.needs_certificate and (validation is None or not validation.trusts):
             raise TlsContextError("names and digests of client certificates are checked only with a trusted_ca")
         required = config.require_client_certificate or verification.needs_certificate
@@ -128,6 +132,7 @@ class DownstreamTls:
                 require_certificate=required,
                 tickets=config.stateless_resumption,
                 prefer_client_ciphers=config.prefer_client_ciphers,
+                roots=verification.authorities,
             )
             return _ServerContext(context, together[0].details, verification)
 
@@ -157,6 +162,7 @@ class DownstreamConnection(TlsConnection):
     def start(self) -> None:
         owner = self.owner
         if owner.rotation.current is None:
+            owner.factory.downstream_context_secrets_not_ready += 1
             _log.debug("%r: no secrets yet", owner)
             self.give_up(TlsFailure("TLS_error:Secret is not supplied by SDS", ""))
 
@@ -187,8 +193,7 @@ class DownstreamConnection(TlsConnection):
         if not chosen.asks:
             return ConnectionTls(ssl_object, None, chosen.local, self.server_name), None
         der = ssl_object.getpeercert(binary_form=True)
-        now = self.worker.epoch + self.worker.clock()
-        return checked(ssl_object, der, chosen.local, self.server_name, chosen.verification, now)
+        return checked(ssl_object, der, chosen.local, self.server_name, chosen.verification)
 
     def opened(self) -> Any:
         info = self.info
@@ -218,7 +223,6 @@ def checked(
     local: CertificateDetails | None,
     server_name: str,
     verification: Verification,
-    now: float,
     names: tuple[str, ...] = (),
 ) -> tuple[ConnectionTls, TlsFailure | None]:
     """Who is at the other end, and what is wrong with its certificate (``der``, None if it showed none)."""
@@ -232,7 +236,7 @@ def checked(
     if der is not None and peer is None:
         failure = verification_failed("the certificate cannot be read", "fail_verify_error")
     elif peer is not None and (names or verification.asks):
-        failure = verification.check(peer, names)
+        failure = verification.check(peer, names, tls)
     if peer is not None and failure is None and tls.resumed:
-        failure = verification.expired(peer, now)
+        failure = verification.out_of_date(peer)
     return tls, failure

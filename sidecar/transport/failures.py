@@ -6,6 +6,7 @@ alert's. Reasons that only OpenSSL knows stand under their own name, with the nu
 
 from __future__ import annotations
 
+import re
 import ssl
 from typing import Final
 
@@ -16,8 +17,10 @@ _NO_CERTIFICATE: Final = "PEER_DID_NOT_RETURN_A_CERTIFICATE"
 _REASONS: Final = {
     "BAD_DIGEST_LENGTH": 111,
     "BAD_PACKET_LENGTH": 112,
+    "BAD_SIGNATURE": 114,
     "CLIENTHELLO_TLSEXT": 122,
     _VERIFY_FAILED: 125,
+    "CERT_LENGTH_MISMATCH": 127,
     "DATA_LENGTH_TOO_LONG": 132,
     "DECODE_ERROR": 133,
     "DECRYPTION_FAILED_OR_BAD_RECORD_MAC": 137,
@@ -39,6 +42,7 @@ _REASONS: Final = {
     "WRONG_CIPHER_RETURNED": 242,
     "WRONG_VERSION_NUMBER": 247,
     "NO_COMMON_SIGNATURE_ALGORITHMS": 253,
+    "CANNOT_PARSE_LEAF_CERT": 272,
     "SSLV3_ALERT_CLOSE_NOTIFY": 1000,
     "SSLV3_ALERT_UNEXPECTED_MESSAGE": 1010,
     "SSLV3_ALERT_BAD_RECORD_MAC": 1020,
@@ -81,9 +85,18 @@ _OTHERWISE_CALLED: Final = {
     "NO_SHARED_SIGNATURE_ALGORITHMS": "NO_COMMON_SIGNATURE_ALGORITHMS",
     "PACKET_LENGTH_TOO_LONG": "ENCRYPTED_LENGTH_TOO_LONG",
     "NO_PROTOCOLS_AVAILABLE": "NO_CIPHERS_AVAILABLE",
+    "ASN1_LIB": "CANNOT_PARSE_LEAF_CERT",
 }
 
-_X509_ERR_CERT_REVOKED: Final = 23
+_WITHOUT_REASON: Final = re.compile(r"\[SSL\] (.+) \(_ssl\.c:")
+"""What the ssl module says where another library of OpenSSL failed inside, such as "ASN1 lib"; it gives no reason then."""
+
+_REVOCATION: Final = frozenset((3, 11, 12, 23))
+"""OpenSSL's numbers for: no list of revoked certificates, one that is not yet valid or has expired, a revoked certificate."""
+
+
+class TlsContextError(ValueError):
+    """Certificates, keys or parameters do not make a context. The message says what and where."""
 
 
 class TlsFailure(ConnectionError):
@@ -101,18 +114,27 @@ class TlsFailure(ConnectionError):
 def from_ssl(error: ssl.SSLError) -> TlsFailure:
     """The failure that an error of the ssl module stands for."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        problem = str(error.verify_message)
-        if error.verify_code == _X509_ERR_CERT_REVOKED:
-            problem = f"certificate revocation check against provided CRLs failed: {problem}"
-        return verification_failed(
-            f"X509_verify_cert: certificate verification error at depth 0: {problem}", "fail_verify_error"
-        )
+        return unverified(error.verify_code, 0, str(error.verify_message))
     # From memory there is no end of file: so the ssl module calls an error for which OpenSSL has no words.
-    reason = "UNEXPECTED_RECORD" if isinstance(error, ssl.SSLEOFError) else str(error.reason or "UNKNOWN")
+    reason = "UNEXPECTED_RECORD" if isinstance(error, ssl.SSLEOFError) else str(error.reason or _without_reason(error))
     reason = _OTHERWISE_CALLED.get(reason, reason)
     if reason == _NO_CERTIFICATE:
         return TlsFailure(_words(reason, "peer did not provide required client certificate"), "fail_verify_no_cert")
     return TlsFailure(_words(reason), "connection_error")
+
+
+def _without_reason(error: ssl.SSLError) -> str:
+    found = _WITHOUT_REASON.match(str(error.args[-1]))
+    return found[1].upper().replace(" ", "_") if found else "UNKNOWN"
+
+
+def unverified(code: int, depth: int, problem: str) -> TlsFailure:
+    """OpenSSL has refused a chain: its number and words, and the place in the chain from the leaf on."""
+    if code in _REVOCATION:
+        problem = f"certificate revocation check against provided CRLs failed: {problem}"
+    return verification_failed(
+        f"X509_verify_cert: certificate verification error at depth {depth}: {problem}", "fail_verify_error"
+    )
 
 
 def verification_failed(why: str, counter: str) -> TlsFailure:

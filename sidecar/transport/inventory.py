@@ -6,9 +6,13 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from sidecar.config.tls_secrets import DataSource
-from sidecar.transport.contexts import TlsContextError, authority_of, load_certificate
-from sidecar.transport.identity import UNREADABLE, CertificateDetails
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from sidecar.config.tls_sources import DataSource
+from sidecar.config.tls_spiffe import SpiffeValidator
+from sidecar.transport.contexts import authority_of, load_certificate
+from sidecar.transport.failures import TlsContextError
+from sidecar.transport.identity import UNREADABLE, CertificateDetails, details_of
 from sidecar.transport.rotation import Rotation, SecretsOf
 
 _INLINE = "<inline>"
@@ -55,9 +59,9 @@ class Inventory:
 
 
 def certificates_of(secrets: SecretsOf, now: float) -> dict[str, list[dict[str, Any]]]:
-    """One context's entry: its first trusted authority and its certificates. ``now`` is in seconds since the epoch.
+    """One context's entry: its first trusted authority (with SPIFFE, all of them) and its certificates.
 
-    Files are read anew; one that can no longer be read is left out.
+    ``now`` is in seconds since the epoch. Files are read anew; one that can no longer be read is left out.
     """
     authorities: list[dict[str, Any]] = []
     chains: list[dict[str, Any]] = []
@@ -84,7 +88,9 @@ def _found(secrets: SecretsOf) -> Iterator[tuple[str, CertificateDetails, bool]]
     """Path, certificate, and whether it is a trusted authority."""
     validation = secrets.validation
     try:
-        if validation is not None and validation.trusted_ca is not None:
+        if validation is not None and validation.spiffe is not None:
+            yield from _roots_of(validation.spiffe)
+        elif validation is not None and validation.trusted_ca is not None:
             yield _path(validation.trusted_ca), authority_of(validation.trusted_ca), True
     except TlsContextError:
         pass
@@ -94,6 +100,16 @@ def _found(secrets: SecretsOf) -> Iterator[tuple[str, CertificateDetails, bool]]
         except TlsContextError:
             continue
         yield _path(certificate.pkcs12 or certificate.certificate_chain), loaded.details, False
+
+
+def _roots_of(validator: SpiffeValidator) -> Iterator[tuple[str, CertificateDetails, bool]]:
+    from sidecar.transport.trust_bundles import load_bundles  # only for those who use it
+
+    sources = dict(validator.trust_domains)
+    for domain, bundle in load_bundles(validator).items():
+        path = _path(sources.get(domain, validator.trust_bundles))
+        for root in bundle.roots:
+            yield f"{domain}: {path}", details_of(root.public_bytes(Encoding.DER)), True
 
 
 def _path(source: DataSource | None) -> str:

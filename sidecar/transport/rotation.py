@@ -8,14 +8,11 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from sidecar.config.tls import CommonTlsContext
-from sidecar.config.tls_secrets import (
-    NO_VALIDATION,
-    CertificateValidationContext,
-    DataSource,
-    TlsCertificate,
-)
-from sidecar.transport.contexts import TlsContextError
+from sidecar.config.tls_secrets import NO_VALIDATION, CertificateValidationContext, TlsCertificate
+from sidecar.config.tls_sources import DataSource
+from sidecar.transport.failures import TlsContextError
 from sidecar.transport.secrets import DiscoveredSecret, Secrets, SecretSource
+from sidecar.transport.statistics import FactoryStats
 from sidecar.transport.watching import FileWatch, FileWatcher
 
 _log = logging.getLogger(__name__)
@@ -35,20 +32,26 @@ class Rotation(Generic[Made]):
     """Holds ``current``, which is None until all secrets are there, and makes a new one when a secret or a file changes.
 
     What cannot be made in the beginning raises TlsContextError, with ``place`` in front; later, the last good one stays,
-    and ``rejected`` counts.
+    and ``rejected`` counts. Secrets that come and change are counted in ``stats``.
     """
 
-    __slots__ = ("_build", "_certificates", "_default", "_unsubscribe", "_validation", "_watch", "_watcher", "current",
+    __slots__ = ("_build", "_certificates", "_default", "_stats", "_unsubscribe", "_validation", "_watch", "_watcher", "current",
                  "place", "rejected", "secrets", "updated")  # fmt: skip
 
     def __init__(
-        self, common: CommonTlsContext, secrets: Secrets, build: Callable[[SecretsOf], Made], place: str
+        self,
+        common: CommonTlsContext,
+        secrets: Secrets,
+        build: Callable[[SecretsOf], Made],
+        place: str,
+        stats: FactoryStats,
     ) -> None:
         self.place = place
         self.current: Made | None = None
         self.secrets = SecretsOf((), None)  # that ``current`` is made of
         self.updated = 0
         self.rejected = 0
+        self._stats = stats
         self._build = build
         self._watcher: FileWatcher = secrets.watcher
         self._watch: FileWatch | None = None
@@ -60,9 +63,9 @@ class Rotation(Generic[Made]):
         self._validation: SecretSource[CertificateValidationContext] | None = (
             None if reference is None else secrets.validation(reference)
         )
-        self._unsubscribe = [source.subscribe(self._changed) for source in self._certificates]
+        self._unsubscribe = [source.subscribe(self._new_secret) for source in self._certificates]
         if self._validation is not None:
-            self._unsubscribe.append(self._validation.subscribe(self._changed))
+            self._unsubscribe.append(self._validation.subscribe(self._new_secret))
         try:
             self._make()
         except TlsContextError as error:
@@ -104,6 +107,12 @@ class Rotation(Generic[Made]):
         self.current = self._build(secrets)
         self.secrets = secrets
 
+    def _new_secret(self) -> None:
+        rejected = self.rejected
+        self._changed()
+        if self.rejected == rejected:
+            self._stats.ssl_context_update_by_sds += 1
+
     def _changed(self) -> None:
         before = self.current
         try:
@@ -141,4 +150,5 @@ def combined(
         dynamic.trust_chain_verification
         if dynamic.trust_chain_verification != nothing.trust_chain_verification
         else default.trust_chain_verification,
+        dynamic.spiffe or default.spiffe,
     )

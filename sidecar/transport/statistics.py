@@ -1,4 +1,4 @@
-"""What TLS counts, under `listener.ADDRESS.ssl.` or `cluster.NAME.ssl.`. Source: Envoy's TLS statistics."""
+"""What TLS counts: Envoy's TLS statistics."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 class TlsStats(Protocol):
-    """The counters of one listener or cluster."""
+    """The counters of one listener or cluster, under `listener.ADDRESS.ssl.` or `cluster.NAME.ssl.`."""
 
     connection_error: int
     handshake: int
@@ -20,3 +20,12 @@ class TlsStats(Protocol):
     def count(self, group: str, name: str) -> None:
         """One more of `GROUP.NAME`, where the group is `ciphers`, `versions` or `curves`."""
         ...
+
+
+class FactoryStats(Protocol):
+    """What is counted of a context whose secrets are discovered, under `server_ssl_socket_factory.` of a listener or
+    `client_ssl_socket_factory.` of a cluster."""
+
+    ssl_context_update_by_sds: int
+    downstream_context_secrets_not_ready: int
+    upstream_context_secrets_not_ready: int

@@ -14,15 +14,15 @@ from sidecar.core.tls_options import OFFERING_NOTHING, TransportSocketOptions
 from sidecar.core.worker import Worker
 from sidecar.transport.bridge import SocketBridge
 from sidecar.transport.connection import TlsConnection
-from sidecar.transport.contexts import TlsContextError, client_context, load_certificate
+from sidecar.transport.contexts import client_context, load_certificate
 from sidecar.transport.downstream import checked
-from sidecar.transport.failures import TlsFailure, verification_failed
+from sidecar.transport.failures import TlsContextError, TlsFailure, verification_failed
 from sidecar.transport.handshake_limit import HandshakeLimit
 from sidecar.transport.identity import CertificateDetails, ConnectionTls
 from sidecar.transport.rotation import Rotation, SecretsOf
 from sidecar.transport.secrets import Secrets
-from sidecar.transport.statistics import TlsStats
-from sidecar.transport.verification import NO_VERIFICATION, Verification
+from sidecar.transport.statistics import FactoryStats, TlsStats
+from sidecar.transport.verification import NO_VERIFICATION, Verification, compile_validation
 
 
 class _ClientContext:
@@ -65,13 +65,14 @@ class UpstreamTls:
     ``options`` are for connections that come with none of their own. ``buffer_limit`` is in bytes.
     """
 
-    __slots__ = ("buffer_limit", "config", "limit", "options", "rotation", "stats", "worker")
+    __slots__ = ("buffer_limit", "config", "factory", "limit", "options", "rotation", "stats", "worker")
 
     def __init__(
         self,
         config: UpstreamTlsContext,
         secrets: Secrets,
         stats: TlsStats,
+        factory: FactoryStats,
         worker: Worker,
         limit: HandshakeLimit,
         options: TransportSocketOptions = OFFERING_NOTHING,
@@ -79,12 +80,13 @@ class UpstreamTls:
     ) -> None:
         self.config = config
         self.stats = stats
+        self.factory = factory
         self.worker = worker
         self.limit = limit
         self.buffer_limit = buffer_limit
         self.options = options
         self.rotation: Rotation[_ClientContext] = Rotation(
-            config.common_tls_context, secrets, self._build, config.place
+            config.common_tls_context, secrets, self._build, config.place, factory
         )
 
     def connect(
@@ -102,9 +104,8 @@ class UpstreamTls:
         names = options.subject_alt_names
         if config.auto_sni_san_validation and sni and not names:
             names = (sni,)
-        return UpstreamConnection(
-            self, inner, sni, names, config.common_tls_context.alpn_protocols or options.protocols
-        )
+        protocols = options.instead or config.common_tls_context.alpn_protocols or options.protocols
+        return UpstreamConnection(self, inner, sni, names, protocols)
 
     def bridge(self) -> SocketBridge:
         """For those who want a socket and not a transport."""
@@ -118,14 +119,15 @@ class UpstreamTls:
         config = self.config
         loaded = [load_certificate(certificate) for certificate in secrets.certificates]
         validation = secrets.validation
-        context = client_context(config.common_tls_context.tls_params, loaded, validation)
+        asked = validation
+        if asked is not None and asked.accepts_untrusted:
+            asked = None  # as Envoy: whatever is wrong, names and digests included, does not matter
+        verification = NO_VERIFICATION
+        if asked is not None or config.enforce_rsa_key_usage:
+            verification = compile_validation(asked or NO_VALIDATION, config.enforce_rsa_key_usage)
+        context = client_context(config.common_tls_context.tls_params, loaded, validation, verification.authorities)
         if context.verify_mode == ssl.CERT_NONE and config.auto_sni_san_validation:
             raise TlsContextError("auto_sni_san_validation needs a trusted_ca that is verified against")
-        if validation is not None and validation.trust_chain_verification == "ACCEPT_UNTRUSTED":
-            validation = None  # as Envoy: whatever is wrong, names and digests included, does not matter
-        verification = NO_VERIFICATION
-        if validation is not None or config.enforce_rsa_key_usage:
-            verification = Verification(validation or NO_VALIDATION, config.enforce_rsa_key_usage)
         local = loaded[0].details if loaded else None
         return _ClientContext(context, local, verification, config.max_session_keys)
 
@@ -168,6 +170,7 @@ class UpstreamConnection(TlsConnection):
     def start(self) -> None:
         chosen = self.chosen = self.owner.rotation.current
         if chosen is None:
+            self.owner.factory.upstream_context_secrets_not_ready += 1
             self.give_up(TlsFailure("TLS_error:Secret is not supplied by SDS", ""))
             return
         name = self.server_name
@@ -196,8 +199,7 @@ class UpstreamConnection(TlsConnection):
         chosen = self.chosen
         assert chosen is not None
         der = ssl_object.getpeercert(binary_form=True)
-        now = self.worker.epoch + self.worker.clock()
-        return checked(ssl_object, der, chosen.local, self.server_name, chosen.verification, now, self.names)
+        return checked(ssl_object, der, chosen.local, self.server_name, chosen.verification, self.names)
 
     def opened(self) -> Any:
         inside, self.inside = self.inside, None

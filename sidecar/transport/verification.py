@@ -2,29 +2,36 @@
 
 Chains, dates and revocation are the ssl module's (flags of the context); the names and digests are read with
 `cryptography` when the handshake is done and before a byte of either side is passed on. A resumed session is asked the
-same. Source: Envoy's `CertificateValidationContext`.
+same. Source: Envoy's `CertificateValidationContext`; `spiffe.py` has what its validator for SPIFFE asks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
 from typing import Final
 
-from sidecar.config.tls_secrets import NO_VALIDATION, CertificateValidationContext, SubjectAltNameMatcher
-from sidecar.core.matching import compile_string
+from sidecar.config.tls_secrets import NO_VALIDATION, CertificateValidationContext
+from sidecar.core.san_match import compile_san, matches_dns_name
 from sidecar.transport.failures import TlsFailure, verification_failed
-from sidecar.transport.identity import UNREADABLE, CertificateDetails
-
-_SanTest = Callable[[str, bytes], bool]
+from sidecar.transport.identity import UNREADABLE, CertificateDetails, ConnectionTls
 
 
 class Verification:
-    """The conditions of one validation context."""
+    """The conditions of one validation context. ``authorities`` are the roots in PEM, None if they are its `trusted_ca`.
 
-    __slots__ = ("dates", "hashes", "needs_signing_rsa", "sans", "spkis")
+    ``kind`` is that of the names which conditions without a kind are for, empty for any.
+    """
 
-    def __init__(self, validation: CertificateValidationContext, needs_signing_rsa: bool = False) -> None:
-        self.sans = tuple(map(_compile_san, validation.match_typed_subject_alt_names))
+    __slots__ = ("authorities", "dates", "hashes", "needs_signing_rsa", "sans", "spkis")
+
+    def __init__(
+        self,
+        validation: CertificateValidationContext,
+        needs_signing_rsa: bool = False,
+        kind: str = "",
+    ) -> None:
+        self.authorities: list[bytes] | None = None
+        self.sans = tuple(compile_san(one, kind) for one in validation.match_typed_subject_alt_names)
         self.hashes = validation.verify_certificate_hash
         self.spkis = validation.verify_certificate_spki
         self.dates = validation.trusts and not validation.allow_expired_certificate
@@ -40,33 +47,43 @@ class Verification:
         """Whether anything is asked at all."""
         return self.needs_certificate or self.needs_signing_rsa
 
-    def check(self, peer: CertificateDetails, names: tuple[str, ...] = ()) -> TlsFailure | None:
-        """What is wrong with the certificate, or None.
+    def check(
+        self, peer: CertificateDetails, names: tuple[str, ...] = (), tls: ConnectionTls | None = None
+    ) -> TlsFailure | None:
+        """What is wrong with the certificate, which was shown in ``tls``, or None.
 
         ``names`` are those of which the certificate must have one, in place of the configured conditions on names.
         """
         try:
-            return self._check(peer, names)
+            return self._check(peer, names, tls)
         except UNREADABLE as error:
             return verification_failed(f"cannot read the certificate: {error}", "fail_verify_error")
 
-    def expired(self, peer: CertificateDetails, now: float) -> TlsFailure | None:
-        """What is wrong with the dates of a certificate in a resumed session, which OpenSSL does not verify again.
-
-        ``now`` is in seconds since the epoch.
+    def out_of_date(self, peer: CertificateDetails) -> TlsFailure | None:
+        """What is wrong with the dates of a certificate in a resumed session, which OpenSSL does not verify again: by the wall
+        clock, as in a new handshake, wherever that was set since the session began.
         """
-        if self.dates and peer.valid_until.timestamp() < now:
-            return verification_failed(
-                "X509_verify_cert: certificate verification error at depth 0: certificate has expired",
-                "fail_verify_error",
-            )
-        return None
+        if not self.dates:
+            return None
+        now = time.time()
+        if now > peer.valid_until.timestamp():
+            why = "certificate has expired"
+        elif now < peer.valid_from.timestamp():
+            why = "certificate is not yet valid"
+        else:
+            return None
+        return verification_failed(
+            f"X509_verify_cert: certificate verification error at depth 0: {why}", "fail_verify_error"
+        )
 
-    def _check(self, peer: CertificateDetails, names: tuple[str, ...]) -> TlsFailure | None:
-        if names:
-            if not any(_has_name(peer, name) for name in names):
-                return _wrong_names(peer)
-        elif self.sans and not any(test(kind, value) for test in self.sans for kind, value in peer.sans):
+    def _check(self, peer: CertificateDetails, names: tuple[str, ...], tls: ConnectionTls | None) -> TlsFailure | None:
+        if not names and self.sans and not any(test(kind, value) for test in self.sans for kind, value in peer.sans):
+            return _wrong_names(peer)
+        return self._check_rest(peer, names)
+
+    def _check_rest(self, peer: CertificateDetails, names: tuple[str, ...]) -> TlsFailure | None:
+        """The names of this one connection, the digests and the key usage."""
+        if names and not any(_has_name(peer, name) for name in names):
             return _wrong_names(peer)
         if (self.hashes or self.spkis) and peer.sha256 not in self.hashes and peer.spki_sha256 not in self.spkis:
             return verification_failed("cert hash and spki", "fail_verify_cert_hash")
@@ -78,30 +95,13 @@ class Verification:
         return None
 
 
-def matches_dns_name(pattern: bytes, name: bytes) -> bool:
-    """Whether a certificate's DNS name (``pattern``, perhaps with a wildcard for one whole label) stands for ``name``."""
-    pattern, name = pattern.lower(), name.lower()
-    if pattern[:2] == b"*.":
-        label, dot, rest = name.partition(b".")
-        return bool(label) and dot == b"." and rest == pattern[2:]
-    return pattern == name
+def compile_validation(validation: CertificateValidationContext, needs_signing_rsa: bool = False) -> Verification:
+    """What a validation context asks. Raises TlsContextError."""
+    if validation.spiffe is None:
+        return Verification(validation, needs_signing_rsa)
+    from sidecar.transport.spiffe import SpiffeVerification  # only for those who use it
 
-
-def _compile_san(matcher: SubjectAltNameMatcher) -> _SanTest:
-    wanted = matcher.san_type
-    test = compile_string(matcher.matcher)
-    if matcher.matcher.match_pattern == "exact" and wanted in ("DNS", ""):
-        exact = matcher.matcher.value
-
-        def by_name(kind: str, value: bytes) -> bool:
-            if kind == "DNS":
-                return matches_dns_name(value, exact)
-            return not wanted and test(value)
-
-        return by_name
-    if not wanted:
-        return lambda kind, value: test(value)
-    return lambda kind, value: kind == wanted and test(value)
+    return SpiffeVerification(validation, needs_signing_rsa)
 
 
 def _has_name(peer: CertificateDetails, name: str) -> bool:

@@ -92,7 +92,8 @@ class RestSubscription:
                 log.exception("%r: the answer could not be dealt with", self)
             wait = self.api.refresh_delay + self.random.random() * _JITTER
             try:
-                await asyncio.wait_for(self._sooner.wait(), wait)
+                async with asyncio.timeout(wait):  # Python 3.11's wait_for may lose a cancellation
+                    await self._sooner.wait()
             except TimeoutError:
                 continue
 

@@ -181,7 +181,7 @@ class Bed:
         clients = self.clients
         report.sent, report.failed, report.outcomes = clients.sent, clients.failed, dict(clients.outcomes)
         report.retried = stats["cluster.up.upstream_rq_retry"]
-        report.failures = clients.failures
+        report.failures = list(clients.failures)
 
     async def _check_rest(self) -> None:
         """Nothing is under way any more, and no connection of a client is left."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import re
-from collections import Counter
+from collections import Counter, deque
 from random import Random
 
 _LENGTH = re.compile(rb"\r\ncontent-length: (\d+)\r\n")
@@ -29,7 +29,7 @@ class Clients:
         self.acknowledged: set[int] = set()
         self.outcomes: Counter[str] = Counter()
         self.violations: list[str] = []
-        self.failures: list[str] = []
+        self.failures: deque[str] = deque(maxlen=5000)
         self._numbers = itertools.count(1)
         self._ending = False
         self._tasks = [asyncio.create_task(self._ask_on_and_on()) for _ in range(count)]
@@ -89,8 +89,7 @@ class Clients:
 
     def _failed(self, outcome: str, number: int, answer: bytes = b"") -> None:
         self.outcomes[outcome] += 1
-        if len(self.failures) < 50:
-            self.failures.append(f"{outcome} request {number} {answer!r}")
+        self.failures.append(f"{outcome} request {number} {answer!r}")
 
     async def reach(self, requests: int, timeout: float = 60.0) -> None:
         """Wait until so many more were sent."""
@@ -107,7 +106,7 @@ class Clients:
             await self.reach(200)
             if self.failed == failed:
                 return
-            assert asyncio.get_running_loop().time() < until, f"requests go on failing: {self.failures[-5:]}"
+            assert asyncio.get_running_loop().time() < until, f"requests go on failing: {list(self.failures)[-5:]}"
 
     async def end(self) -> None:
         """Let each finish its request."""

@@ -21,8 +21,10 @@ from typing import Any
 
 import uvloop
 
-_IDLE_AFTER = 1.0
-"""Seconds that a connection without a request is kept in a drain, for one may be on its way."""
+_IDLE_AFTER = 2.5
+"""Seconds that a connection without a request is kept in a drain, for one may be on its way: longer than a sidecar is ever
+stalled here, or it writes to what was closed meanwhile, and no proxy may send a POST a second time.
+"""
 
 
 class Service:

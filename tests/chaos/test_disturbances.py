@@ -39,6 +39,21 @@ def test_with_retries_and_two_workers(name: str, tmp_path: Path) -> None:
     disturbed(Bed(tmp_path, 2, retry=RETRIED, options=("--concurrency", "2")), name, 1.0)
 
 
+def test_a_sidecar_that_is_stopped_again_and_again_turns_nobody_away(tmp_path: Path) -> None:
+    """What got no time of the processor is late, and not overloaded: it has less to do than ever."""
+
+    async def run() -> Report:
+        bed = Bed(tmp_path, 9)
+        async with bed.running() as report:
+            for _ in range(5):
+                await DISTURBANCES["stall"].cause(bed, Random(9), 0.6)
+                await asyncio.sleep(0.06)  # shorter than the manager's interval: two of its looks in a row are late
+            await bed.clients.recover()
+        return report
+
+    assert uvloop.run(run()).failed == 0
+
+
 def test_a_full_disk_for_logs_costs_no_request(tmp_path: Path) -> None:
     async def run() -> Report:
         bed = Bed(tmp_path, 3, log="/dev/full")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import queue
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,9 @@ import pytest
 from envoy.service.discovery.v3.discovery_pb2 import DiscoveryRequest, DiscoveryResponse
 from google.protobuf.json_format import ParseDict
 
+from controlplane.cli.api import Api, ApiError
 from controlplane.cli.identity import join
+from controlplane.cli.kubeconfig import Access
 from controlplane.xds.type_urls import CLUSTER, HEALTH, LISTENER, SECRET
 from tests.controlplane.test_whole import NAMESPACE
 from tests.controlplane.whole import Whole, whole
@@ -158,6 +161,84 @@ def test_keys_of_a_gateway_are_for_who_the_operator_says_is_one(mesh: Whole, tmp
 
     assert secrets("details", "") == 0
     assert secrets("ingress", "ingress") == 1
+
+
+def test_who_polls_is_believed_no_further(mesh: Whole, tmp_path: Path) -> None:
+    """What an EnvoyFilter gives to workloads of a label, those who but say so do not get; on streams and by polling alike."""
+    mesh.apply(_for_label("of-vault-alone", "vault"), _for_label("of-reviews", "reviews"))
+    token = mesh.api.request("POST", "/mizzen/v1/tokens", {"namespace": "shop", "serviceAccount": "reviews"})["token"]
+    directory = tmp_path / "polls"
+    join(mesh.api, token, directory)
+    caller = Api(Access(mesh.api.access.server, (directory / "root.pem").read_text(), ""))
+    caller.show_certificate(directory / "chain.pem", directory / "key.pem")
+
+    def clusters(api: Api, namespace: str = "shop", **metadata: Any) -> set[str]:
+        node = {"id": f"sidecar~10.0.0.9~x.{namespace}~{namespace}.svc.cluster.local", "metadata": metadata}
+        found = api.request("POST", "/v3/discovery:clusters", {"node": node})["resources"]
+        return {one["name"] for one in found} & {"of-vault-alone", "of-reviews"}
+
+    assert clusters(mesh.api, LABELS={"app": "vault"}) == {"of-vault-alone"}  # an admin is believed
+    assert clusters(caller, LABELS={"app": "vault"}) == set()
+    assert clusters(caller, AUTO_REGISTER_GROUP="reviews", LABELS={"app": "vault"}) == {"of-reviews"}
+    with pytest.raises(ApiError, match="is not the service account vault"):
+        clusters(caller, SERVICE_ACCOUNT="vault")
+    with pytest.raises(ApiError, match="is not of the namespace evil"):
+        clusters(caller, "evil")
+
+    node = {"id": "sidecar~10.0.0.9~y.shop~shop.svc.cluster.local", "metadata": {"LABELS": {"app": "vault"}}}
+    with stream(mesh, tmp_path, "shop", "details", node) as streaming:
+        streaming.ask(CLUSTER)
+        assert b"of-vault-alone" not in streaming.answer().SerializeToString()
+
+
+def test_a_join_token_is_good_for_one_stream(mesh: Whole) -> None:
+    made = mesh.api.request("POST", "/mizzen/v1/tokens", {"namespace": "shop", "serviceAccount": "page"})
+    channel = grpc.ssl_channel_credentials(mesh.api.access.authority.encode())
+
+    def said(token: str, namespace: str) -> str:
+        """The first type that is answered, or what is said instead."""
+        node = {"id": f"sidecar~10.0.0.8~z.{namespace}~{namespace}.svc.cluster.local", "metadata": {}}
+        request = DiscoveryRequest(type_url=CLUSTER)
+        ParseDict(node, request.node)
+        asked: queue.Queue[Any] = queue.Queue()
+        asked.put(request)
+        with grpc.secure_channel(f"127.0.0.1:{mesh.secure_port}", channel) as opened:
+            call = opened.stream_stream(
+                "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources",
+                request_serializer=DiscoveryRequest.SerializeToString,
+                response_deserializer=DiscoveryResponse.FromString,
+            )(iter(asked.get, None), metadata=(("authorization", f"Bearer {token}"),), timeout=20)
+            try:
+                return str(next(call).type_url)
+            except grpc.RpcError as error:
+                return f"{error.code().name} {error.details()}"
+            finally:
+                asked.put(None)
+                call.cancel()
+
+    token = made["token"]
+    assert "is not of the namespace evil" in said(token, "evil")  # which has not used it up
+    assert said(token, "shop") == CLUSTER
+    assert said(token, "shop") == "PERMISSION_DENIED the join token has been used before: each serves once"
+    lines = [json.loads(line) for line in (mesh.directory / "audit.jsonl").read_text().splitlines()]
+    (line,) = [one for one in lines if one["event"] == "admitted"]
+    assert line["identity"] == "spiffe://cluster.local/ns/shop/sa/page"
+    assert line["authenticated"].startswith("join token ")
+
+
+def _for_label(name: str, app: str) -> dict[str, Any]:
+    added = {"name": name, "type": "STATIC", "connect_timeout": "1s"}
+    patch = {
+        "applyTo": "CLUSTER",
+        "match": {"context": "SIDECAR_OUTBOUND"},
+        "patch": {"operation": "ADD", "value": added},
+    }
+    return {
+        "apiVersion": "networking.istio.io/v1alpha3",
+        "kind": "EnvoyFilter",
+        "metadata": {"name": name, "namespace": "shop"},
+        "spec": {"workloadSelector": {"labels": {"app": app}}, "configPatches": [patch]},
+    }
 
 
 def _base64(path: Path) -> str:

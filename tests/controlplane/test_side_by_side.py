@@ -130,6 +130,58 @@ def test_either_has_what_the_other_was_told(both: tuple[Whole, Whole], etcd: Etc
     assert two.get("ConfigMap", "shop", "a")["data"] == {"x": "3"}
 
 
+def test_what_is_refused_where_nobody_leads_is_in_the_status_until_the_proxy_leaves(
+    both: tuple[Whole, Whole], etcd: Etcd, tmp_path: Path
+) -> None:
+    leader, follower = led(both, etcd)
+    follower.apply(NAMESPACE)
+    app = Named("reviews")
+    port, proxy_port, admin = free_ports(3)
+    text = follower.mizzen(
+        "bootstrap", "--namespace", "shop", "--service", "reviews", "--address", "127.0.2.8", "--port", str(port),
+        "--app", f"127.0.0.1:{app.server_address[1]}", "--proxy-port", str(proxy_port), "--admin-port", str(admin),
+    )  # fmt: skip
+    running = start("sidecar", yaml.safe_load(text), {"admin": admin, "proxy": proxy_port}, tmp_path / "proxy")
+
+    def message() -> str:
+        status = leader.get("EnvoyFilter", "shop", "bad").get("status", {})
+        return "".join(one["message"] for one in status.get("conditions", ()) if one["type"] == "Reconciled")
+
+    def bad(policy: str) -> dict[str, Any]:
+        match = {"context": "SIDECAR_OUTBOUND", "cluster": {"service": "reviews.shop.svc.cluster.local"}}
+        patch = {"operation": "MERGE", "value": {"lb_policy": policy}}
+        return {
+            "apiVersion": "networking.istio.io/v1alpha3", "kind": "EnvoyFilter",
+            "metadata": {"name": "bad", "namespace": "shop"},
+            "spec": {"configPatches": [{"applyTo": "CLUSTER", "match": match, "patch": patch}]},
+        }  # fmt: skip
+
+    try:
+        follower.settle(1)
+        assert leader.proxies() == []
+        leader.apply(bad("CLUSTER_PROVIDED"))
+        until(lambda: "refuses outbound|" in message(), "the status says who refuses what", timeout=15)
+        leader.apply(bad("RANDOM"))
+        until(lambda: message() == "", "the proxy has recovered", timeout=15)
+        leader.apply(bad("CLUSTER_PROVIDED"))
+        until(lambda: "refuses outbound|" in message(), "it refuses again", timeout=15)
+    finally:
+        running.stop()
+        app.close()
+    until(lambda: message() == "", "the proxy has left", timeout=15)
+
+
+def led(both: tuple[Whole, Whole], etcd: Etcd) -> tuple[Whole, Whole]:
+    """Who leads, and who does not."""
+    asked = json.dumps({"key": base64.b64encode(b"/mizzen/elections/leader").decode()}).encode()
+    with urllib.request.urlopen(f"http://127.0.0.1:{etcd.port}/v3/kv/range", asked, timeout=10) as answer:
+        (pair,) = json.loads(answer.read())["kvs"]
+    leader = base64.b64decode(pair["value"]).decode()
+    leads = [mesh for mesh in both if mesh.process is not None and f"-{mesh.process.child.pid}-" in leader]
+    assert len(leads) == 1
+    return leads[0], both[1] if leads == [both[0]] else both[0]
+
+
 def test_one_writes_statuses_and_another_when_it_is_gone(both: tuple[Whole, Whole], etcd: Etcd) -> None:
     one, two = both
     one.apply(NAMESPACE)
@@ -146,13 +198,7 @@ def test_one_writes_statuses_and_another_when_it_is_gone(both: tuple[Whole, Whol
     one.apply(lost("first"))
     until(lambda: "IST0101" in codes(two, "first"), "its status says what is missing")
 
-    asked = json.dumps({"key": base64.b64encode(b"/mizzen/elections/leader").decode()}).encode()
-    with urllib.request.urlopen(f"http://127.0.0.1:{etcd.port}/v3/kv/range", asked, timeout=10) as answer:
-        (pair,) = json.loads(answer.read())["kvs"]
-    leader = base64.b64decode(pair["value"]).decode()
-    leads = [mesh for mesh in both if mesh.process is not None and f"-{mesh.process.child.pid}-" in leader]
-    assert len(leads) == 1
-    follower = two if leads == [one] else one
-    leads[0].kill()
+    leader, follower = led(both, etcd)
+    leader.kill()
     follower.apply(lost("second"))
     until(lambda: "IST0101" in codes(follower, "second"), "the other writes statuses", timeout=40)

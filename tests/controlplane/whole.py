@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,9 @@ from tests.running import REPOSITORY, Process, free_ports, until
 class Whole:
     """One control plane on free ports. ``start`` again after ``kill`` finds what it knew."""
 
-    def __init__(self, directory: Path, *options: str) -> None:
+    def __init__(self, directory: Path, *options: str, prefix: Sequence[str] = ()) -> None:
         self.directory = directory
+        self.prefix = prefix
         self.api_port, self.xds_port, self.secure_port = free_ports(3)
         self.options = options
         self.process: Process | None = None
@@ -33,7 +34,7 @@ class Whole:
         self.process = Process(
             "controlplane", "--data-dir", str(self.directory), "--api-address", f"127.0.0.1:{self.api_port}",
             "--xds-address", f"127.0.0.1:{self.xds_port}", "--secure-xds-address", f"127.0.0.1:{self.secure_port}",
-            "--grace", "1", *self.options,
+            "--grace", "1", *self.options, prefix=self.prefix,
         )  # fmt: skip
         self.process.wait_for("serving")
         assert kubeconfig.exists()
@@ -85,9 +86,9 @@ class Whole:
 
 
 @contextmanager
-def whole(directory: Path, *options: str) -> Iterator[Whole]:
-    """A control plane for a test."""
-    running = Whole(directory, *options)
+def whole(directory: Path, *options: str, prefix: Sequence[str] = ()) -> Iterator[Whole]:
+    """A control plane for a test. ``prefix`` is a command that runs it."""
+    running = Whole(directory, *options, prefix=prefix)
     try:
         yield running
     finally:

@@ -193,8 +193,14 @@ class Client:
         self.case = case
         self.upstream_count = upstream_count
         self.connections: dict[int, Connection] = {}
+        self.carried_out = 0.0
 
     def run(self) -> None:
+        """Carry out the steps, then wait for what the case expects and watch for what it does not."""
+        self.carry_out()
+        self.linger()
+
+    def carry_out(self) -> None:
         """Carry out the steps, then wait for what the case expects."""
         for step in self.case.steps:
             self._step(step)
@@ -205,8 +211,21 @@ class Client:
         closing = [connection for connection in self.connections.values() if self._should_close(connection)]
         if closing:
             self._wait(lambda: all(connection.closed for connection in closing), min(CLOSE_WAIT, self.case.deadline))
+        self.carried_out = time.monotonic()
+
+    @property
+    def satisfied(self) -> bool:
+        """Whether all that was awaited has come, so that nothing that is done to the upstreams can change it."""
+        return all(self._answered(number, len(methods)) for number, methods in self.case.methods.items()) and all(
+            (transcript := self._connection(number).transcript) is not None and transcript.over(streams)
+            for number, streams in self.case.streams.items()
+        )
+
+    def linger(self) -> None:
+        """Watch what ought to stay open, until the time for that is over since the steps were carried out."""
         if any(not connection.closed for connection in self.connections.values()):
-            self._wait(lambda: all(connection.closed for connection in self.connections.values()), self.case.linger)
+            left = self.carried_out + self.case.linger - time.monotonic()
+            self._wait(lambda: all(connection.closed for connection in self.connections.values()), left)
 
     def close(self) -> None:
         for connection in self.connections.values():
@@ -284,7 +303,7 @@ class Client:
         return "close" in last.values("connection") or not last.complete
 
     def _wait(self, until: Callable[[], bool], seconds: float) -> None:
-        """Read on every connection until the condition holds or the time is up."""
+        """Read on every connection until the condition holds or the time is up; what has come by then is read."""
         deadline = time.monotonic() + seconds
         with selectors.DefaultSelector() as selector:
             for connection in self.connections.values():
@@ -292,12 +311,12 @@ class Client:
                     selector.register(connection.socket, selectors.EVENT_READ, connection)
             while not until():
                 left = deadline - time.monotonic()
-                if left <= 0:
-                    return
-                for key, _ in selector.select(min(left, 0.01)):
+                for key, _ in selector.select(max(min(left, 0.01), 0.0)):
                     key.data.read()
                     if key.data.closed:
                         selector.unregister(key.fileobj)
+                if left <= 0:
+                    return
 
 
 def responses_by_connection(client: Client) -> Mapping[int, tuple[list[Response], list[Response], bytes, bool]]:

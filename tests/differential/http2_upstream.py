@@ -193,6 +193,8 @@ class Http2Connection:
             await self._until(stream, lambda: stream.seen.complete)
         except (_Over, ConnectionError):
             pass
+        except TypeError as error:
+            stream.seen.fault = str(error)
         finally:
             stream.seen.done = True
 

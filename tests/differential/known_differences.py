@@ -36,7 +36,12 @@ class Known:
 
 
 def _matches(pattern: str, text: str) -> bool:
-    return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), text) is not None
+    return _compiled(pattern).fullmatch(text) is not None
+
+
+@cache
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(".*".join(map(re.escape, pattern.split("*"))))
 
 
 @cache
@@ -51,7 +56,7 @@ def known_differences() -> tuple[Known, ...]:
 
 def unaccounted(case: str, found: Sequence[Difference]) -> list[Difference]:
     """The differences that no entry covers."""
-    entries = [entry for entry in known_differences() if entry.about(case)]
+    entries = [entry for entry in known_differences() if entry.about(case)] if found else []
     return [difference for difference in found if not any(entry.covers(difference.field) for entry in entries)]
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import brotli
 import zstandard
 
+from tests.differential import check_requests
 from tests.differential.case import Case
 from tests.differential.client import Client, Response, responses_by_connection
 from tests.differential.http2_client import StreamSeen, Transcript
@@ -170,7 +171,10 @@ def _add_seen(fields: Fields, case: Case, seen: Sequence[Seen], names: Names) ->
         _add_headers(
             fields, f"{place}.headers", _whole_seconds(one.headers) if index or case.unordered else one.headers, names
         )
-        fields[f"{place}.body"] = names.body(one.body, one.headers)
+        if (":path", check_requests.PATH) in one.headers:
+            fields[f"{place}.check"] = check_requests.check_request(one.body, names.value)
+        else:
+            fields[f"{place}.body"] = names.body(one.body, one.headers)
         _add_headers(fields, f"{place}.trailers", one.trailers, names)
         fields[f"{place}.complete"] = one.complete
 

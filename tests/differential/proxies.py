@@ -21,7 +21,7 @@ from tests.differential.envoy_binary import envoy_binary
 REPOSITORY = Path(__file__).resolve().parents[2]
 ENVOY = "envoy"
 SIDECAR = "sidecar"
-START_SECONDS = 10.0
+START_SECONDS = 30.0  # on a machine that is busy with much else
 STOP_SECONDS = 4.0
 _LIBC = ctypes.CDLL(None)
 _PR_SET_PDEATHSIG = 1
@@ -40,14 +40,21 @@ def subject_kind() -> str:
 
 
 class FreePorts:
-    """Hands out free loopback ports below the range from which the system takes those of outgoing connections."""
+    """Hands out free loopback ports below the range from which the system takes those of outgoing connections.
+
+    Processes that run tests beside each other have a share of them each: what one has found free another may be about to use.
+    """
 
     def __init__(self) -> None:
-        self._next = random.randrange(20000, 30000)
+        workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+        share = 12000 // workers
+        self._first = 20000 + share * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+        self._last = self._first + share - 1
+        self._next = random.randrange(self._first, self._last)
 
     def take(self) -> int:
         while True:
-            self._next = self._next + 1 if self._next < 32000 else 20000
+            self._next = self._next + 1 if self._next < self._last else self._first
             with socket.socket() as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 try:
@@ -116,10 +123,10 @@ class Proxy:
                 continue
 
 
-def start(kind: str, bootstrap: object, ports: Mapping[str, int], directory: Path) -> Proxy:
-    """Start a proxy on a bootstrap and wait until it is ready.
+def launch(kind: str, bootstrap: object, ports: Mapping[str, int], directory: Path) -> Proxy:
+    """Start a proxy on a bootstrap; whoever uses it waits until it is ready.
 
-    Raises ProxyFailedError with the end of its log, EnvoyUnavailableError when there is no Envoy.
+    Raises EnvoyUnavailableError when there is no Envoy.
     """
     directory.mkdir(parents=True, exist_ok=True)
     config = directory / "bootstrap.json"
@@ -134,7 +141,15 @@ def start(kind: str, bootstrap: object, ports: Mapping[str, int], directory: Pat
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=REPOSITORY, preexec_fn=_end_with_parent
         )
-    proxy = Proxy(kind, ports, directory, process)
+    return Proxy(kind, ports, directory, process)
+
+
+def start(kind: str, bootstrap: object, ports: Mapping[str, int], directory: Path) -> Proxy:
+    """Start a proxy on a bootstrap and wait until it is ready.
+
+    Raises ProxyFailedError with the end of its log, EnvoyUnavailableError when there is no Envoy.
+    """
+    proxy = launch(kind, bootstrap, ports, directory)
     proxy.wait_ready()
     return proxy
 

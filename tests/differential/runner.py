@@ -8,7 +8,9 @@ from __future__ import annotations
 import re
 import tempfile
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,9 +22,11 @@ from tests.differential.client import Client
 from tests.differential.known_differences import unaccounted
 from tests.differential.outcome import Difference, Fields, Names, differences, fields_of, log_fields, parsed_line
 from tests.differential.proxies import ENVOY, FreePorts, Proxy, ProxyFailedError
+from tests.differential.seen import Seen
 from tests.differential.upstream import Upstreams
 
 SETTLE_SECONDS = 0.25
+REST_SECONDS = 0.005
 FINISH_SECONDS = 3.0
 PATIENT_SECONDS = 5.0
 _OF_PORTS = re.compile(rb"\{(port|address|cookie)-([a-z0-9]+)\}")
@@ -62,6 +66,8 @@ class Runner:
         self._bootstrap = ""
         self._pair: tuple[Proxy, Proxy] | None = None
         self._failed: dict[str, str] = {}
+        self._logs: dict[Path, dict[int, list[str]]] = {}
+        self._watcher = ThreadPoolExecutor(1, "watcher")
         self._starts = 0
 
     def pair(self, bootstrap: str) -> tuple[Proxy, Proxy]:
@@ -73,13 +79,16 @@ class Runner:
             raise ProxyFailedError(self._failed[bootstrap])
         if self._pair is None or self._bootstrap != bootstrap:
             self.stop_pair()
-            envoy = self.start(ENVOY, bootstrap)
+            pair = self._launch(ENVOY, bootstrap), self._launch(self.subject, bootstrap)
             try:
-                self._pair = envoy, self.start(self.subject, bootstrap)
+                for proxy in pair:
+                    proxy.wait_ready()
             except ProxyFailedError as error:
-                envoy.stop()
+                for proxy in pair:
+                    proxy.stop()
                 self._failed[bootstrap] = str(error)
                 raise
+            self._pair = pair
             self._bootstrap = bootstrap
         for proxy in self._pair:
             proxy.check()
@@ -87,6 +96,11 @@ class Runner:
 
     def start(self, kind: str, bootstrap: str) -> Proxy:
         """Start one proxy on a bootstrap with ports of its own; the caller stops it."""
+        proxy = self._launch(kind, bootstrap)
+        proxy.wait_ready()
+        return proxy
+
+    def _launch(self, kind: str, bootstrap: str) -> Proxy:
         self._starts += 1
         directory = Path(self.directory.name) / f"{bootstrap}-{kind}-{self._starts}"
         ports: dict[str, int] = {}
@@ -96,7 +110,7 @@ class Runner:
             return ports[name]
 
         site = Site(self.upstream_ports, take, directory)
-        return proxies.start(kind, BOOTSTRAPS[bootstrap](site), ports, directory)
+        return proxies.launch(kind, BOOTSTRAPS[bootstrap](site), ports, directory)
 
     def stop_pair(self) -> None:
         """Stop the current pair, if there is one; this also makes them write what they hold of their logs."""
@@ -108,27 +122,57 @@ class Runner:
         """Run a case on both proxies, or give what was found when it ran before."""
         if case.name not in self.exchanges:
             envoy, subject = self.pair(case.bootstrap)
-            exchange = Exchange(self.run(case, envoy), self.run(case, subject))
+            exchange = self._exchange(case, envoy, subject)
             if case.deadline < PATIENT_SECONDS and unaccounted(case.name, exchange.differences()):
                 # Half a second is enough to see that nothing comes, but for a machine that stood still meanwhile.
                 patient = replace(case, deadline=PATIENT_SECONDS)
-                exchange = Exchange(self.run(patient, envoy), self.run(patient, subject))
+                exchange = self._exchange(patient, envoy, subject)
             self.exchanges[case.name] = exchange
             for proxy in (envoy, subject):
                 proxy.check()
         return self.exchanges[case.name]
 
+    def _exchange(self, case: Case, envoy: Proxy, subject: Proxy) -> Exchange:
+        """Run a case on both, where nothing is left to come to the upstreams with Envoy watched during the other's turn."""
+        with self._carried_out(case, envoy) as client:
+            if case.upstream_requests or not (client.satisfied and self.upstreams.rests(REST_SECONDS)):
+                self._finish(case, client)
+            else:
+                seen = self.upstreams.seen(0, FINISH_SECONDS)
+                watch = self._watcher.submit(client.linger)
+                try:
+                    of_subject = self.run(case, subject)
+                finally:
+                    watch.result()
+                return Exchange(self._outcome(case, envoy, client, seen), of_subject)
+        seen = self.upstreams.seen(case.upstream_requests, FINISH_SECONDS)
+        return Exchange(self._outcome(case, envoy, client, seen), self.run(case, subject))
+
     def run(self, case: Case, proxy: Proxy) -> Run:
         """Run a case on one proxy."""
+        with self._carried_out(case, proxy) as client:
+            self._finish(case, client)
+        return self._outcome(case, proxy, client, self.upstreams.seen(case.upstream_requests, FINISH_SECONDS))
+
+    @contextmanager
+    def _carried_out(self, case: Case, proxy: Proxy) -> Iterator[Client]:
+        """The client after the steps of the case, with its connections open."""
         self.upstreams.begin(case.upstreams, case.upstream_settings)
         client = Client(("127.0.0.1", proxy.ports[case.listener]), self._with_ports(case), self.upstreams.count)
         try:
-            client.run()
-            self.upstreams.wait_count(case.upstream_requests, FINISH_SECONDS)
-            self.upstreams.seen(case.upstream_requests, SETTLE_SECONDS)
+            client.carry_out()
+            yield client
         finally:
             client.close()
-        seen = self.upstreams.seen(case.upstream_requests, FINISH_SECONDS)
+
+    def _finish(self, case: Case, client: Client) -> None:
+        client.linger()
+        self.upstreams.wait_count(case.upstream_requests, FINISH_SECONDS)
+        self.upstreams.seen(case.upstream_requests, SETTLE_SECONDS)
+
+    def _outcome(self, case: Case, proxy: Proxy, client: Client, seen: Sequence[Seen]) -> Run:
+        for one in seen:
+            assert not one.fault, f"{case.name} has a script that cannot be carried out: {one.fault}"
         ports = tuple(connection.local_port for _, connection in sorted(client.connections.items()))
         received = {number: connection.received for number, connection in client.connections.items()}
         return Run(fields_of(case, client, seen, self.names(proxy)), proxy, ports, received)
@@ -165,13 +209,21 @@ class Runner:
             if self._pair and run.proxy in self._pair:
                 self.stop_pair()
         sides = [
-            log_fields(case, _ordered(case, _lines(run.proxy.access_log, run.client_ports)), self.names(run.proxy))
+            log_fields(case, _ordered(case, self._lines(run)), self.names(run.proxy))
             for run in (exchange.envoy, exchange.subject)
         ]
         return differences(*sides)
 
+    def _lines(self, run: Run) -> list[str]:
+        """The lines whose ``peer`` is one of the run's client ports, by connection and then in their order."""
+        path = run.proxy.access_log
+        if path not in self._logs:
+            self._logs[path] = _by_port(path)
+        return [line for port in run.client_ports for line in self._logs[path].get(port, ())]
+
     def close(self) -> None:
         self.stop_pair()
+        self._watcher.shutdown()
         self.upstreams.close()
         self.directory.cleanup()
 
@@ -181,14 +233,12 @@ def _ordered(case: Case, lines: list[str]) -> list[str]:
     return sorted(lines, key=lambda line: str(parsed_line(line).get("path"))) if case.unordered else lines
 
 
-def _lines(path: Path, client_ports: Sequence[int]) -> list[str]:
-    """The lines whose ``peer`` is one of these client ports, by connection and then in their order."""
-    if not path.exists():
-        return []
-    found: dict[int, list[str]] = {port: [] for port in client_ports}
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        peer = str(parsed_line(line).get("peer"))
-        port = int(peer.rpartition(":")[2]) if ":" in peer else 0
-        if port in found:
-            found[port].append(line)
-    return [line for port in client_ports for line in found[port]]
+def _by_port(path: Path) -> dict[int, list[str]]:
+    """The lines of a log that nobody writes any more, by the port of their ``peer``."""
+    found: dict[int, list[str]] = {}
+    if path.exists():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            peer = str(parsed_line(line).get("peer"))
+            port = int(peer.rpartition(":")[2]) if ":" in peer else 0
+            found.setdefault(port, []).append(line)
+    return found

@@ -10,7 +10,7 @@ class Seen:
     """One request, or one raw connection (``start`` is then empty), as it reached an upstream.
 
     Over HTTP/2 the pseudo-header fields stand first among ``headers``, and ``reset`` is the code with which the proxy reset
-    the stream.
+    the stream. ``fault``: why the script of the answer could not be carried out.
     """
 
     upstream: str
@@ -23,3 +23,4 @@ class Seen:
     done: bool = False
     protocol: str = "HTTP/1"
     reset: str | None = None
+    fault: str = ""

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import http.client
-import socket
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -15,59 +12,14 @@ import pytest
 
 from tests.differential import proxies
 from tests.differential.blocks import Message, Site, bootstrap, listener, manager, route
+from tests.differential.named_hosts import HOSTS, Hosts
 from tests.differential.proxies import ENVOY, FreePorts, Proxy, ProxyFailedError, subject_kind
-from tests.sidecar.cluster.dns_server import AAAA, A, DnsServer
 
-HOSTS = ("127.0.0.1", "127.0.0.2", "127.0.0.3")
-RESOLVER = "type.googleapis.com/envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig"
 WINDOW = 3.0
 LEAST = 25.0
 STEEP = 0.1
 """An aggression that keeps a new host at the least weight until the window is nearly over."""
 PATIENCE = 15.0
-
-
-class Hosts:
-    """Servers at one port of several addresses, which answer with their address, and the names that lead to them."""
-
-    def __init__(self) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
-        self.dns = DnsServer()
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever)
-        self._thread.start()
-        asyncio.run_coroutine_threadsafe(self._start(), self._loop).result()
-
-    async def _start(self) -> None:
-        await self.dns.start()
-        for host in HOSTS:
-            await asyncio.start_server(self._serve, host, self.port, reuse_address=True)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        host = writer.get_extra_info("sockname")[0]
-        try:
-            while True:
-                await reader.readuntil(b"\r\n\r\n")
-                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(host), host.encode()))
-        except (asyncio.IncompleteReadError, ConnectionError):
-            writer.close()
-
-    def name(self, name: str, *hosts: str) -> None:
-        """From now on a name leads to these addresses."""
-        self.dns.records[(name, A)] = (1, list(hosts))
-        self.dns.records[(name, AAAA)] = (1, [])
-
-    def close(self) -> None:
-        async def end() -> None:
-            self.dns.close()
-            for task in asyncio.all_tasks() - {asyncio.current_task()}:
-                task.cancel()
-
-        asyncio.run_coroutine_threadsafe(end(), self._loop).result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
 
 
 def document(site: Site, hosts: Hosts) -> Message:
@@ -78,13 +30,7 @@ def document(site: Site, hosts: Hosts) -> Message:
             "type": "STRICT_DNS",
             "dns_lookup_family": "V4_ONLY",
             "dns_refresh_rate": "1s",
-            "typed_dns_resolver_config": {
-                "name": "envoy.network.dns_resolver.cares",
-                "typed_config": {
-                    "@type": RESOLVER,
-                    "resolvers": [{"socket_address": {"address": "127.0.0.1", "port_value": hosts.dns.port}}],
-                },
-            },
+            "typed_dns_resolver_config": hosts.resolver(),
             "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint]}]},
             **fields,
         }

@@ -60,6 +60,8 @@ class _Connection:
             await self._receive_to_end(seen)
         except (_Ended, ConnectionError):
             pass
+        except TypeError as error:
+            seen.fault = str(error)
         finally:
             seen.done = True
 
@@ -86,6 +88,9 @@ class _Connection:
         except (asyncio.IncompleteReadError, ConnectionError) as error:
             if isinstance(error, asyncio.IncompleteReadError):
                 seen.body += error.partial
+            raise _Ended from error
+        except TypeError as error:
+            seen.fault = str(error)
             raise _Ended from error
         finally:
             seen.done = True
@@ -209,7 +214,8 @@ class Upstreams:
 
         Connections of HTTP/2 are closed, so that each case begins with its own.
         """
-        asyncio.run_coroutine_threadsafe(self._leave_http2(), self._loop).result(10)
+        if self._http2:
+            asyncio.run_coroutine_threadsafe(self._leave_http2(), self._loop).result(10)
         with self._lock:
             self._replies = replies
             self._settings = settings
@@ -267,8 +273,12 @@ class Upstreams:
                 seen = list(self._seen)
             if len(seen) >= at_least and all(one.done for one in seen):
                 return seen
-            time.sleep(0.002)
+            time.sleep(0.0005)
         return seen
+
+    def rests(self, timeout: float) -> bool:
+        """Whether all that began to arrive is over, or is so within this time in seconds."""
+        return all(one.done for one in self.seen(0, timeout))
 
     def close(self) -> None:
         """Stop listening, close every connection, end the thread."""

@@ -26,8 +26,11 @@ Field = tuple[str, str]
 """The full name of a message, and that of its field."""
 
 _ANY = "google.protobuf.Any"
+_BOOL = "google.protobuf.BoolValue"
 _ATTEMPTS = 300
 _HTTP_FAULT = "envoy.extensions.filters.http.fault.v3.HTTPFault"
+_RATE_LIMIT = "envoy.extensions.filters.http.ratelimit.v3.RateLimit"
+_ADMISSION = "envoy.extensions.filters.http.admission_control.v3.AdmissionControl"
 _MANAGER = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 
 
@@ -54,7 +57,7 @@ def look_for_effects(runs: int) -> Effects:
         whole = _outcome(message)
         for key, make in _without_one(message):
             if key not in effects.effective and effects.tried[key] < _ATTEMPTS:
-                if _outcome(make()) != whole:
+                if make is not None and _outcome(make()) != whole:
                     effects.effective.add(key)
                 else:
                     effects.tried[key] += 1
@@ -65,16 +68,16 @@ def _rare() -> Any:
     """What chance hardly ever makes: fields that others beside them switch off."""
     cluster = {"name": "a", "common_lb_config": {"zone_aware_lb_config": {"fail_traffic_on_panic": True}}}
     clusters = [{**cluster, "load_assignment": {"cluster_name": "a"}}]
-    bootstrap = {"static_resources": {"listeners": [_faults()], "clusters": clusters}}
+    bootstrap = {"static_resources": {"listeners": [_filters()], "clusters": clusters}}
     return ParseDict(bootstrap, message_class("envoy.config.bootstrap.v3.Bootstrap")())
 
 
-def _faults() -> Any:
-    """Faults whose every value stands in the runtime."""
+def _filters() -> Any:
+    """Faults whose every value stands in the runtime; filters whose fields hold where others are not set."""
     share = {"numerator": 50}
     values = ("abort_grpc_status", "abort_percent", "delay_duration", "delay_percent", "max_active_faults",
               "response_rate_limit_percent")  # fmt: skip
-    for known in (_HTTP_FAULT, _MANAGER):
+    for known in (_HTTP_FAULT, _RATE_LIMIT, _ADMISSION, _MANAGER):
         message_class(known)
     fault = {
         "@type": f"type.googleapis.com/{_HTTP_FAULT}",
@@ -83,11 +86,21 @@ def _faults() -> Any:
         "response_rate_limit": {"fixed_limit": {"limit_kbps": 1}, "percentage": share},
         **{f"{name}_runtime": "a" for name in values},
     }
-    manager = {
-        "@type": f"type.googleapis.com/{_MANAGER}",
-        "stat_prefix": "s",
-        "http_filters": [{"name": "fault", "typed_config": fault}],
+    limit = {
+        "@type": f"type.googleapis.com/{_RATE_LIMIT}",
+        "domain": "a",
+        "failure_mode_deny": True,
+        "rate_limit_service": {
+            "grpc_service": {"envoy_grpc": {"cluster_name": "a"}}, "transport_api_version": "V3",
+        },
+    }  # fmt: skip
+    admission = {
+        "@type": f"type.googleapis.com/{_ADMISSION}",
+        "enabled": {"default_value": False, "runtime_key": "b"},
+        "success_criteria": {"http_criteria": {}},
     }
+    filters = [{"name": name, "typed_config": one} for name, one in zip("abc", (fault, limit, admission), strict=True)]
+    manager = {"@type": f"type.googleapis.com/{_MANAGER}", "stat_prefix": "s", "http_filters": filters}
     return {"name": "l", "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}]}
 
 
@@ -107,22 +120,24 @@ def _outcome(message: Message) -> tuple[Any, list[Any], list[str]]:
     return built, context.problems, context.warnings
 
 
-def _without_one(message: Any) -> Iterator[tuple[Field, Callable[[], Message]]]:
-    """Each field that is set in a message, and in those inside it, with what makes the message without it."""
+def _without_one(message: Any) -> Iterator[tuple[Field, Callable[[], Message] | None]]:
+    """Each field that is set in a message, and in those inside it, with what makes the message without it; None where that
+    would be the same message.
+    """
     kind = message.DESCRIPTOR.full_name
     if kind == _ANY:
         if message.type_url:
             for key, make in _without_one(message_class(type_name_of(message.type_url)).FromString(message.value)):
-                yield key, partial(_packed, make)
+                yield key, make and partial(_packed, make)
         return
     for descriptor, value in message.ListFields():
         name = descriptor.name
         if not kind.startswith("google.protobuf."):
             yield (kind, name), partial(_cleared, message, name)
-            yield (kind, name), partial(_turned, message, name)
+            yield (kind, name), partial(_turned, message, name) if _turns(value) else None
         for place, inside in _messages_in(descriptor, value):
             for key, make in _without_one(inside):
-                yield key, partial(_replaced, message, name, place, make)
+                yield key, make and partial(_replaced, message, name, place, make)
 
 
 def _messages_in(descriptor: Any, value: Any) -> Iterable[tuple[Any, Any]]:
@@ -147,13 +162,18 @@ def _cleared(message: Any, name: str) -> Any:
     return copy
 
 
+def _turns(value: Any) -> bool:
+    """Whether there is an opposite."""
+    return isinstance(value, bool) or getattr(getattr(value, "DESCRIPTOR", None), "full_name", "") == _BOOL
+
+
 def _turned(message: Any, name: str) -> Any:
     """With the opposite of a boolean, for what is left out may be true."""
     copy = _copy(message)
     value = getattr(copy, name)
     if isinstance(value, bool):
         setattr(copy, name, not value)
-    elif getattr(getattr(value, "DESCRIPTOR", None), "full_name", "") == "google.protobuf.BoolValue":
+    else:
         value.value = not value.value
     return copy
 

@@ -28,8 +28,9 @@ BEGIN, END = "<!-- fields: written by python -m tests.docs.implemented -->\n", "
 RUNS = 2000
 _DEPTH = 45  # of the path: deep enough for matchers in routes, and an end for what contains itself
 _TEXTS = ("a", "b", "/a", "127.0.0.1", "10", "%PROTOCOL%")
-_PLAIN = frozenset({"google.protobuf.Struct", "google.protobuf.Value", "google.protobuf.Any"})
+_PLAIN = frozenset({"google.protobuf.Struct", "google.protobuf.Value", "google.protobuf.Any", "google.protobuf.Empty"})
 _NETWORK = "envoy.extensions.filters.network"
+_CEL = "google.api.expr.v1alpha1"  # an expression is filled in as a whole: those within it are without end
 _SHARES = {"envoy.type.v3.FractionalPercent": ("numerator", 7), "envoy.type.v3.Percent": ("value", 7.0)}
 _RICH = {f"{_NETWORK}.http_connection_manager.v3.HttpConnectionManager": 8, "route": 4}
 """What has its turn more often, for most of the fields stand inside."""
@@ -79,7 +80,7 @@ class _Filling:
     def fill(self, node: Node, name: str, *, chosen: bool = False) -> None:
         message: Any = node.message
         descriptor = message.DESCRIPTOR.fields_by_name.get(name)
-        if descriptor is None or _HAS(node, name) or node.path.count(".") > _DEPTH:
+        if descriptor is None or _HAS(node, name) or node.path.count(".") > _DEPTH or node.type_name.startswith(_CEL):
             return
         oneof = descriptor.containing_oneof
         if self.random.random() < 0.15 or (oneof is not None and not chosen and not self._has_turn(node, name, oneof)):
@@ -104,7 +105,11 @@ class _Filling:
             setattr(message, name, self.scalar(descriptor))
         else:
             value.SetInParent()
-            if kind.full_name == "google.protobuf.Struct":
+            if kind.full_name == f"{_CEL}.Expr":
+                value.const_expr.bool_value = self.random.random() < 0.5
+            elif kind.full_name == f"{_CEL}.CheckedExpr":
+                value.expr.const_expr.bool_value = self.random.random() < 0.5
+            elif kind.full_name == "google.protobuf.Struct":
                 value["a"] = self.random.choice((5, True))
             elif kind.full_name in _SHARES:
                 setattr(value, *_SHARES[kind.full_name])
@@ -189,10 +194,10 @@ def fill(seed: int, found: Found) -> Any:
             found.refused[self.type_name].add(name)
         refuse(self, problem, name, do)
 
-    def new_unpack(self: Node, known: list[str] | None) -> Node | None:
+    def new_unpack(self: Node, known: list[str] | None, structs: bool) -> Node | None:
         found.extensions.update(known or ())
         filling.pack(self.message, known)
-        inside = unpack(self, known)
+        inside = unpack(self, known, structs)
         if inside is not None and inside.type_name == type_name_of(self.message.type_url):
             unpacked.append((self.message, inside.message))
         return inside

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import re
 import signal
 import subprocess
@@ -12,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.running import REPOSITORY, Process, is_free
+from tests.running import REPOSITORY, Process, is_free, until
 
 RESOURCES = REPOSITORY / "examples" / "bookshop"
-_ROW = re.compile(r"│ (.+?) +│ (.+?) +│ +([\d.]+) │ +(\d+)% │ +([\d.]+|-) │ +([\d.]+|-) │")
+_ROW = re.compile(r"│ (.+?) +│ (.+?) +│ (yes|no|-) +│ +([\d.]+) │ +(\d+)% │ +([\d.]+|-) │ +([\d.]+|-) │")
 
 
 class Demo:
@@ -39,13 +40,42 @@ class Demo:
         whole = self.process.output.rpartition("page views")[0].rpartition("page views")[2]
         return {
             (row[1], row[2]): (
-                float(row[3]),
-                int(row[4]),
-                *(0.0 if one == "-" else float(one) for one in (row[5], row[6])),
+                float(row[4]),
+                int(row[5]),
+                *(0.0 if one == "-" else float(one) for one in (row[6], row[7])),
             )
             for row in map(_ROW.match, whole.splitlines())
             if row is not None
         }  # type: ignore[misc]
+
+    def encrypted(self) -> dict[tuple[str, str], str]:
+        """(from, to) to what the table says of mutual TLS."""
+        whole = self.process.output.rpartition("page views")[0].rpartition("page views")[2]
+        return {(row[1], row[2]): row[3] for row in map(_ROW.match, whole.splitlines()) if row is not None}
+
+    def mizzen(self, command: str, *arguments: str | Path, status: int = 0) -> str:
+        """What a command against the demo's control plane prints."""
+        done = subprocess.run(
+            [sys.executable, "-m", "controlplane.cli", command, "--data-dir", str(self.directory), *map(str, arguments)],
+            cwd=REPOSITORY, capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        assert done.returncode == status, (done.stdout, done.stderr)
+        return done.stdout
+
+    def ask(self, service: str, path: str, **headers: str) -> tuple[int, str]:
+        """Somebody without a sidecar asks a service of the shop at its own address."""
+        addresses = {"page": 1, "reviews": 3}
+        network = re.search(r"http://(127\.0\.\d+)\.1:9080/", self.process.output)
+        assert network is not None
+        connection = http.client.HTTPConnection(f"{network[1]}.{addresses[service]}", 9080, timeout=10)
+        try:
+            connection.request("GET", path, headers={"host": f"{service}:9080", **headers})
+            response = connection.getresponse()
+            return response.status, response.read().decode()
+        except (OSError, http.client.HTTPException):
+            return 0, ""
+        finally:
+            connection.close()
 
     def shows(
         self, condition: Callable[[dict[tuple[str, str], tuple[float, int, float, float]]], bool], what: str
@@ -116,6 +146,54 @@ def test_an_abort(demo: Demo) -> None:
     )
 
 
+def test_everything_between_sidecars_is_mutual_tls(demo: Demo) -> None:
+    """The certificates live for an hour, and the control plane lists them."""
+    demo.shows(lambda table: ("reviews v2", "ratings") in table, "reviews v2 asks ratings")
+    found = {way: said for way, said in demo.encrypted().items() if way[0] not in ("(arriving)",) and "(" not in way[1]}
+    assert set(found.values()) == {"yes"}, found
+    listed = demo.mizzen("certs")
+    for account in ("page", "details", "reviews", "ratings"):
+        assert f"spiffe://cluster.local/ns/shop/sa/{account}" in listed, listed
+
+
+def test_strict_locks_plaintext_out(demo: Demo) -> None:
+    assert demo.ask("reviews", "/reviews/0")[0] == 200
+    demo.apply("strict.yaml")
+    until(lambda: demo.ask("reviews", "/reviews/0")[0] == 0, "plain text to reviews is refused")
+    assert demo.ask("page", "/")[0] == 200, "visitors are let in"
+    told = demo.mizzen("explain", "--to", "shop/reviews", "GET", "/reviews/0", status=3)
+    assert "PeerAuthentication shop/default" in told, told
+
+
+def test_only_the_page_may_call_reviews(demo: Demo) -> None:
+    demo.apply("only-page.yaml")
+    asked = ("explain", "--to", "reviews", "GET", "/reviews/0")
+
+    def refused() -> bool:
+        told = subprocess.run(
+            [sys.executable, "-m", "controlplane.cli", asked[0], "--data-dir", str(demo.directory), "--from", "shop/ratings",
+             *asked[1:]], cwd=REPOSITORY, capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        return told.returncode == 3 and "AuthorizationPolicy shop/only-page, rule 0" in told.stdout
+
+    until(refused, "ratings may not call reviews any more")
+    told = demo.mizzen("explain", "--from", "shop/ratings", *asked[1:], status=3)
+    assert "the client is spiffe://cluster.local/ns/shop/sa/ratings" in told, told
+    assert (
+        demo.mizzen("explain", "--from", "shop/page", *asked[1:]).strip().endswith("goes to cluster 'inbound|9080||'")
+    )
+    demo.shows(lambda table: table.get(("page v1", "reviews v1"), NONE)[:2] > (5.0, 0), "the page calls reviews")
+
+
+def test_orders_need_a_token(demo: Demo) -> None:
+    token = (RESOURCES / "ada.jwt").read_text().strip()
+    demo.apply("tokens.yaml")
+    until(lambda: demo.ask("page", "/orders")[0] == 403, "nobody orders without a token")
+    assert demo.ask("page", "/orders", authorization=f"Bearer {token}")[0] == 200
+    assert demo.ask("page", "/orders", authorization=f"Bearer {token[:-6]}AAAAAA")[0] == 401
+    assert demo.ask("page", "/")[0] == 200
+
+
 def test_kubectl_is_told_how(demo: Demo) -> None:
     assert f"kubectl --kubeconfig {demo.directory}/admin.kubeconfig" in demo.process.output
     assert (demo.directory / "admin.kubeconfig").stat().st_mode & 0o777 == 0o600
@@ -126,7 +204,7 @@ def test_ctrl_c_ends_all_of_it(demo: Demo) -> None:
     assert re.findall(r"(\d+) failed", demo.process.output)[-1] == "0"
     group = demo.process.child.pid
     children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(group)], capture_output=True, text=True).stdout.split()
-    assert len(children) == 13, "a control plane, six services, six sidecars"
+    assert len(children) == 14, "a control plane, a node agent, six services, six sidecars"
     demo.process.send(signal.SIGINT)
     assert demo.process.end(30) == 0, demo.process.output[-3000:]
     for child in children:

@@ -18,6 +18,8 @@ class Counted:
 
     requests: int = 0
     failed: int = 0
+    handshakes: int = 0  # of mutual TLS
+    connections: int = 0
     buckets: dict[float, int] = field(default_factory=dict)  # upper bound in ms -> how many took no longer
 
     def since(self, before: Counted | None) -> Counted:
@@ -25,7 +27,9 @@ class Counted:
         if before is None:
             before = Counted()
         buckets = {bound: count - before.buckets.get(bound, 0) for bound, count in self.buckets.items()}
-        return Counted(self.requests - before.requests, self.failed - before.failed, buckets)
+        return Counted(
+            self.requests - before.requests, self.failed - before.failed, self.handshakes, self.connections, buckets
+        )
 
     def quantile(self, share: float) -> float | None:
         """Milliseconds within which this share was answered, interpolated within its bucket; None if nothing was."""
@@ -77,6 +81,10 @@ def read(source: str, exposition: str) -> dict[Way, Counted]:
             ways.setdefault(way, Counted()).requests = value
         elif metric == "envoy_cluster_upstream_rq_xx" and labels.get("envoy_response_code_class") == "5":
             ways.setdefault(way, Counted()).failed = value
+        elif metric == "envoy_cluster_ssl_handshake":
+            ways.setdefault(way, Counted()).handshakes = value
+        elif metric == "envoy_cluster_upstream_cx_total":
+            ways.setdefault(way, Counted()).connections = value
         elif metric == "envoy_cluster_upstream_rq_time_bucket":
             ways.setdefault(way, Counted()).buckets[float(labels["le"].replace("+Inf", "inf"))] = value
     return ways
@@ -102,6 +110,8 @@ class Row:
     failed: float  # share, 0 to 1
     p50: float | None
     p99: float | None
+    encrypted: bool | None = None
+    """Whether connections from one sidecar to the next are mutual TLS; None where there is none, or some are not."""
 
 
 def rows(now: Mapping[Way, Counted], before: Mapping[Way, Counted], seconds: float) -> list[Row]:
@@ -114,9 +124,23 @@ def rows(now: Mapping[Way, Counted], before: Mapping[Way, Counted], seconds: flo
         failed = counted.failed / counted.requests if counted.requests else 0.0
         name = f"{way.destination} {way.subset}".rstrip()
         found.append(
-            Row(way.source, name, counted.requests / seconds, failed, counted.quantile(0.5), counted.quantile(0.99))
+            Row(
+                way.source,
+                name,
+                counted.requests / seconds,
+                failed,
+                counted.quantile(0.5),
+                counted.quantile(0.99),
+                _encrypted(counted) if way.source else None,
+            )
         )
     return found
+
+
+def _encrypted(counted: Counted) -> bool | None:
+    if not counted.connections or 0 < counted.handshakes < counted.connections:
+        return None
+    return counted.handshakes > 0
 
 
 def merged(parts: Iterable[Mapping[Way, Counted]]) -> dict[Way, Counted]:

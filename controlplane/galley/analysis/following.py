@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from controlplane.galley.analysis.analyze import analyze, validation_messages
+from controlplane.galley.analysis.policies import analyze_issuers
 from controlplane.model.mesh_config import MeshConfig
 from controlplane.model.proxy import Proxy
 from controlplane.model.resource import Resource, ResourceKey
@@ -22,6 +23,7 @@ class FollowingAnalysis:
 
     It works in a thread, begins ``quiet`` seconds after a change, because much of what does not fit together is made whole
     by the next one, and takes no more than ``share`` of the time: where it takes long, it comes less often.
+    ``unknown_issuers`` are those whose keys are not known, and why.
     """
 
     def __init__(
@@ -30,6 +32,7 @@ class FollowingAnalysis:
         tell: Callable[[Findings], None],
         proxies: Callable[[], Iterable[Proxy]] = tuple,
         *,
+        unknown_issuers: Callable[[], Mapping[str, str]] = dict,
         domain: str = "cluster.local",
         default_mesh: MeshConfig | None = None,
         quiet: float = 0.5,
@@ -38,6 +41,7 @@ class FollowingAnalysis:
         self._resources = resources
         self._tell = tell
         self._proxies = proxies
+        self._unknown_issuers = unknown_issuers
         self._domain = domain
         self._default_mesh = default_mesh
         self._quiet = quiet
@@ -61,6 +65,7 @@ class FollowingAnalysis:
             try:
                 mesh = (dict(self._resources), tuple(self._proxies()), self._domain, self._default_mesh)
                 found = await asyncio.to_thread(analyze, *mesh)
+                found += analyze_issuers(mesh[0], self._unknown_issuers())
             except Exception:  # a fault of an analyzer must not end what else is told of the mesh
                 _log.exception("the analysis failed; statuses keep what was found before")
             else:

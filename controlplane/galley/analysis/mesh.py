@@ -87,7 +87,8 @@ class Mesh:
 
     def services(self) -> list[Service]:
         """All services, by their names."""
-        return sorted(self.snapshot.services.values(), key=lambda service: service.key)
+        found = (service for service in self.snapshot.services.values() if not service.part)
+        return sorted(found, key=lambda service: service.key)
 
     def selected(self, selector: Mapping[str, str], namespace: str | None) -> list[Workload]:
         """The workloads with all labels of a selector, of a namespace or (None) of all."""

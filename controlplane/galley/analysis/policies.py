@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from controlplane.galley.analysis.mesh import Mesh, label_text
 from controlplane.galley.analysis.messages import JWT_PORT, NO_WORKLOADS, NOT_FOUND, TELEMETRY_PROVIDER, Message
 from controlplane.model.registry import selects
-from controlplane.model.resource import Resource
-from controlplane.model.service import select_protocol
+from controlplane.model.resource import Resource, ResourceKey
+from controlplane.model.service import PortProtocol, select_protocol
 
 _SELECTING = (
     "AuthorizationPolicy",
@@ -98,11 +98,27 @@ def analyze_token_ports(mesh: Mesh) -> Iterator[Message]:
             for port in service.spec.ports if shared else ():
                 protocol = select_protocol(port.port, port.name or "", port.app_protocol or "", port.protocol)
                 if not protocol.is_http:
+                    why = f"is {protocol.value}, where no token is read"
+                    if protocol is PortProtocol.AUTO:
+                        why = "does not tell its protocol: over mutual TLS tokens are read only where clients say what they send"
                     text = (
-                        f"port {port.port} of Service {service.name} is {protocol.value}, where no token is read: name the port "
-                        "by its protocol, as http-web"
+                        f"port {port.port} of Service {service.name} {why}: name the port by its protocol, as http-web"
                     )
                     yield Message(JWT_PORT, policy.key, text)
+
+
+def analyze_issuers(resources: Mapping[ResourceKey, Resource], unknown: Mapping[str, str]) -> Iterator[Message]:
+    """IST0101: issuers whose keys are not known, and why: found by asking them, in a control plane only."""
+    for policy in resources.values() if unknown else ():
+        if policy.key.kind != "RequestAuthentication":
+            continue
+        for index, rule in enumerate(policy.spec.jwt_rules):
+            if rule.is_discovered and rule.issuer in unknown:
+                text = (
+                    f"the keys of {rule.issuer} are not known, so that all of its tokens are refused: {unknown[rule.issuer]}: "
+                    "correct the issuer, or write jwksUri"
+                )
+                yield Message(NOT_FOUND, policy.key, text, f"spec.jwtRules[{index}].issuer")
 
 
 def _selector(resource: Resource) -> tuple[str, Mapping[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from typing import Literal
 
@@ -11,7 +12,7 @@ from controlplane.model.causes import Cause, Reason
 from controlplane.model.istio.policy_selection import TargetedPolicy
 from controlplane.model.oneof import is_given
 from controlplane.model.resource import Model
-from controlplane.model.values import Str, is_ip_or_cidr, is_port, shown
+from controlplane.model.values import Str, header_name_complaint, is_ip_or_cidr, is_port, shown
 
 
 class Source(Model):
@@ -123,6 +124,12 @@ class Condition(Model):
             )
         elif name in ("request.headers", "request.auth.claims") and not (rest.endswith("]") and len(rest) > 1):
             yield Cause("key", f"{shown(self.key)} lacks its name: write {name}[NAME]")
+        elif name == "request.headers" and (complaint := header_name_complaint(rest[:-1])):
+            yield Cause("key", complaint)
+        elif name == "request.auth.claims" and not all(rest[:-1].split("][")):
+            yield Cause("key", f"{shown(self.key)} has an empty name: write {name}[NAME], or {name}[NAME][WITHIN]")
+        elif name.startswith("experimental.") and not (rest.endswith("]") and len(rest) > 1):
+            yield Cause("key", f"{shown(self.key)} lacks what the filter left: write {name}[NAME]")
         elif (
             bracket and name not in ("request.headers", "request.auth.claims") and not name.startswith("experimental.")
         ):
@@ -218,17 +225,31 @@ def block_problems(values: tuple[str, ...], path: str) -> Iterator[Cause]:
             yield Cause(f"{path}[{index}]", f"{shown(value)} is neither an address nor a range such as 10.0.0.0/8")
 
 
+_LITERAL = re.compile(
+    r"[a-zA-Z0-9\-._~%!$&'()+,;:@=]*", re.ASCII
+)  # what Envoy's templates may have beside their operators
+
+
 def path_complaint(path: str) -> str:
     """Why a text is no path of a policy: whole, with `*` at one end, or with the templates `{*}` (one segment) and `{**}`."""
     if not path:
         return 'is empty: write a path, or "*" for any'
     if "{" not in path and "}" not in path:
         return ""
+    if not path.startswith("/"):
+        return f"{shown(path)} does not begin with /: write /{{*}} for one segment, /{{**}} for all that follows"
     seen_rest = False
-    for segment in path.split("/"):
+    first, *others = path.removeprefix("/").split("/")
+    if not all(others[:-1]) or (others and not first):
+        return f"{shown(path)} has an empty segment: templates have something between two slashes"
+    for segment in (first, *others):
         if "{" not in segment and "}" not in segment:
             if "*" in segment:
                 return f'{shown(path)} mixes "*" with templates: use {{*}} and {{**}} alone'
+            if not _LITERAL.fullmatch(segment):
+                return (
+                    f"{shown(path)} has {shown(segment)}: write what is not a letter of a path as %XX beside templates"
+                )
             continue
         if segment not in ("{*}", "{**}"):
             return f"{shown(path)} has {shown(segment)}: a template is a whole segment, {{*}} or {{**}}"

@@ -52,11 +52,28 @@ class JWTRule(Model):
     timeout: Duration | None = None
     space_delimited_claims: tuple[Str, ...] = ()
 
+    @property
+    def is_discovered(self) -> bool:
+        """Whether the issuer is asked where its keys are (OpenID Connect Discovery)."""
+        return bool(self.issuer) and not self.jwks and not self.jwks_uri
+
     def problems(self) -> Iterable[Cause]:
         if not self.issuer and not self.jwks_uri:
             yield Cause(
                 "issuer", "is required without jwksUri: name who makes the tokens (their claim iss)", Reason.REQUIRED
             )
+        if self.is_discovered and self.issuer:
+            try:
+                parts = urlsplit(self.issuer)
+                asked = parts.scheme == "https" and bool(parts.hostname) and (parts.port or 443) > 0
+                asked = asked and not (parts.query or parts.fragment or parts.username is not None)
+            except ValueError:
+                asked = False
+            if not asked or not self.issuer.isprintable() or " " in self.issuer:
+                text = (
+                    "is required: only issuers that are addresses, as https://issuer.example, are asked for their keys"
+                )
+                yield Cause("jwksUri", text, Reason.REQUIRED)
         yield from self._key_problems()
         for name, values in (
             ("audiences", self.audiences),
@@ -77,11 +94,17 @@ class JWTRule(Model):
             try:
                 parts = urlsplit(self.jwks_uri)
                 right = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+                right = right and self.jwks_uri.isascii() and self.jwks_uri.isprintable() and " " not in self.jwks_uri
+                unfit = "_" in (parts.hostname or "")
             except ValueError:
-                right = False
+                right = unfit = False
             if not right:
                 yield Cause(
                     "jwksUri", f"{shown(self.jwks_uri)} is not an address: write http:// or https:// and a host"
+                )
+            elif unfit:
+                yield Cause(
+                    "jwksUri", f"{shown(self.jwks_uri)} has _ in its host, which proxies refuse: use a name without it"
                 )
         if self.jwks:
             try:

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 
 from controlplane.model.proxy import ProxyType
 from controlplane.pilot.listeners.gateways import gateway_listeners
-from controlplane.pilot.listeners.inbound import Clash, clashes, inbound_listeners
+from controlplane.pilot.listeners.inbound import Clash, Closed, NotSeen, clashes, closed, inbound_listeners, not_seen
 from controlplane.pilot.listeners.outbound import sidecar_listeners
 from controlplane.pilot.scope import Generated, Scope
 
-__all__ = ["Clash", "clashes", "inbound_listeners", "outbound_listeners"]
+__all__ = ["Clash", "Closed", "NotSeen", "clashes", "closed", "inbound_listeners", "not_seen", "outbound_listeners"]
 
 
 def outbound_listeners(scope: Scope) -> Iterable[Generated]:

@@ -12,12 +12,16 @@ from envoy.extensions.filters.http.fault.v3 import fault_pb2
 from envoy.extensions.filters.http.grpc_stats.v3 import config_pb2 as grpc_stats_pb2
 from envoy.extensions.filters.http.grpc_web.v3 import grpc_web_pb2
 from envoy.extensions.filters.http.router.v3 import router_pb2
+from envoy.extensions.filters.http.set_filter_state.v3 import set_filter_state_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb2
 from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
 
 from controlplane.model.service import PortProtocol
 from controlplane.pilot.listeners.access_logs import CLIENT, SERVER, access_logs
+from controlplane.pilot.routes.filter_config import SET_FILTER_STATE
 from controlplane.pilot.scope import Scope
+from controlplane.pilot.security.filters import http_filters
+from controlplane.pilot.security.policies import NO_POLICIES, Policies
 
 HTTP_CONNECTION_MANAGER = "envoy.filters.network.http_connection_manager"
 TCP_PROXY = "envoy.filters.network.tcp_proxy"
@@ -33,11 +37,13 @@ def connection_manager(
     inbound: bool = False,
     edge: bool = False,
     protocol: PortProtocol = PortProtocol.HTTP,
+    policies: Policies = NO_POLICIES,
 ) -> Any:
     """An `HttpConnectionManager` without routes: give it `rds` or `route_config`, and pack it with `http_filter`.
 
     With ``inbound`` it stands before the workload's own application, with ``edge`` it is a gateway's, which trusts nothing
-    that clients say of themselves. Where ``protocol`` is gRPC, calls are counted; where it is gRPC-Web, they are made gRPC.
+    that clients say of themselves; ``policies`` say who may enter. Where ``protocol`` is gRPC, calls are counted; where it
+    is gRPC-Web, they are made gRPC.
     """
     manager = _Manager(
         stat_prefix=stat_prefix,
@@ -56,14 +62,18 @@ def connection_manager(
     if inbound or edge:
         details = manager.set_current_client_cert_details
         details.subject.value = details.dns = details.uri = True
+    manager.http_filters.extend(http_filters(scope, policies))
     if inbound and protocol is PortProtocol.GRPC_WEB:
         _add_filter(manager, "envoy.filters.http.grpc_web", grpc_web_pb2.GrpcWeb())
     if protocol in (PortProtocol.GRPC, PortProtocol.GRPC_WEB):
         _add_filter(manager, "envoy.filters.http.grpc_stats", grpc_stats_pb2.FilterConfig(emit_filter_state=True))
     if not inbound:
-        # Routes that have faults or a policy for origins switch these on; all other requests pass by them.
+        # Routes switch these on that have faults or a policy for origins; all other requests pass by them.
         _add_filter(manager, "envoy.filters.http.fault", fault_pb2.HTTPFault(), disabled=True)
         _add_filter(manager, "envoy.filters.http.cors", cors_pb2.Cors(), disabled=True)
+        if scope.proxy.has_identity:
+            # Last, so that routes of another filter's choice say it for themselves.
+            _add_filter(manager, SET_FILTER_STATE, set_filter_state_pb2.Config(), disabled=True)
     _add_filter(manager, "envoy.filters.http.router", router_pb2.Router())
     return manager
 

@@ -11,7 +11,6 @@ from typing import Any
 
 from controlplane.model.resource import Resource, ResourceKey
 from controlplane.model.service import PortProtocol
-from controlplane.pilot.client_tls import has_identity
 from controlplane.pilot.gateway_servers import GatewayServer, servers_by_address
 from controlplane.pilot.hosts import covers
 from controlplane.pilot.listeners.filters import connection_manager, http_filter, tcp_filter, use_rds
@@ -27,6 +26,7 @@ from controlplane.pilot.listeners.tcp import routed_chains
 from controlplane.pilot.listeners.tls import HTTP_ALPN, server_transport_socket
 from controlplane.pilot.names import sni_cluster
 from controlplane.pilot.scope import Generated, Scope
+from controlplane.pilot.security.filters import network_filters
 
 _log = logging.getLogger(__name__)
 
@@ -42,11 +42,12 @@ def gateway_listeners(scope: Scope) -> Iterator[Generated]:
         # Plain servers of a port share one; a name that several servers open TLS for is the oldest one's.
         chains = without_overlaps(chains)
         if chains:
-            yield generated(scope, new_listener(address, port, chains, OUTBOUND, mesh=scope.mesh), causes)
+            listener = new_listener(address, port, chains, OUTBOUND, mesh=scope.mesh)
+            yield generated(scope, listener, (*causes, *scope.policies.keys))
 
 
 def _chains(scope: Scope, server: GatewayServer, address: str, causes: list[ResourceKey]) -> list[Any]:
-    if server.terminates_tls and server.spec.tls.mode == "ISTIO_MUTUAL" and not has_identity(scope.proxy):
+    if server.terminates_tls and server.spec.tls.mode == "ISTIO_MUTUAL" and not scope.proxy.has_identity:
         _log.warning(
             "%s has a server of ISTIO_MUTUAL at port %d, for a proxy without an identity",
             server.gateway.key,
@@ -54,8 +55,9 @@ def _chains(scope: Scope, server: GatewayServer, address: str, causes: list[Reso
         )
         return []  # nobody is let in who was to be asked for a certificate
     if server.is_http:
-        name = listener_name(address, server.port)
-        manager = use_rds(connection_manager(scope, f"outbound_{name}", edge=True), server.route_name)
+        name = listener_name(address, server.listens_on)
+        manager = connection_manager(scope, f"outbound_{name}", edge=True, policies=scope.policies)
+        use_rds(manager, server.route_name)
         if not server.terminates_tls:
             return [chain(http_filter(manager))]
         return [_with_tls(chain(http_filter(manager), **_server_names(server)), server, HTTP_ALPN)]
@@ -77,8 +79,16 @@ def _chains(scope: Scope, server: GatewayServer, address: str, causes: list[Reso
             if not one.filter_chain_match.server_names:
                 one.filter_chain_match.server_names.extend(_server_names(server).get("server_names", []))
             one = _with_tls(one, server, ())
-        made.append(one)
+        made.append(_guarded(scope, one))
     return made
+
+
+def _guarded(scope: Scope, one: Any) -> Any:
+    """A filter chain for connections, with the filters of policies before its own."""
+    filters = [*network_filters(scope, scope.policies), *one.filters]
+    del one.filters[:]
+    one.filters.extend(filters)
+    return one
 
 
 def _automatic(scope: Scope, server: GatewayServer) -> list[Any]:
@@ -93,7 +103,8 @@ def _automatic(scope: Scope, server: GatewayServer) -> list[Any]:
                 continue
             for subset in ("", *(rule.subsets if rule is not None else ())):
                 cluster = sni_cluster(port.number, subset, service.hostname)
-                made.append(chain(tcp_filter(scope, [(cluster, 1)]), server_names=[cluster]))
+                filters = (*network_filters(scope, scope.policies), tcp_filter(scope, [(cluster, 1)]))
+                made.append(chain(*filters, server_names=[cluster]))
     return made
 
 

@@ -16,14 +16,13 @@ from controlplane.model.proxy import Proxy
 from controlplane.model.resource import ResourceKey
 from controlplane.pilot.routes.virtual_hosts import encode_bytes
 from controlplane.pilot.scope import Generated, Scope
+from controlplane.pilot.security.inbound_tls import PLAIN_HTTP
 
 INBOUND = base_pb2.TrafficDirection.INBOUND
 OUTBOUND = base_pb2.TrafficDirection.OUTBOUND
 LOOPBACK = "127.0.0.1"
 ANY_ADDRESS = "0.0.0.0"
 UNIX = "unix://"
-# What the HTTP inspector finds in plain text, as filter chains match it.
-PLAIN_HTTP = ("http/1.0", "http/1.1", "h2c")
 
 _INSPECTORS = {
     "envoy.filters.listener.original_dst": original_dst_pb2.OriginalDst,

@@ -14,13 +14,13 @@ from google.protobuf import wrappers_pb2
 
 from controlplane.model.resource import ResourceKey
 from controlplane.model.service import Port, PortProtocol, Service
+from controlplane.pilot.forward_proxy import add_filter, looks_names_up
 from controlplane.pilot.hosts import speaking_of
 from controlplane.pilot.listeners.filters import connection_manager, http_filter, tcp_filter, use_rds
 from controlplane.pilot.listeners.listener import (
     ANY_ADDRESS,
     LOOPBACK,
     OUTBOUND,
-    PLAIN_HTTP,
     UNIX,
     chain,
     generated,
@@ -38,6 +38,7 @@ from controlplane.pilot.routes.outbound import detected_services, http_ports, ro
 from controlplane.pilot.routes.tunnels import CONNECT
 from controlplane.pilot.routes.virtual_hosts import routable
 from controlplane.pilot.scope import EgressListener, Generated, Scope
+from controlplane.pilot.security.inbound_tls import PLAIN_HTTP
 
 
 def sidecar_listeners(scope: Scope) -> Iterator[Generated]:
@@ -79,10 +80,14 @@ def outbound_manager(
     protocol: PortProtocol = PortProtocol.HTTP,
     tunnels: bool = False,
 ) -> Any:
-    """The network filter for requests that are routed by the route configuration of that name, with ``tunnels`` CONNECT, too."""
+    """The network filter for requests that are routed by the route configuration of that name, with ``tunnels`` (of a forward
+    proxy) CONNECT, too.
+    """
     manager = connection_manager(scope, f"outbound_{listener_name(address, port)}", protocol=protocol)
     if tunnels:
         manager.upgrade_configs.add(upgrade_type=CONNECT)
+    if (tunnels or not port) and looks_names_up(scope):  # all ports are reached through it
+        add_filter(manager)
     return http_filter(use_rds(manager, routes))
 
 
@@ -160,7 +165,8 @@ def _of_service(scope: Scope, egress: EgressListener, service: Service, port: Po
     owners = speaking_of(scope, egress.virtual_services, service.hostname)
     rule = scope.destination_rule(service.hostname)
     surroundings = (scope.steady, scope.rules) if owners else Same(scope.mesh)  # routes lead to other services
-    key = ("listener of", service, port, address, tuple(owners), rule, tuple(scope.telemetries), surroundings)
+    proxy = scope.proxy.has_identity
+    key = ("listener of", service, port, address, tuple(owners), rule, tuple(scope.telemetries), surroundings, proxy)
 
     def make() -> Generated:
         chains = service_chains(scope, service, port, owners, by_name=False)

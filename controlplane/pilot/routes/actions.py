@@ -15,8 +15,8 @@ from envoy.config.route.v3 import route_components_pb2 as components
 from envoy.type.matcher.v3 import regex_pb2
 from envoy.type.v3 import percent_pb2
 
-from controlplane.pilot.routes.destinations import destination_cluster, destination_hash_policies
-from controlplane.pilot.routes.filter_config import fraction
+from controlplane.pilot.routes.destinations import destination_cluster, destination_hash_policies, destination_port
+from controlplane.pilot.routes.filter_config import apply_offer, fraction
 from controlplane.pilot.routes.header_operations import apply_headers, authority
 from controlplane.pilot.routes.retries import retry_policy
 from controlplane.pilot.scope import Scope
@@ -104,6 +104,7 @@ def apply_forwarding(rule: Any, route: Any, scope: Scope, namespace: str, port: 
     if len(destinations) == 1:
         (one,) = destinations
         action.cluster = destination_cluster(scope, one.destination, namespace, port)
+        _offer(scope, one.destination, namespace, port, route)
         apply_headers(one.headers, route)
         if host := authority(one.headers):
             action.host_rewrite_literal = host
@@ -113,9 +114,16 @@ def apply_forwarding(rule: Any, route: Any, scope: Scope, namespace: str, port: 
             name=destination_cluster(scope, each.destination, namespace, port)
         )
         cluster.weight.value = each.weight
+        _offer(scope, each.destination, namespace, port, cluster)
         apply_headers(each.headers, cluster)
         if host := authority(each.headers):
             cluster.host_rewrite_literal = host
+
+
+def _offer(scope: Scope, destination: Any, namespace: str, port: int, route: Any) -> None:
+    hostname = scope.resolve(destination.host, namespace)
+    number = destination_port(scope, destination, hostname, port)
+    apply_offer(scope, scope.service(hostname), number, destination.subset or "", route)
 
 
 def _rewrite(rule: Any, action: Any) -> None:

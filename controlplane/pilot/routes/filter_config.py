@@ -1,6 +1,7 @@
-"""What a route configures of HTTP filters: `HTTPFaultInjection` for the fault filter, `CorsPolicy` for the CORS filter.
+"""What a route configures of HTTP filters: `HTTPFaultInjection` for the fault filter, `CorsPolicy` for the CORS filter, and
+for the filter that sets the filter state what is offered by ALPN.
 
-Source: Istio's reference, "Virtual Service", HTTPFaultInjection and CorsPolicy.
+Source: Istio's reference, "Virtual Service", HTTPFaultInjection and CorsPolicy; Envoy's well-known filter state objects.
 """
 
 from __future__ import annotations
@@ -8,15 +9,23 @@ from __future__ import annotations
 from typing import Any
 
 from envoy.config.core.v3 import base_pb2
+from envoy.extensions.filters.common.set_filter_state.v3 import value_pb2
 from envoy.extensions.filters.http.cors.v3 import cors_pb2
 from envoy.extensions.filters.http.fault.v3 import fault_pb2
+from envoy.extensions.filters.http.set_filter_state.v3 import set_filter_state_pb2
 from envoy.type.matcher.v3 import string_pb2
 from envoy.type.v3 import percent_pb2
+from google.protobuf import any_pb2
 
+from controlplane.model.service import PortProtocol, Service
+from controlplane.pilot.client_tls import EITHER_HTTP_OFFERED
 from controlplane.pilot.routes.matching import regex, string_matcher
+from controlplane.pilot.scope import Scope
+from controlplane.pilot.traffic_policy import policy_for
 
 FAULT = "envoy.filters.http.fault"
 CORS = "envoy.filters.http.cors"
+SET_FILTER_STATE = "envoy.filters.http.set_filter_state"
 
 _GRPC_STATUSES = (
     "OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS",
@@ -74,6 +83,31 @@ def apply_cors(policy: Any, route: Any) -> None:
     made.filter_enabled.CopyFrom(base_pb2.RuntimeFractionalPercent(default_value=fraction(None)))
     made.forward_not_matching_preflights.value = policy.unmatched_preflights != "IGNORE"
     route.typed_per_filter_config[CORS].Pack(made, deterministic=True)
+
+
+def apply_offer(scope: Scope, service: Service | None, number: int, subset: str, route: Any) -> None:
+    """Let the requests of a route (or of a weighted cluster) to a service's port, whose protocol is to be found out, tell the
+    sidecar there that they are requests. Its cluster says by itself that what comes is not HTTP: the same cluster is used
+    for other connections.
+    """
+    port = None if service is None else service.port(number)
+    if service is None or port is None or port.protocol is not PortProtocol.AUTO or not scope.proxy.has_identity:
+        return
+    tls = policy_for(scope.destination_rule(service.hostname), subset, number).tls
+    if service.mesh_external if tls is None else str(tls.mode) != "ISTIO_MUTUAL":
+        return  # what the mesh offers is nothing to servers outside
+    route.typed_per_filter_config[SET_FILTER_STATE].CopyFrom(_OFFERING_HTTP)
+
+
+def _offering_http() -> Any:
+    value = value_pb2.FilterStateValue(object_key="envoy.network.application_protocols")
+    value.format_string.text_format_source.inline_string = ",".join(EITHER_HTTP_OFFERED)
+    packed = any_pb2.Any()
+    packed.Pack(set_filter_state_pb2.Config(on_request_headers=[value]), deterministic=True)
+    return packed
+
+
+_OFFERING_HTTP = _offering_http()
 
 
 def _percentage(fault: Any) -> Any:

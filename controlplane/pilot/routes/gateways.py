@@ -1,6 +1,7 @@
 """Route configurations of a gateway: the virtual services that are bound to its servers, merged by host.
 
-Names as in Istio: `http.8080`, and `https.443.PORTNAME.GATEWAY.NAMESPACE` for each server with TLS.
+Names as in Istio: `http.8080` by the port that is listened on, and `https.443.PORTNAME.GATEWAY.NAMESPACE` by the Gateway's own
+for each server with TLS.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ from controlplane.pilot.scope import Generated, Scope
 
 def gateway_route_configurations(scope: Scope) -> Iterator[Generated]:
     """All that the listeners of a gateway may subscribe to."""
-    for (_, port), servers in servers_by_address(scope).items():
+    for servers in servers_by_address(scope).values():
         by_name: dict[str, list[GatewayServer]] = {}
         for server in servers:
             if server.is_http:
                 by_name.setdefault(server.route_name, []).append(server)
         for name, sharing in by_name.items():
             message = new_route_configuration(name, ignore_port_in_host_matching=True)
-            yield route_configuration(scope, message, _virtual_hosts(scope, sharing, port))
+            yield route_configuration(scope, message, _virtual_hosts(scope, sharing, sharing[0].port))
 
 
 def _virtual_hosts(scope: Scope, servers: Sequence[GatewayServer], port: int) -> list[VirtualHost]:

@@ -12,8 +12,10 @@ import re2
 from envoy.config.route.v3 import route_components_pb2 as components
 from envoy.type.matcher.v3 import regex_pb2, string_pb2
 
+from controlplane.model.istio.http_match import CLAIM
 from controlplane.model.resource import Resource
 from controlplane.pilot.scope import Scope
+from controlplane.pilot.security.matchers import claim_matching, string_value, text
 
 MESH = "mesh"  # the reserved name of all sidecars among a virtual service's gateways
 
@@ -49,10 +51,12 @@ def route_match(match: Any) -> Any:
     made = components.RouteMatch(**_path(match.uri))
     if match.ignore_uri_case and match.uri is not None and match.uri.regex is None:
         made.case_sensitive.value = False
-    for name, value in sorted(match.headers.items()):
-        made.headers.append(_header(name, value))
-    for name, value in sorted(match.without_headers.items()):
-        made.headers.append(_header(name, value, without=True))
+    for headers, without in ((match.headers, False), (match.without_headers, True)):
+        for name, value in sorted(headers.items()):
+            if name.startswith(CLAIM):
+                made.dynamic_metadata.append(_claim(name, value, without=without))
+            else:
+                made.headers.append(_header(name, value, without=without))
     for name, value in ((":scheme", match.scheme), (":method", match.method), (":authority", match.authority)):
         if value is not None:
             made.headers.append(_header(name, value))
@@ -63,7 +67,7 @@ def route_match(match: Any) -> Any:
 
 def matches_everything(match: Any) -> bool:
     """Whether no request fails this `RouteMatch`, so that what comes after its route is never reached."""
-    if match.headers or match.query_parameters or match.HasField("runtime_fraction"):
+    if match.headers or match.query_parameters or match.dynamic_metadata or match.HasField("runtime_fraction"):
         return False
     kind = match.WhichOneof("path_specifier")
     return (kind == "prefix" and match.prefix in ("", "/")) or (
@@ -109,6 +113,19 @@ def _header(name: str, match: Any, *, without: bool = False) -> Any:
     made = components.HeaderMatcher(name=name, string_match=string_matcher(match), invert_match=without)
     # Envoy takes a condition on the value of an absent header for failed, inverted or not, unless absent is empty.
     made.treat_missing_header_as_empty = without and not _holds_for_nothing(match)
+    return made
+
+
+def _claim(name: str, match: Any, *, without: bool) -> Any:
+    """A condition on a claim of the request's token, which a RequestAuthentication of the gateway has read.
+
+    Source: https://istio.io/latest/docs/tasks/security/authentication/jwt-route/
+    """
+    rest = name.removeprefix(CLAIM)
+    names = rest[1:-1].split("][") if rest.startswith("[") else rest.removeprefix(".").split(".")
+    value = text("*") if _is_any(match) else string_matcher(match)
+    made = claim_matching(names, string_value(value))
+    made.invert = without
     return made
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from controlplane.model.resource import Resource
 from controlplane.model.service import Port, PortProtocol, Service
+from controlplane.pilot.forward_proxy import named_by_requests
 from controlplane.pilot.hosts import covers, speaking_of
 from controlplane.pilot.routes.domains import service_addresses, service_names, with_port
 from controlplane.pilot.routes.virtual_hosts import (
@@ -239,6 +240,8 @@ def _places(
     connections = [owner for owner in egress.virtual_services if owner.spec.tcp]
     namespace, dns_domain = scope.proxy.namespace, scope.proxy.dns_domain
     for hostname, service in services.items():
+        if port is not None and named_by_requests(service, scope):
+            continue  # the forward proxy alone looks names up: one that leads to a listener's own address goes no further
         names = service_names(service, namespace, dns_domain) + service_addresses(service)
         for each in service.ports:
             if not _served(each, port):

@@ -21,7 +21,7 @@ from controlplane.pilot.routes.actions import (
 )
 from controlplane.pilot.routes.delegates import Rules
 from controlplane.pilot.routes.destinations import hash_policies
-from controlplane.pilot.routes.filter_config import apply_cors, apply_fault
+from controlplane.pilot.routes.filter_config import apply_cors, apply_fault, apply_offer
 from controlplane.pilot.routes.header_operations import apply_headers
 from controlplane.pilot.routes.matching import MESH, matches_everything, proxy_meets, route_match
 from controlplane.pilot.scope import Rule, Scope
@@ -52,12 +52,14 @@ def rule_routes(
 def default_route(scope: Scope, service: Service, port: int, rule: Rule | None) -> Any:
     """The one route of a service that no virtual service speaks of."""
     cluster = outbound_cluster(port, "", service.hostname)
-    return components.Route(
+    route = components.Route(
         name="default",
         match=components.RouteMatch(prefix="/"),
         route=plain_action(cluster, scope, hash_policies(rule, "", port)),
         decorator=components.Decorator(operation=f"{service.hostname}:{port}/*"),
     )
+    apply_offer(scope, service, port, "", route)
+    return route
 
 
 def selected_conditions(

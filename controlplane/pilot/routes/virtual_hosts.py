@@ -17,6 +17,7 @@ from envoy.config.route.v3 import route_pb2
 from controlplane.model.encoded import Encoded, encode
 from controlplane.model.resource import Resource, ResourceKey
 from controlplane.model.service import Port, PortProtocol, Service
+from controlplane.pilot.forward_proxy import named_by_requests, switch_on
 from controlplane.pilot.routes.delegates import Rules, effective_rules
 from controlplane.pilot.routes.matching import MESH
 from controlplane.pilot.routes.rules import default_route, rule_routes, selected_conditions
@@ -42,12 +43,17 @@ def virtual_host(
     routes: Sequence[Any],
     causes: tuple[ResourceKey, ...] = (),
     require_tls: int = components.VirtualHost.NONE,
+    *,
+    by_requests: bool = False,
 ) -> VirtualHost:
-    """A virtual host of finished routes. ``require_tls`` ALL answers plain requests with a redirect to `https`."""
+    """A virtual host of finished routes. ``require_tls`` ALL answers plain requests with a redirect to `https`;
+    ``by_requests``: the hosts that requests name are looked up.
+    """
     listed = list(dict.fromkeys(domains))
-    message = components.VirtualHost(
-        name=name, domains=listed, routes=routes, require_tls=require_tls
-    ).SerializeToString(deterministic=True)
+    made = components.VirtualHost(name=name, domains=listed, routes=routes, require_tls=require_tls)
+    if by_requests:
+        switch_on(made)
+    message = made.SerializeToString(deterministic=True)
     return VirtualHost(frozenset(listed), _VIRTUAL_HOSTS_TAG + _length(len(message)) + message, causes)
 
 
@@ -99,6 +105,7 @@ class RuleView:
         )
         self.destinations = frozenset(scope.resolve(host, namespace) for host, namespace in hosts)
         dependencies: list[Any] = [owner, self._rules.delegates, str(scope.mesh.default_http_retry_policy)]
+        dependencies.append(scope.proxy.has_identity)
         for hostname in self.destinations:
             dependencies += (hostname, scope.service(hostname), scope.destination_rule(hostname))
         self._dependencies = tuple(dependencies)
@@ -132,14 +139,17 @@ def service_virtual_host(
     """
     number = port.number
     rule = scope.destination_rule(service.hostname)
+    by_requests = named_by_requests(service, scope)
     key = (
         "virtual host",
+        by_requests,
         service,
         number,
         tuple(domains),
         rule,
         None if rules is None else rules.key(number),
         str(scope.mesh.default_http_retry_policy),
+        scope.proxy.has_identity,
         None if tunnels is None else (tuple(tunnels), scope.steady if tunnels else None),
     )
 
@@ -153,7 +163,7 @@ def service_virtual_host(
         made = [tunnel_route(scope, service, number, tunnels)] if tunnels is not None else []
         if routable(port.protocol):
             made += (rules.routes(number) if rules is not None else []) or [default_route(scope, service, number, rule)]
-        return virtual_host(name, domains, made, causes)
+        return virtual_host(name, domains, made, causes, by_requests=by_requests)
 
     return scope.memo.get(key, make)
 

@@ -54,6 +54,7 @@ class CheckStream:
     __slots__ = ("_address", "_pool", "asking", "connections", "outcome", "payload", "request", "stream")
 
     tunnels = False
+    offers: tuple[str, ...] = ()
 
     def __init__(self, outcome: Outcome, connections: Connections) -> None:
         self.outcome = outcome

@@ -1,4 +1,4 @@
-"""From a cluster's load balancing configuration to its balancer."""
+"""From a cluster's load balancing configuration to its balancer. What few clusters use is imported where it is made."""
 
 from __future__ import annotations
 
@@ -7,14 +7,9 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from sidecar.cluster.context import ClusterStats
-from sidecar.cluster.load_balancers.bounded_load import BoundedLoad
 from sidecar.cluster.load_balancers.flat import FlatPolicy, LeastRequest, RandomHost, RoundRobin
-from sidecar.cluster.load_balancers.hashing import HashBalancer, HashPolicy
 from sidecar.cluster.load_balancers.layered import Balancer, CommonOptions, LayeredBalancer
-from sidecar.cluster.load_balancers.maglev import Maglev
 from sidecar.cluster.load_balancers.refining import accepts_statuses
-from sidecar.cluster.load_balancers.ring_hash import RingHash
-from sidecar.cluster.load_balancers.subset import SubsetBalancer
 from sidecar.config.cluster import Cluster as ClusterConfig
 from sidecar.config.lb_policies import (
     ClientSideWeightedRoundRobin,
@@ -25,6 +20,7 @@ from sidecar.config.lb_policies import (
 )
 
 if TYPE_CHECKING:
+    from sidecar.cluster.load_balancers.hashing import HashPolicy
     from sidecar.cluster.load_balancers.zone_aware import LocalCluster
 
 
@@ -58,11 +54,17 @@ def balancer_of(
     if hashing is None:
         balancer = LayeredBalancer(_flat_policy(config, random, clock), options)
     else:
+        from sidecar.cluster.load_balancers.hashing import HashBalancer
+
         if common.hash_balance_factor:
+            from sidecar.cluster.load_balancers.bounded_load import BoundedLoad
+
             hashing = BoundedLoad(hashing, common.hash_balance_factor)
         balancer = HashBalancer(hashing, options)
     if config.lb_subset_config is None:
         return balancer
+    from sidecar.cluster.load_balancers.subset import SubsetBalancer
+
     return SubsetBalancer(config.lb_subset_config, balancer, options)
 
 
@@ -83,5 +85,11 @@ def _flat_policy(config: ClusterConfig, random: Random, clock: Callable[[], floa
 def _hash_policy(config: ClusterConfig) -> HashPolicy | None:
     own, by_hostname = config.lb_config, config.common_lb_config.use_hostname_for_hashing
     if isinstance(own, RingHashLbConfig):
+        from sidecar.cluster.load_balancers.ring_hash import RingHash
+
         return RingHash(own.minimum_ring_size, own.maximum_ring_size, own.hash_function, by_hostname)
-    return Maglev(own.table_size, by_hostname) if isinstance(own, MaglevLbConfig) else None
+    if isinstance(own, MaglevLbConfig):
+        from sidecar.cluster.load_balancers.maglev import Maglev
+
+        return Maglev(own.table_size, by_hostname)
+    return None

@@ -13,12 +13,16 @@ TYPE_PER_ROUTE = "envoy.extensions.filters.http.rbac.v3.RBACPerRoute"
 
 @dataclass(frozen=True, slots=True)
 class HttpRbac:
-    """`rules` are enforced (None: everything may pass), `shadow_rules` only counted and logged."""
+    """`rules` are enforced (None: everything may pass), `shadow_rules` only counted and logged.
+
+    With `track_per_rule_stats` each policy has figures of its own.
+    """
 
     rules: Rbac | None = None
     shadow_rules: Rbac | None = None
     rules_stat_prefix: str = ""
     shadow_rules_stat_prefix: str = ""
+    track_per_rule_stats: bool = False
 
 
 def parse_http_rbac(node: Node) -> HttpRbac:
@@ -29,6 +33,7 @@ def parse_http_rbac(node: Node) -> HttpRbac:
         None if shadow_rules is None else parse_rbac(shadow_rules),
         node.get("rules_stat_prefix"),
         node.get("shadow_rules_stat_prefix"),
+        node.get("track_per_rule_stats"),
     )
 
 

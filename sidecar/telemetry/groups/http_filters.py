@@ -41,10 +41,17 @@ class RbacShadowStats(StatGroup):
 
 
 @stat_group
-class RbacPolicyStats(StatGroup):
-    """`http.<stat_prefix>.rbac.policy.<name>.` with `track_per_rule_stats`: requests that the policy allowed."""
+class JwtAuthnStats(StatGroup):
+    """`http.<stat_prefix>.jwt_authn.[<stat_prefix of the filter>.]`."""
 
     allowed: Counter
+    cors_preflight_bypassed: Counter
+    denied: Counter
+    jwks_fetch_failed: Counter
+    jwks_fetch_success: Counter
+    jwks_waiting_overflow: Counter
+    jwt_cache_hit: Counter
+    jwt_cache_miss: Counter
 
 
 @stat_group
@@ -192,9 +199,51 @@ class RateLimitStats(StatGroup):
 
 
 @stat_group
+class ExtAuthzStats(StatGroup):
+    """`http.<stat_prefix>.ext_authz.[<stat_prefix>.]`: what an authorization service said. What only
+    watches is not implemented, and counts nothing."""
+
+    denied: Counter
+    disabled: Counter
+    error: Counter
+    failure_mode_allowed: Counter
+    filter_state_name_collision: Counter
+    ignored_dynamic_metadata: Counter
+    invalid: Counter
+    ok: Counter
+    omitted_response_headers: Counter
+    request_header_limits_reached: Counter
+    response_header_limits_reached: Counter
+    shadow_denied: Counter
+    shadow_error: Counter
+
+
+@stat_group
+class ExtAuthzClusterStats(StatGroup):
+    """`cluster.<name>.ext_authz.[<stat_prefix>.]`: the same for the requests to a cluster; `counts` is by leaf name."""
+
+    counts: NameCounts
+
+    DERIVED: ClassVar[tuple[Derived, ...]] = tuple(
+        map(_once_counted, ("denied", "error", "failure_mode_allowed", "invalid", "ok"))
+    )
+
+
+@stat_group
 class FaultClusterStats(StatGroup):
     """`http.<stat_prefix>.fault.<downstream cluster>.`; `counts` is by leaf name."""
 
     counts: NameCounts
 
     DERIVED: ClassVar[tuple[Derived, ...]] = tuple(map(_once_counted, ("aborts_injected", "delays_injected")))
+
+
+@stat_group
+class RbacPolicyStats(StatGroup):
+    """`http.<stat_prefix>.rbac.[<prefix>.]policy.<name>.` with `track_per_rule_stats`; `counts` is by leaf name."""
+
+    counts: NameCounts
+
+    DERIVED: ClassVar[tuple[Derived, ...]] = tuple(
+        map(_once_counted, ("allowed", "denied", "shadow_allowed", "shadow_denied"))
+    )

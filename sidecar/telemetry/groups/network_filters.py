@@ -41,6 +41,12 @@ class NetworkRbacStats(StatGroup):
 
     allowed: Counter
     denied: Counter
+
+
+@stat_group
+class NetworkRbacShadowStats(StatGroup):
+    """`<stat_prefix>.rbac.[<shadow_rules_stat_prefix>.]`."""
+
     shadow_allowed: Counter
     shadow_denied: Counter
 
@@ -61,6 +67,22 @@ class NetworkRateLimitStats(StatGroup):
     failure_mode_allowed: Counter
     ok: Counter
     over_limit: Counter
+    total: Counter
+    active: Gauge
+
+    USED_WITH: ClassVar[Mapping[str, tuple[str, ...]]] = {"active": ("total",)}
+
+
+@stat_group
+class NetworkExtAuthzStats(StatGroup):
+    """`ext_authz.<stat_prefix>.`."""
+
+    cx_closed: Counter
+    denied: Counter
+    disabled: Counter
+    error: Counter
+    failure_mode_allowed: Counter
+    ok: Counter
     total: Counter
     active: Gauge
 

@@ -48,3 +48,16 @@ class TlsStats(StatGroup):
         """One more of ``name`` in ``ciphers``, ``curves`` or ``versions``."""
         counts: NameCounts = getattr(self, group)
         counts[name] += 1
+
+
+@stat_group
+class SslSocketFactoryStats(StatGroup):
+    """Secrets that are discovered.
+
+    `listener.<address>.server_ssl_socket_factory.` and `cluster.<name>.client_ssl_socket_factory.`: either has the
+    counters of both, as in Envoy.
+    """
+
+    downstream_context_secrets_not_ready: Counter
+    ssl_context_update_by_sds: Counter
+    upstream_context_secrets_not_ready: Counter

@@ -110,12 +110,23 @@ class ExtensionWatcher:
                 raise Refused(f"is a {found}; type_urls allow {', '.join(allowed)}")
         config = await self.judge.judge(resource, EXTENSION, "filter", parse_extension_config, self.pace)
         with applying("filter", self.name):
-            made = {user: user.make(config) for user in self.users}
+            made = self._make(config)
             for user, one in made.items():
                 user.take(config, one)
         self.config = config
         self.record = Record(self.name, resource.version, resource.payload, self.clock())
         self.stats.config_reload += 1
+
+    def _make(self, config: Any) -> dict[User, Any]:
+        made: dict[User, Any] = {}
+        try:
+            for user in self.users:
+                made[user] = user.make(config)
+        except BaseException:
+            for one in made.values():
+                one.close()
+            raise
+        return made
 
     def _answer(self) -> None:
         self.answered = True

@@ -21,8 +21,8 @@ import yaml
 
 from controlplane.api.application import Application
 from controlplane.api.server import ApiServer
-from controlplane.citadel.authentication import Credentials
 from controlplane.citadel.authority import CertificateAuthority
+from controlplane.citadel.citadel import Citadel
 from controlplane.citadel.kubeconfig import keep_admin_kubeconfig
 from controlplane.citadel.server_certificates import ServerCertificates
 from controlplane.citadel.tokens import Tokens
@@ -41,6 +41,7 @@ class Served:
 
     store: EtcdStore | SqliteStore
     mirror: FilesMirror
+    citadel: Citadel
     authority: CertificateAuthority
     tokens: Tokens
     application: Application
@@ -56,34 +57,49 @@ class Served:
 async def serve(directory: Path, etcd: str = "", **arguments: Any) -> AsyncIterator[Served]:
     """The API in this loop, on an etcd (its URL), else on SQLite. ``arguments`` go to the Application."""
     store = await EtcdStore.open(etcd) if etcd else await SqliteStore.open(directory / "store.db")
-    authority = await CertificateAuthority.open(store)
-    tokens = Tokens(store, authority)
+    citadel = await Citadel.open(store, directory)
+    authority, tokens = citadel.authority, citadel.tokens
     certificates = ServerCertificates(authority)
     mirror = FilesMirror(store, KINDS, "test")
     mirroring = asyncio.create_task(mirror.run())
     application = Application(
-        ShownStore(store), KINDS, parse, Credentials(tokens, authority), tokens=tokens, **arguments
+        ShownStore(store),
+        KINDS,
+        parse,
+        citadel.credentials,
+        tokens=tokens,
+        certificates=citadel.issuance,
+        operations=citadel.operations,
+        **arguments,
     )
     server = ApiServer(application, "127.0.0.1", 0, certificates.context(client_certificates=True))
     await server.start()
     kubeconfig = directory / "admin.kubeconfig"
     await keep_admin_kubeconfig(kubeconfig, server.url, tokens, authority)
     try:
-        yield Served(store, mirror, authority, tokens, application, server, kubeconfig)
+        yield Served(store, mirror, citadel, authority, tokens, application, server, kubeconfig)
     finally:
+        citadel.bundles.close()
         await server.stop()
         mirroring.cancel()
         await asyncio.wait([mirroring])
+        await citadel.close()
         await store.close()
 
 
 class Background:
     """``serve`` in a loop of its own, in a thread, for tests that call programs. A context manager."""
 
-    def __init__(self, directory: Path, **arguments: Any) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop,
+        **arguments: Any,
+    ) -> None:
         self._directory = directory
         self._arguments = arguments
-        self._loop = asyncio.new_event_loop()
+        self._loop = loop()
         self._started = threading.Event()
         self._failed: BaseException | None = None
         self._thread = threading.Thread(target=self._run)

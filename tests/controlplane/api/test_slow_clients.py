@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from controlplane.api import body, server
+from controlplane.api import access, body, server
 from tests.controlplane.api.serving import Background, Client, Watcher, collection, until, virtual_service
 
 
@@ -53,6 +53,23 @@ def test_a_body_that_does_not_come(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             assert tls.recv(100).startswith(b"HTTP/1.1 408 ")
 
 
+def test_strangers_whose_bodies_do_not_come_take_nobodys_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(access, "_PATIENCE_WITH_STRANGERS", 1.0)
+    with Background(tmp_path) as background, contextlib.ExitStack() as stack:
+        client = Client(background)
+        held = [stack.enter_context(connect(client)) for _ in range(45)]
+        for tls in held:
+            tls.sendall(b"POST /mizzen/v1/join HTTP/1.1\r\nHost: localhost\r\nContent-Length: 60000\r\n\r\n{")
+        for _ in range(3):
+            answer = client("POST", "/mizzen/v1/join", {"token": "mizzen-join-a-b", "certificateSigningRequest": "x"})
+            assert answer.status == 401
+        for tls in held:
+            assert tls.recv(100).startswith(b"HTTP/1.1 408 ")
+        with connect(client) as tls:
+            tls.sendall(b"POST /mizzen/v1/join HTTP/1.1\r\nHost: localhost\r\nContent-Length: 70000\r\n\r\n{")
+            assert tls.recv(100).startswith(b"HTTP/1.1 413 ")
+
+
 def test_who_only_watches_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server._Protocol, "patience", 0.2)
     with Background(tmp_path) as background:
@@ -67,6 +84,7 @@ def test_who_only_watches_is_left_alone(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_connections_beyond_the_most_are_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server._Protocol, "most", 2)
+    monkeypatch.setattr(server, "_REFUSED_AT_ONCE", 0)
     with Background(tmp_path) as background:
         client = Client(background)
         with connect(client), connect(client), pytest.raises((OSError, http.client.HTTPException)):

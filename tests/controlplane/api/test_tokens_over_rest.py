@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from controlplane.citadel.authority import public_key_hash
+from controlplane.citadel.signers import public_key_hash
 from tests.controlplane.api.serving import Background, Client
 from tests.controlplane.citadel.test_authority import signing_request
 

@@ -6,23 +6,21 @@ from typing import Any
 
 from tests.controlplane.api.serving import Client
 
-PATH = "/apis/security.istio.io/v1/namespaces/{}/peerauthentications"
-POLICY: dict[str, Any] = {
-    "apiVersion": "security.istio.io/v1",
-    "kind": "PeerAuthentication",
+PATH = "/apis/telemetry.istio.io/v1/namespaces/{}/telemetries"
+TRACED: dict[str, Any] = {
+    "apiVersion": "telemetry.istio.io/v1",
+    "kind": "Telemetry",
     "metadata": {"name": "default"},
-    "spec": {"mtls": {"mode": "STRICT"}},
+    "spec": {"tracing": [{}]},
 }
-WARNING = (
-    '299 - "PeerAuthentication default: spec: is kept and checked, but nothing enforces it yet: do not rely on it"'
-)
+WARNING = '299 - "Telemetry default: spec.tracing: has no effect yet: give proxies tracing in their bootstrap"'
 
 
 def test_whoever_writes_is_told(client: Client, namespace: str) -> None:
     path = PATH.format(namespace)
-    assert client("POST", path, POLICY).headers["Warning"] == WARNING
-    assert client("PUT", f"{path}/default", POLICY).headers["Warning"] == WARNING
-    patch = {"spec": {"mtls": {"mode": "PERMISSIVE"}}}
+    assert client("POST", path, TRACED).headers["Warning"] == WARNING
+    assert client("PUT", f"{path}/default", TRACED).headers["Warning"] == WARNING
+    patch = {"spec": {"tracing": [{"disableSpanReporting": True}]}}
     answer = client("PATCH", f"{path}/default", patch, Content_Type="application/merge-patch+json")
     assert answer.headers["Warning"] == WARNING
     assert client("GET", f"{path}/default").headers["Warning"] is None

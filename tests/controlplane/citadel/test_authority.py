@@ -17,9 +17,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from controlplane.citadel.authentication import Credentials
-from controlplane.citadel.authority import ROOT_KEY, CertificateAuthority, public_key_hash
+from controlplane.citadel.authority import ROOT_KEY, CertificateAuthority
 from controlplane.citadel.kubeconfig import keep_admin_kubeconfig
 from controlplane.citadel.server_certificates import ServerCertificates
+from controlplane.citadel.signers import public_key_hash
 from controlplane.citadel.tokens import TOKEN_KIND, Tokens
 from controlplane.galley.sqlite_store import SqliteStore
 from controlplane.model.credentials import Identity, Role, Unauthenticated
@@ -102,14 +103,15 @@ def test_a_workloads_certificate_says_what_the_token_says_and_nothing_of_the_req
         store = await SqliteStore.open(tmp_path / "store.db")
         authority = await CertificateAuthority.open(store)
         credentials = Credentials(Tokens(store, authority), authority)
-        chain, ends = authority.sign_workload(signing_request(), "shop", "reviews", HOUR)
+        chain, certificate = authority.sign_workload(signing_request(), "shop", "reviews", HOUR)
         leaf, root = x509.load_pem_x509_certificates(chain)
         assert root == authority.certificate and leaf.subject == x509.Name([])
         names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName)
         assert names.critical
         assert list(names.value) == [x509.UniformResourceIdentifier("spiffe://cluster.local/ns/shop/sa/reviews")]
         assert not leaf.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-        assert abs((ends - datetime.datetime.now(datetime.UTC) - HOUR).total_seconds()) < 60
+        assert certificate == leaf
+        assert abs((leaf.not_valid_after_utc - datetime.datetime.now(datetime.UTC) - HOUR).total_seconds()) < 60
         identity = await credentials.authenticate(certificate=der(chain))
         assert identity == Identity(Role.WORKLOAD, "system:serviceaccount:shop:reviews", "shop", "reviews")
         await store.close()

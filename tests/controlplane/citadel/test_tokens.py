@@ -7,13 +7,11 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from cryptography import x509
 
 from controlplane.citadel.authority import CertificateAuthority
 from controlplane.citadel.tokens import Tokens
 from controlplane.galley.sqlite_store import SqliteStore
 from controlplane.model.credentials import Identity, Role, Unauthenticated
-from tests.controlplane.citadel.test_authority import signing_request
 
 
 class Clock:
@@ -45,24 +43,6 @@ def test_a_join_token_serves_once_whoever_is_asked(tmp_path: Path) -> None:
         assert let_in == [Identity(Role.WORKLOAD, "join:shop/reviews", "shop", "reviews")]
         assert all(isinstance(result, Unauthenticated) for result in results if not isinstance(result, Identity))
         assert [(known.id, known.used, known.created_by) for known in await other.list()] == [(token.id, True, "admin")]
-
-    with_tokens(tmp_path, test)
-
-
-def test_a_join_token_is_traded_for_a_certificate_once_and_a_slip_does_not_cost_it(tmp_path: Path) -> None:
-    async def test(one: Tokens, other: Tokens, clock: Clock) -> None:
-        _, text = await one.create("shop", "reviews", lifetime=60, who="admin")
-        with pytest.raises(ValueError, match="PEM"):
-            await one.join(text, b"noise")
-        leaf = x509.load_pem_x509_certificates(await one.join(text, signing_request()))[0]
-        names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        assert names.get_values_for_type(x509.UniformResourceIdentifier) == [
-            "spiffe://cluster.local/ns/shop/sa/reviews"
-        ]
-        with pytest.raises(Unauthenticated, match="used before"):
-            await other.join(text, signing_request())
-        with pytest.raises(Unauthenticated, match="join token"):
-            await one.join((await one.issue(Role.ADMIN, "admin"))[1], signing_request())
 
     with_tokens(tmp_path, test)
 

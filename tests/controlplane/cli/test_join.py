@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import datetime
 import json
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 from cryptography import x509
 
-from controlplane.citadel import tokens
 from controlplane.cli.api import Api
-from controlplane.cli.identity import join, keep_renewed, renew, settled, trusted_root
+from controlplane.cli.identity import join, renew, settled, trusted_root
 from controlplane.cli.kubeconfig import Access
 from controlplane.cli.main import command
-from tests.controlplane.api.serving import Background, Client
+from tests.controlplane.api.serving import Background, Client, until
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +39,7 @@ def test_a_machine_joins_and_renews(background: Background, tmp_path: Path) -> N
     server, directory = background.served.server.url, tmp_path / "identity"
     joined = mizzen("join", "--server", server, "--token", token(background), "--identity-dir", str(directory))
     assert joined.exit_code == 0, joined.output
-    assert sorted(os.listdir(directory)) == ["chain.pem", "key.pem", "root.pem", "secret.json"]
+    assert sorted(os.listdir(directory)) == ["agent.json", "chain.pem", "key.pem", "root.pem", "secret.json"]
     assert {stat.S_IMODE((directory / name).stat().st_mode) for name in os.listdir(directory)} == {0o600}
     assert (directory / "root.pem").read_bytes() == background.served.authority.pem
     first, key = (directory / "chain.pem").read_bytes(), (directory / "key.pem").read_bytes()
@@ -55,60 +53,23 @@ def test_a_machine_joins_and_renews(background: Background, tmp_path: Path) -> N
     assert second.extensions.get_extension_for_class(x509.SubjectAlternativeName).value == names
 
 
-def test_a_certificate_is_kept_renewed(background: Background, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tokens, "_WORKLOAD_LIFETIME", datetime.timedelta(seconds=4))
-    served = background.served
-    root = trusted_root(served.server.url, text := token(background))
-    join(Api(Access(served.server.url, root, "")), text, tmp_path)
-
-    def serial() -> int:
-        return x509.load_pem_x509_certificates((tmp_path / "chain.pem").read_bytes())[0].serial_number
-
-    async def main() -> None:
-        first = serial()
-        keeping = asyncio.create_task(keep_renewed(served.server.url, root, tmp_path))
-        for _ in range(300):
-            await asyncio.sleep(0.02)
-            if serial() != first:
-                break
-        else:
-            raise AssertionError("the certificate was not renewed")
-        keeping.cancel()
-        await asyncio.wait([keeping])
-
-    asyncio.run(main())
-
-
-def test_renewal_goes_on_after_a_failure(
-    background: Background, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(tokens, "_WORKLOAD_LIFETIME", datetime.timedelta(seconds=6))
-    served = background.served
-    root = trusted_root(served.server.url, text := token(background))
-    directory = tmp_path / "identity"
-    join(Api(Access(served.server.url, root, "")), text, directory)
-    first, kept = (directory / "secret.json").read_bytes(), tmp_path / "secret.json"
-
-    async def until(condition: Callable[[], bool], keeping: asyncio.Task[None]) -> None:
-        for _ in range(500):
-            assert not keeping.done(), "it has ended by itself"
-            if condition():
-                return
-            await asyncio.sleep(0.02)
-        raise AssertionError("not within ten seconds")
-
-    async def main() -> None:
-        (directory / "secret.json").rename(kept)
-        (directory / "secret.json").mkdir()  # can be neither read nor replaced
-        keeping = asyncio.create_task(keep_renewed(served.server.url, root, directory))
-        await until(lambda: "is not renewed" in capsys.readouterr().err, keeping)
-        (directory / "secret.json").rmdir()
-        kept.rename(directory / "secret.json")
-        await until(lambda: (directory / "secret.json").read_bytes() != first, keeping)
-        keeping.cancel()
-        await asyncio.wait([keeping])
-
-    asyncio.run(main())
+def test_one_that_has_ended_is_not_renewed_and_says_what_to_type(background: Background, tmp_path: Path) -> None:
+    server, directory = background.served.server.url, tmp_path / "identity"
+    arguments = ("join", "--server", server, "--identity-dir", str(directory))
+    assert mizzen(*arguments, "--token", token(background), "--lifetime", "1").exit_code == 0
+    leaf = x509.load_pem_x509_certificates((directory / "chain.pem").read_bytes())[0]
+    until(lambda: leaf.not_valid_after_utc < datetime.datetime.now(datetime.UTC))
+    refused = mizzen(*arguments)
+    assert refused.exit_code == 1
+    for words in (
+        f"the certificate in {directory} ended ",
+        "`mizzen token create --namespace shop --service-account reviews`",
+        f"mizzen join --server {server} --token TOKEN --identity-dir {directory}",
+    ):
+        assert words in refused.output, refused.output
+    again = mizzen(*arguments, "--token", token(background))
+    assert again.exit_code == 0, again.output
+    assert mizzen(*arguments).exit_code == 0, "which is renewed as ever"
 
 
 def test_a_token_is_not_spent_where_nothing_can_be_kept(background: Background, tmp_path: Path) -> None:
@@ -144,7 +105,7 @@ def test_a_kill_while_files_are_written(
     for path, field in zip(settled(tmp_path), ("certificate_chain", "private_key"), strict=True):
         assert path.read_text() == secret[field]["inline_string"]
     renew(Api(access), tmp_path)
-    assert sorted(os.listdir(tmp_path)) == ["chain.pem", "key.pem", "root.pem", "secret.json"]
+    assert sorted(os.listdir(tmp_path)) == ["agent.json", "chain.pem", "key.pem", "root.pem", "secret.json"]
 
 
 def test_a_secret_that_is_none(background: Background, tmp_path: Path) -> None:

@@ -7,14 +7,16 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
+from controlplane.model.kinds import KINDS
 from tests.controlplane.whole import Whole, whole
-from tests.running import Process, free_ports, until
+from tests.running import REPOSITORY, Process, free_ports, get, until
 
 SERVER = """
 import http.server, os, sys, urllib.request
@@ -90,9 +92,9 @@ def open_files(process: Process, name: str) -> int:
     )
 
 
-def answers(ports: Ports) -> bool:
+def answers(ports: Ports, address: str = "127.0.3.1") -> bool:
     try:
-        return inbound(ports)[0] == 200
+        return inbound(ports, address=address)[0] == 200
     except OSError:
         return False
 
@@ -230,7 +232,35 @@ def test_a_token_is_for_one_service_account(mesh: Whole, tmp_path: Path) -> None
     options = ("--token", made["token"], "--identity-dir", str(tmp_path), "--ready-timeout", "4")
     with run(mesh, Ports(), "true", options=options) as service:
         assert service.end(40) == 1
-    assert "was not ready" in service.output
+    assert "other" in service.output and "echo" in service.output, service.output
+
+
+def test_a_machine_that_has_only_joined(mesh: Whole, tmp_path: Path) -> None:
+    """No kubeconfig there: a token for `mizzen join`, then its identity, again and again; mutual TLS with the others."""
+    made = mesh.api.request("POST", "/mizzen/v1/tokens", {"namespace": "shop", "serviceAccount": "echo"})
+    identity = tmp_path / "identity"
+    server = mesh.api.access.server
+    command = [sys.executable, "-m", "controlplane.cli", "join", "--server", server, "--token", made["token"]]
+    joined = subprocess.run([*command, "--identity-dir", str(identity)], cwd=REPOSITORY, capture_output=True, text=True)
+    assert joined.returncode == 0, joined.stderr
+    environment = {"XDG_STATE_HOME": str(tmp_path / "nothing")}
+    for _ in range(2):
+        ports = Ports()
+        with Process(
+            "controlplane.cli", "run", "--namespace", "shop", "--service", "echo", "--address", "127.0.3.7", "--port",
+            str(ports.inbound), "--app", f"127.0.0.1:{ports.app}", "--proxy-port", str(ports.proxy), "--admin-port",
+            str(ports.admin), "--drain-time", "2", "--identity-dir", str(identity), "--", sys.executable, "-c", SERVER,
+            str(ports.app), str(ports.inbound), environment=environment,
+        ) as service:  # fmt: skip
+            until(lambda p=ports, s=service: answers(p, "127.0.3.7") or not s.running, "it answers", timeout=30)
+            assert service.running, service.output
+            assert inbound(ports, "/ask", "127.0.3.7")[0] == 200  # through both sidecars, or one of them twice
+            handshakes = get(ports.admin, "/stats?filter=ssl.handshake")[2]
+            assert re.search(r"cluster\.outbound.*ssl.handshake: [1-9]", handshakes), handshakes
+            entries = [one for one in mesh.api.list(KINDS["WorkloadEntry"]) if one["spec"]["address"] == "127.0.3.7"]
+            assert [one["metadata"]["labels"]["security.istio.io/tlsMode"] for one in entries] == ["istio"]
+            service.send(signal.SIGTERM)
+            service.end()
 
 
 def test_the_applications_port_is_not_the_sidecars(mesh: Whole) -> None:

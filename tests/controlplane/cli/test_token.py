@@ -12,6 +12,7 @@ from controlplane.cli.api import Api, ApiError
 from controlplane.cli.kubeconfig import find_access
 from controlplane.cli.main import command
 from tests.controlplane.api.serving import Background, Client
+from tests.controlplane.citadel.test_authority import signing_request
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,10 @@ def test_a_join_token_is_printed(background: Background) -> None:
     assert text.startswith("mizzen-join-") and text.endswith(background.served.authority.hash)
     line = mizzen(background, "token", "list").splitlines()[-1].split()
     assert line[1:4] == ["workload", "shop/reviews", "unused"]
-    assert Client(background, text)("GET", "/api").status == 200  # which uses it up
+    assert Client(background, text)("GET", "/api").status == 401
+    assert mizzen(background, "token", "list").splitlines()[-1].split()[3] == "unused", "it serves to join alone"
+    body = {"token": text, "certificateSigningRequest": signing_request().decode()}
+    assert Client(background, "")("POST", "/mizzen/v1/join", body).status == 201
     assert mizzen(background, "token", "list").splitlines()[-1].split()[3] == "used"
 
 

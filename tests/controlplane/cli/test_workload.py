@@ -50,7 +50,7 @@ def test_the_node_says_who_it_is() -> None:
     assert proxy.dns_domain == "shop.svc.cluster.local"
 
 
-@pytest.mark.parametrize("kind", ["plaintext", "tls"])
+@pytest.mark.parametrize("kind", ["plaintext", "tls", "agent"])
 @pytest.mark.parametrize("proxy", ["envoy", "sidecar"])
 def test_both_proxies_take_the_bootstrap(proxy: str, kind: str, tmp_path: Path) -> None:
     if kind == "tls":
@@ -58,6 +58,8 @@ def test_both_proxies_take_the_bootstrap(proxy: str, kind: str, tmp_path: Path) 
 
         chain, key = certificate(tmp_path)
         discovery = Discovery("mesh.example.com:15012", chain.read_text(), str(chain), str(key))
+    elif kind == "agent":
+        discovery = Discovery("10.0.0.1:15012", agent=str(tmp_path / "agent.sock"))
     else:
         discovery = Discovery("127.0.0.1:15010")
     path = tmp_path / "bootstrap.json"
@@ -71,6 +73,28 @@ def test_both_proxies_take_the_bootstrap(proxy: str, kind: str, tmp_path: Path) 
         command = [sys.executable, "-m", "sidecar"]
     done = subprocess.run([*command, "--mode", "validate", "--config-path", str(path)], capture_output=True, timeout=60)
     assert done.returncode == 0, done.stderr.decode()[-2000:]
+
+
+def test_large_regular_expressions_are_admitted() -> None:
+    (layer,) = bootstrap_document(REVIEWS, Discovery("127.0.0.1:15010"))["layered_runtime"]["layers"]
+    assert layer["static_layer"] == {"re2.max_program_size.error_level": 32768}
+
+
+def test_a_workload_with_an_agent_says_so() -> None:
+    document = bootstrap_document(REVIEWS, Discovery("10.0.0.1:15012", agent="/run/mizzen/shop/reviews/agent.sock"))
+    assert document["node"]["metadata"]["SDS_AGENT"] == "true"
+    assert "SDS_AGENT" not in bootstrap_document(REVIEWS, Discovery("127.0.0.1:15010"))["node"]["metadata"]
+    xds, agent = document["static_resources"]["clusters"]
+    assert (xds["name"], agent["name"]) == ("xds-grpc", "sds-grpc")
+    (endpoint,) = agent["load_assignment"]["endpoints"][0]["lb_endpoints"]
+    assert endpoint["endpoint"]["address"] == {"pipe": {"path": "/run/mizzen/shop/reviews/agent.sock"}}
+    tls = xds["transport_socket"]["typed_config"]["common_tls_context"]
+    assert [one["name"] for one in tls["tls_certificate_sds_secret_configs"]] == ["default"]
+    roots = tls["combined_validation_context"]
+    assert roots["validation_context_sds_secret_config"]["name"] == "ROOTCA"
+    assert roots["default_validation_context"]["match_typed_subject_alt_names"] == [
+        {"san_type": "IP_ADDRESS", "matcher": {"exact": "10.0.0.1"}}
+    ]
 
 
 @pytest.mark.parametrize("text", ["", "host", ":80", "host:", "host:0", "host:65536", "host:http"])

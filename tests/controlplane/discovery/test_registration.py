@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,28 @@ def test_an_entry_is_made_from_the_group_and_what_the_proxy_says(run: Run) -> No
         ]  # fmt: skip
         (event,) = await store.history(resource.key)
         assert event.who == f"workload {mine.id}"
+
+    run(scenario)
+
+
+def test_only_a_sidecar_with_an_identity_is_said_to_take_mutual_tls(run: Run) -> None:
+    """The label comes with the agent and goes without it, whatever labels say; a gRPC server's label is its user's."""
+
+    async def scenario(make: MakeStore) -> None:
+        store = await make()
+        label, told = "security.istio.io/tlsMode", {"security.istio.io/tlsMode": "istio"}
+        await make_group(store, metadata={"labels": {"app": "reviews", **told}})
+        registered = registration(store)
+        await registered.connected(proxy(metadata={"SDS_AGENT": "true"}))
+        entry = await only(store)
+        assert entry["spec"]["labels"][label] == entry["metadata"]["labels"][label] == "istio"
+        await registered.connected(proxy(labels=told))
+        entry = await only(store)
+        assert label not in entry["spec"]["labels"] and label not in entry["metadata"]["labels"]
+        await registered.connected(proxy(metadata={"SDS_AGENT": "false"}))
+        assert label not in (await only(store))["spec"]["labels"]
+        await registered.connected(replace(proxy(), type=ProxyType.PROXYLESS))
+        assert (await only(store))["spec"]["labels"][label] == "istio"
 
     run(scenario)
 

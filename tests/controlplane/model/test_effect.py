@@ -79,8 +79,9 @@ def test_the_tables_name_fields_that_there_are() -> None:
 @pytest.mark.parametrize(
     ("kind", "body", "paths"),
     [
-        ("AuthorizationPolicy", "{rules: [{}]}", ["spec"]),
-        ("PeerAuthentication", "{mtls: {mode: STRICT}}", ["spec"]),
+        ("AuthorizationPolicy", "{rules: [{}]}", []),
+        ("RequestAuthentication", "{jwtRules: [{issuer: a, jwks: '{\"keys\": []}'}]}", []),
+        ("PeerAuthentication", "{mtls: {mode: STRICT}}", []),
         ("ProxyConfig", "{concurrency: 2, selector: {matchLabels: {a: b}}}", ["spec.concurrency"]),
         ("Telemetry", "{accessLogging: [{disabled: true}]}", []),
         ("Sidecar", "{egress: [{hosts: [./*]}]}", []),
@@ -104,8 +105,8 @@ def test_settings_that_istio_writes_by_itself_are_kept_and_told() -> None:
 
 def test_settings_that_are_not_implemented_are_refused() -> None:
     with pytest.raises(Invalid) as caught:
-        parse(_mesh("{trustDomainAliases: [old], meshMTLS: {minProtocolVersion: TLSV1_3}}"))
+        parse(_mesh("{inboundTrafficPolicy: {mode: LOCALHOST}, tlsDefaults: {minProtocolVersion: TLSV1_3}}"))
     assert {cause.path: cause.reason for cause in caught.value.causes} == {
-        "data[mesh].trustDomainAliases": Reason.NOT_SUPPORTED,
-        "data[mesh].meshMTLS": Reason.NOT_SUPPORTED,
+        "data[mesh].inboundTrafficPolicy": Reason.NOT_SUPPORTED,
+        "data[mesh].tlsDefaults": Reason.NOT_SUPPORTED,
     }

@@ -67,7 +67,10 @@ def test_slices_go_before_endpoints_and_pods() -> None:
     applied(registry, ENDPOINTS)
     assert found(registry) == ["10.0.0.8:8081 HEALTHY", "10.0.0.9:8081 UNHEALTHY"]
     changes = applied(registry, SLICE)
-    assert changes == Changes(endpoints=frozenset({HOST}))
+    # The slice names a Pod, so that the service account is known again: clusters, which verify it, are to be made anew.
+    assert changes == Changes(frozenset({ResourceKey("Service", "shop", "web")}), frozenset({HOST}), frozenset({HOST}))
+    assert applied(registry, SLICE.replace("10.0.0.3", "10.0.0.4")) == Changes(endpoints=frozenset({HOST}))
+    applied(registry, SLICE)
     assert found(registry) == ["10.0.0.1:8080 HEALTHY", "10.0.0.2:8080 UNHEALTHY", "10.0.0.3:8080 DRAINING"]
     applied(registry, gone=(ResourceKey("EndpointSlice", "shop", "web-abc"), ResourceKey("Endpoints", "shop", "web")))
     assert found(registry) == ["10.0.0.1:8080 HEALTHY"]

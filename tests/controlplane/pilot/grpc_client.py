@@ -1,6 +1,7 @@
 """A gRPC client without a proxy, in a process of its own: for each line `TARGET COUNT [KEY=VALUE ...]` it calls so often
 with that metadata, and says who answered how often, as JSON; failures count under their status. `serve PORT` makes it a
-server, too, which has its listener over xDS and answers `served`.
+server, too, which has its listener over xDS and answers `served`, and to whom where a client has shown a certificate.
+Both have their TLS over xDS; where that says nothing, they speak plain text.
 """
 
 from __future__ import annotations
@@ -12,13 +13,20 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
+import grpc.experimental
+
+_CREDENTIALS = grpc.xds_channel_credentials(grpc.experimental.insecure_channel_credentials())
 
 
 class Served(grpc.GenericRpcHandler):  # type: ignore[misc]
     """Every method answers."""
 
     def service(self, details: Any) -> Any:
-        return grpc.unary_unary_rpc_method_handler(lambda request, context: b"served")
+        return grpc.unary_unary_rpc_method_handler(self._answer)
+
+    def _answer(self, request: bytes, context: Any) -> bytes:
+        names = context.auth_context().get("x509_subject_alternative_name", ())
+        return b" to ".join((b"served", *names))
 
 
 def main() -> None:
@@ -36,7 +44,7 @@ def main() -> None:
             print("{}", flush=True)
             continue
         if target not in channels:
-            channels[target] = grpc.insecure_channel(target)
+            channels[target] = grpc.secure_channel(target, _CREDENTIALS)
         call = channels[target].unary_unary("/test.Who/Are")
         metadata = [tuple(pair.split("=", 1)) for pair in pairs]
         answers: Counter[str] = Counter()

@@ -31,8 +31,11 @@ _GROUPS = {
     "ConfigMap": "v1",
     "Secret": "v1",
     "EnvoyFilter": "networking.istio.io/v1alpha3",
+    "PeerAuthentication": "security.istio.io/v1",
     "Telemetry": "telemetry.istio.io/v1",
     "EndpointSlice": "discovery.k8s.io/v1",
+    "AuthorizationPolicy": "security.istio.io/v1",
+    "RequestAuthentication": "security.istio.io/v1",
 }
 
 

@@ -248,17 +248,22 @@ spec:
 """
 
 
+def looked_up(family: str, **fields: bool) -> dict[str, Any]:
+    settings = {"dns_refresh_rate": "60s", "respect_dns_ttl": True, "dns_lookup_family": family, **fields}
+    return {"name": "envoy.clusters.dns", "typed_config": settings}
+
+
 @pytest.mark.parametrize(
     ("resolution", "endpoints", "expected"),
     [
         (
             "DNS",
             "[]",
-            {"type": "STRICT_DNS", "lb_policy": "LEAST_REQUEST", "dns_refresh_rate": "60s", "respect_dns_ttl": True},
+            {"type": None, "lb_policy": "LEAST_REQUEST", "dns_refresh_rate": None, "cluster_type": looked_up("ALL")},
         ),
-        ("DNS_ROUND_ROBIN", "[]", {"type": "LOGICAL_DNS"}),
+        ("DNS_ROUND_ROBIN", "[]", {"cluster_type": looked_up("V4_PREFERRED", all_addresses_in_single_endpoint=True)}),
         ("STATIC", "[{address: 10.1.1.1}]", {"type": "EDS", "eds_cluster_config": {"eds_config": {"ads": {}}}}),
-        ("NONE", "[]", {"type": "STRICT_DNS"}),  # what was sent to the proxy has no other address
+        ("NONE", "[]", {"cluster_type": looked_up("ALL")}),  # what was sent to the proxy has no other address
     ],
 )
 def test_a_resolution_decides_how_endpoints_are_found(resolution: str, endpoints: str, expected: Any) -> None:
@@ -269,10 +274,10 @@ def test_a_resolution_decides_how_endpoints_are_found(resolution: str, endpoints
 @pytest.mark.parametrize(
     ("host", "more", "expected", "where"),
     [
-        ("one.example.com", "", "STRICT_DNS", ["one.example.com:80"]),
+        ("one.example.com", "", "envoy.clusters.dns", ["one.example.com:80"]),
         ("one.example.com", ", addresses: [10.5.5.5, 10.6.0.0/16]", "STATIC", ["10.5.5.5:80"]),
-        ("'*.example.com'", "", "ORIGINAL_DST", []),
-        ("'*.example.com'", ", addresses: [10.6.0.0/16]", "ORIGINAL_DST", []),
+        ("'*.example.com'", "", "envoy.clusters.dynamic_forward_proxy", []),
+        ("'*.example.com'", ", addresses: [10.6.0.0/16]", "envoy.clusters.dynamic_forward_proxy", []),
     ],
 )
 def test_without_resolution(host: str, more: str, expected: str, where: list[str]) -> None:
@@ -283,7 +288,7 @@ def test_without_resolution(host: str, more: str, expected: str, where: list[str
     )
     name = f"outbound|80||{host.strip(chr(39))}"
     plain = clusters(pilot, proxy())[name]
-    assert plain.DiscoveryType.Name(plain.type) == expected
+    assert (plain.cluster_type.name or plain.DiscoveryType.Name(plain.type)) == expected
     assert addresses(plain.load_assignment) == where
     captured = document(clusters(pilot, proxy("other", INTERCEPTION_MODE="REDIRECT"))[name])
     holds({"type": "ORIGINAL_DST", "lb_policy": "CLUSTER_PROVIDED", "common_lb_config": None}, captured)
@@ -561,3 +566,51 @@ def test_health_is_what_the_status_of_the_entry_says() -> None:
     change(pilot, unhealthy % "'True'")
     found = assignment(pilot, node, name)
     assert [one.health_status for each in found.endpoints for one in each.lb_endpoints] == [0, 0]
+
+
+def test_names_of_a_service_entry_are_asked_for_with_any_tls() -> None:
+    """Else a chain to the system's roots would do for TCP, of whatever server."""
+    entry = """
+kind: ServiceEntry
+metadata: shop/entry
+spec:
+  hosts: [ext.example]
+  ports: [{number: 443, name: tcp-x, protocol: TCP}, {number: 444, name: http, protocol: HTTP}]
+  resolution: DNS
+  location: MESH_EXTERNAL
+  subjectAltNames: [pinned.example]
+---
+kind: DestinationRule
+metadata: shop/rule
+spec: {host: ext.example, trafficPolicy: {tls: {mode: SIMPLE%s}}}
+"""
+    for told, names, server_name in (
+        ("", ["pinned.example"], "ext.example"),
+        (", sni: other.example", ["pinned.example"], "other.example"),
+        (", subjectAltNames: [own.example]", ["own.example"], ""),
+    ):
+        made = clusters(mesh(entry % told), proxy(namespace="shop"))
+        for port in (443, 444):
+            cluster = made[f"outbound|{port}||ext.example"]
+            context = tls_pb2.UpstreamTlsContext.FromString(cluster.transport_socket.typed_config.value)
+            found = context.common_tls_context.validation_context.match_typed_subject_alt_names
+            assert [each.matcher.exact for each in found] == names
+            assert context.sni == server_name
+            assert b"auto_s" not in str(cluster.typed_extension_protocol_options).encode()
+
+
+@pytest.mark.parametrize(
+    ("told", "known"),
+    [
+        ("true", True),
+        (True, True),
+        ("1", True),
+        (None, False),
+        ("no", False),
+        ("off", False),
+        ("", False),
+        (False, False),
+    ],
+)
+def test_only_who_says_so_has_an_identity(told: object, known: bool) -> None:
+    assert proxy(SDS_AGENT=told).has_identity is known

@@ -9,13 +9,16 @@ import pytest
 
 from controlplane.model.proxy import Locality, Proxy, ProxyType
 from controlplane.model.resource import Resource, ResourceKey
-from controlplane.pilot.generators import ENDPOINTS, SECRET, TYPES
+from controlplane.pilot.generators import ENDPOINTS, LISTENER, SECRET, TYPES
 from controlplane.pilot.translator import Pilot
 from tests.controlplane.pilot.mesh import change, mesh, proxy, resources
 
 STEPS = 50
 BALANCERS = ("{simple: RANDOM}", "{simple: ROUND_ROBIN}", "{consistentHash: {httpHeaderName: x-user}}")
 HOSTS = ("one", "two", "one.a", "three.b.svc.cluster.local", "x.example", "*.example", "*.b.svc.cluster.local")
+
+SELECTORS = ("", "selector: {matchLabels: {app: one}}, ", "selector: {matchLabels: {istio: gateway}}, ")
+KEY_SETS = ("https://keys.example/jwks", "http://one.a.svc.cluster.local/jwks", "http://x.example:81/jwks")
 
 
 def variants(chance: random.Random) -> Iterator[str]:
@@ -33,7 +36,8 @@ def variants(chance: random.Random) -> Iterator[str]:
                 f"spec: {{ports: [{{name: {protocol}, port: {number}}}], selector: {{app: {name}}}}}",
                 f"kind: WorkloadEntry\nmetadata: {namespace}/{name}-{chance.randrange(3)}\n"
                 f"spec: {{address: 10.0.0.{chance.randrange(9)}, labels: {{app: {chance.choice(('one', 'two'))},"
-                f" version: v{chance.randrange(2)}}}, locality: {chance.choice(('eu/one', 'us', 'eu/two'))}}}",
+                f" version: v{chance.randrange(2)}{chance.choice(('', ', security.istio.io/tlsMode: istio'))}}},"
+                f" serviceAccount: {chance.choice(('x', 'y'))}, locality: {chance.choice(('eu/one', 'us', 'eu/two'))}}}",
                 f"kind: ServiceEntry\nmetadata: {namespace}/{name}\n"
                 f"spec: {{hosts: [{chance.choice(('x.example', 'y.example'))}], location: MESH_INTERNAL,"
                 f" resolution: {chance.choice(('STATIC', 'DNS'))},"
@@ -42,7 +46,7 @@ def variants(chance: random.Random) -> Iterator[str]:
                 f"kind: DestinationRule\nmetadata: {namespace}/{name}\n"
                 f"spec: {{host: '{host}', trafficPolicy: {{loadBalancer: {chance.choice(BALANCERS)},"
                 f" outlierDetection: {{consecutive5xxErrors: {chance.randrange(1, 4)}}}"
-                f"{chance.choice(('', ', tls: {mode: SIMPLE, credentialName: one}'))}}},"
+                f"{chance.choice(('', ', tls: {mode: SIMPLE, credentialName: one}', ', tls: {mode: ISTIO_MUTUAL}'))}}},"
                 f" subsets: [{{name: v{chance.randrange(2)}, labels: {{version: v1}}}}]{export}}}",
                 f"kind: VirtualService\nmetadata: {namespace}/{name}\n"
                 f"spec: {{hosts: ['{host}'], gateways: [{chance.choice(('mesh', 'a/gw', 'mesh, a/gw'))}],"
@@ -58,12 +62,18 @@ def variants(chance: random.Random) -> Iterator[str]:
                 "kind: ConfigMap\nmetadata: istio-system/istio\n"
                 f"data: {{mesh: 'connectTimeout: {chance.randrange(1, 3)}s\n\n"
                 f"  outboundTrafficPolicy: {{mode: {chance.choice(('ALLOW_ANY', 'REGISTRY_ONLY'))}}}\n\n"
-                f"  defaultHttpRetryPolicy: {{attempts: {chance.randrange(3)}}}'}}",
+                f"  defaultHttpRetryPolicy: {{attempts: {chance.randrange(3)}}}\n\n"
+                f"  trustDomainAliases: [{chance.choice(('', 'old.example'))}]\n\n"
+                "  extensionProviders: [{name: ask, envoyExtAuthzGrpc: {service: one.a.svc.cluster.local,"
+                f" port: {number}}}}}]'}}",
                 f"kind: VirtualService\nmetadata: {namespace}/delegate\n"
                 f"spec: {{http: [{{timeout: {chance.randrange(1, 9)}s, route: [{{destination: {{host: one.a}}}}]}}]{export}}}",
                 f"kind: VirtualService\nmetadata: {namespace}/{name}\n"
                 f"spec: {{hosts: ['{host}'], http: [{{match: [{{sourceLabels: {{app: {name}}}}}],"
                 " route: [{destination: {host: two}}]}, {delegate: {name: delegate, namespace: a}}]}",
+                f"kind: PeerAuthentication\nmetadata: {namespace}/{name}\n"
+                f"spec: {{{chance.choice(('', 'selector: {matchLabels: {app: one}}, portLevelMtls: {80: {mode: DISABLE}}, '))}"
+                f"mtls: {{mode: {chance.choice(('UNSET', 'DISABLE', 'PERMISSIVE', 'STRICT'))}}}}}",
                 f"kind: EnvoyFilter\nmetadata: {namespace}/{name}\n"
                 f"spec: {{{chance.choice(('', 'workloadSelector: {labels: {app: one}}, '))}configPatches: [{{applyTo: CLUSTER,"
                 f" match: {{context: {chance.choice(('SIDECAR_OUTBOUND', 'SIDECAR_INBOUND', 'GATEWAY', 'ANY'))}}},"
@@ -77,6 +87,16 @@ def variants(chance: random.Random) -> Iterator[str]:
                 " providers: [{name: envoy}]}]}",
                 f"kind: Secret\nmetadata: {namespace}/{chance.choice(('one', 'one-cacert'))}\n"
                 f"stringData: {{ca.crt: roots-{chance.randrange(2)}}}",
+                f"kind: AuthorizationPolicy\nmetadata: {namespace}/{name}\n"
+                f"spec: {{{chance.choice(SELECTORS)}action: {chance.choice(('ALLOW', 'DENY', 'AUDIT'))},"
+                f" rules: [{{to: [{{operation: {{ports: ['{number}']}}}}],"
+                f" from: [{{source: {{principals: [cluster.local/ns/{namespace}/sa/{name}]}}}}]}}]}}",
+                f"kind: AuthorizationPolicy\nmetadata: {namespace}/{name}\n"
+                f"spec: {{{chance.choice(SELECTORS)}action: CUSTOM, provider: {{name: {chance.choice(('ask', 'nobody'))}}},"
+                " rules: [{}]}",
+                f"kind: RequestAuthentication\nmetadata: {namespace}/{name}\n"
+                f"spec: {{{chance.choice(SELECTORS)}jwtRules: [{{issuer: i{chance.randrange(2)},"
+                f" jwksUri: '{chance.choice(KEY_SETS)}'}}]}}",
                 f"kind: Endpoints\nmetadata: {namespace}/{name}\n"
                 f"subsets: [{{addresses: [{{ip: 10.0.1.{chance.randrange(5)}}}], ports: [{{name: {protocol}, port: 7000}}]}}]",
             )
@@ -87,9 +107,12 @@ PROXIES = (
     proxy("one-1", "a", labels={"app": "one"}, address="10.0.0.1", locality=Locality("eu", "one")),
     proxy("two-1", "b", labels={"app": "two"}, address="10.0.1.2", HTTP_PROXY_PORT="15002"),
     proxy("captured", "b", labels={"app": "one"}, address="10.0.0.3", INTERCEPTION_MODE="REDIRECT"),
+    proxy("known", "b", labels={"app": "one"}, address="10.0.0.7", INTERCEPTION_MODE="REDIRECT", SDS_AGENT="true"),
+    proxy("known-2", "a", labels={"app": "one"}, address="10.0.0.2", SDS_AGENT="true"),
     proxy("elsewhere", "c", address="10.0.0.4", HTTP_PROXY_PORT="15002"),
     proxy("gateway", "a", type=ProxyType.ROUTER, labels={"istio": "gateway"}, address="10.0.0.5"),
     proxy("client", "a", type=ProxyType.PROXYLESS, address="10.0.0.6"),
+    proxy("server", "a", type=ProxyType.PROXYLESS, labels={"app": "one"}, address="10.0.0.8", SDS_AGENT="true"),
 )
 
 Seen = dict[str, dict[str, str]]
@@ -97,9 +120,13 @@ Seen = dict[str, dict[str, str]]
 
 def everything(pilot: Pilot, node: Proxy) -> Seen:
     """The version of each resource of each type."""
-    return {
+    found = {
         type_url: {name: one.version for name, one in pilot.resources(node, type_url).items()} for type_url in TYPES
     }
+    if node.type is ProxyType.PROXYLESS:
+        name = f"xds.istio.io/grpc/lds/inbound/{node.addresses[0]}:80"
+        found[LISTENER][name] = pilot.resources(node, LISTENER, [name])[name].version
+    return found
 
 
 def changed(before: Mapping[str, str], after: Mapping[str, str]) -> set[str]:

@@ -203,9 +203,9 @@ spec: {{address: 10.0.{number // 250}.{number % 250}, labels: {{app: {names[1]}}
     made: list[str] = []
     make = virtual_hosts.virtual_host
 
-    def counting(name: str, *rest: Any) -> Any:
+    def counting(name: str, *rest: Any, **more: Any) -> Any:
         made.append(name)
-        return make(name, *rest)
+        return make(name, *rest, **more)
 
     monkeypatch.setattr(virtual_hosts, "virtual_host", counting)
     resource = parse(yaml.safe_load(virtual_service_of(names[0], 2)))

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -27,8 +27,15 @@ TARGET = "xds:///reviews.shop.svc.cluster.local:9080"
 class Client:
     """`grpc_client` as a process."""
 
-    def __init__(self, xds_port: int) -> None:
-        bootstrap = {
+    def __init__(
+        self,
+        xds_port: int,
+        *,
+        name: str = "client-1",
+        metadata: Mapping[str, Any] | None = None,
+        providers: Mapping[str, Any] | None = None,
+    ) -> None:
+        bootstrap: dict[str, Any] = {
             "xds_servers": [
                 {
                     "server_uri": f"127.0.0.1:{xds_port}",
@@ -37,12 +44,14 @@ class Client:
                 }
             ],
             "node": {
-                "id": "sidecar~127.0.0.1~client-1.shop~shop.svc.cluster.local",
-                "metadata": {"GENERATOR": "grpc", "NAMESPACE": "shop"},
+                "id": f"sidecar~127.0.0.1~{name}.shop~shop.svc.cluster.local",
+                "metadata": {"GENERATOR": "grpc", "NAMESPACE": "shop", **(metadata or {})},
                 "locality": {"region": "eu"},
             },
             "server_listener_resource_name_template": "xds.istio.io/grpc/lds/inbound/%s",
         }
+        if providers is not None:
+            bootstrap["certificate_providers"] = providers
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.controlplane.pilot.grpc_client"],
             stdin=subprocess.PIPE,

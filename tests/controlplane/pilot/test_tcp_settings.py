@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2
 from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
 
 from controlplane.pilot.generators import LISTENER
@@ -62,3 +63,45 @@ def test_how_long_connections_may_be_idle_and_live(more: str, port: int, idle: i
 def test_clusters_of_tcp_say_nothing_of_http() -> None:
     made = clusters(mesh(MESH), proxy(namespace="shop"))
     assert not made["outbound|5432||db.shop.svc.cluster.local"].typed_extension_protocol_options
+
+
+SERVED = """
+kind: Service
+metadata: shop/web
+spec: {ports: [{name: http, port: 80, targetPort: 8080}, {name: tcp, port: 5432}], selector: {app: web}}
+---
+kind: WorkloadEntry
+metadata: shop/web-1
+spec: {address: 10.0.0.7, labels: {app: web}}
+---
+kind: Sidecar
+metadata: istio-system/default
+spec:
+  inboundConnectionPool: {tcp: {maxConnectionDuration: 3600s, idleTimeout: 5s}}
+  egress: [{hosts: ['*/*']}]
+"""
+
+
+@pytest.mark.parametrize(("more", "longest"), [("", 3600), ("0s", 0)])
+def test_how_long_connections_that_come_in_may_live(more: str, longest: int) -> None:
+    """The mesh's Sidecar says it: whoever is revoked, and has a connection, does not stay for ever."""
+    text = SERVED if not more else SERVED[: SERVED.index("---\nkind: Sidecar")]
+    listeners = decoded(
+        mesh(text), proxy(namespace="shop", address="10.0.0.7", labels={"app": "web"}), LISTENER
+    ).values()
+    seen = set()
+    for listener in listeners:
+        for chain in listener.filter_chains:
+            last = chain.filters[-1]
+            if "HttpConnectionManager" in last.typed_config.type_url:
+                manager = http_connection_manager_pb2.HttpConnectionManager.FromString(last.typed_config.value)
+                if manager.stat_prefix.startswith("inbound"):
+                    assert manager.common_http_protocol_options.max_connection_duration.seconds == longest
+                    seen.add("http")
+            elif "TcpProxy" in last.typed_config.type_url:
+                made = tcp_proxy_pb2.TcpProxy.FromString(last.typed_config.value)
+                if made.cluster.startswith("inbound|5432"):
+                    assert made.max_downstream_connection_duration.seconds == longest
+                    assert not made.HasField("idle_timeout")
+                    seen.add("tcp")
+    assert seen == {"http", "tcp"}

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 
 from controlplane.model.proxy import Proxy, ProxyType
 from controlplane.model.resource import ResourceKey
-from controlplane.pilot.generators import CLUSTER
+from controlplane.pilot.generators import CLUSTER, ENDPOINTS
 from controlplane.pilot.translator import Pilot
 from controlplane.pilot.view import View, scope_key
 from tests.controlplane.pilot.mesh import change, clusters, mesh, proxy
@@ -262,3 +263,80 @@ def test_scopes_are_told_apart_by_labels_that_matter_alone() -> None:
     )
     assert pilot.scope(one) != pilot.scope(other)
     assert pilot.scope(other) == pilot.scope(proxy("r", namespace="a", labels={"app": "y", "pod": "7"}))
+
+
+def _entries(**exports: str) -> str:
+    """ServiceEntries of one host in the namespace `a`: the first has port 80 and endpoint 10.0.0.1, and so on."""
+    return "---\n".join(
+        entry(f"a/{name}", "x.example", f", endpoints: [{{address: 10.0.0.{number}}}], exportTo: {export}").replace(
+            "number: 80", f"number: {79 + number}"
+        )
+        for number, (name, export) in enumerate(exports.items(), 1)
+    )
+
+
+def _ports(pilot: Pilot, namespace: str) -> dict[int, list[str]]:
+    """The ports of that host that a namespace sees, with the addresses behind them."""
+    node = proxy(namespace=namespace)
+    found = {}
+    for name in clusters(pilot, node):
+        if name.endswith("||x.example"):
+            assignment = ClusterLoadAssignment.FromString(pilot.resources(node, ENDPOINTS, [name])[name].value)
+            found[int(name.split("|")[1])] = [
+                one.endpoint.address.socket_address.address
+                for place in assignment.endpoints
+                for one in place.lb_endpoints
+            ]
+    return found
+
+
+FIRST, SECOND, THIRD = {80: ["10.0.0.1"]}, {81: ["10.0.0.2"]}, {82: ["10.0.0.3"]}
+
+
+@pytest.mark.parametrize(
+    ("exports", "expected"),
+    [
+        (("['*']", "['*']", "['*']"), {"a": FIRST | SECOND | THIRD, "b": FIRST | SECOND | THIRD}),
+        (("['*']", "['.']", "[b]"), {"a": FIRST | SECOND, "b": FIRST | THIRD, "c": FIRST}),
+        (("['.']", "[b]", "['~']"), {"a": FIRST, "b": SECOND, "c": {}}),
+        (("['.', b]", "[b]", "[b, c]"), {"a": FIRST, "b": FIRST | SECOND | THIRD, "c": THIRD, "d": {}}),
+        (("[b]", "['*']", "['*']"), {"a": SECOND | THIRD, "b": FIRST | SECOND | THIRD, "c": SECOND | THIRD}),
+        (("['~']", "['*']", "[b]"), {"a": SECOND, "b": SECOND | THIRD, "c": SECOND}),
+    ],
+)
+def test_each_entry_of_a_host_is_visible_by_its_own_export_to(
+    exports: tuple[str, ...], expected: dict[str, dict[int, list[str]]]
+) -> None:
+    texts = _entries(**dict(zip(("one", "two", "three"), exports, strict=True)))
+    pilot = mesh(texts)
+    assert {namespace: _ports(pilot, namespace) for namespace in expected} == expected
+
+
+def test_entries_of_a_host_that_come_change_and_go() -> None:
+    pilot = mesh(_entries(one="['*']", two="['*']"))
+    assert _ports(pilot, "b") == FIRST | SECOND
+    changes = change(pilot, _entries(one="['*']", two="['.']"))
+    assert CLUSTER in pilot.affected(changes, proxy(namespace="b"))
+    assert (_ports(pilot, "a"), _ports(pilot, "b")) == (FIRST | SECOND, FIRST)
+    change(pilot, _entries(one="['*']", two="['.']").replace("10.0.0.1", "10.0.0.7"))
+    assert (_ports(pilot, "a"), _ports(pilot, "b")) == ({80: ["10.0.0.7"]} | SECOND, {80: ["10.0.0.7"]})
+    change(pilot, gone=[ResourceKey("ServiceEntry", "a", "one")])
+    assert (_ports(pilot, "a"), _ports(pilot, "b")) == (SECOND, {})
+    change(pilot, gone=[ResourceKey("ServiceEntry", "a", "two")])
+    assert (_ports(pilot, "a"), _ports(pilot, "b")) == ({}, {})
+    snapshot = pilot._registry.snapshot
+    assert not snapshot.services and not snapshot.endpoints
+
+
+def test_endpoints_follow_the_workloads_of_an_entry_that_few_see() -> None:
+    chosen = entry("a/two", "x.example", ", workloadSelector: {labels: {app: x}}, exportTo: [b]").replace(
+        "number: 80", "number: 81"
+    )
+    pilot = mesh(_entries(one="['*']") + "---\n" + chosen)
+    assert (_ports(pilot, "b"), _ports(pilot, "c")) == (FIRST | {81: []}, FIRST)
+    workload = "kind: WorkloadEntry\nmetadata: a/w\nspec: {address: 10.0.0.9, labels: {app: x}}\n"
+    changes = change(pilot, workload)
+    assert ENDPOINTS in pilot.affected(changes, proxy(namespace="b"))
+    assert (_ports(pilot, "b"), _ports(pilot, "c")) == (FIRST | {81: ["10.0.0.9"]}, FIRST)
+    change(pilot, gone=[ResourceKey("WorkloadEntry", "a", "w")])
+    assert _ports(pilot, "b") == FIRST | {81: []}

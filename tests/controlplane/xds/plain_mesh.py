@@ -13,6 +13,7 @@ from controlplane.model.changes import Changes
 from controlplane.model.encoded import Encoded, encode
 from controlplane.model.proxy import Proxy
 from controlplane.model.resource import Resource, ResourceKey
+from controlplane.xds.admission import Admitted
 from controlplane.xds.hub import Hub, Ignored
 from controlplane.xds.server import DiscoveryServer, DiscoveryService
 from controlplane.xds.type_urls import CLUSTER, ENDPOINTS, LISTENER, ROUTES
@@ -86,8 +87,8 @@ class Served:
         async def on_health(proxy: Proxy, healthy: bool, message: str) -> None:
             self.health.append((proxy.id, healthy, message))
 
-        async def admit(proxy: Proxy, metadata: Mapping[str, Any], certificate: Any) -> Proxy:
-            return proxy
+        async def admit(proxy: Proxy, metadata: Mapping[str, Any], certificate: Any, source: str) -> Admitted:
+            return Admitted(proxy)
 
         service = DiscoveryService(
             self.hub,

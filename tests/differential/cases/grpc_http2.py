@@ -125,7 +125,7 @@ for _path in ("/slow", "/timeout"):
     for _timeout in ("5S", "30m", ""):
         _fields = [*GRPC, *([("grpc-timeout", _timeout)] if _timeout else [])]
         table.ask(f"deadline{_path.replace('/', '-')}-{_timeout}", _path, _fields, method="POST", body=ONE,
-                  listener="plain", upstream=SLOW, ignore=CODES)  # fmt: skip
+                  listener="plain", upstream=SLOW, ignore=CODES, deadline=1.0)  # fmt: skip
 for _status in (0, 1, 2, 4, 8, 13, 14, 16):
     table.ask(f"retry-only-{_status}", "/retry", GRPC, method="POST", body=ONE, listener="plain",
               upstream=[only(str(_status)), responding()])  # fmt: skip

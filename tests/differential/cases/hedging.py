@@ -18,6 +18,7 @@ from tests.differential.blocks import (
     virtual_host,
 )
 from tests.differential.case import Close, Delay, Pause, ReadBody, Reply, Table, reply, request
+from tests.differential.http2_upstream import answer
 
 FAST = {"base_interval": "0.001s", "max_interval": "0.002s"}
 HEDGE = {"hedge_policy": {"hedge_on_per_try_timeout": True}}
@@ -114,6 +115,10 @@ def turn(number: int, status: int = 200, delay: float = 0.0) -> Reply:
     return reply(status, headers=[("X-Turn", str(number))], delay=delay)
 
 
+def http2_turn(number: int, delay: float = 0.0) -> Reply:
+    return answer(fields=[("x-turn", str(number))], delay=delay)
+
+
 def get(name: str, target: str, *upstream: Reply, headers: Any = (), **options: Any) -> None:
     table.get(name, target, headers, upstream=upstream, unordered=True, **options)
 
@@ -150,8 +155,8 @@ get("without-retries", "/no-retry/", turn(1, delay=0.3))
 get("post", "/plain/", turn(1, delay=0.3), HANG, method="POST", body=b"twice")
 get("counted", "/plain/", turn(1, delay=0.3), HANG, host="counted.test")
 get("counted-retry", "/plain/", turn(1, 503), turn(2), host="counted.test")
-get("h2-second-wins", "/h2/", HANG, turn(2))
-get("h2-first-wins", "/h2/", turn(1, delay=0.3), HANG)
+get("h2-second-wins", "/h2/", HANG, http2_turn(2))
+get("h2-first-wins", "/h2/", http2_turn(1, delay=0.3), HANG)
 get("large-answer", "/plain/", reply(body=b"0123456789" * 20000, delay=0.3), HANG)
 
 table.get("levels-second-wins", "/levels/", upstream={"a": [HANG], "b": [turn(2)]}, unordered=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tests.differential.blocks import Message, Site
-from tests.differential.case import Finish, Send, Table, request
+from tests.differential.case import AwaitResponses, Finish, Send, Table, request
 
 BOOTSTRAPS: dict[str, Callable[[Site], Message]] = {}
 
@@ -64,6 +64,13 @@ head("method-with-colon", b"GET: / HTTP/1.1")
 head("method-empty", b" / HTTP/1.1")
 head("method-very-long", b"A" * 300 + b" / HTTP/1.1")
 head("tls-hello", b"\x16\x03\x01\x00\xa5\x01\x00\x00\xa1\x03\x03")
+for name, beginning in {
+    "tls": b"\x16\x03\x01\x02\x00\x01",
+    "nul": b"\x00",
+    "space": b" GET",
+    "after-empty-line": b"\r\n\x01",
+}.items():
+    table.add(f"begins-with-{name}", Send(beginning), AwaitResponses(1), methods=["GET"])
 head("connect-not-enabled", b"CONNECT a.test:443 HTTP/1.1", method="CONNECT")
 head("connect-with-path", b"CONNECT /path HTTP/1.1", method="CONNECT")
 head("connect-without-port", b"CONNECT a.test HTTP/1.1", method="CONNECT")

@@ -94,6 +94,13 @@ for _listener in ("http", "http10", "http10-host"):
     )
 add("1.0-chunked-response", HTTP10, listener="http10", upstream=reply(chunks=[b"one", b"two"]))
 add("1.0-response-until-close", HTTP10, listener="http10", upstream=reply(body=b"end", length=False, then=[Close()]))
+for _time in range(4):  # by and by their form is known, and they take the express lane
+    add(f"1.0-again-{_time}", HTTP10.replace(b"/ ", b"/%d " % _time), listener="http10")
+    add(
+        f"last-of-many-{_time}",
+        b"GET /%d HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n" % _time,
+        listener="http10",
+    )
 add("1.0-post", b"POST / HTTP/1.0\r\nHost: a.test\r\nContent-Length: 3\r\n\r\nabc", listener="http10")
 add(
     "1.0-chunked-request",

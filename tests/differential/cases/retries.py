@@ -272,4 +272,5 @@ for _name, _interim in (("103", INTERIM), ("100", CONTINUE)):
         f"interim-{_name}-then-late",
         "/per-try/",
         upstream=[Reply((ReadBody(), _interim, Delay(0.3))), *answers(200)],
+        deadline=0.5,
     )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from sidecar.core.head import RequestHead
+from sidecar.core.explanation import ENDS, TAKEN, Step
+from sidecar.core.question import Question
 from tests.sidecar.admin.bootstraps import VARIED, cluster, endpoint, large
 from tests.sidecar.admin.interface import Interface, serving
 
@@ -179,29 +180,37 @@ def test_live_figures_of_hosts() -> None:
 
 
 def test_explain_describes_the_request_and_shows_what_it_is_told() -> None:
-    asked: list[RequestHead] = []
+    asked: list[Question] = []
 
-    def explain(request: RequestHead) -> Iterator[tuple[str, Sequence[str]]]:
-        asked.append(request)
-        yield "listener l1, connection manager in", ["virtual host 'v'", "route 0 matches"]
-        yield "listener l2, connection manager out", ["no route matches"]
+    def explain(question: Question) -> list[Step]:
+        asked.append(question)
+        if question.source == "10.0.0.1":
+            raise ValueError("10.0.0.1 is unwelcome")
+        return [
+            Step("listener", "l1", TAKEN, "listener l1: takes it", ("a detail",)),
+            Step("verdict", "", ENDS, "verdict: 404", metadata={"istio": {"config": "x"}}),
+        ]
 
+    query = (
+        "url=http://h.example/a%3Fq=1&method=PUT&header=X-A:%20b&header=x-a:c&peer=spiffe://d/ns/a/sa/b&to=10.1.1.1:80"
+    )
     with serving(VARIED, explain=explain) as running:
-        answer = running.ask("/explain?path=/a%3Fq=1&host=h.example&method=PUT&header=X-A:%20b&header=x-a:c")
-        assert answer.body == (
-            "listener l1, connection manager in\n  virtual host 'v'\n  route 0 matches\n"
-            "listener l2, connection manager out\n  no route matches\n"
-        )
-        (request,) = asked
-        assert (request.method, request.path, request.authority) == (b"PUT", b"/a?q=1", b"h.example")
-        assert request.fields == [(b"x-a", b"b"), (b"x-a", b"c")]
-        for query in ("header=nothing", "path=a", "nothing=1"):
-            assert running.ask(f"/explain?{query}").status == 400
-        assert len(asked) == 1
-
-
-def test_explain_without_connection_managers(interface: Interface) -> None:
-    assert interface.ask("/explain?path=/").body == "no listener has an HTTP connection manager\n"
+        answer = running.ask(f"/explain?{query}")
+        assert answer.body == "listener l1: takes it\n    a detail\nverdict: 404\n"
+        (question,) = asked
+        assert (question.method, question.path, question.authority) == (b"PUT", b"/a?q=1", "h.example")
+        assert question.fields == ((b"x-a", b"b"), (b"x-a", b"c"))
+        assert (question.peer, question.destination, question.tls) == ("spiffe://d/ns/a/sa/b", "10.1.1.1:80", True)
+        told = json.loads(running.ask(f"/explain?{query}&format=json").body)
+        assert [step["text"] for step in told] == ["listener l1: takes it", "verdict: 404"]
+        assert told[1]["metadata"] == {"istio": {"config": "x"}}
+        count = len(asked)
+        for wrong in ("header=nothing", "path=a", "nothing=1", "", "url=a", "url=http://a/&format=xml",
+                      "url=http://a/&source=b", "url=http://a/&peer=b", "url=http://a/&direction=b"):  # fmt: skip
+            answer = running.ask(f"/explain?{wrong}")
+            assert (answer.status, len(asked)) == (400, count), wrong
+        answer = running.ask("/explain?url=http://a/&source=10.0.0.1")
+        assert (answer.status, answer.body) == (400, "10.0.0.1 is unwelcome\n")
 
 
 def test_secrets_of_the_bootstrap_stay_inside() -> None:

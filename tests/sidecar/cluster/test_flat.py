@@ -17,7 +17,12 @@ from sidecar.cluster.load_balancers.refining import accepts_statuses
 from sidecar.core.override_host import OverrideHost
 from tests.sidecar.cluster.surroundings import PLAIN, Context, cluster_stats, finish, make_hosts, picks, seeded
 
-POLICIES = [RoundRobin(seeded()), LeastRequest(seeded()), LeastRequest(seeded(), choice_count=3), RandomHost(seeded())]
+POLICIES = {
+    "round_robin": RoundRobin(seeded()),
+    "least_request": LeastRequest(seeded()),
+    "least_of_three": LeastRequest(seeded(), choice_count=3),
+    "random": RandomHost(seeded()),
+}
 
 
 def balancer(policy: FlatPolicy) -> LayeredBalancer:
@@ -95,12 +100,12 @@ def test_weighted_least_request_divides_the_weight_by_the_load(bias: float, shar
     assert abs(expected - share) < 0.06
 
 
-@pytest.mark.parametrize("policy", POLICIES, ids=repr)
+@pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
 def test_nobody_is_picked_from_nobody(policy: FlatPolicy) -> None:
     assert finish(balancer(policy).build(host_sets_of([])))(PLAIN) is None
 
 
-@pytest.mark.parametrize("policy", POLICIES, ids=repr)
+@pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
 def test_unhealthy_hosts_are_left_out(policy: FlatPolicy) -> None:
     hosts = make_hosts(4)
     hosts[2].set_health_status("UNHEALTHY")
@@ -108,7 +113,7 @@ def test_unhealthy_hosts_are_left_out(policy: FlatPolicy) -> None:
     assert set(picks(pick, 200)) == {"10.0.0.0:80", "10.0.0.1:80", "10.0.0.3:80"}
 
 
-@pytest.mark.parametrize("policy", POLICIES, ids=repr)
+@pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
 def test_hosts_that_were_tried_are_avoided(policy: FlatPolicy) -> None:
     hosts = make_hosts(3)
     pick = finish(balancer(policy).build(host_sets_of(hosts)))
@@ -124,7 +129,7 @@ def test_after_the_attempts_a_tried_host_is_taken_after_all() -> None:
     assert pick(context) in hosts
 
 
-@pytest.mark.parametrize("policy", POLICIES, ids=repr)
+@pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
 def test_an_override_host_is_taken_if_it_is_usable(policy: FlatPolicy) -> None:
     hosts = make_hosts(3)
     hosts[1].set_health_status("UNHEALTHY")
@@ -166,7 +171,7 @@ def test_no_host_starves_whatever_the_weights_and_the_bias(weights: list[int], b
         assert all(abs(counts[host.address.text] - 100 * host.weight) <= len(hosts) + 1 for host in hosts)
 
 
-@pytest.mark.parametrize("policy", POLICIES, ids=repr)
+@pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
 def test_where_only_the_override_host_will_do_there_is_no_other(policy: FlatPolicy) -> None:
     hosts = make_hosts(3)
     hosts[1].set_health_status("UNHEALTHY")

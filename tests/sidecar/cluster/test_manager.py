@@ -7,15 +7,19 @@ from typing import Any
 
 import pytest
 
+from sidecar.cluster.dns_cache import DnsCache
 from sidecar.cluster.manager import ClusterManager
 from sidecar.config.address import SocketAddress
 from sidecar.config.circuit_breakers import CircuitBreakers, RetryBudget, Thresholds
 from sidecar.config.cluster import Cluster as ClusterConfig
 from sidecar.config.common_lb import CommonLbConfig
+from sidecar.config.dns import DnsSettings
+from sidecar.config.dns_cache import DnsCacheConfig
 from sidecar.config.endpoint import ClusterLoadAssignment, LbEndpoint, LocalityLbEndpoints
+from sidecar.config.health_check import HealthCheck, TcpHealthCheck
 from sidecar.config.lb_policies import LbConfig, LeastRequestLbConfig, MaglevLbConfig, RingHashLbConfig
 from sidecar.config.outlier_detection import OutlierDetection
-from tests.sidecar.cluster.surroundings import PLAIN, Clock, Stages, picks, seeded
+from tests.sidecar.cluster.surroundings import PLAIN, Clock, Counts, Stages, picks, seeded
 
 
 def config(name: str, *addresses: str, kind: str = "STATIC", **more: Any) -> ClusterConfig:
@@ -178,3 +182,53 @@ def test_a_host_that_is_to_get_no_more_requests_keeps_its_connections(status: st
     cluster.refresh_health()
     assert picks(cluster.pick, 10) == {"10.0.0.2:80": 10}
     assert pool.times == 0
+
+
+class Forwarding(Stages):
+    """Stages with caches of names, in which there is something that a cluster needs and cannot have."""
+
+    def __init__(self, clock: Clock, missing: str) -> None:
+        super().__init__()
+        self.clock = clock
+        self.missing = missing
+        self.closed: list[DnsCache] = []
+
+    def dns_cache(self, config: DnsCacheConfig) -> DnsCache:
+        counts: Any = Counts()
+        return DnsCache(config, counts, counts, self.scripted, self.clock.wheel, seeded(), self.closed.append).open()
+
+    def outlier_events(self) -> None:
+        self._find("outlier_events")
+
+    def health_checker(self, cluster: Any) -> Any:
+        self._find("health_checker")
+
+    def needs_of(self, config: ClusterConfig) -> tuple[()]:
+        self._find("needs_of")
+        return ()
+
+    def _find(self, what: str) -> None:
+        if what == self.missing:
+            raise OSError(what)
+
+
+@pytest.mark.parametrize("missing", ["outlier_events", "health_checker", "needs_of", ""])
+def test_a_cluster_that_cannot_be_made_leaves_its_cache_of_names(missing: str, clock: Clock) -> None:
+    stages = Forwarding(clock, missing)
+    manager = ClusterManager(stages, clock.wheel, seeded())
+    forward = ClusterConfig(
+        "a",
+        "a",
+        "DYNAMIC_FORWARD_PROXY",
+        ClusterLoadAssignment("a"),
+        dns_cache=DnsCacheConfig("c", DnsSettings()),
+        outlier_detection=OutlierDetection(),
+        health_check=HealthCheck(TcpHealthCheck(), 1.0, 1.0, 1, 1) if missing == "health_checker" else None,
+    )
+    if missing:
+        with pytest.raises(OSError, match=missing):
+            manager.add(forward)
+        assert not manager.clusters and len(stages.closed) == 1
+    else:
+        manager.add(forward)
+        assert not stages.closed

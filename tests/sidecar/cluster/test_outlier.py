@@ -28,7 +28,9 @@ class Setting:
         self.hosts = make_hosts(hosts)
         self.stats = Counts()
         self.events: list[dict[str, Any]] = []
-        log = OutlierEventLog(lambda line: self.events.append(json.loads(line)), lambda: clock.now, 1_700_000_000.25)
+        log = OutlierEventLog(
+            lambda line: self.events.append(json.loads(line)), lambda: clock.now, lambda: 1_700_000_000.25
+        )
         random = seeded()
         options = CommonOptions(random, Counts(), healthy_panic_threshold=0.0)
         self.cluster: Cluster = make_cluster(

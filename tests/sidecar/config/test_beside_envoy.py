@@ -395,7 +395,7 @@ STRICTER: dict[str, Document] = {
         [],
         [
             cluster(
-                max_requests_per_connection=3,
+                common_http_protocol_options={"max_requests_per_connection": 3},
                 typed_extension_protocol_options=EXPLICIT,
             )
         ],

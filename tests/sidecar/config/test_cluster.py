@@ -11,6 +11,7 @@ from sidecar.config.circuit_breakers import CircuitBreakers, RetryBudget, Thresh
 from sidecar.config.cluster import Cluster
 from sidecar.config.core_types import TcpKeepalive
 from sidecar.config.dns import DnsSettings
+from sidecar.config.dns_cache import DnsCacheConfig
 from sidecar.config.lb_policies import OriginalDstLbConfig
 from sidecar.config.outlier_detection import OutlierDetection
 from tests.sidecar.config.resources import (
@@ -218,7 +219,11 @@ def test_two_clusters_of_a_name() -> None:
             ".load_assignment",
             "has no meaning for ORIGINAL_DST",
         ),
-        ({"lb_policy": "CLUSTER_PROVIDED"}, ".lb_policy", "CLUSTER_PROVIDED is for ORIGINAL_DST alone"),
+        (
+            {"lb_policy": "CLUSTER_PROVIDED"},
+            ".lb_policy",
+            "CLUSTER_PROVIDED is for ORIGINAL_DST and dynamic forward proxies alone",
+        ),
         (
             {**ORIGINAL_DST, "original_dst_lb_config": {"http_header_name": "x-to"}},
             ".original_dst_lb_config.http_header_name",
@@ -249,6 +254,26 @@ def test_two_clusters_of_a_name() -> None:
             ".dns_failure_refresh_rate.max_interval",
             "is shorter than base_interval",
         ),
+        (
+            {"upstream_bind_config": {"source_address": {"address": "a.test", "port_value": 0}}},
+            ".upstream_bind_config.source_address.address",
+            "'a.test' is no IP address",
+        ),
+        (
+            {"upstream_bind_config": {"extra_source_addresses": [{"address": {"address": "::1", "port_value": 0}}]}},
+            ".upstream_bind_config.extra_source_addresses",
+            "has no effect without source_address",
+        ),
+        (
+            {
+                "upstream_bind_config": {
+                    "source_address": {"address": "127.0.0.6", "port_value": 0},
+                    "extra_source_addresses": [{"address": {"address": "127.0.0.7", "port_value": 0}}],
+                }
+            },
+            ".upstream_bind_config.extra_source_addresses",
+            "is of the same IP version as source_address",
+        ),
     ],
 )
 def test_what_is_wrong_is_refused(fields: Document, path: str, problem: str) -> None:
@@ -267,3 +292,74 @@ def test_equal_parts_of_clusters_are_one_object() -> None:
     assert one.common_lb_config is other.common_lb_config
     assert one.dns is other.dns
     assert one.http_protocol_options is other.http_protocol_options
+
+
+FORWARD_PROXY = "type.googleapis.com/envoy.extensions.clusters.dynamic_forward_proxy.v3.ClusterConfig"
+
+
+def forward_proxy(cache: Document | None = None, **fields: Any) -> Document:
+    said = {"@type": FORWARD_PROXY, "dns_cache_config": {"name": "names", **(cache or {})}, **fields}
+    return {
+        "type": None,
+        "lb_policy": "CLUSTER_PROVIDED",
+        "load_assignment": None,
+        "cluster_type": {"name": "envoy.clusters.dynamic_forward_proxy", "typed_config": said},
+    }
+
+
+def test_a_dynamic_forward_proxy_has_the_defaults_of_envoy() -> None:
+    built = load_cluster(**forward_proxy())
+    assert (built.type, built.dns_cache) == (
+        "DYNAMIC_FORWARD_PROXY",
+        DnsCacheConfig("names", DnsSettings(dns_refresh_rate=60.0, respect_dns_ttl=True)),
+    )
+    assert (built.upstream_http_options.auto_sni, built.upstream_http_options.auto_san_validation) == (True, True)
+
+
+def test_every_field_of_a_cache_of_names() -> None:
+    built = load_cluster(
+        **forward_proxy(
+            {
+                "dns_lookup_family": "V4_PREFERRED",
+                "dns_refresh_rate": "7s",
+                "dns_min_refresh_rate": "2s",
+                "dns_failure_refresh_rate": {"base_interval": "1s", "max_interval": "3s"},
+                "host_ttl": "8s",
+                "max_hosts": 9,
+                "disable_dns_refresh_on_failure": True,
+                "dns_cache_circuit_breaker": {"max_pending_requests": 10},
+                "dns_query_timeout": "11s",
+                "use_tcp_for_dns_lookups": True,
+                "preresolve_hostnames": [{"address": "a.test", "port_value": 12}],
+            }
+        )
+    )
+    dns = DnsSettings(7.0, 0.0, 1.0, 3.0, True, "V4_PREFERRED", (), True)
+    assert built.dns_cache == DnsCacheConfig("names", dns, 2.0, 8.0, 9, 10, 11.0, False, (SocketAddress("a.test", 12),))
+
+
+@pytest.mark.parametrize(
+    ("fields", "place", "problem"),
+    [
+        ({"lb_policy": None}, "lb_policy", "must be CLUSTER_PROVIDED"),
+        (forward_proxy({"key_value_config": {"config": {"name": "x", "typed_config": {"@type": STRUCT}}}}),
+         "cluster_type.typed_config.dns_cache_config.key_value_config", "is not implemented"),
+        (forward_proxy(allow_coalesced_connections=True), "cluster_type.typed_config.allow_coalesced_connections",
+         "is not implemented"),
+        (forward_proxy(dns_cache_config=None, sub_clusters_config={"lb_policy": "ROUND_ROBIN"}),
+         "cluster_type.typed_config.dns_cache_config", "sub-clusters are not implemented"),
+        ({"upstream_http_protocol_options": {"auto_sni": True}}, "cluster_type.typed_config",
+         "must have auto_sni and auto_san_validation"),
+        ({"load_assignment": {"cluster_name": "c"}}, "load_assignment", "has no meaning for DYNAMIC_FORWARD_PROXY"),
+    ],
+)  # fmt: skip
+def test_what_a_dynamic_forward_proxy_cannot_be(fields: Document, place: str, problem: str) -> None:
+    found = refusals(bootstrap(clusters=[cluster(**{**forward_proxy(), **fields})]))
+    assert any(path == f"{HERE}.{place}" and problem in why for path, why in found), found
+
+
+def test_a_dynamic_forward_proxy_may_be_told_not_to_ask_who_its_hosts_are() -> None:
+    built = load_cluster(
+        **forward_proxy(allow_insecure_cluster_options=True), upstream_http_protocol_options={"auto_sni": True}
+    )
+    assert not built.upstream_http_options.auto_san_validation

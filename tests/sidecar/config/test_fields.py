@@ -208,7 +208,7 @@ def test_a_typed_struct_of_a_known_type_becomes_that_message(typed_struct: str) 
 def test_a_typed_struct_of_another_type_comes_as_itself() -> None:
     value = any_of("xds.type.v3.TypedStruct", type_url="type.example.com/my.Filter", value={"ratio": 0.5})
     socket = node_of("envoy.config.core.v3.TransportSocket", {"name": "x", "typed_config": value})
-    mine = socket.extension(known=[FAULT])
+    mine = socket.extension(known=[FAULT], structs=True)
     assert mine is not None
     assert mine.get("type_url") == "type.example.com/my.Filter"
     assert mine.struct("value") == {"ratio": 0.5}

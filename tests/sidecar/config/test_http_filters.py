@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from sidecar.config.dns import DnsSettings
+from sidecar.config.dns_cache import DnsCacheConfig
 from sidecar.config.fields import Node
 from sidecar.config.filters.adaptive_concurrency import AdaptiveConcurrency, GradientControllerConfig
 from sidecar.config.filters.admission_control import AdmissionControl
@@ -14,16 +16,20 @@ from sidecar.config.filters.compression import GzipCompressor, GzipDecompressor
 from sidecar.config.filters.compressor import Compressor, CompressorPerRoute
 from sidecar.config.filters.cors import Cors, CorsPolicy
 from sidecar.config.filters.decompressor import Decompressor
+from sidecar.config.filters.dynamic_forward_proxy import DynamicForwardProxy, DynamicForwardProxyPerRoute
+from sidecar.config.filters.ext_authz import ExtAuthz, ExtAuthzPerRoute, GrpcAuthorization
 from sidecar.config.filters.fault import HTTPFault
 from sidecar.config.filters.grpc_http1_bridge import GrpcHttp1Bridge
 from sidecar.config.filters.grpc_stats import GrpcStats
 from sidecar.config.filters.grpc_web import GrpcWeb
 from sidecar.config.filters.header_mutation import HeaderMutation
 from sidecar.config.filters.health_check import HealthCheck
+from sidecar.config.filters.jwt_authn import JwtAuthentication, JwtPerRoute
 from sidecar.config.filters.local_ratelimit import LocalRateLimit
 from sidecar.config.filters.ratelimit import HttpRateLimit, HttpRateLimitPerRoute
 from sidecar.config.filters.rbac import HttpRbac
 from sidecar.config.filters.router import Router
+from sidecar.config.filters.set_filter_state import FilterStateValue, SetFilterState
 from sidecar.config.filters.stateful_session import CookieSessionState, HeaderSessionState, StatefulSession
 from sidecar.config.filters.user_filter import UserFilter
 from sidecar.config.grpc_service import GrpcService
@@ -36,6 +42,7 @@ from sidecar.config.http_filters import (
     parse_typed_per_filter_config,
 )
 from sidecar.config.rbac import Rbac
+from sidecar.core.tls_options import APPLICATION_PROTOCOLS, ApplicationProtocols
 from tests.sidecar.config.building import build, problems
 
 if TYPE_CHECKING:
@@ -58,6 +65,10 @@ def http_filter(config: dict[str, Any], **fields: Any) -> dict[str, Any]:
     return {"name": "f", "typed_config": config, **fields}
 
 
+OFFERED = {
+    "object_key": APPLICATION_PROTOCOLS,
+    "format_string": {"text_format_source": {"inline_string": "istio-h2,istio"}},
+}
 SESSION_STATE = "type.googleapis.com/envoy.extensions.http.stateful_session."
 
 
@@ -95,11 +106,13 @@ FILTERS: list[tuple[dict[str, Any], FilterConfig]] = [
     (typed("router.v3.Router"), Router()),
     (typed("fault.v3.HTTPFault"), HTTPFault()),
     (typed("rbac.v3.RBAC"), HttpRbac()),
+    (typed("jwt_authn.v3.JwtAuthentication"), JwtAuthentication({})),
     (typed("local_ratelimit.v3.LocalRateLimit", stat_prefix="s"), LocalRateLimit("s")),
     (
         typed("ratelimit.v3.RateLimit", domain="d", rate_limit_service={"grpc_service": SERVICE}),
         HttpRateLimit("d", GrpcService("a")),
     ),
+    (typed("ext_authz.v3.ExtAuthz", grpc_service=SERVICE), ExtAuthz(GrpcAuthorization(GrpcService("a")))),
     (typed("cors.v3.Cors"), Cors()),
     (typed("header_mutation.v3.HeaderMutation"), HeaderMutation()),
     (typed("health_check.v3.HealthCheck", pass_through_mode=False), HealthCheck(False, None, {}, ())),
@@ -123,10 +136,21 @@ FILTERS: list[tuple[dict[str, Any], FilterConfig]] = [
         ),
         AdaptiveConcurrency(GradientControllerConfig(1.0, 60.0)),
     ),
+    (typed("set_filter_state.v3.Config"), SetFilterState()),
+    (
+        typed("set_filter_state.v3.Config", on_request_headers=[OFFERED]),
+        SetFilterState((FilterStateValue(APPLICATION_PROTOCOLS, ApplicationProtocols(("istio-h2", "istio"))),)),
+    ),
     (typed("stateful_session.v3.StatefulSession"), StatefulSession()),
     (
         typed("stateful_session.v3.StatefulSession", session_state=SESSION_COOKIE, strict=True, stat_prefix="p"),
         StatefulSession(CookieSessionState(b"a", 2, b"/b", ((b"Secure", b""),)), True, "p"),
+    ),
+    (
+        typed("dynamic_forward_proxy.v3.FilterConfig", dns_cache_config={"name": "names", "max_hosts": 7}),
+        DynamicForwardProxy(
+            DnsCacheConfig("names", DnsSettings(dns_refresh_rate=60.0, respect_dns_ttl=True), max_hosts=7)
+        ),
     ),
     (user(USER + "tag", {"n": 1}), UserFilter("tag", {"n": 1})),
     (user(USER + "a.b", {"x": {"y": [None]}}, package="udpa.type.v1"), UserFilter("a.b", {"x": {"y": [None]}})),
@@ -153,7 +177,11 @@ def test_disabled() -> None:
 @pytest.mark.parametrize(
     ("document", "path", "words"),
     [
-        (http_filter(typed("ext_authz.v3.ExtAuthz"), is_optional=True), "typed_config", "is not implemented by Mizzen"),
+        (
+            http_filter(typed("ext_proc.v3.ExternalProcessor"), is_optional=True),
+            "typed_config",
+            "is not implemented by Mizzen",
+        ),
         (http_filter(user("type.googleapis.com/other.Filter", {})), "typed_config.type_url", "is not known"),
         (http_filter(user(USER, {})), "typed_config.type_url", "is not known"),
         (http_filter(typed("buffer.v3.BufferPerRoute", disabled=True)), "typed_config", "is not implemented by Mizzen"),
@@ -175,10 +203,12 @@ def test_filters_that_are_refused(document: dict[str, Any], path: str, words: st
 
 PER_ROUTE: list[tuple[dict[str, Any], PerRouteConfig]] = [
     (typed("fault.v3.HTTPFault"), HTTPFault()),
+    (typed("jwt_authn.v3.PerRouteConfig", requirement_name="n"), JwtPerRoute(requirement_name="n")),
     (typed("rbac.v3.RBACPerRoute"), HttpRbac()),
     (typed("rbac.v3.RBACPerRoute", rbac={"rules": {}}), HttpRbac(Rbac("ALLOW", ()))),
     (typed("local_ratelimit.v3.LocalRateLimit", stat_prefix="s"), LocalRateLimit("s")),
     (typed("ratelimit.v3.RateLimitPerRoute", domain="d"), HttpRateLimitPerRoute(domain="d")),
+    (typed("ext_authz.v3.ExtAuthzPerRoute", disabled=True), ExtAuthzPerRoute(disabled=True)),
     (typed("cors.v3.CorsPolicy"), CorsPolicy()),
     (typed("header_mutation.v3.HeaderMutationPerRoute"), HeaderMutation()),
     (typed("buffer.v3.BufferPerRoute", disabled=True), Buffer(None)),
@@ -193,6 +223,18 @@ PER_ROUTE: list[tuple[dict[str, Any], PerRouteConfig]] = [
             },
         ),
         CompressorPerRoute(False, False, GzipCompressor()),
+    ),
+    (
+        typed("set_filter_state.v3.Config", on_request_headers=[OFFERED]),
+        SetFilterState((FilterStateValue(APPLICATION_PROTOCOLS, ApplicationProtocols(("istio-h2", "istio"))),)),
+    ),
+    (
+        typed("dynamic_forward_proxy.v3.PerRouteConfig", host_rewrite_literal="a.test:1"),
+        DynamicForwardProxyPerRoute(host_rewrite_literal=b"a.test:1"),
+    ),
+    (
+        typed("dynamic_forward_proxy.v3.PerRouteConfig", host_rewrite_header="X-Host"),
+        DynamicForwardProxyPerRoute(host_rewrite_header=b"x-host"),
     ),
     (typed("stateful_session.v3.StatefulSessionPerRoute", disabled=True), StatefulSession()),
     (
@@ -232,8 +274,8 @@ def test_a_filter_can_be_disabled_for_a_route() -> None:
             "is required unless the filter is disabled",
         ),
         (
-            typed("rbac.v3.RBACPerRoute", rbac={"track_per_rule_stats": True}),
-            ".rbac.track_per_rule_stats",
+            typed("rbac.v3.RBACPerRoute", rbac={"matcher": {}}),
+            ".rbac.matcher",
             "is not implemented",
         ),
     ],

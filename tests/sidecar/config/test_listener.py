@@ -51,6 +51,18 @@ def test_a_listener_with_little_has_the_defaults_of_envoy() -> None:
     assert built.filter_chains[0].filter_chain_match == FilterChainMatch()
 
 
+def test_use_original_dst_brings_the_filter_that_asks_for_it() -> None:
+    inspector, own = listener_filter("tls_inspector.v3.TlsInspector"), listener_filter("original_dst.v3.OriginalDst")
+
+    def filters(**fields: Any) -> list[type]:
+        return [type(one.typed_config) for one in load_listener(**fields).listener_filters]
+
+    assert filters(use_original_dst=True) == [OriginalDst]
+    assert filters(use_original_dst=True, listener_filters=[inspector]) == [TlsInspector, OriginalDst]
+    assert filters(use_original_dst=True, listener_filters=[own, inspector]) == [OriginalDst, TlsInspector]
+    assert filters(use_original_dst=False) == []
+
+
 def test_every_field() -> None:
     option = {"level": 1, "name": 2, "int_value": 3, "state": "STATE_LISTENING", "description": "for a reason"}
     built = load_listener(

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from sidecar.config.cel import CelCondition, Constant
 from sidecar.config.matcher import HeaderMatcher, MetadataMatcher, PathMatcher, PresentMatch, StringMatcher
 from sidecar.config.rbac import (
     AndPermissions,
@@ -15,6 +16,8 @@ from sidecar.config.rbac import (
     Authenticated,
     DestinationIp,
     DestinationPortRange,
+    FilterState,
+    MtlsAuthenticated,
     NotPermission,
     NotPrincipal,
     OrPermissions,
@@ -28,8 +31,10 @@ from sidecar.config.rbac import (
     SourcedMetadata,
     parse_rbac,
 )
+from sidecar.config.tls_secrets import SubjectAltNameMatcher
 from tests.sidecar.config.building import build, problems
 
+MTLS = "envoy.extensions.rbac.principals.mtls_authenticated.v3.Config"
 RBAC = "envoy.config.rbac.v3.RBAC"
 ANY = {"any": True}
 TEN = {"address_prefix": "10.1.2.3", "prefix_len": 8}
@@ -103,6 +108,51 @@ def test_principal(document: dict[str, Any], expected: Principal) -> None:
     assert build(RBAC, rules(principal=document), parse_rbac).policies[0].principals == (expected,)
 
 
+def custom(**fields: Any) -> dict[str, Any]:
+    return {"custom": {"name": "mtls", "typed_config": {"@type": f"type.googleapis.com/{MTLS}", **fields}}}
+
+
+@pytest.mark.parametrize(
+    ("document", "expected"),
+    [
+        ({"filter_state": {"key": "k", "string_match": {"exact": "v"}}}, FilterState("k", StringMatcher("exact", b"v"))),
+        ({"filter_state": {"key": "k", "address_match": {"ranges": [{"address_prefix": "10.0.0.0", "prefix_len": 8}]}}},
+         FilterState("k", None, (ip_network("10.0.0.0/8"),))),
+        (custom(any_validated_client_certificate=True), MtlsAuthenticated()),
+        (custom(san_matcher={"san_type": "URI", "matcher": {"prefix": "s"}}),
+         MtlsAuthenticated(SubjectAltNameMatcher("URI", StringMatcher("prefix", b"s")))),
+    ],
+)  # fmt: skip
+def test_principals_by_extensions(document: dict[str, Any], expected: Principal) -> None:
+    assert build(RBAC, rules(principal=document), parse_rbac).policies[0].principals == (expected,)
+
+
+def test_an_extension_that_asks_for_nothing() -> None:
+    ((_, problem),) = problems(RBAC, rules(principal=custom()), parse_rbac)
+    assert "asks for nothing" in problem
+
+
+def test_conditions() -> None:
+    true = {"const_expr": {"bool_value": True}}
+    assert build(RBAC, rules(condition=true), parse_rbac).policies[0].condition == CelCondition(Constant(True))
+    checked = {"expr": true, "type_map": {"1": {"primitive": "BOOL"}}, "source_info": {"location": "x"}}
+    made = build(
+        RBAC, rules(checked_condition=checked, cel_config={"enable_string_concat": True}), parse_rbac
+    ).policies[0]
+    assert made.condition == CelCondition(Constant(True), string_concat=True)
+    assert build(RBAC, rules(cel_config={"enable_string_concat": True}), parse_rbac).policies[0].condition is None
+
+
+def test_expressions_have_a_size() -> None:
+    expression: dict[str, Any] = {"const_expr": {"bool_value": True}}
+    for _ in range(30):
+        expression = {"call_expr": {"function": "!_", "args": [expression]}}
+    build(RBAC, rules(condition=expression), parse_rbac)
+    wide = {"list_expr": {"elements": [{"const_expr": {"int64_value": 1}}] * 2500}}
+    ((_, problem),) = problems(RBAC, rules(condition=wide), parse_rbac)
+    assert "makes the expression too large" in problem
+
+
 def test_audit_logging_is_refused_for_somebody_relies_on_it() -> None:
     document = {**rules(), "audit_logging_options": {"audit_condition": "ON_DENY"}}
     assert problems(RBAC, document, parse_rbac) == [("audit_logging_options", "is not implemented by Mizzen")]
@@ -122,12 +172,23 @@ def test_audit_logging_is_refused_for_somebody_relies_on_it() -> None:
             "permissions[0].destination_port_range",
             "is no range of ports",
         ),
+        (rules(condition={"ident_expr": {"name": "response"}}), "condition", "'response' is no attribute"),
+        (rules(checked_condition={"expr": {"ident_expr": {"name": "x"}}}), "checked_condition", "'x' is no attribute"),
         (
-            rules(principal={"filter_state": {"key": "k", "string_match": {"exact": "v"}}}),
-            "principals[0].filter_state",
-            "is not implemented by Mizzen",
+            rules(condition={"list_expr": {"optional_indices": [0]}}),
+            "condition.list_expr.optional_indices",
+            "is not impl",
         ),
-        (rules(condition={"const_expr": {"bool_value": True}}), "condition", "is not implemented by Mizzen"),
+        (rules(condition={}), "condition", "is an empty expression"),
+        (
+            rules(
+                condition={
+                    "struct_expr": {"entries": [{"field_key": "a", "value": {"const_expr": {"bool_value": True}}}]}
+                }
+            ),
+            "condition.struct_expr.entries[0].field_key",
+            "only maps can be made",
+        ),
         (rules(permission={"any": False}), "permissions[0].any", "must be"),
     ],
 )

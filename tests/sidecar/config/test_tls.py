@@ -43,7 +43,17 @@ SECRET = "envoy.extensions.transport_sockets.tls.v3.Secret"
 CERTIFICATE: Document = {"certificate_chain": {"filename": "/c.pem"}, "private_key": {"filename": "/k.pem"}}
 BUILT = TlsCertificate(DataSource("/c.pem"), DataSource("/k.pem"))
 ROOTS: Document = {"trusted_ca": {"inline_string": "roots"}}
+PEM: Document = {"inline_string": "pem"}
+DOMAINS = "custom_validator_config.typed_config.trust_domains"
+BUNDLES = "custom_validator_config.typed_config.trust_bundles"
 REFERENCES = ("TLS certificate secret", "validation context secret")
+
+
+def spiffe(*domains: Document, name: str = "envoy.tls.cert_validator.spiffe", **fields: Any) -> Document:
+    """A validation context with the validator for SPIFFE."""
+    kind = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig"
+    typed = {"@type": kind, "trust_domains": list(domains), **fields}
+    return {"custom_validator_config": {"name": name, "typed_config": typed}}
 
 
 def downstream(common: Document | None = None, **fields: Any) -> DownstreamTlsContext:
@@ -267,10 +277,22 @@ def test_the_systems_roots_and_untyped_names() -> None:
          "match_typed_subject_alt_names[0].san_type", "OTHER_NAME is not implemented"),
         ({**ROOTS, "require_signed_certificate_timestamp": True}, "require_signed_certificate_timestamp", ""),
         ({**ROOTS, "max_verify_depth": 3}, "max_verify_depth", "is not implemented by Mizzen"),
-        ({**ROOTS, "custom_validator_config": {
-            "name": "spiffe",
+        ({"custom_validator_config": {
+            "name": "envoy.tls.cert_validator.spiffe",
             "typed_config": {"@type": "type.googleapis.com/google.protobuf.Struct"}}},
-         "custom_validator_config", "is not implemented by Mizzen"),
+         "custom_validator_config.typed_config", "Struct is not implemented by Mizzen"),
+        (spiffe({"name": "td", "trust_bundle": PEM}, name="spiffe"), "custom_validator_config.name", "is no certificate"),
+        (spiffe({"name": "TD", "trust_bundle": PEM}), f"{DOMAINS}[0].name", "'TD' is no trust domain"),
+        (spiffe({"name": "a/b", "trust_bundle": PEM}), f"{DOMAINS}[0].name", "'a/b' is no trust domain"),
+        (spiffe({"name": "td", "trust_bundle": PEM}, {"name": "td", "trust_bundle": PEM}), f"{DOMAINS}[1].name", "second"),
+        (spiffe({"name": "td"}), f"{DOMAINS}[0].trust_bundle", "is required"),
+        (spiffe(), DOMAINS, "names no trust domain"),
+        (spiffe({"name": "td", "trust_bundle": PEM}, trust_bundles=PEM), BUNDLES, "is set together with trust_domains"),
+        ({**spiffe(trust_bundles=PEM), "verify_certificate_hash": ["00" * 32]}, "verify_certificate_hash", "not looked at"),
+        ({**spiffe(trust_bundles=PEM), "trust_chain_verification": "ACCEPT_UNTRUSTED"}, "trust_chain_verification", ""),
+        ({**spiffe(trust_bundles=PEM), "match_typed_subject_alt_names": [
+            {"san_type": "DNS", "matcher": {"exact": "x"}}]},
+         "match_typed_subject_alt_names[0].san_type", "only the URI is looked at"),
     ],
 )  # fmt: skip
 def test_validation_contexts_that_are_refused(fields: Document, field: str, words: str) -> None:

@@ -99,6 +99,17 @@ def test_equal_options_of_clusters_are_one_object() -> None:
     assert one.upstream_http_options is other.upstream_http_options
 
 
+def test_requests_per_connection_beside_the_extension_are_not_looked_at_and_that_is_said() -> None:
+    told = cluster(max_requests_per_connection=1, **extended(explicit_http_config=HTTP2))
+    loaded, warnings = load(bootstrap([], [told]))
+    (made,) = loaded.static_resources.clusters
+    assert made.common_http_protocol_options.max_requests_per_connection == 0
+    (warning,) = warnings
+    assert warning.endswith(
+        ".max_requests_per_connection: is ignored: typed_extension_protocol_options says what holds"
+    )
+
+
 def test_what_tls_takes_from_requests() -> None:
     fields = {"auto_sni": True, "auto_san_validation": True, "override_auto_sni_header": "X-Host"}
     expected = UpstreamHttpProtocolOptions(True, True, b"x-host")
@@ -138,7 +149,6 @@ def test_what_tls_takes_from_requests() -> None:
                 "is overridden by typed_extension_protocol_options",
             )
             for name, value in (
-                ("max_requests_per_connection", 1),
                 ("common_http_protocol_options", {}),
                 ("http_protocol_options", {}),
                 ("http2_protocol_options", {}),

@@ -238,8 +238,11 @@ def test_an_explanation_names_the_conditions_that_failed():
     assert not decision.allowed
     assert decision.policy is None
     assert decision.failed == {
-        "admins": ("principal header x-user exact 'bob' is not met", "principal authenticated is not met"),
-        "readers": ("permission (header :method exact 'PUT' and path prefix '/api') is not met",),
+        "admins": (
+            "principal header x-user exact 'bob' is not met: it is 'alice'",
+            "principal authenticated is not met: the client showed no certificate",
+        ),
+        "readers": ("permission header :method exact 'PUT' is not met: it is 'GET'",),
     }
 
 

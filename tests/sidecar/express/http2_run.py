@@ -20,7 +20,12 @@ from tests.sidecar.http.running import Client, Host, Sidecar, http2_codec_state
 from tests.sidecar.http.ways import http1_state
 
 OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
-_REQUEST: Final = re.compile(rb"[A-Z]+ \S+ HTTP/1\.1\r\n")
+_REQUEST: Final = re.compile(rb"(?<![A-Z])[A-Z]+ \S+ HTTP/1\.1\r\n")  # no time goes into bodies of capitals
+_ENDS: Final = {
+    "ends not found": (b"grpc-status", b"5"),
+    "ends unavailable": (b"grpc-status", b"14"),
+    "ends without a status": (b"x-sum", b"0"),
+}
 _CODES: Final = (frame.CANCEL, frame.NO_ERROR, frame.REFUSED_STREAM, frame.INTERNAL_ERROR)
 
 
@@ -217,6 +222,9 @@ class Run:
         elif kind == "trailers":
             if peer.data(stream, body, False):
                 peer.head(stream, [(b"grpc-status", b"0"), (b"x-sum", b"%d" % len(body))], True)
+        elif kind in _ENDS:
+            if peer.data(stream, body, False):
+                peer.head(stream, [_ENDS[kind]], True)
         elif kind == "unfinished":
             peer.data(stream, body, False)
         elif kind == "separate":

@@ -9,6 +9,7 @@ from unittest import mock
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.sidecar.express.changing import CONFIGURATIONS, GOOD, TOKENS
 from tests.sidecar.http.exchanges import REMOTES, Exchange, configurations, exchanges
 from tests.sidecar.http.running import LOG, LOG_FORMAT, TO_UP, MemoryStack, bootstrap, http_filter, log_to
 from tests.sidecar.http.ways import differences, outcome, whole
@@ -81,6 +82,12 @@ _PLAIN = st.sampled_from(
             routes=[_CANARY, _SPLIT],
             clusters={"up": {"outlier_detection": {"consecutive_5xx": 2}}, "v2": {"lb_policy": "LEAST_REQUEST"}},
         ),
+        bootstrap(
+            manager={
+                "http_protocol_options": {"accept_http_10": True, "default_host_for_http_10": "old"},
+                "access_log": _LOGS,
+            }
+        ),
         bootstrap(manager={"via": "mesh", "server_header_transformation": "PASS_THROUGH", "access_log": _LOGS}),
         bootstrap(manager={"common_http_protocol_options": {"idle_timeout": "0.3s"}, "append_x_forwarded_port": True}),
         bootstrap(routes=[{**TO_UP, "route": {"cluster": "up", "timeout": "0s", "idle_timeout": "1s"}}, TO_UP]),
@@ -116,6 +123,10 @@ _BASES = st.one_of(
         )
     ),
     st.just(Exchange(_POST, (_ANSWER,))),
+    st.just(Exchange(b"GET / HTTP/1.0\r\n\r\n", (_ANSWER,))),
+    st.just(Exchange(_SERVICE_CALL.replace(b"HTTP/1.1", b"HTTP/1.0"), (_ANSWER,))),
+    st.just(Exchange(_SERVICE_CALL.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"), (_ANSWER,))),
+    st.just(Exchange(_POST.replace(b"Host: a", b"Connection: close\r\nHost: a"), (_ANSWER,))),
     exchanges(),
 )
 _CHANGES: tuple[tuple[bytes, bytes], ...] = (
@@ -128,6 +139,7 @@ _CHANGES: tuple[tuple[bytes, bytes], ...] = (
     (b"Length: 14", b"Length: 13"), (b"Length: 14", b"Length: 15"), (b"Length: 14", b"Length: +4"),
     (b"Length: 14", b"Length: 00"), (b'{"name', b'{"game'), (b"POST", b"PUT"), (b"POST", b"HEAD"),
     (b"Content-Length: 14", b"Transfer-Encoding: chunked"), (b"HTTP/1.1", b"HTTP/1.0"),
+    (b"HTTP/1.0", b"HTTP/1.1"), (b": close", b": clos,"), (b"on: close", b"on: keep-alive"), (b"on: close", b"on: CLOSE"),
     (b"Traceparent", b"tRACEPARENT"), (b"Host: a", b"Host: b"), (b"Accept: */*", b"Expect: 1/1"),
 )  # fmt: skip
 _ANSWER_CHANGES: tuple[tuple[bytes, bytes], ...] = (
@@ -138,17 +150,22 @@ _ANSWER_CHANGES: tuple[tuple[bytes, bytes], ...] = (
     (b"hello", b"hello" * 4000), (b"Sun, 22", b"Sun,\t22"), (b"Content-Length: 5", b"Transfer-Encoding: chunked"),
     (b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n"),
 )  # fmt: skip
+_TOKEN_CHANGES = tuple((GOOD, one) for one in (*TOKENS, GOOD[:-1] + b"_", b"Bearer x"))
 
 
 @st.composite
-def runs(draw: st.DrawFn) -> list[Exchange]:
+def runs(
+    draw: st.DrawFn,
+    bases: st.SearchStrategy[Exchange] = _BASES,
+    changes: tuple[tuple[bytes, bytes], ...] = _CHANGES,
+) -> list[Exchange]:
     """Exchanges of one shape often enough for the lane to know it, then some that differ a little, over two connections."""
-    base = draw(_BASES)
+    base = draw(bases)
     run = [base] * draw(st.integers(3, 5))
     for _ in range(draw(st.integers(1, 5))):
         exchange = base
         if draw(st.booleans()):
-            old, new = draw(st.sampled_from(_CHANGES))
+            old, new = draw(st.sampled_from(changes))
             exchange = replace(exchange, request=exchange.request.replace(old, new, 1))
         if draw(st.booleans()):
             old, new = draw(st.sampled_from(_ANSWER_CHANGES))
@@ -171,6 +188,27 @@ def _without_lane(*_: Any) -> None:
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.one_of(_PLAIN, _PLAIN, configurations()), st.sampled_from(REMOTES), runs())
 def test_the_lane_changes_nothing(config: dict[str, Any], remote: str, sent: list[Exchange]) -> None:
+    _compare(config, remote, sent)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.sampled_from(CONFIGURATIONS),
+    st.sampled_from(REMOTES),
+    runs(
+        st.sampled_from((_SERVICE_CALL, _POST.replace(b"\r\n\r\n", b"\r\nAuthorization: Bearer abc.def\r\n\r\n"))).map(
+            lambda request: Exchange(request.replace(b"Bearer abc.def", GOOD), (_ANSWER,))
+        ),
+        (*_CHANGES, *_TOKEN_CHANGES, *_TOKEN_CHANGES),
+    ),
+)
+def test_the_lane_changes_nothing_of_what_filters_change(
+    config: dict[str, Any], remote: str, sent: list[Exchange]
+) -> None:
+    _compare(config, remote, sent)
+
+
+def _compare(config: dict[str, Any], remote: str, sent: list[Exchange]) -> None:
     found = outcome(config, remote, sent, whole, whole)
     with mock.patch.object(MemoryStack, "express_lane", _without_lane):
         expected = outcome(config, remote, sent, whole, whole)

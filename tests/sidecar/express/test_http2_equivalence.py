@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from sidecar.codec import http2_frames as frame
+from tests.sidecar.express.changing import CONFIGURATIONS, GOOD, TOKENS
 from tests.sidecar.express.http2_run import Deed, Peers, outcome, with_http2_hosts
 from tests.sidecar.http.exchanges import REMOTES, configurations, plain_configurations
 from tests.sidecar.http.http2_peer import Field, PeerEncoder
@@ -26,6 +27,7 @@ _RETRIES: dict[str, Any] = {
 }
 _PLAIN = (
     bootstrap(),
+    bootstrap(manager={"access_log": []}),
     bootstrap(routes=[{**TO_UP, "route": {"cluster": "up", "timeout": "0.2s"}}]),
     bootstrap(
         manager={"use_remote_address": True, "normalize_path": True},
@@ -69,6 +71,10 @@ _PLAIN = (
     bootstrap(manager={"stream_idle_timeout": "0.1s", "request_timeout": "0.2s", "via": "mesh"}),
 )
 _SMALL = {"initial_stream_window_size": 65535, "initial_connection_window_size": 65535}
+_UNLOGGED = (
+    bootstrap(manager={"access_log": []}),
+    bootstrap(manager={"access_log": []}, clusters={"up": {"outlier_detection": {"consecutive_5xx": 2}}}),
+)
 _HTTP2: tuple[dict[str, Any], ...] = (
     {}, {}, {}, _SMALL, {"max_concurrent_streams": 1}, {"max_concurrent_streams": 2}, {"hpack_table_size": 0},
     {**_SMALL, "hpack_table_size": 200}, {"override_stream_error_on_invalid_http_message": True},
@@ -103,7 +109,16 @@ _REQUESTS = (
     (_request(b"POST", b"/shop.Items/Get", *_GRPC, (b"grpc-timeout", b"1S")), "whole"),
     (_request(b"POST", b"/shop.Items/Get", *_GRPC, *_TRACED[2:5]), "whole"),
 )
-_BODIES = ("whole", "whole", "pieces", "padded", "empty end", "trailers", "unfinished", "separate", "later")
+_WITH_TOKEN: tuple[Field, ...] = (*_TRACED[:2], (b"authorization", GOOD), *_TRACED[3:])
+_REQUESTS_WITH_TOKEN = (
+    (_request(b"GET", b"/items/0", *_WITH_TOKEN), "none"),
+    (_request(b"POST", b"/items", *_WITH_TOKEN, _JSON, (b"content-length", b"")), "whole"),
+    (_request(b"PUT", b"/items", (b"authorization", GOOD), _JSON), "whole"),
+    (_request(b"POST", b"/shop.Items/Get", *_GRPC, *_WITH_TOKEN[2:5]), "whole"),
+)
+_BODIES = (
+    "whole", "whole", "pieces", "padded", "empty end", "trailers", "ends unavailable", "unfinished", "separate", "later",
+)  # fmt: skip
 _SIZES = (0, 1, 5, 14, 500, 3000, 20000, 60000)
 
 Change = tuple[bytes, bytes | None, bytes]
@@ -120,6 +135,7 @@ _CHANGES: tuple[tuple[bytes, bytes | None], ...] = (
     (b"x-user", b"u2"), (b"x-user", b"u3" * 300), (b"user-agent", b"orders/2.32.0"), (b"user-agent", None),
     (b"content-length", b"7"), (b"grpc-timeout", b"100m"), (b"grpc-timeout", None), (b"te", None),
 )  # fmt: skip
+_TOKEN_CHANGES = tuple((b"authorization", one) for one in (*TOKENS, GOOD[:-1] + b"_", b"Bearer x"))
 _ADDED: tuple[tuple[Field, ...], ...] = (
     ((b"cookie", b"crumb=1"),), ((b"cookie", b"crumb=1"), (b"cookie", b"crumb=2")), ((b"x-user", b"twice"),),
     ((b"x-more", b"1"),), ((b"x-envoy-upstream-rq-timeout-ms", b"50"),), ((b"x-envoy-max-retries", b"1"),),
@@ -147,6 +163,11 @@ _RESPONSES = (
     (_response(b"200", (b"content-type", b"application/grpc"), (b"grpc-encoding", b"identity")), "trailers"),
     (_response(b"404", _DATE, (b"content-type", b"text/plain"), (b"set-cookie", b"a=b")), "whole"),
     (_response(b"200", (b"x-envoy-upstream-service-time", b"99"), _DATE), "pieces"),
+    (_response(b"200", (b"x-envoy-upstream-service-time", b"9"), (b"content-length", b""), (b"etag", b'"a"')), "whole"),
+)
+_ENDS_OF_CALLS = tuple(
+    (_response(b"200", (b"content-type", b"application/grpc")), end)
+    for end in ("trailers", "ends not found", "ends unavailable", "ends unavailable", "ends without a status")
 )
 _ANSWERS: tuple[tuple[Field, ...], ...] = (
     _response(b"200", (b"content-type", b"application/grpc"), (b"grpc-status", b"14"), (b"grpc-message", b"no")),
@@ -159,7 +180,9 @@ _ANSWER_CHANGES: tuple[tuple[bytes, bytes | None], ...] = (
     (b"etag", b""), (b"x-served-by", b"h1"), (b"x-served-by", b"h2"), (b"x-served-by", None), (b"set-cookie", b"a=c"),
     (b":status", b"201"), (b":status", b"404"), (b":status", b"503"), (b":status", b"204"), (b"content-length", b"3"),
     (b"content-length", None), (b"content-type", b"text/html"), (b"etag", b"t" * 9000), (b"server", b"\xff x"),
-    (b"x-envoy-upstream-service-time", b"1"),
+    (b"x-envoy-upstream-service-time", b"1"), (b"x-envoy-upstream-service-time", b"250"),
+    (b"x-envoy-upstream-service-time", b""), (b"x-envoy-upstream-service-time", b"a b"),
+    (b"x-envoy-upstream-service-time", None),
 )  # fmt: skip
 
 
@@ -186,9 +209,11 @@ _UNUSUAL = ("event", "event", "more", "settings")
 
 
 @st.composite
-def runs(draw: st.DrawFn) -> list[Deed]:
+def runs(
+    draw: st.DrawFn, requests: Any = _REQUESTS, changes: Any = _CHANGES, responses: Any = _RESPONSES
+) -> list[Deed]:
     """Exchanges of one or two kinds, often enough for the lane to know them, then everything that can come in between."""
-    kinds = draw(st.lists(st.tuples(st.sampled_from(_REQUESTS), st.sampled_from(_RESPONSES)), min_size=1, max_size=2))
+    kinds = draw(st.lists(st.tuples(st.sampled_from(requests), st.sampled_from(responses)), min_size=1, max_size=2))
     run: list[Deed] = []
     for (fields, body), (answer, answer_body) in kinds:
         for _ in range(draw(st.integers(3, 7))):
@@ -202,7 +227,7 @@ def runs(draw: st.DrawFn) -> list[Deed]:
         held = draw(st.integers(0, 7)) == 0
         if what == "ask":
             for _ in range(draw(st.sampled_from((0, 0, 0, 1, 2)))):
-                fields = _changed(draw, fields, _CHANGES)
+                fields = _changed(draw, fields, changes)
             if draw(st.integers(0, 9)) == 0:
                 fields = (*fields, *draw(st.sampled_from(_ADDED)))
             if body != "none" and draw(st.booleans()):
@@ -252,10 +277,10 @@ def peers(draw: st.DrawFn) -> Peers:
 
 
 @st.composite
-def settings_of(draw: st.DrawFn) -> tuple[dict[str, Any], Peers]:
+def settings_of(draw: st.DrawFn, configurations: st.SearchStrategy[dict[str, Any]]) -> tuple[dict[str, Any], Peers]:
     """A configuration with peers that it is made for."""
     who = draw(peers())
-    config = draw(st.one_of(st.sampled_from(_PLAIN), st.sampled_from(_PLAIN), plain_configurations(), configurations()))
+    config = draw(configurations)
     if who.host is not None:
         config = with_http2_hosts(config, draw(st.sampled_from(_HTTP2)))
     text = orjson.dumps(config)
@@ -269,9 +294,43 @@ def settings_of(draw: st.DrawFn) -> tuple[dict[str, Any], Peers]:
     return config, who
 
 
+_ANY_CONFIGURATION = st.one_of(
+    st.sampled_from(_PLAIN), st.sampled_from(_PLAIN), plain_configurations(), configurations()
+)
+
+
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
-@given(settings_of(), st.sampled_from(REMOTES), runs())
+@given(settings_of(_ANY_CONFIGURATION), st.sampled_from(REMOTES), runs())
 def test_the_lane_changes_nothing(given: tuple[dict[str, Any], Peers], remote: str, deeds: list[Deed]) -> None:
+    _compare(given, remote, deeds)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(
+    settings_of(st.sampled_from(CONFIGURATIONS)),
+    st.sampled_from(REMOTES),
+    runs(_REQUESTS_WITH_TOKEN, (*_CHANGES, *_TOKEN_CHANGES, *_TOKEN_CHANGES)),
+)
+def test_the_lane_changes_nothing_of_what_filters_change(
+    given: tuple[dict[str, Any], Peers], remote: str, deeds: list[Deed]
+) -> None:
+    _compare(given, remote, deeds)
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(
+    settings_of(st.sampled_from(_UNLOGGED)),
+    st.sampled_from(REMOTES),
+    runs(_REQUESTS[-2:], responses=_ENDS_OF_CALLS),
+)
+def test_the_lane_changes_nothing_of_calls_that_nobody_logs(
+    given: tuple[dict[str, Any], Peers], remote: str, deeds: list[Deed]
+) -> None:
+    """What hosts are counted to have done comes from the trailers, and is compared with the rest of the pools."""
+    _compare(given, remote, deeds)
+
+
+def _compare(given: tuple[dict[str, Any], Peers], remote: str, deeds: list[Deed]) -> None:
     config, who = given
     found = outcome(config, remote, who, deeds, lane=True)
     expected = outcome(config, remote, who, deeds, lane=False)

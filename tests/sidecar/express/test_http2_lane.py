@@ -14,6 +14,7 @@ from sidecar.codec.http2_client import ClientConnection
 from sidecar.codec.http2_server import ServerConnection
 from sidecar.http.http2_connection import Http2Connection
 from sidecar.pool.http2_connection import Http2Connection as HostConnection
+from tests.sidecar.express.changing import GOOD, jwt, token
 from tests.sidecar.express.http2_run import OPTIONS, Deed, Peers, Run, outcome, with_http2_hosts
 from tests.sidecar.express.test_lane import Meddling
 from tests.sidecar.http.exchanges import OPERATORS
@@ -110,6 +111,18 @@ def heads(found: dict[str, Any], of: int) -> list[dict[bytes, bytes]]:
     ]
 
 
+def test_the_last_request_of_a_connection_takes_the_lane_to_hosts_of_http2(counts: Counts) -> None:
+    last = [
+        replace(deed, who=who) if deed.what == "ask" else deed
+        for who in range(6)
+        for deed in exchange(request(b"GET", b"/items/%d" % who, (b"connection", b"close")), plain_answer(who))
+    ]
+    found = both_ways(HTTP2, Peers((None,) * 6, PeerEncoder.STYLES[0]), last)
+    assert counts.sent == 4
+    answers = [seen for step in found["seen"] if step[0] != "ended" for number, seen in step if number == 0]
+    assert any(b"\r\nconnection: close\r\n\r\n" in sent and closed for sent, closed in answers)
+
+
 @pytest.mark.parametrize("style", PeerEncoder.STYLES)
 def test_plain_requests_take_the_lane_however_their_headers_are_written(counts: Counts, style: str) -> None:
     run = Run(HTTP2, "127.0.0.1", Peers((style,), style), lane=True)
@@ -134,6 +147,48 @@ def test_blocks_that_differ_in_what_varies_are_not_decoded(counts: Counts, style
     run.outcome()
 
 
+def test_blocks_of_a_client_whose_like_is_known_are_not_decoded_either(counts: Counts) -> None:
+    """Its lists are laid out already, so that no head is made of the first of them."""
+    run = Run(HTTP2, "127.0.0.1", Peers(("sidecar", "sidecar"), "nothing"), lane=True)
+    for who in (0, 1):
+        for number in range(20):
+            for deed in exchange(traced(number), plain_answer(0)):
+                run.do(replace(deed, who=who) if deed.what == "ask" else deed)
+        assert counts.known >= 17 * (who + 1)
+    run.outcome()
+
+
+def served(number: int, fields: tuple[Field, ...]) -> list[Deed]:
+    """An exchange with a host that says how long it took, as another sidecar does, and whose bodies differ in length."""
+    answer = ((b":status", b"200"), (b"content-length", b""), (b"x-envoy-upstream-service-time", b"%d" % number))
+    ask, answered = exchange(fields, (*answer, (b"etag", b"e%d" % (number // 3))))
+    return [ask, replace(answered, size=5 + number % 4)]
+
+
+@pytest.mark.parametrize("client", ["sidecar", None])
+def test_whole_answers_of_a_sidecar_are_not_decoded(counts: Counts, client: str | None) -> None:
+    """What took the other one how long is replaced by what took us, wherever it stands."""
+    config = with_http2_hosts(bootstrap(manager={"access_log": [EVERYTHING]}), {})
+    deeds = [deed for number in range(20) for deed in served(number, traced(number))]
+    found = both_ways(config, Peers((client,), "sidecar"), deeds)
+    assert counts.known_answers >= 15
+    if client is not None:
+        times = [head[b"x-envoy-upstream-service-time"] for head in heads(found, 0) if b":status" in head]
+        assert len(times) == 20
+        assert set(times) == {b"0"}
+
+
+def test_a_service_time_that_is_not_replaced_is_the_hosts(counts: Counts) -> None:
+    config = with_http2_hosts(bootstrap(), {})
+    (http,) = config["static_resources"]["listeners"][0]["filter_chains"][0]["filters"]
+    http["typed_config"]["http_filters"][-1]["typed_config"]["suppress_envoy_headers"] = True
+    deeds = [deed for number in range(20) for deed in served(number, traced(number))]
+    found = both_ways(config, Peers(("sidecar",), "sidecar"), deeds)
+    assert counts.known_answers >= 15
+    times = [head[b"x-envoy-upstream-service-time"] for head in heads(found, 0) if b":status" in head]
+    assert times == [b"%d" % number for number in range(20)]
+
+
 @pytest.mark.parametrize("clients", [("nghttp2",), (None,)])
 @pytest.mark.parametrize("host", ["nghttp2", None])
 def test_either_side_may_speak_http1(counts: Counts, clients: tuple[str | None], host: str | None) -> None:
@@ -147,6 +202,26 @@ def test_either_side_may_speak_http1(counts: Counts, clients: tuple[str | None],
         assert counts.sent >= 6
     assert bool(counts.answered) == bool(clients[0])
     run.outcome()
+
+
+def test_tokens_that_go_no_further_and_claims_that_do_stay_in_the_lane(counts: Counts) -> None:
+    claims = [{"header_name": "x-claimed", "claim_name": "sub"}]
+    config = with_http2_hosts(bootstrap(filters=[jwt(claim_to_headers=claims)]), {})
+    run = Run(config, "127.0.0.1", Peers(("nghttp2",), "nghttp2"), lane=True)
+    bearers = [GOOD, GOOD, token("u1"), token("u2")] * 5 + [token(key="two"), GOOD, token(until=1_000_000_000), GOOD]
+    for bearer in bearers:
+        for deed in exchange(request(b"GET", b"/x", (b"authorization", bearer)), plain_answer(1)):
+            run.do(deed)
+    for deed in exchange(request(b"GET", b"/x", (b"authorization", GOOD), (b"x-claimed", b"u9")), plain_answer(1)):
+        run.do(deed)
+    assert counts.taken == 25
+    assert counts.sent >= 17
+    found = run.outcome()
+    passed = [head for head in heads(found, 1) if b":path" in head]
+    assert [head[b"x-claimed"] for head in passed] == [b"u0", b"u0", b"u1", b"u2"] * 5 + [b"u0"] * 3
+    assert not any(b"authorization" in head for head in passed)
+    statuses = [head[b":status"] for head in heads(found, 0) if b":status" in head]
+    assert statuses == [b"200"] * 20 + [b"401", b"200", b"401", b"200", b"200"]
 
 
 GRPC = ((b"te", b"trailers"), (b"content-type", b"application/grpc"), (b"grpc-timeout", b"1S"))
@@ -163,6 +238,31 @@ def test_unary_grpc_calls_take_the_lane(counts: Counts) -> None:
     assert counts.answered >= 16
     statuses = [head for head in heads(run.outcome(), 0) if head.get(b"grpc-status") == b"0"]
     assert len(statuses) == 20
+
+
+@pytest.mark.parametrize("logged", [True, False])
+@pytest.mark.parametrize(
+    ("trailers", "successes"),
+    [
+        ("trailers", 20),
+        ("ends unavailable", 0),
+        ("ends not found", 20),
+        ("ends without a status", 0),
+    ],
+)
+def test_hosts_are_judged_by_how_calls_end(counts: Counts, logged: bool, trailers: str, successes: int) -> None:
+    config = with_http2_hosts(bootstrap() if logged else bootstrap(manager={"access_log": []}), {})
+    call = request(b"POST", b"/shop.Items/Get", (b"te", b"trailers"), (b"content-type", b"application/grpc"))
+    answer = ((b":status", b"200"), (b"content-type", b"application/grpc"))
+    deeds = [Deed("ask", fields=call, body="whole", size=9), Deed("answer", fields=answer, body=trailers, size=9)] * 20
+    run = Run(config, "127.0.0.1", Peers(("nghttp2",), "nghttp2"), lane=True)
+    for deed in deeds:
+        run.do(deed)
+    assert counts.known_answers >= 15
+    ((host,),) = (cluster.hosts for cluster in run.sidecar.stack.clusters.clusters.values())
+    assert (host.rq_success, host.rq_error) == (successes, 20 - successes)
+    run.outcome()
+    both_ways(config, Peers(("nghttp2",), "nghttp2"), deeds)
 
 
 def contents(found: Any, seen: set[int]) -> Iterator[bytes]:
@@ -215,6 +315,47 @@ def test_shapes_of_requests_are_bounded() -> None:
         run.sidecar.loop.now += 0.1  # learning has a pace
         most = max(most, sum(map(len, lane.kinds.values())))
     assert most == 1024
+    run.outcome()
+
+
+def test_what_connections_hold_of_forgotten_kinds_is_bounded_too(
+    counts: Counts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sidecar.express.request._KINDS", 4)
+    monkeypatch.setattr("sidecar.express.request._SHAPES", 8)
+    monkeypatch.setattr("sidecar.express.shape._LEARNT_A_SECOND", 1000)
+    run = Run(HTTP2, "127.0.0.1", Peers(("nothing",) * 12, "nghttp2"), lane=True)
+    for number in range(12):
+        run.remote = f"10.0.0.{number}"
+        run.client(number)
+    lane: Any = run.sidecar.manager.lane
+    for which in range(6):
+        for number in range(12):
+            fields = request(b"GET", b"/", (b"x-field-%d" % which, b"1"))
+            for deed in exchange(fields, plain_answer(number)):
+                run.do(replace(deed, who=number) if deed.what == "ask" else deed)
+            kinds = {id(one.protocol.kind): one.protocol.kind for one in run.sidecar.clients if one.protocol.version}
+            assert sum(map(len, kinds.values())) <= 8
+            assert len(lane.kinds) <= 4
+    before = counts.taken
+    for _ in range(4):
+        for deed in exchange(traced(0), plain_answer(0)):
+            run.do(deed)
+    assert counts.taken == before + 4
+    protocol = run.sidecar.clients[0].protocol
+    assert protocol.codec.layouts is protocol.kind
+    assert any(protocol.kind is kind for kind in lane.kinds.values())
+    run.outcome()
+
+
+def test_a_closed_lane_learns_nothing_of_http2() -> None:
+    run = Run(HTTP2, "127.0.0.1", Peers(("nghttp2",), "nghttp2"), lane=True)
+    lane: Any = run.sidecar.manager.lane
+    lane.close()
+    for number in range(5):
+        for deed in exchange(traced(number), plain_answer(number)):
+            run.do(deed)
+    assert not any(lane.kinds.values())
     run.outcome()
 
 

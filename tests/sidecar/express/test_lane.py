@@ -23,6 +23,7 @@ from tests.sidecar.http.running import (
     user_filter,
 )
 
+_OLD_CLIENTS = bootstrap(manager={"http_protocol_options": {"accept_http_10": True, "default_host_for_http_10": "old"}})
 _PLAIN = b"GET /items/%d HTTP/1.1\r\nHost: a\r\nUser-Agent: test\r\nX-Request-Id: %032d\r\n\r\n"
 
 
@@ -97,7 +98,8 @@ def test_responses_that_vary_are_found_out(sidecar: Sidecar) -> None:
     "request_bytes",
     [
         b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close, x-a\r\n\r\n",
+        b"GET / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: a\r\nTE: trailers\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: a\r\nx-request-id: 1\r\nx-request-id: 2\r\n\r\n",
@@ -105,12 +107,77 @@ def test_responses_that_vary_are_found_out(sidecar: Sidecar) -> None:
         b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n",
     ],
 )
-def test_what_is_not_plain_goes_through_the_stages(sidecar: Sidecar, request_bytes: bytes) -> None:
+def test_what_is_not_plain_goes_through_the_stages(request_bytes: bytes) -> None:
+    sidecar = Sidecar(_OLD_CLIENTS)
     watch = Watch(sidecar)
     client = sidecar.client()
     for _ in range(5):
         watch.exchange(sidecar.client() if client.closed else client, request_bytes)
     assert watch.taken == 0
+
+
+def test_the_first_request_teaches_once_another_connection_of_its_kind_has_come(sidecar: Sidecar) -> None:
+    watch = Watch(sidecar)
+    for number in range(6):
+        client = sidecar.client()
+        watch.exchange(client, _PLAIN % (number, number))
+        client.close()
+    assert (watch.offered, watch.taken) == (6, 4)
+    assert watch.answered >= 3
+    stranger = sidecar.client("10.1.2.3")
+    watch.exchange(stranger, _PLAIN % (1, 1))
+    assert not stranger.protocol.kind, "a client that comes once teaches nothing"
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "line"),
+    [
+        (b"GET /%d HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", b"HTTP/1.1 200 OK"),
+        (b"GET /%d HTTP/1.1\r\nconnection: Close\r\nHost: a\r\n\r\n", b"HTTP/1.1 200 OK"),
+        (b"GET /%d HTTP/1.0\r\nHost: a\r\n\r\n", b"HTTP/1.0 200 OK"),
+        (b"GET /%d HTTP/1.0\r\nConnection: close\r\nHost: a\r\n\r\n", b"HTTP/1.0 200 OK"),
+        (b"GET /%d HTTP/1.0\r\n\r\n", b"HTTP/1.0 200 OK"),
+        (b"POST /%d HTTP/1.0\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody", b"HTTP/1.0 200 OK"),
+    ],
+)
+def test_the_last_request_of_a_connection_takes_the_lane(request_bytes: bytes, line: bytes) -> None:
+    sidecar = Sidecar(_OLD_CLIENTS)
+    watch = Watch(sidecar)
+    answers = set()
+    for number in range(8):
+        client = sidecar.client()
+        answers.add(watch.exchange(client, request_bytes % number))
+        assert client.closed
+    assert watch.taken == 6
+    assert watch.answered >= 5
+    (answer,) = answers
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert (head.split(b"\r\n")[0], head.split(b"\r\n")[-1], body) == (line, b"connection: close", b"hello")
+
+
+def test_requests_of_an_old_version_are_refused_wherever_they_are_not_served(sidecar: Sidecar) -> None:
+    watch = Watch(sidecar)
+    for _ in range(6):
+        client = sidecar.client()
+        client.send(b"GET / HTTP/1.0\r\nHost: a\r\n\r\n")
+        assert client.receive().startswith(b"HTTP/1.1 426 ")
+    assert watch.taken == 0
+
+
+def test_a_last_request_is_not_taken_for_another_of_its_size() -> None:
+    sidecar = Sidecar(_OLD_CLIENTS)
+    watch = Watch(sidecar)
+    for _ in range(4):
+        watch.exchange(sidecar.client(), b"GET / HTTP/1.0\r\nHost: a\r\n\r\n")
+    assert watch.taken == 2
+    client = sidecar.client()
+    for _ in range(4):
+        assert watch.exchange(client, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").startswith(b"HTTP/1.1 200 OK\r\n")
+        assert not client.closed
+    for version in (b"1.2", b"2.0", b"1.00", b"1.0 "):
+        client = sidecar.client()
+        client.send(b"GET / HTTP/%b\r\nHost: a\r\n\r\n" % version)
+        assert client.receive().startswith(b"HTTP/1.1 4"), version
 
 
 @pytest.mark.parametrize(
@@ -172,7 +239,9 @@ def test_secrets_are_in_no_shape(sidecar: Sidecar) -> None:
     (shape,) = client.protocol.kind.values()
     assert not any(b"s0" in piece or b"s1" in piece for piece in (*shape.constants, *shape.lines))
     (stream,) = shape.idle
-    assert (stream.request.values, stream.request.index, stream.response.values) == ((), {}, ())
+    assert (stream.request.values, stream.request.index, stream.response) == ((), {}, None)
+    (request,) = next(iter(shape.plans.values())).idle
+    assert request.head is None or request.head.values == ()
 
 
 def test_shapes_are_bounded(sidecar: Sidecar) -> None:
@@ -184,6 +253,25 @@ def test_shapes_are_bounded(sidecar: Sidecar) -> None:
         connection.now = float(number)
         lane.learn(connection, b"GET / HTTP/1.1\r\nHost: a\r\nX: %b\r\n\r\n" % (b"x" * (1 + number)))
     assert 0 < sum(map(len, lane.kinds.values())) <= 1024
+
+
+def test_what_connections_hold_of_forgotten_kinds_is_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sidecar.express.request._KINDS", 4)
+    monkeypatch.setattr("sidecar.express.request._SHAPES", 8)
+    monkeypatch.setattr("sidecar.express.shape._LEARNT_A_SECOND", 1000)
+    sidecar = Sidecar()
+    watch = Watch(sidecar)
+    clients = [sidecar.client(f"10.0.0.{number}") for number in range(20)]
+    for size in range(6):
+        for client in clients:
+            watch.exchange(client, b"GET / HTTP/1.1\r\nHost: a\r\nX-%b: 1\r\n\r\n" % (b"a" * size))
+            kinds = {id(one.protocol.kind): one.protocol.kind for one in clients if one.protocol.version}
+            assert sum(map(len, kinds.values())) <= 8
+            assert len(sidecar.manager.lane.kinds) <= 4
+    assert watch.taken == 0
+    for _ in range(4):
+        watch.exchange(clients[0], GET)
+    assert watch.taken == 3, "a connection whose kind is forgotten may still be known again"
 
 
 def test_learning_has_a_pace() -> None:

@@ -39,6 +39,10 @@ class FakeWorker:
         self.wheel = self
         self.cork = self
 
+    def call_in(self, delay: float, function: Callable[[], None]) -> FakeTimer:
+        self.timers.append(FakeTimer(self.now + delay, function))
+        return self.timers[-1]
+
     def cancel(self, timer: FakeTimer) -> None:
         if timer in self.timers:
             self.timers.remove(timer)
@@ -51,6 +55,13 @@ class FakeWorker:
 
     def clock(self) -> float:
         return self.now
+
+    def step(self) -> None:
+        """One turn of the loop: call what was due before it."""
+        due = [timer for timer in self.timers if timer.due <= self.now]
+        for timer in due:
+            self.timers.remove(timer)
+            timer.function()
 
     def advance(self, seconds: float) -> None:
         until = self.now + seconds

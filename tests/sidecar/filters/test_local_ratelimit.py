@@ -1,3 +1,6 @@
+import gc
+import weakref
+
 import pytest
 
 from sidecar.config.core_types import HeaderValueOption, TokenBucket
@@ -192,6 +195,10 @@ def test_without_rate_limits_of_its_own_it_uses_the_routes():
 
     route = Route()
     assert [ask(None), ask(None), ask(route), ask(route)] == [True, True, True, False]
+    gone = weakref.ref(route)
+    del route
+    gc.collect()
+    assert gone() is None  # routes that an update has replaced are forgotten
 
 
 @pytest.mark.parametrize(("hosts", "passing"), [(None, 6), (0, 6), (1, 6), (3, 2), (7, 0)])

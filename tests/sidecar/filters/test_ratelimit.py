@@ -1,3 +1,6 @@
+import gc
+import weakref
+
 import pytest
 from envoy.service.ratelimit.v3.rls_pb2 import RateLimitRequest, RateLimitResponse
 from google.protobuf.json_format import ParseDict
@@ -11,6 +14,7 @@ from sidecar.core.rate_limit_service import FAILED, PATH, Status, decode, encode
 from sidecar.core.rate_limits import Descriptor
 from sidecar.core.response_flags import RATE_LIMIT_SERVICE_ERROR, RATE_LIMITED
 from sidecar.filters.registry import make_filter, make_route_filter
+from sidecar.router.route import Route as NamedRoute
 from tests.sidecar.filters.streams import FakeStream, FakeWorker, get, make_context
 
 WHO = RateLimit((RequestHeaders(b"x-who", "who", False),))
@@ -232,6 +236,19 @@ def test_whose_rate_limits_hold(own, per_route, expected):
     (call,) = setting.clients.calls
     assert values(call) == expected
     assert call.request.domain == ("other" if per_route is not None and per_route.domain else "d")
+
+
+def test_routes_that_are_gone_are_forgotten():
+    """Each update of the route table brings new ones."""
+    setting = Setting()
+    route = NamedRoute("r", "v")
+    route.cluster_name, route.rate_limits = "backend", (limit_of("route"),)
+    gone = weakref.ref(route)
+    setting.ask(route=route).complete()
+    setting.clients.calls.clear()
+    del route
+    gc.collect()
+    assert gone() is None
 
 
 def test_no_cluster_no_question():

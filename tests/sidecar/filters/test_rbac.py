@@ -117,4 +117,4 @@ def test_it_explains_its_decisions():
     setting = Setting(HttpRbac(rules("ALLOW")))
     decision = setting.filter.explain(setting.ask(b"bob"))
     assert not decision.allowed
-    assert decision.failed == {"the alices": ("principal header x-user exact 'alice' is not met",)}
+    assert decision.failed == {"the alices": ("principal header x-user exact 'alice' is not met: it is 'bob'",)}

@@ -14,7 +14,7 @@ from hpack import Decoder, NeverIndexedHeaderTuple
 
 from sidecar.codec import http2_frames as wire
 from sidecar.codec.hpack_huffman import encode as huffman_encode
-from sidecar.codec.hpack_table import FIRST_DYNAMIC, OVERHEAD, STATIC_INDEX, STATIC_NAME, integer
+from sidecar.codec.hpack_table import FIRST_DYNAMIC, OVERHEAD, STATIC_INDEX, STATIC_NAME, VOLATILE, integer
 
 Field = tuple[bytes, bytes]
 
@@ -31,10 +31,10 @@ class PeerEncoder:
     """HPACK as peers do it (RFC 7541), by ``style``:
 
     ``indexing`` indexes everything, ``nghttp2`` what may come again, ``nginx`` writes a literal to be indexed every time,
-    ``nothing`` uses no table at all and no Huffman coding.
+    ``sidecar`` what does not vary by its nature, ``nothing`` uses no table at all and no Huffman coding.
     """
 
-    STYLES: Final = ("indexing", "nghttp2", "nginx", "nothing")
+    STYLES: Final = ("indexing", "nghttp2", "nginx", "sidecar", "nothing")
 
     def __init__(self, style: str) -> None:
         self.style = style
@@ -68,7 +68,7 @@ class PeerEncoder:
             return integer(0x80, 127, static)
         if style != "nginx" and (name, value) in self.entries:
             return integer(0x80, 127, FIRST_DYNAMIC + self.entries.index((name, value)))
-        if style == "nghttp2" and name in _PASSING | _SECRET:
+        if (style == "nghttp2" and name in _PASSING | _SECRET) or (style == "sidecar" and name in VOLATILE):
             return self._literal(0x10 if name in _SECRET else 0, 15, name, value)
         coded = self._literal(0x40, 63, name, value)
         self.entries.appendleft((name, value))

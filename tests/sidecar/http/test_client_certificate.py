@@ -132,3 +132,13 @@ def test_the_details_are_read_from_the_configuration() -> None:
     assert build(DETAILS, document, parse_set_current_client_cert_details) == ALL
     assert build(DETAILS, {}, parse_set_current_client_cert_details) == SetCurrentClientCertDetails()
     assert parse_set_current_client_cert_details(None) == SetCurrentClientCertDetails()
+
+
+def test_names_of_a_certificate_cannot_be_taken_for_more_than_names() -> None:
+    names = (b"spiffe://a/b\r\nx-evil: 1", b"spiffe://a,By=spiffe://root", b"spiffe://a/ns?x=y")
+    odd = Shown(uri_sans=names, dns_sans=(b"a;By=spiffe://root", b'q"\\'))
+    (told,) = forwarded("SANITIZE_SET", Tls(peer=odd), details=SetCurrentClientCertDetails(dns=True, uri=True))
+    assert told.removeprefix(SHORT) == (
+        b';URI="spiffe://a/b%0D%0Ax-evil: 1";URI="spiffe://a,By=spiffe://root";URI=spiffe://a/ns?x=y'
+        b';DNS="a;By=spiffe://root";DNS="q\\"\\\\"'
+    )

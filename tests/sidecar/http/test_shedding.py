@@ -141,13 +141,39 @@ def test_a_closed_lane_learns_nothing(sidecar: Sidecar) -> None:
     assert lane is not None
     for number in range(1100):
         lane.kinds[number] = {}
-    stranger = sidecar.client()
+    stranger = sidecar.client("10.0.0.1")
     answered(stranger, 3)
     shedding = shedding_of(sidecar)
     shedding.close_connections(1e-9)
     for one in (client, stranger):
         answered(one, 5)
         assert not one.protocol.kind
+
+
+@pytest.mark.parametrize("how", ["refuse", "close_connections"])
+def test_connections_whose_kind_was_forgotten_are_shed_too(
+    sidecar: Sidecar, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sidecar.express.request._KINDS", 4)
+    lane = sidecar.manager.lane
+    assert lane is not None
+    client = sidecar.client()
+    answered(client, 5)
+    for number in range(6):  # as many as make the lane forget what kinds there are
+        sidecar.client(f"10.0.0.{number}").send(GET[:10])
+    assert not client.protocol.kind
+    answered(client, 5)
+    assert client.protocol.kind, "the lane does not know it again"
+    shedding = shedding_of(sidecar)
+    if how == "refuse":
+        shedding.refuse(1.0, None)
+        for _ in range(3):
+            assert client.send(GET).receive().startswith(REFUSED)
+        assert sidecar.stat("http.in.downstream_rq_overload_close") == 3
+    else:
+        shedding.close_connections(1.0)
+        assert b"\r\nconnection: close\r\n" in answered(client)
+        assert client.closed
 
 
 def test_requests_of_known_shapes_are_refused_over_http2_too() -> None:

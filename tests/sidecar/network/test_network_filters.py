@@ -27,6 +27,7 @@ from sidecar.network.filters import NetworkFilterStats, build_network_filters, b
 from sidecar.telemetry.groups.network_filters import (
     ConnectionLimitStats,
     NetworkLocalRateLimitStats,
+    NetworkRbacShadowStats,
     NetworkRbacStats,
 )
 from tests.sidecar.listener.serving import Served, config, ended, exchange, in_thread, run, until
@@ -38,11 +39,17 @@ class Counted:
 
     def __init__(self) -> None:
         self.rbac: defaultdict[str, NetworkRbacStats] = defaultdict(NetworkRbacStats)
+        self.rbac_shadow: defaultdict[tuple[str, str], NetworkRbacShadowStats] = defaultdict(NetworkRbacShadowStats)
         self.rate: defaultdict[str, NetworkLocalRateLimitStats] = defaultdict(NetworkLocalRateLimitStats)
         self.limit: defaultdict[str, ConnectionLimitStats] = defaultdict(ConnectionLimitStats)
 
     def build(self, worker: Worker, *configs: NetworkFilterConfig) -> tuple[ConnectionFilter, ...]:
-        source = NetworkFilterStats(self.rbac.__getitem__, self.rate.__getitem__, self.limit.__getitem__)
+        source = NetworkFilterStats(
+            self.rbac.__getitem__,
+            lambda *words: self.rbac_shadow[words],
+            self.rate.__getitem__,
+            self.limit.__getitem__,
+        )
         return build_network_filters([NetworkFilter("f", each) for each in configs], worker, source)
 
 
@@ -89,13 +96,26 @@ def test_rbac_shadow_rules_only_count_and_publish() -> None:
         wrong.metadata = {"other": {"kept": 1}}
         assert both.on_new_connection(right) is None
         assert both.on_new_connection(wrong) is None
-        stats = counted.rbac["s"]
-        assert (stats.allowed, stats.denied, stats.shadow_allowed, stats.shadow_denied) == (2, 0, 1, 1)
+        stats, shadow_stats = counted.rbac["s"], counted.rbac_shadow["s", "dry_"]
+        assert (stats.allowed, stats.denied) == (2, 0)
+        assert (shadow_stats.shadow_allowed, shadow_stats.shadow_denied) == (1, 1)
         key = "envoy.filters.network.rbac"
         assert right.metadata == {
             key: {"dry_shadow_engine_result": "allowed", "dry_shadow_effective_policy_id": "by name"}
         }
         assert wrong.metadata == {"other": {"kept": 1}, key: {"dry_shadow_engine_result": "denied"}}
+
+    run(main)
+
+
+def test_rules_that_log_tell_the_access_log() -> None:
+    async def main() -> None:
+        logging = Rbac("LOG", (Policy("p", (AnyRule(),), (PeerIp("source_ip", ip_network("10.0.0.0/8")),)),))
+        (both,) = Counted().build(worker(), NetworkRbac("s", logging))
+        for address, expected in (("10.1.1.1", True), ("192.0.2.1", False)):
+            one = info(address)
+            assert both.on_new_connection(one) is None
+            assert one.metadata == {"envoy.common": {"access_log_hint": expected}}
 
     run(main)
 

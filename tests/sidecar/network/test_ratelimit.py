@@ -49,7 +49,7 @@ class Service(RateLimitService):
 def make(service: Service, worker: Worker, **fields: Any) -> RateLimit:
     usual: dict[str, Any] = {"descriptors": ((("ip", "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"), ("k", "v")),)}
     settings = NetworkRateLimit("limit", "d", rate_limit_service=GrpcService("limits"), **{**usual, **fields})
-    return RateLimit(settings, NetworkRateLimitStats(), service, compile_text, worker.random, worker.epoch)
+    return RateLimit(settings, NetworkRateLimitStats(), service, compile_text, worker)
 
 
 def counts(filter: RateLimit) -> dict[str, int]:

@@ -144,6 +144,38 @@ def test_a_reset_of_one_side_ends_the_other(side: str) -> None:
     run(main)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("size", [4, 20_000], ids=["one-piece", "several"])
+@pytest.mark.parametrize("side", ["client", "server"])
+def test_a_reset_that_comes_with_bytes_ends_the_other_side_after_them(
+    side: str, size: int, kind: Callable[[], MakeFlow]
+) -> None:
+    """In one turn of the loop: libuv tells of an error once, whatever there is to read before it."""
+
+    async def main() -> None:
+        upstream = Upstream()
+        cluster = FakeCluster("c", [upstream.address])
+        proxied = Proxied(worker(), cluster, make_flow=kind())
+        client = proxied.connect()
+        server = await in_thread(upstream.accept)
+        gone, left = (client, server) if side == "client" else (server, client)
+        last = os.urandom(size)
+        gone.sendall(last)
+        reset(gone)
+        left.settimeout(5)
+        assert await in_thread(receive, left, size) == last
+        with pytest.raises(ConnectionResetError):
+            await in_thread(receive, left, 1)
+        await until(lambda: proxied.logged)
+        assert cluster.at_rest()
+        assert not proxied.served.listener.connections
+        left.close()
+        proxied.close()
+        upstream.close()
+
+    run(main)
+
+
 def test_what_the_upstream_said_before_it_refused_more_arrives() -> None:
     """The upstream answers and closes with bytes of the client unread, so that writing to it fails."""
 

@@ -152,6 +152,10 @@ def test_the_memo_of_hosts_is_bounded() -> None:
     assert max(map(len, known)) <= 255
 
 
+def _explained(ours: Any, head: Any) -> list[str]:
+    return [step.text for step in ours.explain(head, None)]
+
+
 def test_an_explanation_names_what_failed_and_what_matched() -> None:
     ours = table(
         one_host(
@@ -164,7 +168,7 @@ def test_an_explanation_names_what_failed_and_what_matched() -> None:
             named("last", {"prefix": "/"}),
         )
     )
-    assert ours.explain(request("/y?q=2", headers=[("x", "cd")]), None) == [
+    assert _explained(ours, request("/y?q=2", headers=[("x", "cd")])) == [
         "virtual host 'v' serves 'example.com'",
         "route 0 'exact' does not match: path '/y' does not fit path '/x'",
         "route 1 'head' does not match: header x is 'cd' and must begin with 'ab'",
@@ -179,8 +183,8 @@ def test_an_explanation_names_what_failed_and_what_matched() -> None:
 def test_an_explanation_of_no_host_and_of_no_route() -> None:
     document = {"name": "r", "virtual_hosts": [{"name": "v", "domains": ["a"], "routes": [named("x", {"path": "/"})]}]}
     ours = table(document)
-    assert ours.explain(request("/", "b"), None) == ["no virtual host of 'r' has a domain for 'b'"]
-    assert ours.explain(request("/y", "a"), None)[-1] == "no route matches"
+    assert _explained(ours, request("/", "b")) == ["no virtual host of 'r' has a domain for 'b'"]
+    assert _explained(ours, request("/y", "a"))[-1] == "no route matches"
 
 
 @settings(max_examples=40, deadline=None)
@@ -189,7 +193,7 @@ def test_explanations_agree_with_decisions(found: list[dict[str, Any]], target: 
     ours = table(one_host(*(named(str(number), match) for number, match in enumerate(found))))
     head = request(target, headers=[("x", "1")] if header else [])
     name = _name(ours, head)
-    last = ours.explain(head, None)[-1]
+    last = _explained(ours, head)[-1]
     assert last == ("no route matches" if name is None else f"route {name} '{name}' matches")
 
 
@@ -316,4 +320,48 @@ def test_hosts_that_require_tls(require_tls: Any, headers: list[tuple[str, str]]
     if redirected:
         assert found.redirect is not None
         assert found.redirect(head, stream(head)) == (301, b"https://h.test:80/p?q")
-        assert "redirected to https" in ours.explain(head, None)[-1]
+        assert "redirected to https" in _explained(ours, head)[-1]
+
+
+def _of_claims(*path: str, value: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    return {
+        "prefix": "/",
+        "dynamic_metadata": [{"filter": "f", "path": [{"key": key} for key in path], "value": value, **fields}],
+    }
+
+
+@pytest.mark.parametrize("filler", [0, path_match.INDEX_FROM])
+def test_routes_by_dynamic_metadata(filler: int) -> None:
+    ours = table(
+        one_host(
+            *(named(f"filler-{number}", {"path": f"/filler/{number}"}) for number in range(filler)),
+            named("alice", _of_claims("sub", value={"string_match": {"exact": "alice"}})),
+            named("high", _of_claims("level", value={"double_match": {"range": {"start": 3, "end": 9}}})),
+            named(
+                "admins", _of_claims("groups", value={"list_match": {"one_of": {"string_match": {"prefix": "adm"}}}})
+            ),
+            named("nobody", _of_claims("sub", value={"present_match": True}, invert=True)),
+        )
+    )
+    for metadata, name in (
+        (None, "nobody"),
+        ({"g": {"sub": "alice"}}, "nobody"),
+        ({"f": {"sub": "alice"}}, "alice"),
+        ({"f": {"sub": "bob", "level": 8.0}}, "high"),
+        ({"f": {"sub": "bob", "groups": ["users", "admins"]}}, "admins"),
+        ({"f": {"sub": "bob", "groups": "admins", "level": "8"}}, None),
+    ):
+        head = request()
+        of_request = stream(head)
+        of_request.dynamic_metadata = metadata
+        assert getattr(ours.match(head, of_request), "name", None) == name
+        last = ours.explain(head, of_request)[-1]
+        assert last.name == (name or "")
+    of_request.dynamic_metadata = {"f": {"sub": "bob", "groups": ["users"]}}
+    assert [step.text for step in ours.explain(head, of_request)][-5:-1] == [
+        f"route {filler} 'alice' does not match: dynamic metadata f/sub is 'bob' and must be 'alice'",
+        f"route {filler + 1} 'high' does not match: dynamic metadata f/level is missing and must be a number from 3 to below 9",
+        f"route {filler + 2} 'admins' does not match: dynamic metadata f/groups is ['users'] and must be a list of which one"
+        " element must begin with 'adm'",
+        f"route {filler + 3} 'nobody' does not match: dynamic metadata f/sub is 'bob' and must not be there",
+    ]

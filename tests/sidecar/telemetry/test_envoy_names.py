@@ -78,7 +78,7 @@ def _http_filters(store: StatsStore) -> None:
     for rules, shadow in (("rp.", "sp"), ("", "")):
         store.add(http_filters.RbacStats(), *tags.http_rbac("ingress", rules))
         store.add(http_filters.RbacShadowStats(), *tags.http_rbac("ingress", shadow))
-    store.add(http_filters.RbacPolicyStats(), *tags.http_rbac_policy("ingress", "pol1"))
+    store.add(http_filters.RbacPolicyStats(), *tags.http_rbac_policy("ingress", "", "pol1")).counts["allowed"] += 1
     for stat_prefix in ("hlrl", "h.dotted"):
         store.add(http_filters.LocalRateLimitStats(), *tags.http_local_rate_limit(stat_prefix))
     compressor = manager.below("compressor.gz.gzip.")
@@ -108,6 +108,7 @@ def _listeners(store: StatsStore) -> None:
         store.add(listener.ProxyProtocolVersionStats(), *tags.proxy_protocol_version(version))
     store.add(network_filters.NetworkLocalRateLimitStats(), *tags.network_local_rate_limit("nlrl"))
     store.add(network_filters.NetworkRbacStats(), *tags.network_rbac("nrbac"))
+    store.add(network_filters.NetworkRbacShadowStats(), *tags.network_rbac("nrbac"))
     store.add(network_filters.ConnectionLimitStats(), *tags.connection_limit("ncl"))
     store.add(network_filters.TcpProxyStats(), *tags.tcp_proxy("tcpout"))
 

@@ -134,7 +134,7 @@ class Authority:
         )
         if names:
             builder = builder.add_extension(
-                x509.SubjectAlternativeName([general_name(name) for name in names]), critical=False
+                x509.SubjectAlternativeName([general_name(name) for name in names]), critical=not list(subject)
             )
         if usage is not None:
             builder = builder.add_extension(usage, critical=True)

@@ -76,6 +76,15 @@ class Stats:
         return {name: value for name, value in vars(self).items() if value and name != "named"}
 
 
+class Factory:
+    """Counters of discovered secrets."""
+
+    def __init__(self) -> None:
+        self.ssl_context_update_by_sds = 0
+        self.downstream_context_secrets_not_ready = 0
+        self.upstream_context_secrets_not_ready = 0
+
+
 class Inner(asyncio.Protocol):
     """Records what a connection says to it, and answers with ``answer`` to what it receives."""
 
@@ -263,6 +272,7 @@ async def serving(
         config,
         around.secrets,
         around.stats,
+        Factory(),
         around.worker,
         around.limit,
         parse_client_hello,
@@ -307,7 +317,7 @@ def originating(
     config: UpstreamTlsContext, around: Surroundings, options: TransportSocketOptions = OFFERING_NOTHING
 ) -> UpstreamTls:
     """TLS to endpoints with this configuration, and counters of its own."""
-    return UpstreamTls(config, around.secrets, Stats(), around.worker, around.limit, options)
+    return UpstreamTls(config, around.secrets, Stats(), Factory(), around.worker, around.limit, options)
 
 
 def client_context(certificate: Certificate | None = None, directory: Path | None = None) -> ssl.SSLContext:

@@ -66,6 +66,12 @@ def san(kind: str, **matcher: str) -> Document:
     return {"match_typed_subject_alt_names": [{"san_type": kind, "matcher": matcher}]}
 
 
+def two_roots(**fields: Any) -> Document:
+    """Both authorities, of which one has a list of revoked certificates."""
+    both = {"inline_string": (AUTHORITY.pem + STRANGERS.pem).decode()}
+    return {"trusted_ca": both, "crl": {"inline_string": AUTHORITY.revoke(REVOKED).decode()}, **fields}
+
+
 CONTEXTS: dict[str, Document] = {
     "plain": context(common={"alpn_protocols": ["h2", "http/1.1"]}),
     "required": context(validation=trusted(), require_client_certificate=True),
@@ -74,6 +80,8 @@ CONTEXTS: dict[str, Document] = {
     "wrong_name": context(validation=trusted(**san("DNS", exact="nobody.example"))),
     "digest": context(validation=trusted(verify_certificate_hash=[CLIENT.sha256])),
     "revoking": context(validation=trusted(crl={"inline_string": AUTHORITY.revoke(REVOKED).decode()})),
+    "half_revoking": context(validation=two_roots()),
+    "half_revoking_leaves": context(validation=two_roots(only_verify_leaf_cert_crl=True)),
     "lenient": context(validation=trusted(allow_expired_certificate=True), require_client_certificate=True),
     "new_only": context(common={"tls_params": {"tls_minimum_protocol_version": "TLSv1_3"}}),
     "several": context(SERVER, OTHER, RSA),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 from sidecar.config.tls import DOWNSTREAM_TLS, parse_downstream_tls_context
@@ -47,13 +48,14 @@ def visit(port: int, sent: bytes) -> bool:
     """Whether the server's part of a handshake comes back for these bytes and an end; an alert may be lost on the way."""
     with socket.create_connection(("127.0.0.1", port), timeout=10) as plain:
         answer = b""
-        try:
+        with suppress(
+            OSError
+        ):  # a reset, which `shutdown` calls "not connected"; what came before it can still be read
             plain.sendall(sent)
             plain.shutdown(socket.SHUT_WR)
+        with suppress(OSError):
             while data := plain.recv(65536):
                 answer += data
-        except OSError:  # a reset, which `shutdown` calls "not connected"
-            pass
     return answer[:1] == b"\x16"
 
 

@@ -23,6 +23,7 @@ from sidecar.transport.stream import TlsStream
 from tests.sidecar.transport.serving import (
     AUTHORITY,
     SERVER,
+    Factory,
     Inner,
     Stats,
     client_context,
@@ -104,7 +105,15 @@ class Pair:
 def in_memory(*certificates: Any, make: Any = lambda info: Inner(echo)) -> DownstreamTls:
     around = surroundings()
     return DownstreamTls(
-        downstream(*certificates), around.secrets, Stats(), around.worker, around.limit, parse_client_hello, make, 0
+        downstream(*certificates),
+        around.secrets,
+        Stats(),
+        Factory(),
+        around.worker,
+        around.limit,
+        parse_client_hello,
+        make,
+        0,
     )
 
 

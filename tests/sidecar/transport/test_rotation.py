@@ -13,8 +13,8 @@ import pytest
 
 from sidecar.config.tls import UPSTREAM_TLS, DownstreamTlsContext, parse_upstream_tls_context
 from sidecar.config.tls_secrets import SecretReference, TlsCertificate
-from sidecar.transport.contexts import TlsContextError, memory_file
-from sidecar.transport.failures import TlsFailure
+from sidecar.transport.contexts import memory_file
+from sidecar.transport.failures import TlsContextError, TlsFailure
 from sidecar.transport.identity import details_of
 from sidecar.transport.secrets import FileSecret
 from sidecar.transport.watching import FileWatcher

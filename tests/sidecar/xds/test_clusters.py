@@ -112,6 +112,20 @@ async def test_an_unchanged_cluster_stays_and_a_changed_one_is_replaced_when_it_
         assert stack.cluster_manager_stats.cluster_modified == 1
 
 
+async def test_a_version_that_takes_the_place_of_one_that_was_never_warm_counts_where_all_can_see_it(
+    driven: HandDriven,
+) -> None:
+    async with Sidecar(driven, eds("a")) as sidecar:
+        await driven.send("Cluster", [eds("a", connect_timeout="2s")], "2")
+        await driven.send("ClusterLoadAssignment", {"a": assignment("a", 1, 2)})
+        await sidecar.starting
+        cluster = sidecar.stack.clusters.get("a")
+        assert cluster is not None and cluster.config.connect_timeout == 2.0
+        assert any(group is cluster.stats for group in sidecar.stack.store)
+        await driven.send("Cluster", {}, "3", removed=["a"])
+        assert sidecar.shown("cluster.a.") == []
+
+
 async def test_nothing_is_left_of_a_cluster_that_is_gone(driven: HandDriven) -> None:
     async with Sidecar(driven, eds("a"), eds("b")) as sidecar:
         await driven.send("ClusterLoadAssignment", {"a": assignment("a", 1), "b": assignment("b", 2)})

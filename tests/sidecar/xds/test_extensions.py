@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from sidecar.telemetry.stats import Kind
 from tests.sidecar.xds.driving import ADS, HandDriven, drive
 from tests.sidecar.xds.test_listeners import ROUTER, Client, Sidecar, chain, free_port, get, inline, listener
 
@@ -104,3 +105,62 @@ async def test_what_is_wrong_with_the_discovery_is_refused(driven: HandDriven, c
     async with Sidecar(driven, listener("a", free_port(), *chains)) as sidecar:
         (rejection,) = sidecar.rejections
         assert rejection.name == "a" and words in rejection.reason
+
+
+JWT = HTTP + "jwt_authn.v3.JwtAuthentication"
+
+
+def fetching(issuer: str) -> dict[str, Any]:
+    """Keys from a cluster without hosts, in the background: each fetch fails, and is soon tried again."""
+    uri = {"uri": "http://keys/jwks", "cluster": "xds", "timeout": "1s"}
+    fetch = {"http_uri": uri, "async_fetch": {"fast_listener": True, "failed_refetch_duration": "0.01s"}}
+    return {
+        "@type": JWT,
+        "providers": {issuer: {"issuer": issuer, "remote_jwks": fetch}},
+        "rules": [{"match": {"prefix": "/"}, "requires": {"provider_name": issuer}}],
+        "stat_prefix": issuer,
+    }
+
+
+def fetches(sidecar: Sidecar, issuer: str) -> int:
+    """How often they have been looked for."""
+    found = {name: value for group in sidecar.stack.store for name, value in group.samples(Kind.COUNTER)}
+    return int(found.get(f"http.test.jwt_authn.{issuer}.jwks_fetch_failed", 0))
+
+
+async def more_fetches(sidecar: Sidecar, issuer: str) -> None:
+    """Wait for three."""
+    least = fetches(sidecar, issuer) + 3
+    async with asyncio.timeout(5):
+        while fetches(sidecar, issuer) < least:
+            await asyncio.sleep(0.005)
+
+
+async def test_keys_of_a_discovered_filter_are_fetched_before_anybody_needs_them_and_no_longer_than_it_is_there(
+    driven: HandDriven,
+) -> None:
+    discovered = discovering(
+        type_urls=[JWT], default_config=fetching("default"), apply_default_config_without_warming=True
+    )
+    port = free_port()
+    async with Sidecar(driven, listener("a", port, discovered)) as sidecar:
+        await sidecar.starting
+        await more_fetches(sidecar, "default")
+        for version, issuer in (("1", "first"), ("2", "second")):
+            made = {"f": {"name": "f", "typed_config": fetching(issuer)}}
+            assert await driven.send("TypedExtensionConfig", made, version) == []
+            await more_fetches(sidecar, issuer)
+        first = fetches(sidecar, "first")
+        await more_fetches(sidecar, "second")
+        assert fetches(sidecar, "first") == first, "it has been replaced"
+        await driven.send("TypedExtensionConfig", {}, removed=["f"])
+        second = fetches(sidecar, "second")
+        await more_fetches(sidecar, "default")
+        assert fetches(sidecar, "second") == second, "the default has come back"
+        (manager,) = (one for one in sidecar.stack.managers if one.default_chain.filters)
+        keys = manager.default_chain.filters[0].shared.providers["default"].keys  # type: ignore[attr-defined]
+        await driven.send("Listener", [], "2")
+        async with asyncio.timeout(5):
+            while manager in sidecar.stack.managers:
+                await asyncio.sleep(0.01)
+        assert keys.closed

@@ -69,7 +69,9 @@ async def test_a_thousand_clusters_endpoints_and_routes(driven: HandDriven) -> N
         discovering = asyncio.create_task(xds.discover_clusters(source.lds_config))
         await asyncio.sleep(0)
         (cds,) = [one.watcher for one in driven.interests if one.type_name.endswith(".Cluster")]
-        await cds.on_update([resource("envoy.config.cluster.v3.Cluster", eds("first"))], [], "0", whole=True)
+        await cds.on_update(
+            [resource("envoy.config.cluster.v3.Cluster", eds("first", outlier_detection={}))], [], "0", whole=True
+        )
         names = [f"c{number}" for number in range(CLUSTERS)]
         clusters = [resource("envoy.config.cluster.v3.Cluster", eds(name, outlier_detection={})) for name in names]
         ports = range(1, 11)

@@ -94,7 +94,7 @@ CASES: list[tuple[str, list[Document], Found]] = [
     ("a host that the gateway serves", [GATEWAY, ("VirtualService", "a", _route("{" + _to() + "}", "[a.example.com]", "gateways: [./edge],"))], set()),
     ("a host for another namespace alone", [("Gateway", "edge", "{selector: {istio: edge}, servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: [other/a.example.com]}]}"), ("VirtualService", "a", _route("{" + _to() + "}", "[a.example.com]", "gateways: [edge],"))], {("IST0132", "VirtualService/shop/a", "spec.gateways[0]")}),
     ("claims that nobody reads", [GATEWAY, ("VirtualService", "a", _route("{match: [{headers: {'@request.auth.claims.sub': {exact: a}}}], " + _to() + "}", "[a.example.com]", "gateways: [edge],"))], {("IST0149", "VirtualService/shop/a", "spec.http[0].match[0].headers[@request.auth.claims.sub]")}),
-    ("claims that are read", [GATEWAY, ("RequestAuthentication", "jwt", "{selector: {matchLabels: {istio: edge}}, jwtRules: [{issuer: a}]}"), ("VirtualService", "a", _route("{match: [{headers: {'@request.auth.claims.sub': {exact: a}}}], " + _to() + "}", "[a.example.com]", "gateways: [edge],"))], set()),
+    ("claims that are read", [GATEWAY, ("RequestAuthentication", "jwt", "{selector: {matchLabels: {istio: edge}}, jwtRules: [{issuer: a, jwksUri: https://a.example/keys}]}"), ("VirtualService", "a", _route("{match: [{headers: {'@request.auth.claims.sub': {exact: a}}}], " + _to() + "}", "[a.example.com]", "gateways: [edge],"))], set()),
     # rules that are never used
     ("a rule behind one that takes all", [("VirtualService", "a", _route("{" + _to() + "}, {match: [{uri: {prefix: /a}}], " + _to() + "}"))], {("IST0130", "VirtualService/shop/a", "spec.http[1]")}),
     ("a rule behind the prefix /", [("VirtualService", "a", _route("{match: [{uri: {prefix: /}}], " + _to() + "}, {" + _to() + "}"))], {("IST0130", "VirtualService/shop/a", "spec.http[1]")}),
@@ -150,8 +150,8 @@ CASES: list[tuple[str, list[Document], Found]] = [
     ("a provider that is not there", [PROVIDERS, ("AuthorizationPolicy", "a", "{action: CUSTOM, provider: {name: apo}, rules: [{}]}")], {("IST0101", "AuthorizationPolicy/shop/a", "spec.provider.name")}),
     ("a provider that is there", [PROVIDERS, ("AuthorizationPolicy", "a", "{action: CUSTOM, provider: {name: opa}, rules: [{}]}")], set()),
     ("a namespace that is not there", [("Namespace", "shop", "{}"), ("AuthorizationPolicy", "a", "{rules: [{from: [{source: {namespaces: [shop, shpo, 'sh*']}}]}]}")], {("IST0101", "AuthorizationPolicy/shop/a", "spec.rules[0].from[0].source.namespaces[1]")}),
-    ("tokens on a port of tcp", [("Service", "s", "{selector: {app: ratings}, ports: [{name: tcp-x, port: 7}]}"), ("RequestAuthentication", "r", "{selector: {matchLabels: {app: ratings}}, jwtRules: [{issuer: a}]}")], {("IST0119", "RequestAuthentication/shop/r", "")}),
-    ("tokens on a port of http", [("RequestAuthentication", "r", "{selector: {matchLabels: {app: ratings}}, jwtRules: [{issuer: a}]}")], set()),
+    ("tokens on a port of tcp", [("Service", "s", "{selector: {app: ratings}, ports: [{name: tcp-x, port: 7}]}"), ("RequestAuthentication", "r", "{selector: {matchLabels: {app: ratings}}, jwtRules: [{issuer: a, jwksUri: https://a.example/keys}]}")], {("IST0119", "RequestAuthentication/shop/r", "")}),
+    ("tokens on a port of http", [("RequestAuthentication", "r", "{selector: {matchLabels: {app: ratings}}, jwtRules: [{issuer: a, jwksUri: https://a.example/keys}]}")], set()),
     # EnvoyFilters
     ("a patch that depends on others", [("EnvoyFilter", "e", _filter("{applyTo: HTTP_FILTER, patch: {operation: INSERT_BEFORE, value: {name: x}}}"))], {("IST0151", "EnvoyFilter/shop/e", "spec.configPatches[0].patch.operation")}),
     ("a patch of a version", [("EnvoyFilter", "e", _filter("{applyTo: HTTP_FILTER, match: {proxy: {proxyVersion: '^1'}}, patch: {operation: MERGE, value: {name: x}}}"))], {("IST0155", "EnvoyFilter/shop/e", "spec.configPatches[0].patch.operation")}),
@@ -243,9 +243,9 @@ def test_connected_proxies_are_workloads() -> None:
 
 
 def test_what_nothing_acts_upon_is_told() -> None:
-    found = analyze(_resources([*BASE, ("PeerAuthentication", "a", "{mtls: {mode: STRICT}}")]))
+    found = analyze(_resources([*BASE, ("Telemetry", "a", "{tracing: [{}]}")]))
     assert [(each.type.code, str(each.key), each.path) for each in found] == [
-        ("IST0133", "PeerAuthentication/shop/a", "spec")
+        ("IST0133", "Telemetry/shop/a", "spec.tracing")
     ]
 
 

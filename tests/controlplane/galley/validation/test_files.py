@@ -145,9 +145,9 @@ def test_the_configuration_of_the_mesh_in_a_file_of_its_own(tmp_path: Path) -> N
         (3, "outboundTrafficPolicy.mode"),
         (4, "outboundTrafficPolicy.port"),
     ]
-    lacking = _file(tmp_path, "accessLogFile: /dev/stdout\ntrustDomainAliases: [a]\n", "lacking.yaml")
+    lacking = _file(tmp_path, "accessLogFile: /dev/stdout\ndiscoverySelectors: [{}]\n", "lacking.yaml")
     assert [str(problem) for problem in read_mesh_config_file(lacking)[1]] == [
-        f"{lacking}:2: MeshConfig: trustDomainAliases: is not implemented: remove it"
+        f"{lacking}:2: MeshConfig: discoverySelectors: is not implemented: all namespaces are in the mesh"
     ]
     (deep,) = read_mesh_config_file(_file(tmp_path, "a: " + "[" * 100_000, "deep.yaml"))[1]
     assert deep.line == 1 and "nested" in deep.cause.message
@@ -156,12 +156,12 @@ def test_the_configuration_of_the_mesh_in_a_file_of_its_own(tmp_path: Path) -> N
 
 
 def test_the_command_warns_of_what_nothing_acts_upon(tmp_path: Path) -> None:
-    policy = (
-        GOOD.partition("spec:")[0].replace("networking", "security").replace("VirtualService", "AuthorizationPolicy")
+    policy = GOOD.partition("spec:")[0].replace("networking", "telemetry").replace("VirtualService", "Telemetry")
+    result = CliRunner().invoke(
+        command, ["validate", _file(tmp_path, f"{policy}spec: {{tracing: [{{disableSpanReporting: true}}]}}\n")]
     )
-    result = CliRunner().invoke(command, ["validate", _file(tmp_path, f"{policy}spec: {{rules: [{{}}]}}\n")])
     assert result.exit_code == 0
-    assert "a.yaml:1: AuthorizationPolicy/default/reviews: warning: spec: is kept and checked" in result.output
+    assert "Telemetry/default/reviews: warning: spec.tracing: has no effect yet" in result.output
 
 
 def test_the_command_reads_standard_input() -> None:

@@ -97,8 +97,8 @@ def test_rbac() -> None:
     assert build(rbac.TYPE, document, rbac.parse_http_rbac) == rbac.HttpRbac(
         Rbac("DENY", ()), Rbac("ALLOW", ()), "r", "s"
     )
-    assert ("track_per_rule_stats", "is not implemented by Mizzen") in problems(
-        rbac.TYPE, {"track_per_rule_stats": True}, rbac.parse_http_rbac
+    assert ("matcher", "is not implemented by Mizzen") in problems(
+        rbac.TYPE, {"matcher": {"on_no_match": {"keep_matching": True}}}, rbac.parse_http_rbac
     )
 
 

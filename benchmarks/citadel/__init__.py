@@ -1,0 +1,1 @@
+"""What certificates cost: `python -m benchmarks citadel`."""

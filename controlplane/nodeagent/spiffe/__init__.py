@@ -1,0 +1,1 @@
+"""Messages of the SPIFFE Workload API, generated from workload.proto."""

@@ -1,0 +1,83 @@
+"""Hosts that requests name, where nothing is captured: wildcards of ServiceEntries that nobody resolves here.
+
+A connection to the forward proxy has no other address than the proxy's, so the name in each request is looked up, by Envoy's
+dynamic forward proxy: a cluster, and a filter that only the virtual hosts of such services switch on.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from envoy.config.cluster.v3 import cluster_pb2
+from envoy.config.route.v3 import route_components_pb2 as components
+from envoy.extensions.clusters.dynamic_forward_proxy.v3 import cluster_pb2 as forward_proxy_pb2
+from envoy.extensions.common.dynamic_forward_proxy.v3 import dns_cache_pb2
+from envoy.extensions.filters.http.dynamic_forward_proxy.v3 import dynamic_forward_proxy_pb2
+
+from controlplane.model.proxy import ProxyType
+from controlplane.model.service import Resolution, Service
+from controlplane.pilot.connection_pool import HTTP_OPTIONS, PLAIN_HTTP, UNLIMITED
+from controlplane.pilot.endpoints import is_address
+from controlplane.pilot.scope import Scope
+
+FILTER = "envoy.filters.http.dynamic_forward_proxy"
+_CLUSTER = "envoy.clusters.dynamic_forward_proxy"
+_CACHE = "outbound"
+_REFRESH_SECONDS = 10  # of names that do not exist; what does has its time to live
+_MOST_AT_A_TIME = 1024
+"""Requests, unless a DestinationRule says otherwise: a name may lead back to this proxy."""
+
+
+def named_by_requests(service: Service, scope: Scope) -> bool:
+    """Whether requests alone say which host is meant: a wildcard without addresses, and nothing is captured."""
+    proxy = scope.proxy
+    return (
+        service.resolution is Resolution.NONE
+        and service.wildcard
+        and not any(map(is_address, service.addresses))
+        and proxy.type is ProxyType.SIDECAR
+        and not proxy.intercepts
+    )
+
+
+def looks_names_up(scope: Scope) -> bool:
+    """Whether the forward proxy of a scope needs the filter."""
+    key = ("named by requests", scope.steady)
+    return scope.memo.get(key, lambda: any(named_by_requests(each, scope) for each in scope.services.values()))
+
+
+def find_by_requests(cluster: Any, *, verified: bool) -> None:
+    """Make the hosts of a cluster those that its requests name. ``verified``: their certificates are for these names."""
+    made = forward_proxy_pb2.ClusterConfig(allow_insecure_cluster_options=not verified)
+    made.dns_cache_config.CopyFrom(_cache())
+    cluster.cluster_type.name = _CLUSTER
+    cluster.cluster_type.typed_config.Pack(made, deterministic=True)
+    cluster.lb_policy = cluster_pb2.Cluster.CLUSTER_PROVIDED
+    if not cluster.typed_extension_protocol_options:  # without them such a cluster's server names are those of requests
+        cluster.typed_extension_protocol_options[HTTP_OPTIONS].Pack(PLAIN_HTTP)
+    for thresholds in cluster.circuit_breakers.thresholds:
+        # Of requests, not of connections: for one of these the last request of a circle would wait for ever in Envoy.
+        if thresholds.max_requests.value == UNLIMITED:
+            thresholds.max_requests.value = _MOST_AT_A_TIME
+
+
+def add_filter(manager: Any) -> None:
+    """Put the filter in front of the router, switched off."""
+    config = dynamic_forward_proxy_pb2.FilterConfig()
+    config.dns_cache_config.CopyFrom(_cache())
+    router = manager.http_filters.pop()
+    manager.http_filters.add(name=FILTER, disabled=True).typed_config.Pack(config, deterministic=True)
+    manager.http_filters.append(router)
+
+
+def switch_on(host: components.VirtualHost) -> None:
+    """Have names looked up for the routes of a virtual host."""
+    config = dynamic_forward_proxy_pb2.PerRouteConfig()
+    host.typed_per_filter_config[FILTER].Pack(config, deterministic=True)
+
+
+def _cache() -> dns_cache_pb2.DnsCacheConfig:
+    """The one cache of a proxy: its settings never change, for those who share it must agree."""
+    cache = dns_cache_pb2.DnsCacheConfig(name=_CACHE, dns_lookup_family=cluster_pb2.Cluster.V4_PREFERRED)
+    cache.dns_refresh_rate.FromSeconds(_REFRESH_SECONDS)
+    return cache

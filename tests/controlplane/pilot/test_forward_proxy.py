@@ -1,0 +1,223 @@
+"""Wildcards of ServiceEntries through the forward proxy: the host that a request names is looked up, in both data planes.
+
+Names below `localhost` lead to loopback, whatever servers of names say (RFC 6761 section 6.3).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import ssl
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from envoy.config.cluster.v3 import cluster_pb2
+from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb2
+from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
+from google.protobuf.json_format import MessageToDict
+
+from tests.controlplane.pilot.answering import Answering
+from tests.controlplane.pilot.behaviour import send
+from tests.controlplane.pilot.planes import PLANES
+from tests.controlplane.pilot.scene import Scene, sidecar
+from tests.controlplane.pilot.static_bootstrap import bootstrap, cluster_names, with_routes
+from tests.differential.envoy_binary import EnvoyUnavailableError
+from tests.differential.proxies import FreePorts, start
+
+CLUSTER = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
+FILTER = "envoy.filters.http.dynamic_forward_proxy"
+PROXY = "127.0.0.1_15002"
+MESH = """
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: out, namespace: shop}
+spec:
+  hosts: ["*.localhost"]
+  resolution: NONE
+  ports:
+  - {number: %(port)s, name: http, protocol: HTTP}
+  - {number: %(closed)s, name: tls, protocol: TLS}
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: nowhere, namespace: shop}
+spec: {hosts: ["*.invalid"], resolution: NONE, ports: [{number: 80, name: http, protocol: HTTP}]}
+---
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {name: default, namespace: shop}
+spec:
+  egress:
+  - {port: {number: %(port)s, protocol: HTTP, name: http}, hosts: ["*/*"]}
+  - hosts: ["*/*"]
+"""
+RULE = """
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: out, namespace: shop}
+spec: {host: "*.localhost", trafficPolicy: {%s}}
+"""
+
+
+class Running(NamedTuple):
+    """A proxy: the ports of its listeners, the port that names lead to, and the one where tunnels end."""
+
+    ports: dict[str, int]
+    port: int
+    closed: int
+
+
+def clusters_of(scene: Scene) -> dict[str, Any]:
+    found = scene.pilot.resources(sidecar(), CLUSTER)
+    return {name: cluster_pb2.Cluster.FromString(each.value) for name, each in found.items()}
+
+
+@contextlib.contextmanager
+def running(kind: str, directory: Path, *more: str, port: int = 0, back: bool = False) -> Iterator[Running]:
+    """A proxy that runs what it gets, the clusters of wildcards included; names lead to ``port``, or to a server that answers.
+    ``back``: that is the forward proxy's own port.
+    """
+    with Answering({"names", "tunnels"}) as servers:
+        port, closed = port or servers.ports["names"], servers.ports["tunnels"]
+        scene = Scene(MESH % {"port": port, "closed": closed}, *more)
+        node = sidecar()
+        routes = scene.routes(node)
+        listeners = {name: with_routes(listener, routes) for name, listener in scene.listeners(node).items()}
+        own = {name: one for name, one in clusters_of(scene).items() if "*" in name}
+        assert own.keys() <= cluster_names(listeners)
+        free = FreePorts()
+        given = iter([port if back and name == PROXY else free.take() for name in [*listeners, "admin"]])
+        described, ports = bootstrap(listeners, {}, lambda: next(given))
+        described["static_resources"]["clusters"] = [
+            MessageToDict(one, preserving_proto_field_name=True) for one in own.values()
+        ]
+        try:
+            proxy = start(kind, described, ports, directory)
+        except EnvoyUnavailableError as error:
+            pytest.skip(str(error))
+        try:
+            yield Running(ports, port, closed)
+        finally:
+            proxy.stop()
+
+
+@pytest.fixture(scope="module", params=PLANES)
+def plane(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with running(request.param, tmp_path_factory.mktemp(request.param)) as made:
+        yield made
+
+
+def ask(plane: Running, host: str, listener: str = PROXY) -> tuple[int, str]:
+    """The status, and who answers."""
+    status, _, body = send(plane.ports[listener], host, {"path": "/"})
+    return status, json.loads(body)["from"] if status == 200 else body.decode()
+
+
+def test_what_a_wildcard_covers_is_looked_up(plane: Running) -> None:
+    assert ask(plane, f"one.localhost:{plane.port}") == (200, "names")
+    assert ask(plane, f"two.localhost:{plane.port}") == (200, "names")
+
+
+def test_a_name_that_does_not_exist_is_told(plane: Running) -> None:
+    assert ask(plane, "one.invalid") == (503, "DNS resolution failure")
+
+
+@pytest.mark.parametrize("host", ["one.localhost", "one.localhost:1", "localhost:{port}", "other.example:{port}"])
+def test_other_ports_and_names_are_not_reached(plane: Running, host: str) -> None:
+    status, body = ask(plane, host.format(port=plane.port))
+    assert status == 502 and "ServiceEntry" in body
+
+
+def test_a_listener_with_a_port_looks_nothing_up(plane: Running) -> None:
+    """A name that leads to its own address would come back for ever."""
+    assert ask(plane, f"one.localhost:{plane.port}", f"127.0.0.1_{plane.port}")[0] == 502
+
+
+def test_tunnels_are_opened_by_name(plane: Running) -> None:
+    with socket.create_connection(("127.0.0.1", plane.ports[PROXY]), timeout=10) as connection:
+        target = f"one.localhost:{plane.closed}"
+        connection.sendall(f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n".encode())
+        head = b""
+        while b"\r\n\r\n" not in head:
+            more = connection.recv(4096)
+            assert more, head
+            head += more
+        assert head.split(b" ")[1] == b"200"
+        connection.sendall(b"\0hello")
+        answer = head.partition(b"\r\n\r\n")[2]
+        while more := connection.recv(4096):
+            answer += more
+    assert answer == b"tunnels"
+
+
+@pytest.mark.parametrize("kind", PLANES)
+@pytest.mark.parametrize(
+    ("settings", "sent"),
+    [
+        ("tls: {mode: SIMPLE, insecureSkipVerify: true}", "one.localhost"),
+        ("tls: {mode: SIMPLE}", "one.localhost"),
+        ("tls: {mode: SIMPLE, sni: other.example, insecureSkipVerify: true}", "other.example"),
+    ],
+)
+def test_tls_asks_for_the_name_that_the_request_has(kind: str, settings: str, sent: str, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with running(kind, tmp_path, RULE % settings, port=port) as plane, ThreadPoolExecutor(1) as pool:
+            asked = pool.submit(server_name, server)
+            assert ask(plane, f"one.localhost:{port}")[0] == 503  # nobody shakes hands there
+            assert asked.result(10) == sent
+
+
+def server_name(server: socket.socket) -> str:
+    """The name that the first connection asks for by TLS."""
+    named: list[str] = []
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.sni_callback = lambda _, name, __: named.append(name)
+    server.settimeout(10)
+    connection, _ = server.accept()
+    with connection, contextlib.suppress(ssl.SSLError, ConnectionError):
+        context.wrap_socket(connection, server_side=True)
+    server.close()
+    return named[0]
+
+
+@pytest.mark.parametrize("kind", PLANES)
+def test_a_name_that_leads_back_to_the_forward_proxy_comes_to_an_end(kind: str, tmp_path: Path) -> None:
+    few = RULE % "connectionPool: {http: {http2MaxRequests: 20}}"
+    with running(kind, tmp_path, few, port=FreePorts().take(), back=True) as plane:
+        status, said = ask(plane, f"one.localhost:{plane.port}")
+    assert status == 503 and said.endswith("reset reason: overflow")
+
+
+def test_what_the_cluster_of_a_wildcard_is() -> None:
+    scene = Scene(MESH % {"port": 80, "closed": 443})
+    made = clusters_of(scene)["outbound|80||*.localhost"]
+    (limits,) = made.circuit_breakers.thresholds
+    assert (limits.max_connections.value, limits.max_requests.value) == (2**32 - 1, 1024)
+    assert made.lb_policy == cluster_pb2.Cluster.CLUSTER_PROVIDED
+    scene.apply(RULE % "connectionPool: {http: {http2MaxRequests: 7}}, tls: {mode: SIMPLE}")
+    made = clusters_of(scene)["outbound|80||*.localhost"]
+    assert made.circuit_breakers.thresholds[0].max_requests.value == 7
+    (packed,) = made.typed_extension_protocol_options.values()
+    options = http_protocol_options_pb2.HttpProtocolOptions.FromString(packed.value).upstream_http_protocol_options
+    assert options.auto_sni and options.auto_san_validation
+
+
+def test_the_filter_is_there_for_those_who_need_it() -> None:
+    def filters(scene: Scene, proxy: Any) -> list[str]:
+        found = scene.listeners(proxy)[PROXY]
+        manager = hcm_pb2.HttpConnectionManager.FromString(found.filter_chains[0].filters[-1].typed_config.value)
+        return [one.name for one in manager.http_filters if one.name == FILTER and one.disabled]
+
+    scene = Scene()
+    assert filters(scene, sidecar()) == []
+    wildcards = MESH % {"port": 80, "closed": 443}
+    scene.apply(wildcards)
+    assert filters(scene, sidecar()) == [FILTER]
+    assert filters(scene, sidecar("other", INTERCEPTION_MODE="REDIRECT")) == []
+    scene.remove(wildcards)
+    assert filters(scene, sidecar()) == []
