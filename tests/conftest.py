@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
+# gRPC wakes its threads in a process that was only forked to run another program, and now and then they abort it before it
+# does. It reads this when it is first imported.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
 
 @pytest.hookimpl(optionalhook=True)

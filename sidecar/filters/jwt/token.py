@@ -7,7 +7,6 @@ padding, so that nobody behind the proxy can read the same bytes as another toke
 from __future__ import annotations
 
 import json
-import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping
 from math import isfinite
@@ -48,7 +47,7 @@ MOST_MARKS: Final = 1 << 12
 """How many commas and opening brackets the JSON of a token may have, those in strings too: so that reading what anybody may
 have written takes about a millisecond, however it is nested."""
 
-_ALPHABET: Final = re.compile(rb"[A-Za-z0-9_-]*")
+_ALPHABET: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 _MAX_DEPTH: Final = 100
 _EXACT: Final = 1 << 53
 
@@ -149,10 +148,14 @@ def _read_payload(token: Token, part: bytes) -> Status | None:
 
 def decode_base64url(text: bytes) -> bytes | None:
     """Base64url without padding (RFC 7515 section 2), or None for what is not exactly that."""
-    if _ALPHABET.fullmatch(text) is None or len(text) % 4 == 1:
+    tail = len(text) % 4
+    if tail == 1 or text.translate(None, _ALPHABET):
         return None
-    decoded = urlsafe_b64decode(text + b"=" * (-len(text) % 4))
-    return decoded if urlsafe_b64encode(decoded).rstrip(b"=") == text else None
+    decoded = urlsafe_b64decode(text + b"=" * (-tail % 4))
+    # Only what stands after the last whole group of four can be written in more than one way.
+    if tail and urlsafe_b64encode(decoded[1 - tail :]).rstrip(b"=") != text[-tail:]:
+        return None
+    return decoded
 
 
 def read_object(text: bytes, most_marks: int = MOST_MARKS) -> dict[str, Any] | None:
