@@ -18,7 +18,7 @@ from controlplane.pilot import client_tls, names
 from controlplane.pilot.balancing import apply_balancer, apply_outlier_detection, locality_settings, set_duration
 from controlplane.pilot.connection_pool import apply_limits, apply_protocol, speaks_http2
 from controlplane.pilot.endpoints import MUTUAL_TLS_MATCH, fill_load_assignment, is_address
-from controlplane.pilot.forward_proxy import find_by_requests, named_by_requests
+from controlplane.pilot.forward_proxy import find_by_requests, named_by_requests, strangers_pass
 from controlplane.pilot.memo import Same
 from controlplane.pilot.scope import Generated, Rule, Scope
 from controlplane.pilot.security.inbound_tls import trust_domains
@@ -320,3 +320,9 @@ def _fixed(scope: Scope) -> Iterable[Generated]:
         apply_limits(passthrough, None, None, scope.mesh)
         apply_protocol(passthrough, PortProtocol.AUTO, None, scope.mesh)
         yield _generated(passthrough, ())
+    if strangers_pass(scope):
+        strangers = Cluster(name=names.PASSTHROUGH_BY_NAME)
+        apply_limits(strangers, None, None, scope.mesh)
+        apply_protocol(strangers, PortProtocol.AUTO, None, scope.mesh)
+        find_by_requests(strangers, verified=False)  # what is sent to them in TLS, clients sent so
+        yield _generated(strangers, ())

@@ -9,6 +9,7 @@ from controlplane.model.service import Port, Service
 BLACK_HOLE = "BlackHoleCluster"
 PASSTHROUGH = "PassthroughCluster"
 PASSTHROUGH_BY_AUTHORITY = "PassthroughByAuthorityCluster"  # not Istio's: of its forward proxy nothing passes through
+PASSTHROUGH_BY_NAME = "PassthroughByNameCluster"  # not Istio's: likewise, for hosts that are looked up
 INBOUND_PASSTHROUGH = "InboundPassthroughCluster"
 
 

@@ -99,8 +99,10 @@ class Http2Exchange:
     def resume_reading(self) -> None:
         if self.paused:
             self.paused = False
-            self.connection.manager.stats.downstream_flow_control_resumed_reading_total += 1
+            connection = self.connection
+            connection.manager.stats.downstream_flow_control_resumed_reading_total += 1
             self.give_back()
+            connection.worker.cork.settle()  # the client may be waiting for nothing but this window
 
     def pass_on(self, data: bytes) -> bool:
         """Some of the request's body: whether the upstream's stream, which alone looks at it, took it at once."""

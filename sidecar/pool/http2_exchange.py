@@ -115,8 +115,12 @@ class Http2Exchange:
     def resume_reading(self) -> None:
         if self.paused:
             self.paused = False
-            self.connection.pool.stats.upstream_flow_control_resumed_reading_total += 1
+            connection = self.connection
+            connection.pool.stats.upstream_flow_control_resumed_reading_total += 1
             self._deliver()
+            # The host may be waiting for nothing but this window, and nothing else may happen here.
+            connection.cork()
+            connection.pool.worker.cork.settle()
 
     def hold(self, data: bytes, end: bool) -> None:
         """Keep a piece of the response until the downstream has room."""

@@ -72,7 +72,7 @@ def forward_proxy_routes(scope: Scope) -> Generated:
     found = [outbound_hosts(scope, egress, None) for egress in scope.egress if egress.port is None]
     hosts = [host for each in found for host in each.hosts]  # there is one egress listener without a port, or none
     distinct = all(each.distinct for each in found)
-    return route_configuration(scope, message, [*hosts, unknown_host(scope, captured=False)], distinct=distinct)
+    return route_configuration(scope, message, [*hosts, unknown_host(scope, captured=False, by_name=True)], distinct=distinct)
 
 
 def port_routes(scope: Scope, egress: EgressListener, port: int | None) -> Generated:
@@ -83,7 +83,8 @@ def port_routes(scope: Scope, egress: EgressListener, port: int | None) -> Gener
     message = new_route_configuration(routes_name(egress, port), ignore_port_in_host_matching=port is not None)
     hosts, distinct = outbound_hosts(scope, egress, port)
     captured = scope.proxy.intercepts and egress.capture_mode != "NONE" and port is not None
-    return route_configuration(scope, message, [*hosts, unknown_host(scope, captured=captured)], distinct=distinct)
+    unknown = unknown_host(scope, captured=captured, by_name=port is None)
+    return route_configuration(scope, message, [*hosts, unknown], distinct=distinct)
 
 
 def service_routes(scope: Scope, egress: EgressListener, service: Service, port: Port) -> Generated:

@@ -143,7 +143,7 @@ class RouteWatcher:
         self.stats.config_reload_time_ms = int(self.record.updated * 1000)
 
     async def _table(self, user: User, config: RouteConfiguration) -> Table:
-        """The table of a user, ready to be taken. Raises Refused."""
+        """The table of a user, ready to be taken as long as it is one. Raises Refused."""
         with applying("route configuration", self.name):
             if self.size > LARGE:
                 table = await self.pace.aside(lambda: user.compile(config))
@@ -151,6 +151,8 @@ class RouteWatcher:
                 table = user.compile(config)
             for lot in user.steps(table.routes):
                 await self.pace.breathe()
+                if user not in self.users:  # its connection manager ended meanwhile
+                    break
                 user.fit(lot)
                 user.check(lot)
         found: Table = table

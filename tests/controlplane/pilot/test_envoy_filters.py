@@ -77,13 +77,13 @@ def at(name: str, sub: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("operation", "match", "expected"),
     [
-        ("INSERT_FIRST", None, ["header_mutation", "fault", "cors", "router"]),
-        ("ADD", None, ["fault", "cors", "header_mutation", "router"]),
-        ("INSERT_BEFORE", "router", ["fault", "cors", "header_mutation", "router"]),
-        ("INSERT_BEFORE", "fault", ["header_mutation", "fault", "cors", "router"]),
-        ("INSERT_AFTER", "fault", ["fault", "header_mutation", "cors", "router"]),
-        ("INSERT_AFTER", "nothing", ["fault", "cors", "router"]),
-        ("REPLACE", "fault", ["header_mutation", "cors", "router"]),
+        ("INSERT_FIRST", None, ["header_mutation", "fault", "cors", "dynamic_forward_proxy", "router"]),
+        ("ADD", None, ["fault", "cors", "dynamic_forward_proxy", "header_mutation", "router"]),
+        ("INSERT_BEFORE", "router", ["fault", "cors", "dynamic_forward_proxy", "header_mutation", "router"]),
+        ("INSERT_BEFORE", "fault", ["header_mutation", "fault", "cors", "dynamic_forward_proxy", "router"]),
+        ("INSERT_AFTER", "fault", ["fault", "header_mutation", "cors", "dynamic_forward_proxy", "router"]),
+        ("INSERT_AFTER", "nothing", ["fault", "cors", "dynamic_forward_proxy", "router"]),
+        ("REPLACE", "fault", ["header_mutation", "cors", "dynamic_forward_proxy", "router"]),
     ],
 )
 def test_http_filters_are_put_where_the_operation_says(operation: str, match: str | None, expected: list[str]) -> None:
@@ -94,6 +94,7 @@ def test_http_filters_are_put_where_the_operation_says(operation: str, match: st
 def test_http_filters_are_removed() -> None:
     assert http_filters(patch("HTTP_FILTER", "REMOVE", listener=at(MANAGER, "envoy.filters.http.cors"))) == [
         "fault",
+        "dynamic_forward_proxy",
         "router",
     ]
 

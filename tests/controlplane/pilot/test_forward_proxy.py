@@ -1,4 +1,5 @@
-"""Wildcards of ServiceEntries through the forward proxy: the host that a request names is looked up, in both data planes.
+"""Wildcards of ServiceEntries, and hosts that are not in the mesh, through the forward proxy: the host that a request names is
+looked up, in both data planes.
 
 Names below `localhost` lead to loopback, whatever servers of names say (RFC 6761 section 6.3).
 """
@@ -77,18 +78,23 @@ def clusters_of(scene: Scene) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def running(kind: str, directory: Path, *more: str, port: int = 0, back: bool = False) -> Iterator[Running]:
-    """A proxy that runs what it gets, the clusters of wildcards included; names lead to ``port``, or to a server that answers.
-    ``back``: that is the forward proxy's own port.
+def running(
+    kind: str, directory: Path, *more: str, port: int = 0, back: bool = False, policy: str = "REGISTRY_ONLY"
+) -> Iterator[Running]:
+    """A proxy that runs what it gets, the clusters of names included; names lead to ``port``, or to a server that answers.
+    ``back``: that is the forward proxy's own port. ``policy`` is for hosts that are not in the mesh.
     """
     with Answering({"names", "tunnels"}) as servers:
         port, closed = port or servers.ports["names"], servers.ports["tunnels"]
-        scene = Scene(MESH % {"port": port, "closed": closed}, *more)
+        given_mesh = MESH % {"port": port, "closed": closed}
+        scene = Scene(given_mesh, *more, mesh={"outboundTrafficPolicy": {"mode": policy}})
         node = sidecar()
         routes = scene.routes(node)
         listeners = {name: with_routes(listener, routes) for name, listener in scene.listeners(node).items()}
-        own = {name: one for name, one in clusters_of(scene).items() if "*" in name}
-        assert own.keys() <= cluster_names(listeners)
+        used = cluster_names(listeners)
+        own = {name: one for name, one in clusters_of(scene).items() if "*" in name or name.startswith("PassthroughBy")}
+        assert {name for name in own if "*" in name} <= used
+        own = {name: one for name, one in own.items() if name in used}
         free = FreePorts()
         given = iter([port if back and name == PROXY else free.take() for name in [*listeners, "admin"]])
         described, ports = bootstrap(listeners, {}, lambda: next(given))
@@ -123,13 +129,48 @@ def test_what_a_wildcard_covers_is_looked_up(plane: Running) -> None:
 
 
 def test_a_name_that_does_not_exist_is_told(plane: Running) -> None:
-    assert ask(plane, "one.invalid") == (503, "DNS resolution failure")
+    status, body = ask(plane, "one.invalid")
+    assert status == 503 and body.startswith("DNS resolution failure (dns_resolution_failure{")
 
 
 @pytest.mark.parametrize("host", ["one.localhost", "one.localhost:1", "localhost:{port}", "other.example:{port}"])
 def test_other_ports_and_names_are_not_reached(plane: Running, host: str) -> None:
-    status, body = ask(plane, host.format(port=plane.port))
-    assert status == 502 and "ServiceEntry" in body
+    assert ask(plane, host.format(port=plane.port)) == (502, "")
+
+
+@pytest.fixture(scope="module", params=PLANES)
+def open_plane(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with running(request.param, tmp_path_factory.mktemp(f"open-{request.param}"), policy="ALLOW_ANY") as made:
+        yield made
+
+
+@pytest.mark.parametrize("host", ["localhost:{port}", "LocalHost:{port}", "127.0.0.1:{port}"])
+def test_hosts_that_are_not_in_the_mesh_are_reached_if_the_policy_lets_them(open_plane: Running, host: str) -> None:
+    assert ask(open_plane, host.format(port=open_plane.port)) == (200, "names")
+
+
+@pytest.mark.parametrize("target", ["localhost", "127.0.0.1"])
+def test_tunnels_to_hosts_that_are_not_in_the_mesh(open_plane: Running, target: str) -> None:
+    assert through_a_tunnel(open_plane, f"{target}:{open_plane.closed}") == b"tunnels"
+
+
+def test_a_host_that_nobody_knows_is_told_of_the_mesh_too(open_plane: Running) -> None:
+    status, body = ask(open_plane, "revews:9080")
+    assert status == 503
+    assert body.startswith("DNS resolution failure (dns_resolution_failure{")
+    assert "no service of the mesh that this proxy may reach has this name" in body
+
+
+@pytest.mark.parametrize("host", ["revews.shop.svc.cluster.local:9080", "Revews.shop.SVC:9080", "a.shop.svc.cluster.local."])
+def test_names_of_the_mesh_are_not_looked_up(open_plane: Running, host: str) -> None:
+    assert ask(open_plane, host) == (502, "no service of the mesh that this proxy may reach has this name and port\n")
+
+
+def test_a_listener_with_a_port_passes_on_to_addresses_alone(open_plane: Running) -> None:
+    listener = f"127.0.0.1_{open_plane.port}"
+    assert ask(open_plane, f"127.0.0.1:{open_plane.port}", listener) == (200, "names")
+    status, body = ask(open_plane, f"localhost:{open_plane.port}", listener)
+    assert status == 502 and "send the request to the forward proxy" in body
 
 
 def test_a_listener_with_a_port_looks_nothing_up(plane: Running) -> None:
@@ -138,8 +179,12 @@ def test_a_listener_with_a_port_looks_nothing_up(plane: Running) -> None:
 
 
 def test_tunnels_are_opened_by_name(plane: Running) -> None:
+    assert through_a_tunnel(plane, f"one.localhost:{plane.closed}") == b"tunnels"
+
+
+def through_a_tunnel(plane: Running, target: str) -> bytes:
+    """What the server at the other end of a tunnel says."""
     with socket.create_connection(("127.0.0.1", plane.ports[PROXY]), timeout=10) as connection:
-        target = f"one.localhost:{plane.closed}"
         connection.sendall(f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n".encode())
         head = b""
         while b"\r\n\r\n" not in head:
@@ -151,7 +196,7 @@ def test_tunnels_are_opened_by_name(plane: Running) -> None:
         answer = head.partition(b"\r\n\r\n")[2]
         while more := connection.recv(4096):
             answer += more
-    assert answer == b"tunnels"
+    return answer
 
 
 @pytest.mark.parametrize("kind", PLANES)
@@ -193,6 +238,14 @@ def test_a_name_that_leads_back_to_the_forward_proxy_comes_to_an_end(kind: str, 
     assert status == 503 and said.endswith("reset reason: overflow")
 
 
+@pytest.mark.parametrize("kind", PLANES)
+def test_a_host_outside_that_leads_back_to_the_forward_proxy_comes_to_an_end(kind: str, tmp_path: Path) -> None:
+    """After as many hops as may be under way at a time."""
+    with running(kind, tmp_path, port=FreePorts().take(), back=True, policy="ALLOW_ANY") as plane:
+        status, said = ask(plane, f"localhost:{plane.port}")
+    assert status == 503 and said.endswith("reset reason: overflow")
+
+
 def test_what_the_cluster_of_a_wildcard_is() -> None:
     scene = Scene(MESH % {"port": 80, "closed": 443})
     made = clusters_of(scene)["outbound|80||*.localhost"]
@@ -213,7 +266,8 @@ def test_the_filter_is_there_for_those_who_need_it() -> None:
         manager = hcm_pb2.HttpConnectionManager.FromString(found.filter_chains[0].filters[-1].typed_config.value)
         return [one.name for one in manager.http_filters if one.name == FILTER and one.disabled]
 
-    scene = Scene()
+    assert filters(Scene(), sidecar()) == [FILTER]  # for hosts that are not in the mesh
+    scene = Scene(mesh={"outboundTrafficPolicy": {"mode": "REGISTRY_ONLY"}})
     assert filters(scene, sidecar()) == []
     wildcards = MESH % {"port": 80, "closed": 443}
     scene.apply(wildcards)

@@ -152,12 +152,15 @@ PROXY = "127.0.0.1_15002"
         ("10.1.2.3", "addressed"),
         ("10.1.2.3:80", "addressed"),
         ("odd-port:9080", "odd-port:9080"),
-        ("odd-port", "502"),
+        ("odd-port", "PassthroughByNameCluster"),
+        ("odd-port.shop.svc.cluster.local", "502"),
         ("two-ports:8080", "two-ports:8080"),
         ("far.away", "far.away"),
         ("far.away.svc.cluster.local:80", "far.away"),
-        ("far", "502"),
-        ("nowhere.example", "502"),
+        ("far", "PassthroughByNameCluster"),
+        ("far.away.svc:81", "502"),
+        ("nowhere.example", "PassthroughByNameCluster"),
+        ("127.0.0.1", "PassthroughByNameCluster"),
         ("127.0.0.1:81", "PassthroughByAuthorityCluster"),
     ],
 )
@@ -173,7 +176,7 @@ def test_the_forward_proxy_takes_requests_as_clients_of_proxies_make_them(plane:
 
 
 def test_an_unknown_host_is_told_what_to_do(plane: Plane) -> None:
-    _, _, body = send(plane.ports[PROXY], "nowhere.example", {})
+    _, _, body = send(plane.ports["127.0.0.1_80"], "nowhere.example", {})
     assert b"ServiceEntry" in body
 
 
@@ -258,9 +261,10 @@ def test_the_forward_proxy_opens_tunnels_to_what_is_no_http(plane: Plane) -> Non
     assert found == {"db/v1:5432", "db/v2:5432"}  # its TCP route holds
 
 
-def test_the_forward_proxy_opens_tunnels_to_addresses_alone_where_it_knows_no_service(plane: Plane) -> None:
+def test_the_forward_proxy_opens_tunnels_where_it_knows_no_service(plane: Plane) -> None:
     assert tunnelled(plane, "127.0.0.1:81", b"\0hello") == (200, "PassthroughByAuthorityCluster")
-    assert tunnelled(plane, "nowhere.example:443", b"")[0] == 502
+    assert tunnelled(plane, "localhost:443", b"\0hello") == (200, "PassthroughByNameCluster")
+    assert tunnelled(plane, "nowhere.shop.svc:443", b"")[0] == 502
     assert tunnelled(plane, "a:80", b"")[0] == 404  # requests to services of HTTP are routed one by one
 
 

@@ -89,15 +89,18 @@ def test_services_are_reached_by_name_and_through_ones_own_proxy(setting: Settin
     assert (status, json.loads(body)["from"]) == (200, "app")
 
 
-def test_addresses_are_passed_on_to_and_unknown_names_are_not(setting: Setting) -> None:
+def test_unknown_hosts_are_reached_unless_the_registry_is_all(setting: Setting) -> None:
     until(lambda: setting.ask("reviews") == "v1", "the service answers")
     stranger = f"127.0.0.1:{setting.servers.ports['stranger']}"
     assert setting.ask(stranger) == "stranger"
-    assert setting.ask("nobody.example") == "502"
+    by_name = f"localhost:{setting.servers.ports['stranger']}"
+    until(lambda: setting.ask(by_name) == "stranger", "the name is known")
+    assert setting.ask("nobody.invalid") == "503"
     setting.tell(
         "kind: Sidecar\nmetadata: shop/default\nspec: {outboundTrafficPolicy: {mode: REGISTRY_ONLY}, egress: [{hosts: ['*/*']}]}"
     )
     until(lambda: setting.ask(stranger) == "502", "addresses are closed")
+    assert setting.ask(by_name) == "502"
     assert setting.ask("reviews") == "v1"
 
 

@@ -39,7 +39,7 @@ RATINGS = "outbound|7000||ratings.shop.svc.cluster.local"
 def test_services_become_clusters_with_endpoints() -> None:
     pilot = mesh(SHOP)
     client = proxy(namespace="elsewhere")
-    fixed = {"BlackHoleCluster", "PassthroughCluster", "PassthroughByAuthorityCluster"}
+    fixed = {"BlackHoleCluster", "PassthroughCluster", "PassthroughByAuthorityCluster", "PassthroughByNameCluster"}
     assert {REVIEWS, RATINGS, *fixed} == set(clusters(pilot, client))
     assert addresses(assignment(pilot, client, REVIEWS)) == ["10.0.0.1:9080", "10.0.0.2:9080"]
     assert addresses(assignment(pilot, client, RATINGS)) == ["10.0.0.3:7001"]
