@@ -18,7 +18,7 @@ from controlplane.pilot import client_tls, names
 from controlplane.pilot.balancing import apply_balancer, apply_outlier_detection, locality_settings, set_duration
 from controlplane.pilot.connection_pool import apply_limits, apply_protocol, speaks_http2
 from controlplane.pilot.endpoints import MUTUAL_TLS_MATCH, fill_load_assignment, is_address
-from controlplane.pilot.forward_proxy import find_by_requests, named_by_requests, strangers_pass
+from controlplane.pilot.forward_proxy import end_circles, find_by_requests, named_by_requests, strangers_pass
 from controlplane.pilot.memo import Same
 from controlplane.pilot.scope import Generated, Rule, Scope
 from controlplane.pilot.security.inbound_tls import trust_domains
@@ -313,11 +313,12 @@ def _fixed(scope: Scope) -> Iterable[Generated]:
     yield _generated(black_hole, ())
     for name in (names.PASSTHROUGH, names.PASSTHROUGH_BY_AUTHORITY):
         passthrough = Cluster(name=name, type=Cluster.ORIGINAL_DST, lb_policy=Cluster.CLUSTER_PROVIDED)
+        apply_limits(passthrough, None, None, scope.mesh)
         if name == names.PASSTHROUGH_BY_AUTHORITY:
             # A connection to the forward proxy has the proxy's own address: where it is meant to go the request says.
             passthrough.original_dst_lb_config.use_http_header = True
             passthrough.original_dst_lb_config.http_header_name = ":authority"
-        apply_limits(passthrough, None, None, scope.mesh)
+            end_circles(passthrough)
         apply_protocol(passthrough, PortProtocol.AUTO, None, scope.mesh)
         yield _generated(passthrough, ())
     if strangers_pass(scope):

@@ -33,7 +33,7 @@ _NOT_FOUND_SAID = (
     "could not be looked up\n"
 )
 _MOST_AT_A_TIME = 1024
-"""Requests, unless a DestinationRule says otherwise: a name may lead back to this proxy."""
+"""Requests, unless a DestinationRule says otherwise: a name, or an address, may lead back to this proxy."""
 
 
 def named_by_requests(service: Service, scope: Scope) -> bool:
@@ -73,8 +73,15 @@ def find_by_requests(cluster: Any, *, verified: bool) -> None:
     cluster.lb_policy = cluster_pb2.Cluster.CLUSTER_PROVIDED
     if not cluster.typed_extension_protocol_options:  # without them such a cluster's server names are those of requests
         cluster.typed_extension_protocol_options[HTTP_OPTIONS].Pack(PLAIN_HTTP)
+    end_circles(cluster)
+
+
+def end_circles(cluster: Any) -> None:
+    """Bound what is under way to a cluster at a time, unless that is bounded: requests may come to this proxy again, and so on.
+
+    Requests, not connections: for one of these the last request of a circle would wait for ever in Envoy.
+    """
     for thresholds in cluster.circuit_breakers.thresholds:
-        # Of requests, not of connections: for one of these the last request of a circle would wait for ever in Envoy.
         if thresholds.max_requests.value == UNLIMITED:
             thresholds.max_requests.value = _MOST_AT_A_TIME
 

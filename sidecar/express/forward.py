@@ -239,6 +239,8 @@ def compile_forward(
         head.template = plan.template
         if plan.expected is not None and (shape.indexed or head.made_index is not None):
             head.index[_EXPECTED] = plan.expected
+            if head.made_fields is not None:  # a route has looked at them
+                head.made_fields.append((_EXPECTED, plan.expected))
         pool = host.pool
         if request.deadline < connection.due:
             connection.wake_by(request.deadline)

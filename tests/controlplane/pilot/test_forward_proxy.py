@@ -239,10 +239,13 @@ def test_a_name_that_leads_back_to_the_forward_proxy_comes_to_an_end(kind: str, 
 
 
 @pytest.mark.parametrize("kind", PLANES)
-def test_a_host_outside_that_leads_back_to_the_forward_proxy_comes_to_an_end(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
+def test_a_host_outside_that_leads_back_to_the_forward_proxy_comes_to_an_end(
+    host: str, kind: str, tmp_path: Path
+) -> None:
     """After as many hops as may be under way at a time."""
     with running(kind, tmp_path, port=FreePorts().take(), back=True, policy="ALLOW_ANY") as plane:
-        status, said = ask(plane, f"localhost:{plane.port}")
+        status, said = ask(plane, f"{host}:{plane.port}")
     assert status == 503 and said.endswith("reset reason: overflow")
 
 
