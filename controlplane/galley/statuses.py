@@ -31,13 +31,19 @@ class StatusWriter:
     """Writes what `tell_findings` and `tell_refusals` said last, for as long as `run` runs.
 
     ``resources`` are those in effect; only what comes from the API has a status to write to. After a change nothing is
-    written for ``quiet`` seconds, because much of it is mended by the next one.
+    written for ``quiet`` seconds, because much of it is mended by the next one; other words for a refusal that is told already
+    are written once in ``pause`` seconds, whatever a proxy keeps saying.
     """
 
-    def __init__(self, store: Store, resources: Mapping[ResourceKey, Resource], *, quiet: float = 0.2) -> None:
+    def __init__(
+        self, store: Store, resources: Mapping[ResourceKey, Resource], *, quiet: float = 0.2, pause: float = 10.0
+    ) -> None:
         self._store = store
         self._resources = resources
         self._quiet = quiet
+        self._pause = pause
+        self._later: asyncio.TimerHandle | None = None
+        self._refused_at: dict[ResourceKey, float] = {}  # when we last wrote a refusal there
         self._findings: Mapping[ResourceKey, Messages] = {}
         self._refusals: Mapping[ResourceKey, Collection[str]] = {}
         self._written: set[ResourceKey] = set()  # these have something of ours in them
@@ -77,6 +83,7 @@ class StatusWriter:
             resource = self._resources.get(key)
             if resource is None or resource.origin.source != "api":
                 self._written.discard(key)
+                self._refused_at.pop(key, None)
                 continue
             try:
                 await self._write(key)
@@ -100,15 +107,38 @@ class StatusWriter:
                 self._written.discard(key)
             if _without_times(after) == _without_times(before):
                 return
+            if self._only_other_words(key, before, after):
+                return
             if after:
                 document["status"] = after
             else:
                 document.pop("status", None)
             try:
                 await self._store.put(key, orjson.dumps(document), expected=stored.revision, who="status")
+                if _refusal(after) is None:
+                    self._refused_at.pop(key, None)
+                else:
+                    self._refused_at[key] = asyncio.get_running_loop().time()
                 return
             except Conflict:
                 continue
+        self._something.set()
+
+    def _only_other_words(self, key: ResourceKey, before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+        """Whether there is nothing to write but another text of a refusal, too soon after the last one: it is written later."""
+        written, told, new = self._refused_at.get(key), _refusal(before), _refusal(after)
+        if written is None or told is None or new is None or told.get("observedGeneration") != new["observedGeneration"]:
+            return False
+        if _without_refusal(before) != _without_refusal(after):
+            return False
+        loop = asyncio.get_running_loop()
+        left = written + self._pause - loop.time()
+        if left > 0 and self._later is None:
+            self._later = loop.call_later(left, self._look_again)
+        return left > 0
+
+    def _look_again(self) -> None:
+        self._later = None
         self._something.set()
 
     def _status(self, key: ResourceKey, before: Mapping[str, Any], generation: int) -> dict[str, Any]:
@@ -143,8 +173,15 @@ class StatusWriter:
 
 
 def _ours(status: Mapping[str, Any]) -> bool:
-    conditions = conditions_of(status)
-    return "validationMessages" in status or any(one.get("type") == _CONDITION for one in conditions)
+    return "validationMessages" in status or _refusal(status) is not None
+
+
+def _refusal(status: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    return next((one for one in conditions_of(status) if one.get("type") == _CONDITION), None)
+
+
+def _without_refusal(status: Mapping[str, Any]) -> dict[str, Any]:
+    return {**status, "conditions": [one for one in conditions_of(status) if one.get("type") != _CONDITION]}
 
 
 def _without_times(status: Mapping[str, Any]) -> dict[str, Any]:

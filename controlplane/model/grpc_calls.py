@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any, Final
 
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 from grpclib.server import Stream
+
+PATIENCE: Final = 15.0
+"""Seconds for somebody to say what they want."""
 
 MAX_REQUEST: Final = 4 << 20  # bytes of one request: names and versions of all that a proxy has
 
@@ -45,3 +49,12 @@ def bound_requests(stream: Stream[Any, Any], most: int = MAX_REQUEST) -> None:
         return await receive(size)
 
     below.recv_data = bounded  # type: ignore[method-assign]
+
+
+async def first_request(stream: Stream[Any, Any], patience: float = PATIENCE) -> Any:
+    """The first request of a stream; None if it ends without one. Raises GRPCError if nothing comes for ``patience`` seconds."""
+    try:
+        async with asyncio.timeout(patience):
+            return await stream.recv_message()
+    except TimeoutError as error:
+        raise GRPCError(Status.DEADLINE_EXCEEDED, f"nothing was asked in {patience:g} s") from error

@@ -18,7 +18,7 @@ from grpclib.const import Cardinality, Handler, Status
 from grpclib.exceptions import GRPCError
 from grpclib.server import Stream
 
-from controlplane.model.grpc_calls import bound_requests
+from controlplane.model.grpc_calls import bound_requests, first_request
 from controlplane.model.proxy import Proxy
 from controlplane.xds.admission import Admit, admission, while_admitted
 from controlplane.xds.node import InvalidNode, parse_node
@@ -104,7 +104,7 @@ class HealthService:
 
     async def _serve(self, stream: Stream[Any, Any]) -> None:
         bound_requests(stream)
-        first = await stream.recv_message()
+        first = await first_request(stream)
         if first is None:
             return
         try:

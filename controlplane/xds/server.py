@@ -22,7 +22,7 @@ from grpclib.protocol import H2Protocol
 from grpclib.server import Server, Stream
 
 from controlplane.model.accepting import TlsListener, bound_sockets, share_of_descriptors
-from controlplane.model.grpc_calls import bound_requests
+from controlplane.model.grpc_calls import PATIENCE, bound_requests, first_request
 from controlplane.model.proxy import Proxy
 from controlplane.xds import type_urls
 from controlplane.xds.admission import Admit, Admitted, admission, while_admitted
@@ -32,7 +32,6 @@ from controlplane.xds.session import Session
 
 log = logging.getLogger("controlplane.xds")
 
-_PATIENCE: Final = 15.0  # seconds for somebody to say what they want
 _MOST_CONNECTIONS: Final = 20_000
 _MOST_ASKED: Final = 50_000  # names in one request
 
@@ -122,11 +121,7 @@ class DiscoveryService:
 
     async def _serve(self, stream: Stream[Any, Any], type_url: str, incremental: bool) -> None:
         bound_requests(stream)
-        try:
-            async with asyncio.timeout(_PATIENCE):
-                first = await stream.recv_message()
-        except TimeoutError as error:
-            raise GRPCError(Status.DEADLINE_EXCEEDED, f"nothing was asked in {_PATIENCE:.0f} s") from error
+        first = await first_request(stream)
         if first is None:
             return
         try:
@@ -208,7 +203,7 @@ class _Connection(H2Protocol):
             return
         self._server.connections.add(self)
         super().connection_made(transport)
-        self._deadline = asyncio.get_running_loop().call_later(_PATIENCE, self._used)
+        self._deadline = asyncio.get_running_loop().call_later(PATIENCE, self._used)
 
     def connection_lost(self, exc: Any) -> None:
         if self._deadline is None or self not in self._server.connections:
