@@ -31,8 +31,8 @@ class StatusWriter:
     """Writes what `tell_findings` and `tell_refusals` said last, for as long as `run` runs.
 
     ``resources`` are those in effect; only what comes from the API has a status to write to. After a change nothing is
-    written for ``quiet`` seconds, because much of it is mended by the next one; other words for a refusal that is told already
-    are written once in ``pause`` seconds, whatever a proxy keeps saying.
+    written for ``quiet`` seconds, because much of it is mended by the next one; refusals of one
+    generation of a resource are written once in ``pause`` seconds, whatever a proxy keeps saying.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class StatusWriter:
         self._quiet = quiet
         self._pause = pause
         self._later: asyncio.TimerHandle | None = None
-        self._refused_at: dict[ResourceKey, float] = {}  # when we last wrote a refusal there
+        self._refused_at: dict[ResourceKey, tuple[float, int]] = {}  # when we last wrote one, of which generation
         self._findings: Mapping[ResourceKey, Messages] = {}
         self._refusals: Mapping[ResourceKey, Collection[str]] = {}
         self._written: set[ResourceKey] = set()  # these have something of ours in them
@@ -97,6 +97,7 @@ class StatusWriter:
             stored = await self._store.get(key)
             if stored is None:
                 self._written.discard(key)
+                self._refused_at.pop(key, None)
                 return
             document = orjson.loads(stored.document)
             before = status_of(document)
@@ -107,7 +108,7 @@ class StatusWriter:
                 self._written.discard(key)
             if _without_times(after) == _without_times(before):
                 return
-            if self._only_other_words(key, before, after):
+            if self._too_soon(key, before, after):
                 return
             if after:
                 document["status"] = after
@@ -115,27 +116,28 @@ class StatusWriter:
                 document.pop("status", None)
             try:
                 await self._store.put(key, orjson.dumps(document), expected=stored.revision, who="status")
-                if _refusal(after) is None:
-                    self._refused_at.pop(key, None)
-                else:
-                    self._refused_at[key] = asyncio.get_running_loop().time()
+                if (refusal := _refusal(after)) is not None:
+                    self._refused_at[key] = asyncio.get_running_loop().time(), refusal["observedGeneration"]
                 return
             except Conflict:
                 continue
         self._something.set()
 
-    def _only_other_words(self, key: ResourceKey, before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
-        """Whether there is nothing to write but another text of a refusal, too soon after the last one: it is written later."""
-        written, told, new = self._refused_at.get(key), _refusal(before), _refusal(after)
-        if written is None or told is None or new is None or told.get("observedGeneration") != new["observedGeneration"]:
+    def _too_soon(self, key: ResourceKey, before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+        """Whether there is nothing to write but a refusal, and one was written of the same generation only just: it is looked
+        at again later.
+        """
+        written, refusal = self._refused_at.get(key), _refusal(after)
+        if written is None or refusal is None or _without_refusal(before) != _without_refusal(after):
             return False
-        if _without_refusal(before) != _without_refusal(after):
-            return False
+        at, generation = written
         loop = asyncio.get_running_loop()
-        left = written + self._pause - loop.time()
-        if left > 0 and self._later is None:
+        left = at + self._pause - loop.time()
+        if generation != refusal["observedGeneration"] or left <= 0:
+            return False
+        if self._later is None:
             self._later = loop.call_later(left, self._look_again)
-        return left > 0
+        return True
 
     def _look_again(self) -> None:
         self._later = None

@@ -42,7 +42,8 @@ def outbound_clusters(scope: Scope) -> Iterator[Generated]:
         who = secured(scope, service) if scope.proxy.has_identity else None
         key = ("clusters", service, rule, mesh, endpoints, traits, for_sni, who)
         yield from scope.memo.get(key, lambda s=service, r=rule: tuple(_service_clusters(scope, s, r, for_sni)))  # type: ignore[misc]
-    yield from scope.memo.get(("fixed clusters", mesh), lambda: tuple(_fixed(scope)))
+    by_name = strangers_pass(scope)
+    yield from scope.memo.get(("fixed clusters", mesh, by_name), lambda: tuple(_fixed(scope, by_name=by_name)))
 
 
 def _traits(scope: Scope) -> tuple[Any, ...]:
@@ -307,7 +308,7 @@ def _metadata(cluster: Any, service: Service, rule: Rule | None, subset: str) ->
     cluster.metadata.filter_metadata["istio"].update(istio)
 
 
-def _fixed(scope: Scope) -> Iterable[Generated]:
+def _fixed(scope: Scope, *, by_name: bool) -> Iterable[Generated]:
     black_hole = Cluster(name=names.BLACK_HOLE, type=Cluster.STATIC)
     set_duration(black_hole.connect_timeout, scope.mesh.connect_timeout)
     yield _generated(black_hole, ())
@@ -321,7 +322,7 @@ def _fixed(scope: Scope) -> Iterable[Generated]:
             end_circles(passthrough)
         apply_protocol(passthrough, PortProtocol.AUTO, None, scope.mesh)
         yield _generated(passthrough, ())
-    if strangers_pass(scope):
+    if by_name:
         strangers = Cluster(name=names.PASSTHROUGH_BY_NAME)
         apply_limits(strangers, None, None, scope.mesh)
         apply_protocol(strangers, PortProtocol.AUTO, None, scope.mesh)

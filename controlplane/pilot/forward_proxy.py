@@ -26,6 +26,7 @@ ALLOW_ANY = "ALLOW_ANY"
 FILTER = "envoy.filters.http.dynamic_forward_proxy"
 _CLUSTER = "envoy.clusters.dynamic_forward_proxy"
 _CACHE = "outbound"
+_MOST_NAMES = 16384  # of all hosts that requests name: each is forgotten five minutes after its last request
 _REFRESH_SECONDS = 10  # of names that do not exist; what does has its time to live
 _NOT_FOUND = "DF"  # the response flag of what could not be looked up
 _NOT_FOUND_SAID = (
@@ -109,5 +110,6 @@ def switch_on(host: components.VirtualHost | components.Route) -> None:
 def _cache() -> dns_cache_pb2.DnsCacheConfig:
     """The one cache of a proxy: its settings never change, for those who share it must agree."""
     cache = dns_cache_pb2.DnsCacheConfig(name=_CACHE, dns_lookup_family=cluster_pb2.Cluster.V4_PREFERRED)
+    cache.max_hosts.value = _MOST_NAMES
     cache.dns_refresh_rate.FromSeconds(_REFRESH_SECONDS)
     return cache

@@ -139,6 +139,7 @@ class FilteredStream(StreamInfo):
         self.on_response_head(head, bodyless)
         if not bodyless and not self.over:
             self.on_response_data(body, True)
+        self.worker.cork.settle()  # whoever answers may do so from a task of its own
         return PAUSE
 
     def refuse(self, status: int, body: bytes, details: str) -> bool:
@@ -150,6 +151,7 @@ class FilteredStream(StreamInfo):
         """Tell a client that waits for it (``Expect: 100-continue``) to send the body."""
         if self.request.version != 10:
             self.downstream.send_informational(ResponseHead(100, []))
+            self.worker.cork.settle()
 
     def clear_route_cache(self, filter: HttpFilter) -> None:
         """See ``FilterStream``."""
@@ -314,10 +316,11 @@ class FilteredStream(StreamInfo):
             self.downstream.send_data(data, end)
             if end:
                 self.response_sent()
-            return
-        if data:
-            self.downstream.send_data(data, False)
-        self.end_with_trailers(trailers)
+        else:
+            if data:
+                self.downstream.send_data(data, False)
+            self.end_with_trailers(trailers)
+        self.worker.cork.settle()
 
     def end_with_trailers(self, trailers: list[Field]) -> None:
         """The response's body has passed all filters: its trailers, as far as filters leave some of them."""

@@ -319,6 +319,7 @@ class Stream(FilteredStream):
             downstream.finished()  # such a response is its head
         else:
             downstream.reset()
+        self.worker.cork.settle()
 
     def again(self, body: bytes, trailers: list[Field] | None) -> None:
         """Begin again with the request as it is now, and with all that belongs to it: an internal redirect."""

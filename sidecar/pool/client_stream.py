@@ -37,6 +37,7 @@ class Active(set["ClientStream"]):
         for stream in list(self):
             stream.now = stream.client.worker.clock()
             stream.fail(503, b"", "shutdown", flag.LOCAL_RESET)
+            stream.client.worker.cork.settle()
 
 
 class Client(Protocol):

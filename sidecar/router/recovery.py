@@ -119,6 +119,11 @@ class Recovery(Unprocessed):
     attempt_at: float
     tried_priorities: TriedPriorities
 
+    @property
+    def tunnels(self) -> bool:
+        """Whether CONNECT ends here."""
+        raise NotImplementedError
+
     def attempt(self, host: Any) -> None:
         """Send the request to ``host``, now or once there is a connection."""
         raise NotImplementedError
@@ -399,7 +404,8 @@ class Recovery(Unprocessed):
     def _release(self, success: bool) -> None:
         """The attempt is over at its host."""
         self.upstream = None
-        self.breaker.rq_active -= 1
+        if not (self.stream.upgrade and self.tunnels):
+            self.breaker.rq_active -= 1
         self.host.rq_active -= 1
         self.cluster.stats.upstream_rq_active -= 1
         if self.retrying:

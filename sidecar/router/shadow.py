@@ -195,6 +195,7 @@ class ShadowRequest(Timed):
             self.host.pool.forget(self)
         elif upstream is not None:
             upstream.cancel()
+        self.router.worker.cork.settle()  # its place may be a request's now
 
     def _count(self, head: ResponseHead) -> None:
         self.answered = True

@@ -177,14 +177,15 @@ class UpstreamRequest(Tunnel):
             set_host(self.request, host.hostname.encode(), self.route.append_x_forwarded_host, True)
         if self.route.include_request_attempt_count:
             self.request.set(b"x-envoy-attempt-count", b"%d" % stream.attempt_count)
-        breaker = self.breaker
-        if breaker.rq_active >= breaker.max_requests:
-            host.rq_error += 1
-            self.cluster.stats.upstream_rq_active_overflow += 1
-            self._end_retry()
-            self._failed(OVERFLOW, "", sent=False)
-            return
-        breaker.rq_active += 1
+        if not (stream.upgrade and self.tunnels):  # which are connections, and bounded as these are
+            breaker = self.breaker
+            if breaker.rq_active >= breaker.max_requests:
+                host.rq_error += 1
+                self.cluster.stats.upstream_rq_active_overflow += 1
+                self._end_retry()
+                self._failed(OVERFLOW, "", sent=False)
+                return
+            breaker.rq_active += 1
         host.rq_active += 1
         self.cluster.stats.upstream_rq_active += 1
         pool = host.pool

@@ -76,7 +76,7 @@ def _allow_names(domain: str) -> VirtualHost:
     if domain:
         refusing = _refusing("unknown_service", _NO_SUCH_SERVICE)
         short, _, rest = domain.partition(".")
-        said = rf"(?i).*\.{short}(\.{re.escape(rest)})?\.?(:\d+)?"
+        said = rf"(?i).*\.{short}(\.{re.escape(rest)})?\.*(:\d*)?"
         refusing.match.headers.add(name=":authority").string_match.safe_regex.regex = said
         routes += _for_any_method(refusing)
     passing = _passing(PASSTHROUGH_BY_NAME)

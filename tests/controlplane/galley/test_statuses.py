@@ -74,6 +74,21 @@ def test_other_words_for_a_refusal_are_not_written_again_and_again(tmp_path: Pat
     run(tmp_path, 60.0, scenario)
 
 
+def test_refusing_and_taking_in_turns_is_not_written_each_time(tmp_path: Path) -> None:
+    async def scenario(statuses: StatusWriter, written: Written) -> None:
+        statuses.tell_refusals({KEY: ["refused"]})
+        await written.says("refused")
+        statuses.tell_refusals({})
+        await written.says("")
+        before, _ = await written.document()
+        for number in range(30):
+            statuses.tell_refusals({KEY: ["refused"]} if number % 2 else {})
+            await asyncio.sleep(0.005)
+        assert (await written.document())[0] == before
+
+    run(tmp_path, 60.0, scenario)
+
+
 def test_the_last_words_are_written_in_the_end(tmp_path: Path) -> None:
     async def scenario(statuses: StatusWriter, written: Written) -> None:
         statuses.tell_refusals({KEY: ["refused: first"]})

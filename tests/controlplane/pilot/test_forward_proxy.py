@@ -24,7 +24,7 @@ from google.protobuf.json_format import MessageToDict
 from tests.controlplane.pilot.answering import Answering
 from tests.controlplane.pilot.behaviour import send
 from tests.controlplane.pilot.planes import PLANES
-from tests.controlplane.pilot.scene import Scene, sidecar
+from tests.controlplane.pilot.scene import Scene, gateway, sidecar
 from tests.controlplane.pilot.static_bootstrap import bootstrap, cluster_names, with_routes
 from tests.differential.envoy_binary import EnvoyUnavailableError
 from tests.differential.proxies import FreePorts, start
@@ -161,7 +161,9 @@ def test_a_host_that_nobody_knows_is_told_of_the_mesh_too(open_plane: Running) -
     assert "no service of the mesh that this proxy may reach has this name" in body
 
 
-@pytest.mark.parametrize("host", ["revews.shop.svc.cluster.local:9080", "Revews.shop.SVC:9080", "a.shop.svc.cluster.local."])
+@pytest.mark.parametrize(
+    "host", ["revews.shop.svc.cluster.local:9080", "Revews.shop.SVC:9080", "a.shop.svc.cluster.local.", "b.shop.svc:"]
+)
 def test_names_of_the_mesh_are_not_looked_up(open_plane: Running, host: str) -> None:
     assert ask(open_plane, host) == (502, "no service of the mesh that this proxy may reach has this name and port\n")
 
@@ -261,6 +263,34 @@ def test_what_the_cluster_of_a_wildcard_is() -> None:
     (packed,) = made.typed_extension_protocol_options.values()
     options = http_protocol_options_pb2.HttpProtocolOptions.FromString(packed.value).upstream_http_protocol_options
     assert options.auto_sni and options.auto_san_validation
+
+
+CLOSED = """
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {name: default, namespace: closed}
+spec: {egress: [{hosts: ["*/*"]}], outboundTrafficPolicy: {mode: REGISTRY_ONLY}}
+"""
+BY_NAME = "PassthroughByNameCluster"
+
+
+def test_whether_strangers_pass_is_each_proxys_own() -> None:
+    """Whoever asks first: what proxies have in common is made once for all of them."""
+    closed, router = sidecar(namespace="closed"), gateway({})
+    for order in ([closed, sidecar()], [sidecar(), closed], [router, sidecar(), closed]):
+        scene = Scene(CLOSED)
+        found = {each.id: BY_NAME in scene.pilot.resources(each, CLUSTER) for each in order}
+        assert found == {each.id: each.id == sidecar().id for each in order}
+
+
+def test_a_policy_that_changes_is_followed() -> None:
+    scene = Scene(CLOSED)
+    proxy = sidecar(namespace="closed")
+    for policy, reached in (("ALLOW_ANY", True), ("REGISTRY_ONLY", False), ("ALLOW_ANY", True)):
+        scene.apply(CLOSED.replace("REGISTRY_ONLY", policy))
+        clusters = scene.pilot.resources(proxy, CLUSTER)
+        assert (BY_NAME in clusters) is reached
+        assert (BY_NAME in str(scene.routes(proxy)["http_proxy"])) is reached
 
 
 def test_the_filter_is_there_for_those_who_need_it() -> None:

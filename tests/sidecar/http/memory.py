@@ -38,6 +38,7 @@ class MemoryLoop:
         self.now = 1000.0
         self.turns = 0
         self.problems: list[dict[str, Any]] = []
+        self.at_rest: Callable[[], None] = lambda: None  # called whenever nothing is left to be called soon
         self._soon: deque[Handle] = deque()
         self._later: list[tuple[float, int, Handle]] = []
         self._numbers = itertools.count()
@@ -70,6 +71,7 @@ class MemoryLoop:
         """Turn until nothing is left to be called soon."""
         for _ in range(100_000):
             if not self.turn():
+                self.at_rest()
                 return
         raise AssertionError("the loop never comes to rest")
 

@@ -243,6 +243,7 @@ class Sidecar:
         self.loop = MemoryLoop()
         self.worker = Worker(self.loop, self.loop.time, lambda: EPOCH, seed=1)  # type: ignore[arg-type]
         self.worker.join_below = 16384
+        self.loop.at_rest = self.nothing_waits
         self.stack = MemoryStack(_loaded(orjson.dumps(config or bootstrap(**more))), self.worker, user_filters or {})
         self.stack.clusters.start(lambda: None)
         (self.manager,) = self.stack.managers
@@ -352,6 +353,10 @@ class Sidecar:
                     if pool is not None and (pool.pending or pool.connecting or pool.all):
                         found[f"{host.address.text}.pool"] = len(pool.pending) + pool.connecting
         return found
+
+    def nothing_waits(self) -> None:
+        """What is collected to be written has somebody who writes it, whoever collected it (`sidecar.core.cork`)."""
+        assert not self.worker.cork.waiting, f"nobody flushes {self.worker.cork.waiting}"
 
     def end(self) -> None:
         """Everybody leaves; then nothing may be under way, every request may have left one line, nothing may fail."""

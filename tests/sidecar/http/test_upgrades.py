@@ -114,6 +114,24 @@ def test_a_tunnel_takes_no_connection_that_was_used() -> None:
         assert fresh.receive() == b"raw"
 
 
+def test_tunnels_are_no_requests_that_a_breaker_counts() -> None:
+    """They are connections, as in Envoy, and bounded as these are."""
+    routes = [*TUNNEL["routes"], {"match": {"prefix": "/"}, "route": {"cluster": "up"}}]
+    one = {"up": {"circuit_breakers": {"thresholds": [{"max_requests": 1, "max_connections": 4}]}}}
+    with running(manager=TUNNEL["manager"], routes=routes, clusters=one) as sidecar:
+        tunnels = [sidecar.client().send(CONNECT) for _ in range(3)]
+        assert all(tunnel.receive().startswith(b"HTTP/1.1 200 ") for tunnel in tunnels)
+        client = sidecar.client().send(GET)
+        assert sidecar.client().send(GET).receive().startswith(b"HTTP/1.1 503 ")
+        sidecar.hosts[-1].send(HELLO)
+        assert client.receive().endswith(b"hello")
+        for tunnel in tunnels:
+            tunnel.close()
+        client.send(GET)
+        sidecar.hosts[-1].send(HELLO)
+        assert client.receive().endswith(b"hello")
+
+
 def test_connect_is_refused_unless_configured() -> None:
     with running() as sidecar:
         client = sidecar.client().send(CONNECT)
