@@ -14,7 +14,7 @@ from google.protobuf import wrappers_pb2
 
 from controlplane.model.resource import ResourceKey
 from controlplane.model.service import Port, PortProtocol, Service
-from controlplane.pilot.forward_proxy import add_filter, looks_names_up
+from controlplane.pilot.forward_proxy import ALLOW_ANY, add_filter, looks_names_up
 from controlplane.pilot.hosts import speaking_of
 from controlplane.pilot.listeners.filters import connection_manager, http_filter, tcp_filter, use_rds
 from controlplane.pilot.listeners.listener import (
@@ -227,7 +227,7 @@ def _virtual_outbound(scope: Scope) -> Generated:
 
 def _elsewhere(scope: Scope) -> Any:
     """Connections to where no service is: on to there, or nowhere."""
-    return tcp_filter(scope, [(PASSTHROUGH if scope.outbound_policy == "ALLOW_ANY" else BLACK_HOLE, 1)])
+    return tcp_filter(scope, [(PASSTHROUGH if scope.outbound_policy == ALLOW_ANY else BLACK_HOLE, 1)])
 
 
 def _ordered(chains: list[Any]) -> list[Any]:

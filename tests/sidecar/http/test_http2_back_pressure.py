@@ -12,7 +12,7 @@ import pytest
 from tests.sidecar.http.http2_peer import Field
 from tests.sidecar.http.running import GET, Client, Host, Sidecar, bootstrap, running
 from tests.sidecar.http.test_http2_timers import GET as GET2
-from tests.sidecar.http.test_http2_timers import OPTIONS, Peer
+from tests.sidecar.http.test_http2_timers import Peer, over_http2
 
 PIECE = b"x" * 5000
 PIECES = 400
@@ -85,12 +85,7 @@ class Receiver:
 def sidecar_config(host: str) -> dict[str, Any]:
     config = bootstrap(manager={"http2_protocol_options": WINDOWS}, listener=LIMIT, clusters={"up": LIMIT})
     if host == HTTP2:
-        config["static_resources"]["clusters"][0]["typed_extension_protocol_options"] = {
-            OPTIONS: {
-                "@type": f"type.googleapis.com/{OPTIONS}",
-                "explicit_http_config": {"http2_protocol_options": WINDOWS},
-            }
-        }
+        config["static_resources"]["clusters"][0].update(over_http2(WINDOWS))
     return config
 
 

@@ -44,16 +44,18 @@ class Peer:
         return [one[0] for one in self.seen()]
 
 
+def over_http2(http2: dict[str, Any] | None = None) -> dict[str, Any]:
+    """What makes a cluster speak HTTP/2, with these `http2_protocol_options`."""
+    explicit = {"http2_protocol_options": http2 or {}}
+    options = {"@type": f"type.googleapis.com/{OPTIONS}", "explicit_http_config": explicit}
+    return {"typed_extension_protocol_options": {OPTIONS: options}}
+
+
 @contextmanager
 def speaking(http2: dict[str, Any] | None = None, **manager: Any) -> Iterator[tuple[Sidecar, Peer]]:
     """A sidecar whose cluster speaks HTTP/2, and a client that does."""
     config = bootstrap(manager=manager)
-    config["static_resources"]["clusters"][0]["typed_extension_protocol_options"] = {
-        OPTIONS: {
-            "@type": f"type.googleapis.com/{OPTIONS}",
-            "explicit_http_config": {"http2_protocol_options": http2 or {}},
-        }
-    }
+    config["static_resources"]["clusters"][0].update(over_http2(http2))
     with running(config) as sidecar:
         yield sidecar, Peer(sidecar.client(), False)
 

@@ -10,7 +10,7 @@ import pytest
 from tests.sidecar.http.http2_peer import Http2Peer
 from tests.sidecar.http.running import GET, HELLO, Sidecar, bootstrap, http_filter, running, user_filter
 from tests.sidecar.http.test_http2_timers import GET as GET2
-from tests.sidecar.http.test_http2_timers import OPTIONS, Peer
+from tests.sidecar.http.test_http2_timers import Peer, over_http2
 from tests.sidecar.http.test_user_filters import PausesRequest
 
 POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n"
@@ -21,6 +21,17 @@ ACTIONS: list[tuple[str, Callable[[Any], object], str]] = [
     ("goes on to a filter that refuses", lambda stream: stream.resume_request(), "403"),
     ("resets", lambda stream: stream.reset("why"), ""),
 ]
+
+
+def pausing() -> tuple[list[PausesRequest], Callable[[Any], PausesRequest]]:
+    """What makes filters that pause each request, and those that it has made."""
+    made: list[PausesRequest] = []
+
+    def make(config: Any) -> PausesRequest:
+        made.append(PausesRequest(config))
+        return made[-1]
+
+    return made, make
 
 
 def paused(sidecar: Sidecar, made: list[PausesRequest], action: Callable[[Any], object]) -> None:
@@ -35,12 +46,7 @@ def paused(sidecar: Sidecar, made: list[PausesRequest], action: Callable[[Any], 
 def test_what_a_users_filter_does_from_a_task_leaves(
     http2: bool, what: str, action: Callable[[Any], object], status: str
 ) -> None:
-    made: list[PausesRequest] = []
-
-    def make(config: Any) -> PausesRequest:
-        made.append(PausesRequest(config))
-        return made[-1]
-
+    made, make = pausing()
     with running(user_filters={"mine": make}, filters=[user_filter("mine"), DENY]) as sidecar:
         client = sidecar.client()
         if not http2:
@@ -60,12 +66,7 @@ def test_what_a_users_filter_does_from_a_task_leaves(
 
 
 def test_100_continue_from_a_task_leaves() -> None:
-    made: list[PausesRequest] = []
-
-    def make(config: Any) -> PausesRequest:
-        made.append(PausesRequest(config))
-        return made[-1]
-
+    made, make = pausing()
     with running(user_filters={"mine": make}, filters=[user_filter("mine")]) as sidecar:
         client = sidecar.client().send(POST)
         paused(sidecar, made, lambda stream: stream.continue_request())
@@ -74,11 +75,8 @@ def test_100_continue_from_a_task_leaves() -> None:
 
 
 def test_the_place_of_a_mirrored_request_that_is_given_up_is_the_next_requests() -> None:
-    one_stream = {"http2_protocol_options": {"max_concurrent_streams": 1}}
     mirror = {
-        "typed_extension_protocol_options": {
-            OPTIONS: {"@type": f"type.googleapis.com/{OPTIONS}", "explicit_http_config": one_stream}
-        },
+        **over_http2({"max_concurrent_streams": 1}),
         "circuit_breakers": {"thresholds": [{"max_connections": 1}]},
     }
     routes = [
