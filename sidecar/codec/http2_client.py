@@ -50,13 +50,14 @@ _NO_VALUES: Final[list[bytes]] = []
 class ClientConnection(Http2Connection):
     """Sends requests. The preface and the settings of a client are among ``out`` from the start."""
 
-    __slots__ = ("next_id",)
+    __slots__ = ("next_id", "spare")
 
     sink: Sink[ResponseHead] | None
 
     def __init__(self, options: Http2Options, texts: Texts) -> None:
         super().__init__(options, AWAIT_SETTINGS)
         self.next_id = 1
+        self.spare: list[Stream] = []  # streams of exchanges that were plain, for the next ones: no more than were open at once
         self.peer_max_streams = options.max_concurrent_streams
         self.decoder = HpackDecoder(texts, options.max_header_bytes, options.max_fields)
         self._start([(ENABLE_PUSH, 0)], PREFACE)
@@ -94,11 +95,15 @@ class ClientConnection(Http2Connection):
         stream_id = self.next_id
         self.next_id = stream_id + 2
         self.opened_streams += 1
-        self.streams[stream_id] = new_stream(stream_id, HALF_CLOSED_LOCAL if end else OPEN)
-        self.out.append(
-            write_header(len(block) << 8 | HEADERS, END_HEADERS | END_STREAM if end else END_HEADERS, stream_id)
-        )
-        self.out.append(block)
+        flags = END_HEADERS | END_STREAM if end else END_HEADERS
+        spare = self.spare
+        if spare:
+            self.streams[stream_id] = stream = spare.pop()
+            stream.id = stream_id
+            stream.state = HALF_CLOSED_LOCAL if end else OPEN
+        else:
+            self.streams[stream_id] = new_stream(stream_id, HALF_CLOSED_LOCAL if end else OPEN)
+        self.out += (write_header(len(block) << 8 | HEADERS, flags, stream_id), block)
         return stream_id
 
     def _message(self, data: bytes, at: int, end: int, stream_id: int) -> int:
@@ -165,6 +170,8 @@ class ClientConnection(Http2Connection):
             return 0
         if inserting is not None and inserting is not decoder.settled:
             decoder.insert(inserting)
+        if not stream.credit_out:  # nothing else of it has changed since it began
+            self.spare.append(stream)
         decoder.misses = 0
         self.empty_frames = 0
         self.window_in -= length

@@ -122,11 +122,11 @@ def compile_forward(
                 stream.remote_address = shape.remote_address
         head.path = path
         if shape.generated >= 0:
-            values = [*values]
             if shape.replaced:
+                values = [*values]
                 values[shape.generated] = new_request_id(getrandbits(128))
             else:
-                values.append(new_request_id(getrandbits(128)))
+                values = [*values, new_request_id(getrandbits(128))]
         head.values = values
         if shape.indexed:
             index = head.template.index.copy()
@@ -223,6 +223,8 @@ def compile_forward(
         if end:
             if plan.timeout:
                 request.deadline = now + plan.timeout
+                if request.deadline < connection.due:
+                    connection.wake_by(request.deadline)
         else:
             request.deadline = _NEVER_DUE
             request.body_end = False
@@ -231,6 +233,8 @@ def compile_forward(
                 request.body_size = 0
         if plan.per_try_timeout:
             request.try_deadline = now + plan.per_try_timeout
+            if request.try_deadline < connection.due:
+                connection.wake_by(request.try_deadline)
         pick = cluster.pick
         host = pick(request)
         if host is None:
@@ -242,8 +246,6 @@ def compile_forward(
             if head.made_fields is not None:  # a route has looked at them
                 head.made_fields.append((_EXPECTED, plan.expected))
         pool = host.pool
-        if request.deadline < connection.due:
-            connection.wake_by(request.deadline)
         if pool is None or breaker.rq_active >= breaker.max_requests:
             request.attempt(host)
             return False
@@ -265,8 +267,6 @@ def compile_forward(
                 request.attempt(host)
                 return False
         # the attempt: UpstreamRequest._attempt and _send
-        if request.try_deadline < connection.due:
-            connection.wake_by(request.try_deadline)
         stream.attempt_count = 1
         request.host = stream.host = host
         breaker.rq_active += 1

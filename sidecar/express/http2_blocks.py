@@ -19,6 +19,9 @@ from sidecar.express.shape import literal
 _MOST_RENDERS: Final = 256
 _LONGEST: Final = 16384
 _LENGTHS: Final = tuple(integer(0, 127, length) for length in range(8192))
+_SHORT_LENGTHS: Final = _LENGTHS[:512]
+_LONGEST_CONSTANT: Final = _LONGEST - 2 * (len(_SHORT_LENGTHS) + len(_SHORT_LENGTHS[-1]))
+"""Octets that leave room for two short values."""
 
 Renders = dict[Any, tuple[int, bytes]]
 """For plans or shapes of responses: what to fill in on a connection, and the epoch in which that is right."""
@@ -56,14 +59,16 @@ def filled(render: bytes, values: Sequence[bytes]) -> bytes | None:
     try:
         if len(values) == 2:
             first, second = values
-            block = render % (_LENGTHS[len(first)], first, _LENGTHS[len(second)], second)
-        else:
-            pieces: list[bytes] = []
-            for value in values:
-                pieces += (_LENGTHS[len(value)], value)
-            block = render % tuple(pieces)
+            return render % (_SHORT_LENGTHS[len(first)], first, _SHORT_LENGTHS[len(second)], second)
+    except IndexError:
+        pass  # one is long: the block has to be measured
+    pieces: list[bytes] = []
+    try:
+        for value in values:
+            pieces += (_LENGTHS[len(value)], value)
     except IndexError:
         return None
+    block = render % tuple(pieces)
     return block if len(block) <= _LONGEST else None
 
 
@@ -90,6 +95,8 @@ def _render(
             return None
         pieces.append(literal(coded))
     pieces.append(SKIPPED * 2 * after)
+    if sum(map(len, pieces)) > _LONGEST_CONSTANT:
+        return None
     if len(renders) >= _MOST_RENDERS:
         renders.clear()
     known = renders[key] = (encoder.epoch, b"".join(pieces))

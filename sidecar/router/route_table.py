@@ -32,7 +32,7 @@ _TLS_REQUIREMENTS = {"NONE": 0, "EXTERNAL_ONLY": 1, "ALL": 2}
 class HostRoutes:
     """The routes of one virtual host, ready to be tried."""
 
-    __slots__ = ("name", "entries", "pathless", "rolls", "index", "require_tls", "tls_redirect", "matches")
+    __slots__ = ("name", "entries", "pathless", "rolls", "index", "require_tls", "tls_redirect", "matches", "always")
 
     def __init__(
         self, name: str, matches: tuple[RouteMatch, ...], routes: tuple[Route, ...], ignore_parameters: bool
@@ -53,9 +53,20 @@ class HostRoutes:
         self.index = PathIndex(matches) if len(matches) >= INDEX_FROM else None
         self.require_tls = 0
         self.tls_redirect: Route | None = None
+        self.always = _always(self.entries)
+        """The route of every request that has a path, where there is no question."""
 
     def __repr__(self) -> str:
         return f"<HostRoutes {self.name}: {len(self.entries)} routes>"
+
+
+def _always(entries: tuple[Entry, ...]) -> Route | None:
+    """The first route, if it takes all paths and asks for nothing else."""
+    if entries:
+        kind, expected, _, condition, route = entries[0]
+        if kind == PREFIX and expected == b"/" and condition is None:
+            return route
+    return None
 
 
 def _classified(match: RouteMatch, ignore_parameters: bool) -> tuple[int, bytes, PathTest]:
@@ -98,8 +109,10 @@ class RouteTable:
             route = _require_tls(host, request)
             if route is not None:
                 return route
-        roll = self._random.getrandbits(63) if host.rolls else 0
         path = request.path
+        if host.always is not None and path.startswith(b"/"):
+            return host.always
+        roll = self._random.getrandbits(63) if host.rolls else 0
         if not path:
             entries = host.pathless
         elif host.index is not None:
