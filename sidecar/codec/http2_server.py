@@ -24,7 +24,7 @@ from sidecar.codec.http2_frames import (
     read_header,
     write_header,
 )
-from sidecar.codec.http2_head import VIOLATION, Known, Malformed, request_head, response_block
+from sidecar.codec.http2_head import NO_LENGTH, VIOLATION, Known, Malformed, request_head, response_block
 from sidecar.codec.http2_options import Http2Options
 from sidecar.codec.http2_output import BULKY, Sink, Stream, new_stream
 from sidecar.codec.http2_states import AWAIT_PREFACE, HALF_CLOSED_REMOTE, OPEN, SEND_HEADERS, STREAM
@@ -39,7 +39,7 @@ _NO_VALUES: Final[list[bytes]] = []
 class ServerConnection(Http2Connection):
     """Takes requests. The settings that a server begins with are among ``out`` from the start."""
 
-    __slots__ = ("fields", "gaps", "highest", "layouts", "most_streams")
+    __slots__ = ("fields", "gaps", "highest", "layouts", "most_streams", "spare")
 
     sink: Sink[RequestHead] | None
 
@@ -47,6 +47,9 @@ class ServerConnection(Http2Connection):
         super().__init__(options, AWAIT_PREFACE)
         self.layouts: dict[Any, Any] | None = None  # the owner's, of header lists that it knows
         self.fields: list[Field] | None = None  # those of the head that is being delivered, if they were decoded
+        self.spare: list[
+            Stream
+        ] = []  # streams of exchanges that were plain, for the next ones: no more than were open at once
         self.highest = -1  # the last stream that the client has opened
         self.most_streams = options.max_concurrent_streams
         self.gaps: list[tuple[int, int]] = []  # streams that it has skipped, so that it may not use them any more
@@ -99,6 +102,8 @@ class ServerConnection(Http2Connection):
             self.out += (head, block, write_header(size << 8, 0, stream_id), data)
             self._send_block(stream_id, self.encoder.encode(trailers), END_STREAM)
         del self.streams[stream_id]
+        if stream.pipe is None and not (stream.credit_out or stream.credit_in or stream.unreturned):
+            self.spare.append(stream)  # it is as it was when it began
         if self.resets_left < self.options.max_resets:
             self.resets_left += 1
         return True
@@ -118,9 +123,7 @@ class ServerConnection(Http2Connection):
                     self.highest = stream_id
                     self.opened_streams += 1
                     self.received_head_size = len(block) + HEADER_SIZE
-                    self.streams[stream_id] = new = new_stream(stream_id, HALF_CLOSED_REMOTE if end else OPEN)
-                    new.headed = True
-                    new.expected = known.length
+                    self._open_plain(stream_id, end, known.length)
                     if self.sink.on_known(stream_id, known, values, end) is not None:  # type: ignore[union-attr]
                         return
                     self.known = known
@@ -139,6 +142,19 @@ class ServerConnection(Http2Connection):
                 self._skip(self.highest + 1, stream_id - 1)
             self._begin(stream_id, block, end, self._recall(block))
 
+    def _open_plain(self, stream_id: int, end: bool, expected: int) -> None:
+        """Open a stream with its head, by one that has served before if there is such."""
+        spare = self.spare
+        if spare:
+            stream = spare.pop()
+            stream.id = stream_id
+            stream.state = HALF_CLOSED_REMOTE if end else OPEN
+        else:
+            stream = new_stream(stream_id, HALF_CLOSED_REMOTE if end else OPEN)
+            stream.headed = True
+        stream.expected = expected
+        self.streams[stream_id] = stream
+
     def _shifted(self, stream_id: int, shifting: Shifting, found: list[bytes], size: int, end: bool) -> None:
         """A request whose block, of ``size`` octets, is of a kind that the table has made room for in a layout."""
         binding = shifting.kept
@@ -151,8 +167,7 @@ class ServerConnection(Http2Connection):
         self.highest = stream_id
         self.opened_streams += 1
         self.received_head_size = size + HEADER_SIZE
-        self.streams[stream_id] = stream = new_stream(stream_id, HALF_CLOSED_REMOTE if end else OPEN)
-        stream.headed = True
+        self._open_plain(stream_id, end, NO_LENGTH)
         self.sink.on_laid_out(binding.shape, stream_id, path, binding.values(found), end)  # type: ignore[union-attr]
 
     def _begin(

@@ -38,6 +38,7 @@ class Http2Connection(Http2Lifetime):
         "requests",
         "settled",
         "shapes",
+        "spare",
     )  # fmt: skip
 
     version = 20
@@ -63,6 +64,7 @@ class Http2Connection(Http2Lifetime):
         self.settled: dict[Any, tuple[int, bytes, bytes]] = {}  # and what it makes of whole blocks of hosts
         self.transport: Any = None
         self.exchanges: dict[int, Http2Exchange] = {}
+        self.spare: list[Http2Exchange] = []  # exchanges that have ended, as new: no more than were active at a time
         self.flushing: dict[int, float] = {}  # streams whose end waits for the client's window, to their deadlines
         self.now = self.idle_since = self.ticked = info.start
         self.requests = 0
@@ -124,6 +126,7 @@ class Http2Connection(Http2Lifetime):
             exchange.let_go()
         self.stats.streams_active -= len(self.exchanges)
         self.exchanges.clear()
+        self.spare.clear()
         self.codec.give_up()
         self.worker.wheel.cancel(self)
         self.manager.closed(self, remote, active)
