@@ -123,10 +123,9 @@ class HpackDecoder(Generic[Kept]):
         return pattern_of(block, self.entries, fields)
 
     def keep_pattern(self, pattern: Pattern[Kept]) -> None:
-        """Remember a pattern that ``pattern`` has made."""
-        if len(self.patterns) >= _MOST_PATTERNS:
-            del self.patterns[0]
-        self.patterns.append(pattern)
+        """Remember a pattern that ``pattern`` has made, to be tried first: those before may be for a Date that is over."""
+        self.patterns.insert(0, pattern)
+        del self.patterns[_MOST_PATTERNS:]
 
     def keep_inserting(self, block: bytes, made: Kept, count: int) -> None:
         """Remember what a block was made into that made ``count`` entries, and named none."""

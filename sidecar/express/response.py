@@ -282,8 +282,12 @@ def compile_response_lane(
             values += (date_of(int(stream.start_time + (now - stream.start))),)
         if http2:
             client = downstream.connection
+            codec = client.codec
             out = response_block(shape, client, values)
-            if out is None or not client.codec.send_block(downstream.id, out):
+            if out is None:
+                return False
+            at_once = codec.send_message(downstream.id, out, body, None)
+            if not at_once and not codec.send_block(downstream.id, out):
                 return False
             head_size = len(out) + 9
         else:
@@ -337,7 +341,8 @@ def compile_response_lane(
             rq_time.record(took)
         if http2:
             # the client's stream: Http2Exchange.send_data and finished
-            client.codec.send_data(downstream.id, body, True)
+            if not at_once:
+                codec.send_data(downstream.id, body, True)
             if not client.corked and not client.closed:
                 client.corked = True
                 cork.waiting.append(client)
@@ -357,6 +362,8 @@ def compile_response_lane(
         for write in access_logs:
             write(stream)
         keep(request, stream)
+        if http2 and stream.downstream is None and not downstream.full and not downstream.paused:
+            client.spare.append(downstream)
         return True
 
     return respond
