@@ -7,6 +7,8 @@ change: the decoder drops its patterns then. Whatever does not fit exactly is le
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from struct import Struct
 from typing import Any, Final, Generic, TypeVar
 
 from sidecar.codec.hpack_huffman import decode as huffman_decode
@@ -22,15 +24,20 @@ VISIBLE: Final = only(bytes(range(0x21, 0x7F)) + bytes(range(0x80, 0x100)))
 _VISIBLE_OR_BLANK: Final = only(bytes(range(0x21, 0x7F)) + bytes(range(0x80, 0x100)) + b" \t")
 _BLANKS: Final = b" \t"
 _MOST_HOLES: Final = 8
+_MOST_CUTS: Final = 16
+
+Cut = tuple[Callable[[bytes], tuple[bytes, ...]], tuple[bytes, ...]]
+"""How a block of one size comes apart into constants and values in turn, and those constants, lengths of values included."""
 
 
 class Pattern(Generic[Kept]):
     """What is constant of a block, and what was made of it, which its owner puts into ``kept``.
 
-    ``spots`` are the volatile fields: where they stand among the regular fields, -1 for :path, and their names.
+    ``spots`` are the volatile fields: where they stand among the regular fields, -1 for :path, and their names. ``cuts``
+    has, by their sizes, blocks whose values came without Huffman coding: those are taken apart in one step.
     """
 
-    __slots__ = ("first", "kept", "segments", "spots")
+    __slots__ = ("cuts", "first", "kept", "segments", "spots")
 
     kept: Kept
 
@@ -40,18 +47,31 @@ class Pattern(Generic[Kept]):
         self.first = first
         self.segments = segments  # whether a value is a path, which is worth remembering, and the octets behind it
         self.spots = spots
+        self.cuts: dict[int, Cut] = {}
 
     def match(self, block: bytes, texts: dict[bytes, bytes]) -> list[bytes] | None:
         """The values at ``spots`` in ``block``; None if it does not fit, or has values to be looked at more closely."""
+        if self.cuts:
+            cut = self.cuts.get(len(block))
+            if cut is not None:
+                unpack, constants = cut
+                pieces = unpack(block)
+                if pieces[::2] == constants:
+                    values = [*pieces[1::2]]
+                    joined = b"".join(values)
+                    if joined.translate(VISIBLE) == joined:
+                        return values
         if not block.startswith(self.first):
             return None
         at = len(self.first)
         values = []
+        plain = True
         try:
             for remembered, segment in self.segments:
                 length = block[at]
                 at += 1
                 if length > 127:
+                    plain = False
                     length &= 127
                     value = block[at : at + length]
                     value = texts[value] if remembered else huffman_decode(value)
@@ -66,7 +86,20 @@ class Pattern(Generic[Kept]):
                 values.append(value)
         except (IndexError, ValueError):
             return None
-        return values if at == len(block) else None
+        if at != len(block):
+            return None
+        if plain and len(self.cuts) < _MOST_CUTS and at not in self.cuts:
+            self._learn(block, values)
+        return values
+
+    def _learn(self, block: bytes, values: list[bytes]) -> None:
+        """Remember how a block that fits comes apart."""
+        sizes = [len(self.first) + 1]
+        for value, (_, segment) in zip(values, self.segments, strict=True):
+            sizes += (len(value), len(segment) + 1)
+        sizes[-1] -= 1  # behind the last value no length follows
+        unpack = Struct("".join([f"{size}s" for size in sizes])).unpack
+        self.cuts[len(block)] = unpack, unpack(block)[::2]
 
 
 def pattern_of(block: bytes, entries: list[Field], fields: list[Field]) -> Pattern[Any] | None:

@@ -79,14 +79,23 @@ def compile_whole(manager: Any, router: Any, date_of: Callable[[int], bytes]) ->
         now = clock()
         took = int((now - request.sent_at) * 1000)
         same = found is known.values  # it is this very block
-        values = binding.base if same else binding.values(found)
-        if not suppress_headers:
-            at = shape.service_time_at
-            number = _NUMBERS[took] if took < 100 else b"%d" % took
-            values = (*values, number) if at < 0 else (*values[:at], number, *values[at + 1 :])
-        if shape.dated:
-            values = (*values, date_of(int(stream.start_time + (now - stream.start))))
         http2 = downstream.version == 20
+        settled = None
+        if http2:
+            connection = downstream.connection
+            codec = connection.codec
+            if same:
+                settled = connection.settled.get(known)
+                if settled is not None and (settled[0] != codec.encoder.epoch or took >= 100):
+                    settled = None
+        if settled is None or access_logs:
+            values = binding.base if same else binding.values(found)
+            if not suppress_headers:
+                at = shape.service_time_at
+                number = _NUMBERS[took] if took < 100 else b"%d" % took
+                values = (*values, number) if at < 0 else (*values[:at], number, *values[at + 1 :])
+            if shape.dated:
+                values = (*values, date_of(int(stream.start_time + (now - stream.start))))
         if not http2:
             if (
                 trailers is not None
@@ -105,10 +114,7 @@ def compile_whole(manager: Any, router: Any, date_of: Callable[[int], bytes]) ->
             corked.append(downstream)
             head_size = len(block)
         else:
-            connection = downstream.connection
-            codec = connection.codec
-            settled = connection.settled.get(known) if same else None
-            if settled is not None and settled[0] == codec.encoder.epoch and took < 100:
+            if settled is not None:
                 _, before, behind = settled
                 block = before + _COUNTED[took] + behind
             else:
