@@ -57,9 +57,7 @@ class ClientConnection(Http2Connection):
     def __init__(self, options: Http2Options, texts: Texts) -> None:
         super().__init__(options, AWAIT_SETTINGS)
         self.next_id = 1
-        self.spare: list[
-            Stream
-        ] = []  # streams of exchanges that were plain, for the next ones: no more than were open at once
+        self.spare: list[Stream] = []  # those that have ended, and are as they were: no more than were open at a time
         self.peer_max_streams = options.max_concurrent_streams
         self.decoder = HpackDecoder(texts, options.max_header_bytes, options.max_fields)
         self._start([(ENABLE_PUSH, 0)], PREFACE)

@@ -47,9 +47,7 @@ class ServerConnection(Http2Connection):
         super().__init__(options, AWAIT_PREFACE)
         self.layouts: dict[Any, Any] | None = None  # the owner's, of header lists that it knows
         self.fields: list[Field] | None = None  # those of the head that is being delivered, if they were decoded
-        self.spare: list[
-            Stream
-        ] = []  # streams of exchanges that were plain, for the next ones: no more than were open at once
+        self.spare: Stream | None = None  # one that has ended, and is as it was when it began
         self.highest = -1  # the last stream that the client has opened
         self.most_streams = options.max_concurrent_streams
         self.gaps: list[tuple[int, int]] = []  # streams that it has skipped, so that it may not use them any more
@@ -103,7 +101,7 @@ class ServerConnection(Http2Connection):
             self._send_block(stream_id, self.encoder.encode(trailers), END_STREAM)
         del self.streams[stream_id]
         if stream.pipe is None and not (stream.credit_out or stream.credit_in or stream.unreturned):
-            self.spare.append(stream)  # it is as it was when it began
+            self.spare = stream
         if self.resets_left < self.options.max_resets:
             self.resets_left += 1
         return True
@@ -143,10 +141,10 @@ class ServerConnection(Http2Connection):
             self._begin(stream_id, block, end, self._recall(block))
 
     def _open_plain(self, stream_id: int, end: bool, expected: int) -> None:
-        """Open a stream with its head, by one that has served before if there is such."""
-        spare = self.spare
-        if spare:
-            stream = spare.pop()
+        """Open a stream with its head; one that has ended serves again, if there is such."""
+        stream = self.spare
+        if stream is not None:
+            self.spare = None
             stream.id = stream_id
             stream.state = HALF_CLOSED_REMOTE if end else OPEN
         else:

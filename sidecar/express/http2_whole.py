@@ -209,7 +209,7 @@ def compile_whole(manager: Any, router: Any, date_of: Callable[[int], bytes]) ->
                     connection.wake_by(now + options.idle_timeout)
         keep(request, stream)
         if http2 and stream.downstream is None and not downstream.full and not downstream.paused:
-            connection.spare.append(downstream)
+            connection.spare = downstream
         if not exchanges or upstream.pool.pending:
             upstream.exchange_over()
         return True

@@ -363,7 +363,7 @@ def compile_response_lane(
             write(stream)
         keep(request, stream)
         if http2 and stream.downstream is None and not downstream.full and not downstream.paused:
-            client.spare.append(downstream)
+            client.spare = downstream
         return True
 
     return respond

@@ -64,7 +64,7 @@ class Http2Connection(Http2Lifetime):
         self.settled: dict[Any, tuple[int, bytes, bytes]] = {}  # and what it makes of whole blocks of hosts
         self.transport: Any = None
         self.exchanges: dict[int, Http2Exchange] = {}
-        self.spare: list[Http2Exchange] = []  # exchanges that have ended, as new: no more than were active at a time
+        self.spare: Http2Exchange | None = None  # one that has ended, and is as new
         self.flushing: dict[int, float] = {}  # streams whose end waits for the client's window, to their deadlines
         self.now = self.idle_since = self.ticked = info.start
         self.requests = 0
@@ -126,7 +126,7 @@ class Http2Connection(Http2Lifetime):
             exchange.let_go()
         self.stats.streams_active -= len(self.exchanges)
         self.exchanges.clear()
-        self.spare.clear()
+        self.spare = None
         self.codec.give_up()
         self.worker.wheel.cancel(self)
         self.manager.closed(self, remote, active)

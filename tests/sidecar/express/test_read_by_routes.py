@@ -18,7 +18,10 @@ BY_HEADER: dict[str, Any] = {
     },
 }
 TWICE = {"match": {"prefix": "/"}, "route": {"cluster": "up", "retry_policy": {"retry_on": "5xx"}}}
-MATCHED = {"prefix": "/", "headers": [{"name": "x-weight", "treat_missing_header_as_empty": True, "range_match": {"end": 99}}]}
+MATCHED = {
+    "prefix": "/",
+    "headers": [{"name": "x-weight", "treat_missing_header_as_empty": True, "range_match": {"end": 99}}],
+}
 BAD = b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n"
 
 
