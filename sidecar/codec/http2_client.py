@@ -62,6 +62,10 @@ class ClientConnection(Http2Connection):
         self.decoder = HpackDecoder(texts, options.max_header_bytes, options.max_fields)
         self._start([(ENABLE_PUSH, 0)], PREFACE)
 
+    @property
+    def opened_streams(self) -> int:
+        return self.next_id >> 1
+
     def available(self) -> int:
         """How many more streams may be opened now; none any more once either side drains."""
         if self.goaway_received or self.draining or self.state == DEAD or self.next_id > LARGEST_STREAM_ID:
@@ -75,7 +79,6 @@ class ClientConnection(Http2Connection):
         """
         stream_id = self.next_id
         self.next_id = stream_id + 2
-        self.opened_streams += 1
         self.streams[stream_id] = stream = new_stream(stream_id, HALF_CLOSED_LOCAL if end else OPEN)
         method = head.method
         upgraded = False
@@ -94,7 +97,6 @@ class ClientConnection(Http2Connection):
         """As ``open``, for a plain request whose header block has been made already, and fits into one frame."""
         stream_id = self.next_id
         self.next_id = stream_id + 2
-        self.opened_streams += 1
         flags = END_HEADERS | END_STREAM if end else END_HEADERS
         spare = self.spare
         if spare:
@@ -189,7 +191,6 @@ class ClientConnection(Http2Connection):
         size = len(data)
         stream_id = self.next_id
         self.next_id = stream_id + 2
-        self.opened_streams += 1
         self.streams[stream_id] = stream = new_stream(stream_id, HALF_CLOSED_LOCAL)
         stream.credit_out = -size
         self.window_out -= size

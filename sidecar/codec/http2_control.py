@@ -63,8 +63,8 @@ class Http2Control(Http2Output):
     """The frames that carry no message, and what is done about those that should not have come."""
 
     __slots__ = (
-        "decoder", "draining", "extended_connect", "goaway_received", "last_accepted", "opened_streams",
-        "most_credit", "peer_max_streams", "priority_frames", "resets_left", "state", "unacknowledged", "window_updates",
+        "decoder", "draining", "extended_connect", "goaway_received", "last_accepted",
+        "most_credit", "peer_max_streams", "priority_frames", "resets", "state", "unacknowledged", "window_updates",
     )  # fmt: skip
 
     decoder: HpackDecoder[Known]
@@ -78,11 +78,10 @@ class Http2Control(Http2Output):
         self.goaway_received = False
         self.draining = False  # GOAWAY has been sent
         self.last_accepted = LARGEST_STREAM_ID  # streams of the peer above it are ignored
-        self.opened_streams = 0
         self.priority_frames = 0
         self.window_updates = 0
         self.most_credit = 0  # no stream's window is larger than the initial one by more
-        self.resets_left: float = options.max_resets
+        self.resets = 0.0  # streams that were reset, but for those that are made up for
 
     def ping(self, opaque: bytes) -> None:
         """Send a PING with 8 octets; ``on_ping_ack`` tells when it came back."""
@@ -90,8 +89,12 @@ class Http2Control(Http2Output):
 
     def tick(self, seconds: float) -> None:
         """Time has passed: some resets are forgiven."""
-        most = self.options.max_resets
-        self.resets_left = min(most, self.resets_left + seconds * self.options.resets_forgiven)
+        self.resets = max(0.0, self.resets - seconds * self.options.resets_forgiven)
+
+    @property
+    def opened_streams(self) -> int:
+        """How many streams there have been."""
+        raise NotImplementedError
 
     def shutdown_notice(self) -> None:
         """The first stage of a drain (RFC 9113 section 6.8): the peer should open no more streams, but may."""

@@ -39,7 +39,7 @@ _NO_VALUES: Final[list[bytes]] = []
 class ServerConnection(Http2Connection):
     """Takes requests. The settings that a server begins with are among ``out`` from the start."""
 
-    __slots__ = ("fields", "gaps", "highest", "layouts", "most_streams", "spare")
+    __slots__ = ("fields", "gaps", "highest", "layouts", "most_streams", "skipped", "spare")
 
     sink: Sink[RequestHead] | None
 
@@ -49,11 +49,16 @@ class ServerConnection(Http2Connection):
         self.fields: list[Field] | None = None  # those of the head that is being delivered, if they were decoded
         self.spare: Stream | None = None  # one that has ended, and is as it was when it began
         self.highest = -1  # the last stream that the client has opened
+        self.skipped = 0  # how many below it that it has not
         self.most_streams = options.max_concurrent_streams
         self.gaps: list[tuple[int, int]] = []  # streams that it has skipped, so that it may not use them any more
         self.decoder = HpackDecoder(texts, options.max_header_bytes, options.max_fields)
         pairs = [(ENABLE_CONNECT_PROTOCOL, 1)] if options.allow_connect else []
         self._start([*pairs, (MAX_CONCURRENT_STREAMS, options.max_concurrent_streams)], b"")
+
+    @property
+    def opened_streams(self) -> int:
+        return (self.highest + 1 >> 1) - self.skipped
 
     def send_head(self, stream_id: int, head: ResponseHead, end: bool) -> None:
         """Send a response's head, or an informational one (with ``end`` false). Nothing, for a stream that was reset."""
@@ -102,8 +107,8 @@ class ServerConnection(Http2Connection):
         del self.streams[stream_id]
         if stream.pipe is None and not (stream.credit_out or stream.credit_in or stream.unreturned):
             self.spare = stream
-        if self.resets_left < self.options.max_resets:
-            self.resets_left += 1
+        if self.resets:
+            self.resets = max(0.0, self.resets - 1)
         return True
 
     def _block(self, stream_id: int, block: bytes, end: bool) -> None:
@@ -119,7 +124,6 @@ class ServerConnection(Http2Connection):
                 known, values = recalled
                 if known.shape is not None and known.length_at < 0 and (not end or known.length <= 0):
                     self.highest = stream_id
-                    self.opened_streams += 1
                     self.received_head_size = len(block) + HEADER_SIZE
                     self._open_plain(stream_id, end, known.length)
                     if self.sink.on_known(stream_id, known, values, end) is not None:  # type: ignore[union-attr]
@@ -163,7 +167,6 @@ class ServerConnection(Http2Connection):
             self._begin(stream_id, b"", end, None, shifting.filled(found), size)
             return
         self.highest = stream_id
-        self.opened_streams += 1
         self.received_head_size = size + HEADER_SIZE
         self._open_plain(stream_id, end, NO_LENGTH)
         self.sink.on_laid_out(binding.shape, stream_id, path, binding.values(found), end)  # type: ignore[union-attr]
@@ -182,7 +185,6 @@ class ServerConnection(Http2Connection):
         ``decoded`` are the fields of a block of ``size`` octets that has had its effect on the table already.
         """
         self.highest = stream_id
-        self.opened_streams += 1
         self.received_head_size = (size or len(block)) + HEADER_SIZE
         known, values, head, layout = None, _NO_VALUES, None, None
         self.fields = None
@@ -270,7 +272,6 @@ class ServerConnection(Http2Connection):
             return 0
         decoder.misses = 0
         self.highest = stream_id
-        self.opened_streams += 1
         self.received_head_size = end - at + HEADER_SIZE
         self.streams[stream_id] = stream = new_stream(stream_id, OPEN)
         stream.headed = True
@@ -280,7 +281,6 @@ class ServerConnection(Http2Connection):
             if taken is None:
                 del self.streams[stream_id]
                 self.highest -= 2
-                self.opened_streams -= 1
                 return 0
             return end
         stream.state = HALF_CLOSED_REMOTE
@@ -323,6 +323,7 @@ class ServerConnection(Http2Connection):
         self.sink.on_laid_out(layout.shape, stream_id, fields[layout.path_at][1], values, end)  # type: ignore[union-attr]
 
     def _skip(self, first: int, last: int) -> None:
+        self.skipped += last - first + 1 >> 1
         if len(self.gaps) >= _MOST_GAPS:
             del self.gaps[0]
         self.gaps.append((first, last))
@@ -345,10 +346,10 @@ class ServerConnection(Http2Connection):
 
     def _closed(self, stream: Stream) -> None:
         del self.streams[stream.id]
-        if self.resets_left < self.options.max_resets:
-            self.resets_left += 1
+        if self.resets:
+            self.resets = max(0.0, self.resets - 1)
 
     def _check_resets(self) -> None:
-        self.resets_left -= 1
-        if self.resets_left < 0:
+        self.resets += 1
+        if self.resets > self.options.max_resets:
             raise self.fail(ENHANCE_YOUR_CALM, "http2.too_many_resets")

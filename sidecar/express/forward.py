@@ -10,6 +10,7 @@ from typing import Any
 
 from sidecar.codec.http1_reader import DONE, HEAD
 from sidecar.core.http_filter import RouteChanged
+from sidecar.express.keeping import as_new
 from sidecar.express.plan import RequestShape, is_plain, make_plan, make_variant
 
 _PLANS = 256
@@ -63,7 +64,8 @@ def compile_forward(
     getrandbits = random.getrandbits
     stats = manager.stats
     router_stats = router.stats
-    match = manager.routes.match
+    routes = manager.routes
+    match = routes.match
     cluster_of = router.cluster_of
     on_request = router.on_request
     options = manager.options
@@ -101,12 +103,9 @@ def compile_forward(
             stream.start = now
             stream.now = now
             stream.last_activity = now
-            stream.cluster_name = ""
-            stream.attempt_count = stream.upstream_connection_id = 0
-            stream.response_ended = stream.over = False
-            stream.upstream_first_tx = stream.upstream_last_tx = 0.0
-            stream.upstream_local_address = stream.upstream_tls = None
             if hooks:
+                as_new(stream)
+                stream.cluster_name = ""
                 stream.dynamic_metadata = stream.filter_data = stream.filter_state = None
                 stream.response_flags = 0
                 stream.request_id = b""
@@ -155,27 +154,34 @@ def compile_forward(
         if now + patience < connection.due:
             connection.wake_by(now + patience)
         try:
-            route = match(head, stream)
-            name = ""
-            if route is not None:
-                if route.pick_cluster is not None:
-                    name, entry = route.pick_cluster(head, random, stream)
-                    stream.cluster_name = name
-                    if entry is not None:
-                        route = entry
-            stream.route = route
-            plan: Any = shape.plans.get(route, _UNKNOWN)
-            if plan is _UNKNOWN:
-                name = "" if route is None else route.cluster_name or name
-                plan = None
-                if name and is_plain(route) and (route.cluster_name or not route.pick_cluster):
-                    plan = make_plan(shape, route, name, suppress_headers, responses_of(name))
-                if len(shape.plans) >= _PLANS:
-                    shape.plans.clear()
-                shape.plans[route] = plan
-            if plan is None:
-                stream.go_on(route, end)
-                return False
+            if shape.routes is routes.routes:
+                plan: Any = shape.certain
+                stream.route = route = plan.route
+            else:
+                stream.cluster_name = name = ""
+                route = match(head, stream)
+                if route is not None:
+                    if route.pick_cluster is not None:
+                        name, entry = route.pick_cluster(head, random, stream)
+                        stream.cluster_name = name
+                        if entry is not None:
+                            route = entry
+                stream.route = route
+                plan = shape.plans.get(route, _UNKNOWN)
+                if plan is _UNKNOWN:
+                    name = "" if route is None else route.cluster_name or name
+                    plan = None
+                    if name and is_plain(route) and (route.cluster_name or not route.pick_cluster):
+                        plan = make_plan(shape, route, name, suppress_headers, responses_of(name))
+                        if not route.pick_cluster and routes.certain(head.authority) is route:
+                            shape.certain, shape.routes = plan, routes.routes
+                    if len(shape.plans) >= _PLANS:
+                        shape.plans.clear()
+                    shape.plans[route] = plan
+                if plan is None:
+                    as_new(stream)
+                    stream.go_on(route, end)
+                    return False
             for hook in hooks:
                 if hook(stream, end):
                     stream.paused_by(hook)
@@ -184,6 +190,7 @@ def compile_forward(
             stream.go_elsewhere(hook, end)
             return False
         except Exception:
+            as_new(stream)
             stream.filter_failed()
             return False
         # the router: Router.on_request and UpstreamRequest.start
@@ -199,6 +206,7 @@ def compile_forward(
                 if plan is None:
                     cluster = None
         if cluster is None:
+            as_new(stream)
             on_request(stream, end)
             return False
         router_stats.rq_total += 1
@@ -238,6 +246,7 @@ def compile_forward(
         pick = cluster.pick
         host = pick(request)
         if host is None:
+            as_new(stream)
             request.no_host()
             return False
         head.template = plan.template
@@ -247,11 +256,13 @@ def compile_forward(
                 head.made_fields.append((_EXPECTED, plan.expected))
         pool = host.pool
         if pool is None or breaker.rq_active >= breaker.max_requests:
+            as_new(stream)
             request.attempt(host)
             return False
         free = pool.free
         if free:
             if http2 and not end:  # it would have to be told how its body ends
+                as_new(stream)
                 request.attempt(host)
                 return False
             carrier = free[-1]
@@ -264,6 +275,7 @@ def compile_forward(
                 carrier = pool.ready[0]
                 block = request_block(plan, carrier, path, values)
             if block is None or (body is not None and not carrier.codec.admits(len(body))):
+                as_new(stream)
                 request.attempt(host)
                 return False
         # the attempt: UpstreamRequest._attempt and _send
@@ -275,7 +287,6 @@ def compile_forward(
         upstream_stats = cluster.stats
         upstream_stats.upstream_rq_total += 1
         upstream_stats.upstream_rq_active += 1
-        request.reused = carrier.requests > 0
         stream.upstream_connection_id = carrier.id
         stream.upstream_local_address = carrier.local_address
         stream.upstream_tls = carrier.tls
@@ -283,6 +294,7 @@ def compile_forward(
         if not free:
             # a stream of the pool's connection: Http2Exchange.send_head
             stream.upstream_version = 20
+            request.reused = carrier.codec.next_id > 1
             spare = carrier.spare
             request.upstream = upstream = spare.pop() if spare else carrier.exchange_type(carrier)
             upstream.answer = answer
@@ -304,7 +316,9 @@ def compile_forward(
             request_ended(request, stream, connection, plan, body, now)
             return True
         # the pool's connection: Http1Connection.send_head
+        stream.upstream_version = 11
         del free[-1]
+        request.reused = carrier.requests > 0
         request.upstream = carrier
         carrier.sink = request
         carrier.respond = respond

@@ -173,8 +173,6 @@ def compile_whole(manager: Any, router: Any, date_of: Callable[[int], bytes]) ->
             stream.response_trailers = trailers
             if plan.call and dict(trailers).get(b"grpc-status") != b"0":
                 request._judge_end_of_call(trailers)
-        stream.response_ended = stream.over = True
-        stream.upstream = request.upstream = None
         listener_codes[status] += 1
         manager_stats.downstream_rq_active -= 1
         if stream.start is not request.sent_at:

@@ -32,10 +32,22 @@ class RequestShape:
     ``generated`` says which of the outgoing values is a new request id, -1 for none; ``replaced`` whether it takes the place
     of one that came. ``places`` are the names of the open fields and the numbers of their values; ``indexed`` is whether
     anybody asks for fields by name. ``remote_address`` is the client's, where the fields tell it. ``idle`` keeps streams for
-    the next requests. ``http2`` and ``version`` say which protocol they come by.
+    the next requests. ``http2`` and ``version`` say which protocol they come by. ``certain`` is the plan of all of them as
+    long as ``routes`` are those of the connection manager.
     """
 
-    __slots__ = ("generated", "head", "idle", "indexed", "places", "plans", "remote_address", "replaced")
+    __slots__ = (
+        "certain",
+        "generated",
+        "head",
+        "idle",
+        "indexed",
+        "places",
+        "plans",
+        "remote_address",
+        "replaced",
+        "routes",
+    )  # fmt: skip
 
     http2 = False
     version = 20
@@ -49,6 +61,8 @@ class RequestShape:
         self.indexed = False
         self.plans: dict[Any, Plan | None] = {}
         self.idle: list[Any] = []
+        self.certain: Any = None
+        self.routes: Any = None
 
     def new_head(self) -> ShapedRequestHead | IndexedRequestHead:
         head = IndexedRequestHead(*self.head) if self.indexed else ShapedRequestHead(*self.head)
@@ -63,6 +77,7 @@ class RequestShape:
     def forget_routes(self) -> None:
         """The routes are others now."""
         self.plans.clear()
+        self.certain = self.routes = None
 
     def differs(self, head: RequestHead, path: bytes) -> bool:
         """Whether a filter has changed what a request is addressed to."""
@@ -134,6 +149,7 @@ class Plan:
         "responses",
         "retries",
         "retry",
+        "route",
         "template",
         "timeout",
         "variants",
@@ -141,6 +157,7 @@ class Plan:
 
     def __init__(self, cluster_name: str, route: Any, responses: Any) -> None:
         self.cluster_name = cluster_name
+        self.route = route
         self.priority: int = route.priority
         self.retry = route.retry
         self.retries: int = 0 if route.retry is None else route.retry.num_retries

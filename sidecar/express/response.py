@@ -330,7 +330,6 @@ def compile_response_lane(
             stream.upstream_head_received = shape.size
             stream.upstream_first_rx = stream.upstream_last_rx = stream.downstream_first_tx = stream.end = now
         stream.now = now
-        stream.response_ended = stream.over = True
         stream.upstream = None
         listener_codes[status] += 1
         manager_stats.downstream_rq_active -= 1

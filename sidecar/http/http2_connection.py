@@ -35,7 +35,6 @@ class Http2Connection(Http2Lifetime):
         "lane",
         "most_at_once",
         "renders",
-        "requests",
         "settled",
         "shapes",
         "spare",
@@ -67,7 +66,6 @@ class Http2Connection(Http2Lifetime):
         self.spare: Http2Exchange | None = None  # one that has ended, and is as new
         self.flushing: dict[int, float] = {}  # streams whose end waits for the client's window, to their deadlines
         self.now = self.idle_since = self.ticked = info.start
-        self.requests = 0
         self.corked = False
         self.full = False
         self.closed = False
@@ -94,12 +92,18 @@ class Http2Connection(Http2Lifetime):
         self.cork()
         self.worker.cork.settle()
 
+    @property
+    def requests(self) -> int:
+        """Requests that have begun on this connection."""
+        return self.codec.opened_streams
+
     def data_received(self, data: bytes) -> None:
         worker = self.worker
         codec = self.codec
         clock = worker.clock
         self.now = clock()
-        self.counters.downstream_cx_rx_bytes_total += len(data)
+        size = len(data)
+        self.counters.downstream_cx_rx_bytes_total += size
         try:
             codec.receive(data)
         except Http2Error as error:
@@ -109,8 +113,8 @@ class Http2Connection(Http2Lifetime):
         if codec.state or codec.interrupted or self.flushing or self.head_began != inf or self.manager.draining:
             self._after_a_read()
         cork = worker.cork
-        if cork.waiting and (not cork.scheduled or len(cork.waiting) >= AT_ONCE or len(data) >= BULK):
-            cork.settle(len(data))
+        if cork.waiting and (not cork.scheduled or size >= BULK or len(cork.waiting) >= AT_ONCE):
+            cork.settle(size)
 
     def eof_received(self) -> bool | None:
         """As Envoy, we take a FIN as the end of the connection."""
@@ -156,8 +160,14 @@ class Http2Connection(Http2Lifetime):
         if shape.end is not end or (body is not None and len(body) > self.most_at_once):
             return None
         now = self.now
-        exchange = self.exchanges[stream_id] = new_exchange(self, stream_id, now)
-        self.requests += 1
+        exchange = self.spare
+        if exchange is None:
+            exchange = new_exchange(self, stream_id, now)
+        else:
+            self.spare = None
+            exchange.id = stream_id
+            exchange.now = now
+        self.exchanges[stream_id] = exchange
         self.stats.streams_active += 1
         values = binding.values(values)
         forward = self.forward
@@ -166,7 +176,7 @@ class Http2Connection(Http2Lifetime):
 
     def on_head(self, stream_id: int, head: RequestHead, end: bool) -> None:
         lane = self.lane
-        if lane is not None:
+        if lane is not None and head.path[:1] == b"/":
             shape = self.shapes.recognise(self, head, end)
             if shape is not None:
                 known = self.codec.known
@@ -185,14 +195,13 @@ class Http2Connection(Http2Lifetime):
                 self.stats.tx_reset += 1
                 self.turned_away(stream_id, INTERNAL_ERROR, UNEXPECTED_UNDERSCORE)
                 return
-        self.requests += 1
         self.stats.streams_active += 1
         now = self.now
         exchange = self.exchanges[stream_id] = new_exchange(self, stream_id, now)
         exchange.stream = stream = Stream(exchange, manager, head, now)
         stream.request_head_size = self.codec.received_head_size
         most = manager.options.max_requests
-        if most and self.requests == most:
+        if most and self.requests >= most and not self.codec.draining:
             manager.stats.downstream_cx_max_requests_reached += 1
             self.drain()
         stream.begin(end)
@@ -206,8 +215,14 @@ class Http2Connection(Http2Lifetime):
 
     def on_laid_out(self, shape: Any, stream_id: int, path: bytes, values: Sequence[bytes], end: bool) -> None:
         now = self.now
-        exchange = self.exchanges[stream_id] = new_exchange(self, stream_id, now)
-        self.requests += 1
+        exchange = self.spare
+        if exchange is None:
+            exchange = new_exchange(self, stream_id, now)
+        else:
+            self.spare = None
+            exchange.id = stream_id
+            exchange.now = now
+        self.exchanges[stream_id] = exchange
         self.stats.streams_active += 1
         forward = self.forward
         forward(shape, exchange, self, now, path, values, self.codec.received_head_size, None, end)

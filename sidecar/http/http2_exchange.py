@@ -150,12 +150,6 @@ _new = object.__new__
 
 def new_exchange(connection: Http2Connection, stream_id: int, now: float) -> Http2Exchange:
     """An exchange on a stream that begins. CPython needs twice as long for a class with ``__init__``."""
-    spare = connection.spare
-    if spare is not None:
-        connection.spare = None
-        spare.id = stream_id
-        spare.now = now
-        return spare
     exchange = _new(Http2Exchange)
     exchange.version = 20
     exchange.connection = connection

@@ -50,7 +50,6 @@ class Http2Connection(asyncio.Protocol, Timed):
         "ping_due",
         "pool",
         "renders",
-        "requests",
         "spare",
         "stats",
         "ticked",
@@ -72,7 +71,6 @@ class Http2Connection(asyncio.Protocol, Timed):
         self.tls: Any = None
         self.local_address: Address | None = None
         self.id = 0
-        self.requests = 0
         options = pool.options
         self.ages = bool(options.max_requests) or options.keepalive.after_idle != inf  # something is due at requests
         self.renders: dict[Any, tuple[int, bytes]] = {}  # the express lane's header blocks
@@ -83,6 +81,11 @@ class Http2Connection(asyncio.Protocol, Timed):
         self.corked = False
         self.full = False
         self.closed = False
+
+    @property
+    def requests(self) -> int:
+        """Requests that the connection has carried."""
+        return self.codec.opened_streams
 
     # the event loop's side
 

@@ -80,7 +80,6 @@ class Http2Exchange:
         self.stream_id = stream_id
         self.request_ended = end
         connection = self.connection
-        connection.requests += 1
         connection.exchanges[stream_id] = self
         connection.stats.streams_active += 1
         if not connection.corked:

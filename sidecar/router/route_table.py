@@ -136,6 +136,11 @@ class RouteTable:
                 return route
         return None
 
+    def certain(self, authority: bytes) -> Route | None:
+        """What ``match`` answers for all requests to an authority whose paths begin with a slash; None if that depends."""
+        host = self._hosts.find(authority)
+        return None if host.require_tls else host.always
+
     def _match_by_index(self, host: HostRoutes, request: RequestHead, roll: int, stream: Any) -> Route | None:
         plain = plain_path(request.path, self._ignore_parameters)
         entries = host.entries

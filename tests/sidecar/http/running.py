@@ -412,7 +412,7 @@ def http2_codec_state(codec: Any) -> Any:
     ]  # fmt: skip
     return (
         streams, codec.window_in, codec.window_out, codec.unreturned, codec.state, codec.draining, codec.goaway_received,
-        codec.opened_streams, codec.resets_left, len(codec.waiting), codec.paused,
+        codec.opened_streams, codec.resets, len(codec.waiting), codec.paused,
     )  # fmt: skip
 
 
