@@ -10,7 +10,7 @@ from typing import Any
 
 from sidecar.codec.http1_reader import DONE, HEAD
 from sidecar.core.http_filter import RouteChanged
-from sidecar.express.keeping import as_new
+from sidecar.express.keeping import as_new, put_away, set_free
 from sidecar.express.plan import RequestShape, is_plain, make_plan, make_variant
 
 _PLANS = 256
@@ -90,35 +90,45 @@ def compile_forward(
         end: bool,
     ) -> bool:
         nonlocal answer, request_block
-        info = connection.info
-        idle = shape.idle
-        if idle:
-            stream = idle.pop()
-            head = stream.request
-            head.template = shape.head[3]
-            stream.connection = info
-            stream.downstream = downstream
-            stream.remote_address = shape.remote_address or info.remote_address
+        stream = downstream.stream if http2 else None
+        if stream is None or stream.shape is not shape or (shape.indexed and not stream.request.eager):
+            if stream is not None:
+                set_free(stream)
+            info = connection.info
+            idle = shape.idle
+            if idle:
+                stream = idle.pop()
+                stream.connection = info
+                stream.downstream = downstream
+                stream.remote_address = shape.remote_address or info.remote_address
+                stream.start_time = now + worker.epoch
+                stream.start = now
+                stream.now = now
+                stream.last_activity = now
+            else:
+                stream = make_stream(downstream, manager, shape.new_head(), now)
+                stream.shape = shape
+                stream.request_ended = end
+                stream.request_deadline = _NEVER_DUE
+                stream.idle_timeout = stream_idle_timeout
+                if shape.remote_address is not None:
+                    stream.remote_address = shape.remote_address
+            downstream.stream = stream
+        else:  # the one that served the connection's request before
             stream.start_time = now + worker.epoch
             stream.start = now
             stream.now = now
             stream.last_activity = now
-            if hooks:
-                as_new(stream)
-                stream.cluster_name = ""
-                stream.dynamic_metadata = stream.filter_data = stream.filter_state = None
-                stream.response_flags = 0
-                stream.request_id = b""
-                stream.upstream_failure_reason = ""
-        else:
-            head = shape.new_head()
-            stream = make_stream(downstream, manager, head, now)
-            stream.shape = shape
-            stream.request_ended = end
-            stream.request_deadline = _NEVER_DUE
-            stream.idle_timeout = stream_idle_timeout
-            if shape.remote_address is not None:
-                stream.remote_address = shape.remote_address
+        request = stream.upstream
+        if hooks:
+            as_new(stream)
+            stream.cluster_name = ""
+            stream.upstream = stream.dynamic_metadata = stream.filter_data = stream.filter_state = None
+            stream.response_flags = 0
+            stream.request_id = b""
+            stream.upstream_failure_reason = ""
+        head = stream.request
+        head.template = shape.template
         head.path = path
         if shape.generated >= 0:
             if shape.replaced:
@@ -134,7 +144,6 @@ def compile_forward(
             head.index = index
         else:
             head.made_index = None
-        downstream.stream = stream
         stream.request_head_size = head_size
         if end:
             stream.request_complete = now
@@ -179,6 +188,7 @@ def compile_forward(
                         shape.plans.clear()
                     shape.plans[route] = plan
                 if plan is None:
+                    stream.upstream = None
                     as_new(stream)
                     stream.go_on(route, end)
                     return False
@@ -190,6 +200,7 @@ def compile_forward(
             stream.go_elsewhere(hook, end)
             return False
         except Exception:
+            stream.upstream = None
             as_new(stream)
             stream.filter_failed()
             return False
@@ -199,34 +210,38 @@ def compile_forward(
             template = head.template
             if head.made_fields is not None or shape.differs(head, path):
                 cluster = None
-            elif template is not shape.head[3]:  # a filter has taken fields away, or added some
+            elif template is not shape.template:  # a filter has taken fields away, or added some
                 values = head.values
                 variant = plan.variants.get(template, _UNKNOWN)
                 plan = make_variant(plan, shape, route, template, suppress_headers) if variant is _UNKNOWN else variant
                 if plan is None:
                     cluster = None
         if cluster is None:
+            stream.upstream = None
             as_new(stream)
             on_request(stream, end)
             return False
         router_stats.rq_total += 1
         stream.cluster_name = plan.cluster_name
-        idle = plan.idle
-        if idle:
-            request = idle.pop()
-            request.stream = stream
-            request.cluster = cluster
-            request.breaker = breaker = cluster.breakers[plan.priority]
-        else:
-            request = make_upstream_request(router, stream, route, cluster)
-            breaker = request.breaker
-            request.plan = plan
-            request.body_end = request.bodyless = end
-            request.retry = plan.retry
-            request.timeout = plan.timeout
-            request.per_try_timeout = plan.per_try_timeout
-        request.request = head
-        request.retries_left = plan.retries
+        if request is None or request.plan is not plan or request.cluster is not cluster:
+            if request is not None:
+                put_away(request)
+            idle = plan.idle
+            if idle:
+                request = idle.pop()
+                request.stream = stream
+                request.cluster = cluster
+                request.breaker = cluster.breakers[plan.priority]
+            else:
+                request = make_upstream_request(router, stream, route, cluster)
+                request.plan = plan
+                request.body_end = request.bodyless = end
+                request.retry = plan.retry
+                request.timeout = plan.timeout
+                request.per_try_timeout = plan.per_try_timeout
+                request.retries_left = plan.retries
+            request.request = head
+        breaker = request.breaker
         stream.upstream = request
         if end:
             if plan.timeout:

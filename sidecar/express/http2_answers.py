@@ -340,7 +340,7 @@ def _compile(manager: Any, router: Any, date_of: Callable[[int], bytes]) -> tupl
                 upstream.exchange_over()
         # the stream: Stream.response_sent
         stream.upstream_last_rx = stream.end = stream.now = now
-        stream.upstream = request.upstream = None
+        request.upstream = None
         manager_stats.downstream_rq_active -= 1
         took = int((now - stream.start) * 1000)
         if took < 100:

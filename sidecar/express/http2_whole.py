@@ -196,7 +196,6 @@ def compile_whole(manager: Any, router: Any, date_of: Callable[[int], bytes]) ->
                 downstream.give_back()
             exchanges_down = connection.exchanges
             del exchanges_down[downstream.id]
-            del downstream.stream
             downstream.through = None
             connection.stats.streams_active -= 1
             if not exchanges_down:
@@ -205,9 +204,15 @@ def compile_whole(manager: Any, router: Any, date_of: Callable[[int], bytes]) ->
                     connection.rest()
                 elif now + options.idle_timeout < connection.due:
                     connection.wake_by(now + options.idle_timeout)
-        keep(request, stream)
-        if http2 and stream.downstream is None and not downstream.full and not downstream.paused:
+        if not http2:
+            keep(request, stream)
+        elif connection.spare is not None or downstream.full or downstream.paused:
+            keep(request, stream)
+            del downstream.stream
+        elif keep(request, stream, True):
             connection.spare = downstream
+        else:
+            del downstream.stream
         if not exchanges or upstream.pool.pending:
             upstream.exchange_over()
         return True

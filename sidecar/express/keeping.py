@@ -18,44 +18,72 @@ def as_new(stream: Any) -> None:
     stream.upstream_version = 11
 
 
-def keep(request: Any, stream: Any) -> None:
-    """Keep both objects, unless something out of the ordinary may still hold them; they forget whom they served.
+def put_away(request: Any) -> None:
+    """An upstream request will serve another stream than the one that it served, or none."""
+    request.stream = None
+    idle = request.plan.idle
+    if len(idle) < _MOST:
+        idle.append(request)
+
+
+def set_free(stream: Any) -> None:
+    """A stream that was kept will serve another connection than the one that it served, or none."""
+    stream.downstream = stream.connection = None
+    shape = stream.shape
+    if len(shape.idle) < _MOST and stream.request.eager is shape.indexed:
+        shape.idle.append(stream)
+    else:
+        request, stream.upstream = stream.upstream, None
+        put_away(request)
+
+
+def keep(request: Any, stream: Any, connected: bool = False) -> bool:
+    """Keep both objects together, unless something out of the ordinary may still hold them; they forget whom they served.
 
     Everything that neither ``forward`` nor ``as_new`` sets anew is set back here, whichever way the response took. A stream that
-    is not kept is over; one that is kept never was, for its next request.
+    is not kept is over; one that is kept never was, for its next request. With ``connected`` the stream stays with its
+    connection, which has to keep it; the answer is whether there is something to keep.
     """
-    plan = request.plan
-    stream.upstream = request.upstream = None
-    if stream.attempt_count != 1 or request.abandoned or len(plan.idle) >= _MOST:
+    request.upstream = None
+    if stream.attempt_count != 1 or request.abandoned:
+        stream.upstream = None
         stream.response_ended = stream.over = True
-        return
+        return False
     head = request.head
     if head is not None:
         head.made_fields = head.made_index = None
         head.values = ()  # secrets are among them
-    request.host = request.stream = request.trailers = None
+    request.host = request.trailers = None
     request.head_passed = False
     if request.body is not None:
         request.body = None
-    plan.idle.append(request)
     shape = stream.shape
     requested = stream.request
     if not requested.eager and requested.made_index is not None:
         shape.want_index()
-    if requested.eager is shape.indexed and requested.made_fields is None and len(shape.idle) < _MOST:
-        stream.downstream = stream.connection = stream.host = None
-        stream.request_trailers = stream.response_trailers = None
-        if stream.response is not None:  # it has been written down what became of it
-            stream.response = None
-            stream.response_code = stream.bytes_sent = stream.response_head_size = 0
-            stream.upstream_head_received = stream.upstream_bytes_received = 0
-            stream.response_code_details = ""
-            stream.upstream_first_rx = stream.upstream_last_rx = stream.downstream_first_tx = stream.end = 0.0
-        requested.values = ()
-        if shape.indexed:
-            requested.index = _NOTHING
-        else:
-            requested.made_index = _NOTHING
-        shape.idle.append(stream)
-    else:
+    if requested.eager is not shape.indexed or requested.made_fields is not None:
+        stream.upstream = None
         stream.response_ended = stream.over = True
+        put_away(request)
+        return False
+    stream.host = None
+    stream.request_trailers = stream.response_trailers = None
+    if stream.response is not None:  # it has been written down what became of it
+        stream.response = None
+        stream.response_code = stream.bytes_sent = stream.response_head_size = 0
+        stream.upstream_head_received = stream.upstream_bytes_received = 0
+        stream.response_code_details = ""
+        stream.upstream_first_rx = stream.upstream_last_rx = stream.downstream_first_tx = stream.end = 0.0
+    requested.values = ()
+    if shape.indexed:
+        requested.index = _NOTHING
+    else:
+        requested.made_index = _NOTHING
+    if not connected:
+        stream.downstream = stream.connection = None
+        if len(shape.idle) < _MOST:
+            shape.idle.append(stream)
+        else:
+            stream.upstream = None
+            put_away(request)
+    return True

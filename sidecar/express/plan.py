@@ -47,6 +47,7 @@ class RequestShape:
         "remote_address",
         "replaced",
         "routes",
+        "template",
     )  # fmt: skip
 
     http2 = False
@@ -54,6 +55,7 @@ class RequestShape:
 
     def __init__(self, method: bytes, authority: bytes, scheme: bytes, outcome: Outcome) -> None:
         self.head = (method, authority, scheme, outcome.template)
+        self.template = outcome.template
         self.generated = outcome.generated
         self.replaced = outcome.replaced
         self.remote_address = outcome.remote_address

@@ -330,7 +330,6 @@ def compile_response_lane(
             stream.upstream_head_received = shape.size
             stream.upstream_first_rx = stream.upstream_last_rx = stream.downstream_first_tx = stream.end = now
         stream.now = now
-        stream.upstream = None
         listener_codes[status] += 1
         manager_stats.downstream_rq_active -= 1
         took = int((now - stream.start) * 1000)
@@ -360,9 +359,12 @@ def compile_response_lane(
                     downstream.wake_by(now + options.idle_timeout)
         for write in access_logs:
             write(stream)
-        keep(request, stream)
-        if http2 and stream.downstream is None and not downstream.full and not downstream.paused:
-            client.spare = downstream
+        if http2 and client.spare is None and not downstream.full and not downstream.paused:
+            if keep(request, stream, True):
+                downstream.stream = stream
+                client.spare = downstream
+        else:
+            keep(request, stream)
         return True
 
     return respond

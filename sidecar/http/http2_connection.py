@@ -130,7 +130,10 @@ class Http2Connection(Http2Lifetime):
             exchange.let_go()
         self.stats.streams_active -= len(self.exchanges)
         self.exchanges.clear()
-        self.spare = None
+        spare, self.spare = self.spare, None
+        if spare is not None:
+            spare.stream.upstream = None  # nothing that refers to itself is left
+            spare.let_go()
         self.codec.give_up()
         self.worker.wheel.cancel(self)
         self.manager.closed(self, remote, active)

@@ -22,7 +22,7 @@ class Http2Exchange:
     id: int
     info: Any
     now: float
-    stream: Stream
+    stream: Any  # of the request; of a spare one, that of the next
 
     full: bool  # the response finds no room at the client
     paused: bool  # the request's body finds no room at the upstream
@@ -154,6 +154,7 @@ def new_exchange(connection: Http2Connection, stream_id: int, now: float) -> Htt
     exchange.version = 20
     exchange.connection = connection
     exchange.id = stream_id
+    exchange.stream = None
     exchange.info = connection.info
     exchange.now = now
     exchange.full = exchange.paused = False

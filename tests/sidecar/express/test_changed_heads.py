@@ -136,8 +136,8 @@ def test_values_of_tokens_are_in_no_template() -> None:
         assert all(value == b"" for name, value in template.fields if name in (b"authorization", b"x-payload"))
     assert GOOD.split(b".")[1] not in variant.render
     (stream,) = shape.idle
-    (request,) = variant.idle
-    assert (stream.request.values, stream.request.index, request.request.values) == ((), {}, ())
+    assert stream.upstream.plan is variant
+    assert (stream.request.values, stream.request.index, stream.upstream.request.values) == ((), {}, ())
 
 
 _NAMES = [b"a", b"b", b"c", b"d", b"e", b"f%"]
