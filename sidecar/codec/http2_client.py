@@ -116,8 +116,6 @@ class ClientConnection(Http2Connection):
         stream = self.streams.get(stream_id)
         if (
             number != stream_id
-            or not 0 < word <= LONGEST_DATA
-            or word & 0xFF
             or after > size
             or stream is None
             or stream.state != HALF_CLOSED_LOCAL
@@ -147,9 +145,12 @@ class ClientConnection(Http2Connection):
                 if not known.admits(values):
                     return 0
         length = after - body
-        expected = known.length if known.length_at < 0 else int(values[known.length_at])
-        if known.shape is None or length > self.window_in or (expected >= 0 and expected != length):
+        if known.shape is None or length > self.window_in:
             return 0
+        if word != known.data:
+            expected = known.length if known.length_at < 0 else int(values[known.length_at])
+            if not 0 < word <= LONGEST_DATA or word & 0xFF or (expected >= 0 and expected != length):
+                return 0
         trailers = None
         if flags != END_STREAM:
             if flags or size - after < HEADER_SIZE:

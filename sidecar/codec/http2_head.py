@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from sidecar.codec.hpack_encoder import PATH, HpackEncoder
+from sidecar.codec.http2_frames import LEAST_MAX_FRAME_SIZE
 from sidecar.codec.wire import Field, decimal, is_authority, is_token
 from sidecar.core.characters import only
 from sidecar.core.head import RequestHead, ResponseHead, index_of
@@ -280,10 +281,11 @@ class Known:
     """What a header block means, in some or all of its connection's blocks: a head, and the length of what follows.
 
     ``spots`` are the fields that differ from block to block, as in ``Pattern``, and ``values`` what was there in the one
-    that this was made of. ``shape`` is for the connection's owner: what it has made of such heads.
+    that this was made of. ``shape`` is for the connection's owner: what it has made of such heads. ``bodiless`` says that none
+    of them promises data; ``data`` is what the frame begins with that has all of it, -1 if there may be no such frame.
     """
 
-    __slots__ = ("head", "length", "length_at", "path_at", "shape", "spots", "values")
+    __slots__ = ("bodiless", "data", "head", "length", "length_at", "path_at", "shape", "spots", "values")
 
     def __init__(self, head: RequestHead | ResponseHead, length: int, spots: Spots, values: list[bytes]) -> None:
         self.head = head
@@ -294,6 +296,8 @@ class Known:
         names = [name for _, name in spots]
         self.path_at = names.index(b":path") if b":path" in names else -1
         self.length_at = names.index(b"content-length") if b"content-length" in names else -1
+        self.bodiless = self.length_at < 0 and length <= 0
+        self.data = length << 8 if self.length_at < 0 and 0 < length <= LEAST_MAX_FRAME_SIZE else -1
 
     def admits(self, values: list[bytes]) -> bool:
         """Whether values that stand at the spots in another block are such that nothing else has to be looked at."""

@@ -122,7 +122,7 @@ class ServerConnection(Http2Connection):
             recalled = self._recall(block)
             if recalled is not None:
                 known, values = recalled
-                if known.shape is not None and known.length_at < 0 and (not end or known.length <= 0):
+                if known.shape is not None and (known.bodiless or (not end and known.length_at < 0)):
                     self.highest = stream_id
                     self.received_head_size = len(block) + HEADER_SIZE
                     self._open_plain(stream_id, end, known.length)

@@ -40,6 +40,12 @@ def request_block(plan: Any, connection: Any, path: bytes, values: Sequence[byte
             return None
     if len(codec.streams) >= codec.peer_max_streams or codec.next_id > LARGEST_STREAM_ID:
         return None
+    if len(values) == 1:
+        (value,) = values
+        try:
+            return known[1] % (_SHORT_LENGTHS[len(path)], path, _SHORT_LENGTHS[len(value)], value)
+        except IndexError:
+            pass  # one is long: the block has to be measured
     return filled(known[1], (path, *values))
 
 

@@ -107,25 +107,24 @@ class Http2Lifetime(asyncio.Protocol, Timed):
         codec = self.codec
         if self.full or self.closed:
             return
-        if self.close_at != inf:  # the last word has been said: what a late reset has to say is not
-            codec.take()
-            return
-        if codec.bulky:
+        if self.closing or codec.bulky:
             self._write(codec.take())
         elif codec.out:
             data = b"".join(codec.take())
             self.counters.downstream_cx_tx_bytes_total += len(data)
             self.transport.write(data)
-        if self.closing and not codec.waiting:
-            self._half_close()
 
     def _write(self, pieces: list[bytes]) -> None:
+        if self.close_at != inf:  # the last word has been said: what a late reset has to say is not
+            return
         size = sum(map(len, pieces))
         self.counters.downstream_cx_tx_bytes_total += size
-        if size < self.worker.join_below:
-            self.transport.write(b"".join(pieces))
-        else:
+        if size >= self.worker.join_below:
             self.transport.writelines(pieces)
+        elif size:
+            self.transport.write(b"".join(pieces))
+        if self.closing and not self.codec.waiting:
+            self._half_close()
 
     def flush_later(self, stream_id: int) -> None:
         """The response's end waits for the client's window: not for ever."""
