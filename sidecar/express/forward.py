@@ -91,7 +91,7 @@ def compile_forward(
     ) -> bool:
         nonlocal answer, request_block
         stream = downstream.stream if http2 else None
-        if stream is None or stream.shape is not shape or (shape.indexed and not stream.request.eager):
+        if stream is None or stream.shape is not shape:
             if stream is not None:
                 set_free(stream)
             info = connection.info

@@ -42,8 +42,9 @@ def request_block(plan: Any, connection: Any, path: bytes, values: Sequence[byte
         return None
     if len(values) == 1:
         (value,) = values
+        render: bytes = known[1]
         try:
-            return known[1] % (_SHORT_LENGTHS[len(path)], path, _SHORT_LENGTHS[len(value)], value)
+            return render % (_SHORT_LENGTHS[len(path)], path, _SHORT_LENGTHS[len(value)], value)
         except IndexError:
             pass  # one is long: the block has to be measured
     return filled(known[1], (path, *values))

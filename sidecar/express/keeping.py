@@ -15,7 +15,6 @@ def as_new(stream: Any) -> None:
     stream.attempt_count = stream.upstream_connection_id = 0
     stream.upstream_first_tx = stream.upstream_last_tx = 0.0
     stream.upstream_local_address = stream.upstream_tls = None
-    stream.upstream_version = 11
 
 
 def put_away(request: Any) -> None:

@@ -9,7 +9,6 @@ from sidecar.core.head import Field, ResponseHead
 
 if TYPE_CHECKING:
     from sidecar.http.http2_connection import Http2Connection
-    from sidecar.http.stream import Stream
 
 
 class Http2Exchange:
