@@ -25,6 +25,8 @@ _VISIBLE_OR_BLANK: Final = only(bytes(range(0x21, 0x7F)) + bytes(range(0x80, 0x1
 _BLANKS: Final = b" \t"
 _MOST_HOLES: Final = 8
 _MOST_CUTS: Final = 16
+_CUT_OCTETS: Final = 4096
+"""So long are all blocks together of which is remembered how they come apart: each keeps its constants."""
 
 Cut = tuple[Callable[[bytes], tuple[bytes, ...]], tuple[bytes, ...]]
 """How a block of one size comes apart into constants and values in turn, and those constants, lengths of values included."""
@@ -37,7 +39,7 @@ class Pattern(Generic[Kept]):
     has, by their sizes, blocks whose values came without Huffman coding: those are taken apart in one step.
     """
 
-    __slots__ = ("cuts", "first", "kept", "segments", "spots")
+    __slots__ = ("cuts", "first", "kept", "room", "segments", "spots")
 
     kept: Kept
 
@@ -48,6 +50,7 @@ class Pattern(Generic[Kept]):
         self.segments = segments  # whether a value is a path, which is worth remembering, and the octets behind it
         self.spots = spots
         self.cuts: dict[int, Cut] = {}
+        self.room = _CUT_OCTETS
 
     def match(self, block: bytes, texts: dict[bytes, bytes]) -> list[bytes] | None:
         """The values at ``spots`` in ``block``; None if it does not fit, or has values to be looked at more closely."""
@@ -88,7 +91,7 @@ class Pattern(Generic[Kept]):
             return None
         if at != len(block):
             return None
-        if plain and len(self.cuts) < _MOST_CUTS and at not in self.cuts:
+        if plain and at <= self.room and len(self.cuts) < _MOST_CUTS and at not in self.cuts:
             self._learn(block, values)
         return values
 
@@ -99,6 +102,7 @@ class Pattern(Generic[Kept]):
             sizes += (len(value), len(segment) + 1)
         sizes[-1] -= 1  # behind the last value no length follows
         unpack = Struct("".join([f"{size}s" for size in sizes])).unpack
+        self.room -= len(block)
         self.cuts[len(block)] = unpack, unpack(block)[::2]
 
 

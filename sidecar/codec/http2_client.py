@@ -192,7 +192,13 @@ class ClientConnection(Http2Connection):
         size = len(data)
         stream_id = self.next_id
         self.next_id = stream_id + 2
-        self.streams[stream_id] = stream = new_stream(stream_id, HALF_CLOSED_LOCAL)
+        spare = self.spare
+        if spare:
+            self.streams[stream_id] = stream = spare.pop()
+            stream.id = stream_id
+            stream.state = HALF_CLOSED_LOCAL
+        else:
+            self.streams[stream_id] = stream = new_stream(stream_id, HALF_CLOSED_LOCAL)
         stream.credit_out = -size
         self.window_out -= size
         self.data_frames_sent += 1

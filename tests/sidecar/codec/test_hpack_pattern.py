@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sidecar.codec.hpack_decoder import HpackDecoder
 from sidecar.codec.hpack_huffman import encode
 from sidecar.codec.hpack_pattern import Pattern, pattern_of
+from sidecar.codec.hpack_table import integer
 from sidecar.codec.hpack_texts import Texts
 
 NAMES = (b":path", b"x-request-id", b"x-envoy-upstream-service-time")
@@ -68,6 +69,19 @@ def test_values_in_huffman_coding_are_compared_piece_by_piece() -> None:
     coded = block_of((b"/b", b"1", b"2")).replace(b"\x04\x02/b", b"\x04" + bytes((0x80 | len(path),)) + path)
     assert made.match(coded, texts) == [b"/items/17", b"1", b"2"]
     assert not made.cuts
+
+
+def test_what_is_remembered_of_long_blocks_is_bounded() -> None:
+    value = b"v" * 1000
+
+    def coded(path: bytes) -> bytes:
+        return b"\x82\x04" + bytes((len(path),)) + path + b"\x00\x03x-a" + integer(0, 127, len(value)) + value
+
+    made = pattern_of(coded(b"/"), [], [(b"x-a", value)])
+    assert made is not None
+    for size in range(1, 20):
+        assert made.match(coded(b"/" * size), Texts()) == [b"/" * size]
+    assert len(made.cuts) == 4
 
 
 def test_the_newest_pattern_is_tried_first() -> None:

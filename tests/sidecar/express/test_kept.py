@@ -155,3 +155,25 @@ def test_routes_that_are_replaced_hold_for_connections_that_were_there() -> None
         host.send(HELLO)
         assert sidecar.stat("cluster.other.upstream_rq_total") == before + 1
         other.end()
+
+
+@pytest.mark.parametrize("generous", [False, True])
+def test_streams_towards_hosts_are_no_more_than_were_open_at_a_time(generous: bool) -> None:
+    """Whether a host gives the window of each request's body back before it answers, or not."""
+    post = [(b":method", b"POST"), *ASK[1:], (b"content-length", b"5")]
+    with speaking() as (sidecar, client):
+        host = serve_once(sidecar, client)
+        for _ in range(40):
+            number = client.wire.open(post, False)
+            client.wire.data(number, b"hello", True)
+            client.wire.flush()
+            (asked,) = [one for one in host.seen() if one[0] == "head"]
+            stream = host.wire.streams[asked[1]]
+            host.wire.give_back(0)
+            if generous:
+                host.wire.give_back(stream.id)
+            host.wire.head(stream, [(b":status", b"200"), (b"content-length", b"2")], False)
+            host.wire.data(stream, b"ok", True)
+            host.wire.flush()
+            assert "data" in client.kinds()
+        assert len(sidecar.dialer.made[0].protocol.codec.spare) == generous
