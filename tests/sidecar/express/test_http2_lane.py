@@ -20,8 +20,8 @@ from tests.sidecar.express.test_lane import Meddling
 from tests.sidecar.http.exchanges import OPERATORS
 from tests.sidecar.http.http2_peer import Field, PeerEncoder
 from tests.sidecar.http.running import LOG, TO_UP, bootstrap, http_filter, log_to, user_filter
-from tests.sidecar.http.test_http2_timers import GET, speaking
 from tests.sidecar.http.test_http2_timers import exchange as serve_once
+from tests.sidecar.http.test_http2_timers import speaking
 from tests.sidecar.http.ways import differences
 
 HTTP2 = with_http2_hosts(bootstrap(), {})
@@ -645,26 +645,3 @@ def test_numbers_of_streams_come_to_an_end() -> None:
         other = serve_once(sidecar, client)
         assert other is not host
         assert len(sidecar.dialer.made) == 2
-
-
-def test_one_exchange_of_a_client_serves_again_and_is_let_go_with_its_connection() -> None:
-    with speaking() as (sidecar, client):
-        host = serve_once(sidecar, client)
-        kept: set[int] = set()
-        for number in range(24):
-            client.wire.open([*GET, (b"x-request-id", b"%036d" % number)], True)
-            client.wire.flush()
-            (asked,) = [one for one in host.seen() if one[0] == "head"]
-            stream = host.wire.streams[asked[1]]
-            host.wire.head(stream, [(b":status", b"200"), (b"content-length", b"2")], False)
-            host.wire.data(stream, b"ok", True)
-            host.wire.flush()
-            assert [one[-1] for one in client.seen() if one[0] == "data"]
-            kept.add(id(client.end.protocol.spare))
-        connection = client.end.protocol
-        assert connection.codec.spare is not None
-        assert connection.spare is not None
-        assert len(kept) == 2  # None at first, and then always the same
-        assert len(sidecar.dialer.made[0].protocol.codec.spare) == 1
-        client.end.close()
-        assert connection.spare is None

@@ -109,6 +109,29 @@ def test_each_route_has_its_own_limits_where_all_lead_to_one_cluster() -> None:
     assert statuses[-3:] == [b"504"] * 3
 
 
+def test_one_exchange_of_a_client_serves_again_and_is_let_go_with_its_connection() -> None:
+    with speaking() as (sidecar, client):
+        host = serve_once(sidecar, client)
+        kept: set[int] = set()
+        for number in range(24):
+            client.wire.open([*ASK, (b"x-request-id", b"%036d" % number)], True)
+            client.wire.flush()
+            (asked,) = [one for one in host.seen() if one[0] == "head"]
+            stream = host.wire.streams[asked[1]]
+            host.wire.head(stream, [(b":status", b"200"), (b"content-length", b"2")], False)
+            host.wire.data(stream, b"ok", True)
+            host.wire.flush()
+            assert [one[-1] for one in client.seen() if one[0] == "data"]
+            kept.add(id(client.end.protocol.spare))
+        connection = client.end.protocol
+        assert connection.codec.spare is not None
+        assert connection.spare is not None
+        assert len(kept) == 2  # None at first, and then always the same
+        assert len(sidecar.dialer.made[0].protocol.codec.spare) == 1
+        client.end.close()
+        assert connection.spare is None
+
+
 def _streams() -> int:
     return sum(type(one) is Stream for one in gc.get_objects())
 
