@@ -232,10 +232,10 @@ class Http2Connection(Http2Control):
         if self.state == AWAIT_PREFACE:
             at = self._preface(data, at)
         turn = self.options.frames_per_turn
+        streams = self.streams
         while size - at >= HEADER_SIZE:
             word, flags, stream_id = read_header(data, at)
             length = word >> 8
-            kind = word & 0xFF
             if length > LEAST_MAX_FRAME_SIZE:
                 raise self.fail(FRAME_SIZE_ERROR, "http2.frame_size")
             end = at + HEADER_SIZE + length
@@ -250,11 +250,37 @@ class Http2Connection(Http2Control):
             if self.state:
                 if self.state == DEAD:
                     return
-                self._unready(kind, flags, stream_id)
+                self._unready(word & 0xFF, flags, stream_id)
             at += HEADER_SIZE
-            stream_id &= LARGEST_STREAM_ID
-            if kind == HEADERS:
+            kind = word & 0xFF
+            if kind == DATA:
+                turn -= 1
+                if not flags:
+                    stream = streams.get(stream_id)
+                    if (
+                        stream is not None
+                        and stream.pipe is not None
+                        and stream.state < HALF_CLOSED_REMOTE
+                        and length
+                        and length <= self.window_in
+                        and length <= self.initial_in + stream.credit_in
+                        and stream.pipe(stream.owner, data[at:end])
+                    ):  # nobody else looks at it
+                        at = end
+                        self.empty_frames = 0
+                        self.window_in -= length
+                        self.unreturned += length
+                        if self.unreturned >= self.return_at:
+                            self._return(0)
+                        stream.credit_in -= length
+                        stream.unreturned += length
+                        if stream.unreturned >= self.stream_return_at:
+                            self._return_to(stream)
+                        continue
+                self._data(data, at, end, flags, stream_id & LARGEST_STREAM_ID)
+            elif kind == HEADERS:
                 turn -= _HEADS_WEIGH + (length >> 6)
+                stream_id &= LARGEST_STREAM_ID
                 if flags == END_HEADERS | END_STREAM:
                     self._block(stream_id, data[at:end], True)
                 elif flags == END_HEADERS:
@@ -265,15 +291,12 @@ class Http2Connection(Http2Control):
                         self._block(stream_id, data[at:end], False)
                 else:
                     self._headers(data, at, end, flags, stream_id)
-            elif kind == DATA:
-                turn -= 1
-                self._data(data, at, end, flags, stream_id)
             else:
                 turn -= 1 + (length >> 6)
                 if kind == SETTINGS:
-                    turn -= len(self.streams) >> 3
+                    turn -= len(streams) >> 3
                 if kind < len(_HANDLERS):
-                    _HANDLERS[kind](self, data, at, end, flags, stream_id)
+                    _HANDLERS[kind](self, data, at, end, flags, stream_id & LARGEST_STREAM_ID)
             at = end
         if at < size:
             self.held = [data[at:]]
@@ -306,25 +329,6 @@ class Http2Connection(Http2Control):
     def _data(self, data: bytes, at: int, end: int, flags: int, stream_id: int) -> None:
         length = end - at
         stream = self.streams.get(stream_id)
-        if (
-            not flags
-            and stream is not None
-            and stream.pipe is not None
-            and stream.state < HALF_CLOSED_REMOTE
-            and 0 < length <= self.window_in
-            and length <= self.initial_in + stream.credit_in
-            and stream.pipe(stream.owner, data[at:end])
-        ):
-            self.empty_frames = 0
-            self.window_in -= length
-            self.unreturned += length
-            if self.unreturned >= self.return_at:
-                self._return(0)
-            stream.credit_in -= length
-            stream.unreturned += length
-            if stream.unreturned >= self.stream_return_at:
-                self._return_to(stream)
-            return
         if length:
             self.window_in -= length
             if self.window_in < 0:

@@ -270,7 +270,7 @@ def _compile(manager: Any, router: Any, date_of: Callable[[int], bytes]) -> tupl
         size = len(octets)
         stream.bytes_sent += size
         stream.upstream_bytes_received += size
-        stream.last_activity = clock()
+        stream.last_activity = exchange.connection.now
         return True
 
     def data(exchange: Any, octets: bytes, end: bool) -> None:

@@ -45,6 +45,7 @@ class Http2Connection(asyncio.Protocol, Timed):
         "id",
         "idle_since",
         "local_address",
+        "now",
         "opened",
         "ping_at",
         "ping_due",
@@ -75,7 +76,7 @@ class Http2Connection(asyncio.Protocol, Timed):
         self.ages = bool(options.max_requests) or options.keepalive.after_idle != inf  # something is due at requests
         self.renders: dict[Any, tuple[int, bytes]] = {}  # the express lane's header blocks
         self.spare: list[Http2Exchange] = []  # exchanges that have ended, as new: no more than were active at a time
-        self.opened = self.idle_since = self.ticked = 0.0
+        self.now = self.opened = self.idle_since = self.ticked = 0.0
         self.expires = inf
         self.ping_at = self.ping_due = inf  # when the next keep-alive PING is sent, and when its answer is due
         self.corked = False
@@ -102,6 +103,8 @@ class Http2Connection(asyncio.Protocol, Timed):
     def data_received(self, data: bytes) -> None:
         pool = self.pool
         pool.stats.upstream_cx_rx_bytes_total += len(data)
+        clock = pool.worker.clock
+        self.now = clock()
         codec = self.codec
         try:
             codec.receive(data)
@@ -397,6 +400,7 @@ class Http2Connection(asyncio.Protocol, Timed):
         """Go on with a read that brought very much."""
         if self.closed or not self.codec.interrupted:
             return
+        self.now = self.pool.worker.clock()
         try:
             self.codec.take_held()
         except Http2Error as error:
