@@ -12,6 +12,8 @@ from typing import Any
 
 import yaml
 
+from controlplane.model.documents import is_too_deep
+
 _CONSTANTS: dict[str, Any] = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL")),
     **dict.fromkeys(("true", "True", "TRUE", "yes", "Yes", "YES", "on", "On", "ON"), True),
@@ -37,7 +39,8 @@ def parse_yaml(text: bytes, deepest: int) -> Any:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise InvalidYaml(f"{place}{error.problem or error.context}") from None
+        problem = f"nested deeper than {deepest} levels" if is_too_deep(error) else error.problem or error.context
+        raise InvalidYaml(f"{place}{problem}") from None
     except (yaml.YAMLError, UnicodeError) as error:
         raise InvalidYaml(" ".join(str(error).split())) from None
 

@@ -117,8 +117,20 @@ def _check_depth(text: str | bytes, source: str, path: str) -> None:
                     raise Unreadable(Origin(source, path, line), f"it is nested deeper than {_DEEPEST} levels")
             elif isinstance(event, yaml.CollectionEndEvent):
                 depth -= 1
+    except yaml.MarkedYAMLError as error:
+        if is_too_deep(error):
+            line = error.problem_mark.line + 1 if error.problem_mark else 0
+            raise Unreadable(Origin(source, path, line), f"it is nested deeper than {_DEEPEST} levels") from None
     except (yaml.YAMLError, UnicodeError):
         return  # what is wrong is told by whoever reads it: it is not too deep up to there
+
+
+def is_too_deep(error: yaml.MarkedYAMLError) -> bool:
+    """Whether libyaml itself gave up on nesting.
+
+    From 0.2.6 it does at 1,000 levels, while it looks ahead for tokens: before it tells of the levels that are open.
+    """
+    return "maximum nesting depth" in (error.problem or "")
 
 
 def _json(text: str | bytes) -> Any:

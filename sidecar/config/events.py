@@ -36,6 +36,13 @@ class TooDeep(yaml.YAMLError):
         super().__init__(f"it is nested more than {MAX_NESTING} levels deep")
         self.problem_mark = mark
 
+    @classmethod
+    def instead_of(cls, error: yaml.YAMLError) -> yaml.YAMLError:
+        """`error`, or what it means: from 0.2.6 libyaml gives up at this depth of its own, and tells of its inner state."""
+        if "maximum nesting depth" in (getattr(error, "problem", None) or ""):
+            return cls(getattr(error, "problem_mark", None))
+        return error
+
 
 class AliasBomb(yaml.YAMLError):
     """The aliases of a document expand to more than MAX_ALIASED."""

@@ -11,7 +11,7 @@ import yaml
 from google.protobuf.message import Message
 from yaml.events import DocumentEndEvent, MappingStartEvent, StreamEndEvent
 
-from sidecar.config.events import NextEvent, events_of, skip
+from sidecar.config.events import NextEvent, TooDeep, events_of, skip
 from sidecar.config.filling import Filling
 from sidecar.config.json_mapping import NULLS
 from sidecar.config.problems import Problem
@@ -61,7 +61,7 @@ class Source:
             line = self._text.count(b"\n", 0, error.start) + 1
             problems.append(Problem(self.name, line, 0, "", "is not UTF-8 text", "save it as UTF-8"))
         except yaml.YAMLError as error:
-            problems.append(self._syntax(error))
+            problems.append(self._syntax(TooDeep.instead_of(error)))
         return message
 
     def events(self) -> NextEvent | None:

@@ -72,7 +72,9 @@ def forward_proxy_routes(scope: Scope) -> Generated:
     found = [outbound_hosts(scope, egress, None) for egress in scope.egress if egress.port is None]
     hosts = [host for each in found for host in each.hosts]  # there is one egress listener without a port, or none
     distinct = all(each.distinct for each in found)
-    return route_configuration(scope, message, [*hosts, unknown_host(scope, captured=False, by_name=True)], distinct=distinct)
+    return route_configuration(
+        scope, message, [*hosts, unknown_host(scope, captured=False, by_name=True)], distinct=distinct
+    )
 
 
 def port_routes(scope: Scope, egress: EgressListener, port: int | None) -> Generated:

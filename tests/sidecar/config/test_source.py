@@ -300,6 +300,11 @@ def test_deep_nesting_is_bounded(text: str) -> None:
     assert time.process_time() - started < 5
 
 
+@pytest.mark.parametrize("text", ["zzz: " + "[" * 1_500, "zzz: " + "[" * 100_000, "zzz:\n  " + "- " * 1_500 + "x"])
+def test_nesting_that_is_only_read_past_is_refused_in_one_way_whatever_libyaml_does(text: str) -> None:
+    assert any("is nested more than 1000 levels deep" in problem for _, _, problem in refused(text, BOOTSTRAP_NODE))
+
+
 def test_as_deep_as_protobuf_goes_and_no_deeper() -> None:
     node = good("metadata: {a: " + "[" * 40 + "]" * 40 + "}", BOOTSTRAP_NODE)
     assert type(node).FromString(node.SerializeToString()) == node
