@@ -176,8 +176,12 @@ def test_more_requests_than_there_is_room_for_get_429(tmp_path: Path) -> None:
 
 
 def test_a_head_that_does_not_end_is_not_kept(client: Client) -> None:
-    refused = client("GET", "/apis", X_Large="x" * 200_000)
-    assert refused.status in (400, 431)
+    try:
+        status = client("GET", "/apis", X_Large="x" * 200_000).status
+    except ConnectionError:  # it was closed while the rest of the head was still on its way
+        status = 0
+    assert status in (0, 400, 431)
+    assert client("GET", "/version").status == 200
 
 
 def test_answers_do_not_wait_for_acknowledgements(client: Client) -> None:
